@@ -1,0 +1,35 @@
+# What can be done here. Each target first makes .venv ready (tools/env.sh; nothing to do when it is).
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo lab test check bench soak clean env
+export PYTHON
+
+help: ## this list
+	@echo "make TARGET, one of:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@echo "Needs Python 3.11 or newer and nothing else; neither Java nor Node. All of it stays in this folder."
+
+env:
+	@tools/env.sh
+
+demo: env ## see it work: a gang, a queue, a Spark session on this machine
+	@.venv/bin/python examples/demo.py
+
+lab: env ## JupyterLab with everything on
+	@.venv/bin/tuttilab lab
+
+test: env ## every test and check, the time of each part, what was left out and why
+	@.venv/bin/python tools/run_tests.py all
+
+check: env ## what a commit has to pass: lint, types, architecture, unit and property tests (under 5 minutes)
+	@.venv/bin/python tools/run_tests.py check
+
+bench: env ## the benchmarks, with their figures
+	@.venv/bin/python tests/benchmarks/run.py
+
+soak: env ## the simulations and fault tests with many more examples (hours)
+	@.venv/bin/python tools/run_tests.py soak
+
+clean: ## remove caches, builds and links (the environment stays: rm -r .venv)
+	@rm -rf .types .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@find . -path ./.venv -prune -o -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

