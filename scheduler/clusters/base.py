@@ -1,0 +1,128 @@
+"""What every cluster can do: observe, launch, stop, logs, forget. Implementations pass `tests/contract/test_clusters.py`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tuttilab.scheduler.model import MASTER, Node, PodPhase, Work
+from tuttilab.scheduler.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlan:
+    """One pod to be made. ``env`` is what the job environment adds for this rank (interfaces: Job environment)."""
+
+    name: str
+    role: str
+    rank: int
+    node: str
+    resources: Resources
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_master(self) -> bool:
+        return self.role == MASTER
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """Everything a cluster needs to make the pods of one attempt.
+
+    ``pods`` is in order: the master first if there is one, then the members by rank. ``token`` is the attempt's own secret, with
+    which sidecars and master speak to the control plane; ``report_url_file`` names a file (readable by the pods on this machine)
+    that always holds the control plane's present URL, for clusters on the same machine; ``secrets`` are written to files of mode
+    0600 in the pod, never to argv or environment: file name to content, and their directory is TUTTILAB_SECRETS_DIR.
+    """
+
+    job_id: str
+    attempt: int
+    owner: str
+    kind: str
+    epoch: int
+    work: Work
+    pods: tuple[PodPlan, ...]
+    token: str
+    report_url: str
+    report_url_file: str | None = None
+    artifacts_url: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    barrier_s: float = 300.0
+
+    @property
+    def digest(self) -> str:
+        """Of what must not differ between two launches of the same attempt."""
+        body = [
+            self.job_id,
+            self.attempt,
+            repr(self.work),
+            [[p.name, p.role, p.rank, p.node, str(p.resources)] for p in self.pods],
+        ]
+        return hashlib.sha256(json.dumps(body).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """A pod as the cluster shows it now. ``exit_code`` None in phase Ended means lost: nobody can tell how it ended."""
+
+    job_id: str
+    attempt: int
+    name: str
+    uid: str
+    phase: PodPhase
+    exit_code: int | None = None
+    reason: str = ""
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """Declared outputs that were flushed (Work.outputs): name to artifact id. Reports of sidecars carry the same key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """``pods`` of a complete observation are all pods of ours that the cluster has, ended ones too until they are forgotten;
+    of a partial one only those that changed. ``nodes`` None means unchanged."""
+
+    pods: tuple[PodState, ...]
+    nodes: tuple[Node, ...] | None = None
+    is_complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogChunk:
+    """Whole lines, each at most 8 KiB, starting at line ``start`` (0 for the first). ``is_end``: the pod ended and this is all."""
+
+    start: int
+    lines: tuple[str, ...]
+    is_end: bool
+
+
+class Cluster(Protocol):
+    """A place where pods run. Every method may raise ClusterUnreachable; none retries by itself."""
+
+    name: str
+
+    def observe(self) -> AsyncGenerator[Observation]:
+        """First one complete observation, then changes as they come, for as long as the caller iterates."""
+        ...
+
+    async def launch(self, plan: LaunchPlan) -> None:
+        """Make the pods of an attempt, the master first. Again with the same digest: success, nothing is made twice.
+
+        Raises LaunchRefused when the gang cannot start there, Bug when pods by those names have another digest.
+        """
+        ...
+
+    async def stop(self, job_id: str, attempt: int, grace_s: float) -> None:
+        """Tell every pod of the attempt to end; by force after ``grace_s``. Unknown or ended pods: success."""
+        ...
+
+    async def logs(self, job_id: str, attempt: int, pod: str, start: int, limit: int) -> LogChunk:
+        """Up to ``limit`` whole lines from line ``start`` of what the pod printed. Raises NotFound for an unknown pod."""
+        ...
+
+    async def forget(self, job_id: str, attempt: int, *, erase: bool = False) -> None:
+        """The end is committed: stop listing the attempt's pods. With ``erase`` also remove logs and files."""
+        ...

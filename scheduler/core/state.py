@@ -1,0 +1,600 @@
+"""`State.handle(event, at) -> [instruction]`: the only place where a job, an attempt or a pod changes. Events in, instructions out.
+
+The rows live in the database; this is their image in memory. Each call notes which rows it changed, and `take_changes` hands them
+to whoever commits. An event that is late, doubled or about something unknown changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import singledispatchmethod
+from typing import Final
+
+from tuttilab.scheduler import events as ev
+from tuttilab.scheduler.core import lifecycle
+from tuttilab.scheduler.core.placement import charge_of, pod_cost
+from tuttilab.scheduler.core.queues import check_tree, path_of
+from tuttilab.scheduler.core.quota import Ledger
+from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running, Snapshot, holds_of
+from tuttilab.scheduler.errors import Bug
+from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang
+from tuttilab.scheduler.model import (
+    MASTER,
+    Attempt,
+    AttemptPhase,
+    Charge,
+    Cluster,
+    Ends,
+    Gang,
+    Job,
+    JobPhase,
+    Pod,
+    PodPhase,
+    Queue,
+    StopReason,
+    Wait,
+)
+from tuttilab.scheduler.resources import NOTHING, Resources, show_duration, total
+
+ENDED_JOBS_KEPT: Final = 2000
+"""Ended jobs kept in memory for quick answers; the database has them all."""
+
+AttemptKey = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Rows that changed since the last call."""
+
+    jobs: tuple[Job, ...]
+    attempts: tuple[Attempt, ...]
+    queues: tuple[Queue, ...] | None
+    deleted_jobs: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class State:
+    jobs: dict[str, Job] = field(default_factory=dict)
+    attempts: dict[AttemptKey, Attempt] = field(default_factory=dict)
+    queues: dict[str, Queue] = field(default_factory=dict)
+    clusters: dict[str, Cluster] = field(default_factory=dict)
+    waits: dict[str, Wait] = field(default_factory=dict)
+    """Why each queued job waits, as the last cycle saw it. Not a row: computed again after a restart."""
+    epoch: int = 0
+    _queued: dict[str, None] = field(default_factory=dict)
+    _live: dict[str, AttemptKey] = field(default_factory=dict)
+    _ended: dict[str, None] = field(default_factory=dict)
+    _changed_jobs: dict[str, None] = field(default_factory=dict)
+    _changed_attempts: dict[AttemptKey, None] = field(default_factory=dict)
+    _queues_changed: bool = False
+    _deleted: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, jobs: Iterable[Job], attempts: Iterable[Attempt], queues: Iterable[Queue], epoch: int) -> State:
+        state = cls(epoch=epoch)
+        state.queues = check_tree(tuple(queues))
+        for job in jobs:
+            state.jobs[job.id] = job
+            if job.phase is JobPhase.QUEUED:
+                state._queued[job.id] = None
+            elif job.phase.is_terminal:
+                state._ended[job.id] = None
+        for attempt in attempts:
+            key = (attempt.job_id, attempt.number)
+            state.attempts[key] = attempt
+            if attempt.phase.is_live:
+                state._live[attempt.job_id] = key
+        return state
+
+    # --- questions -------------------------------------------------------------------------------------------------
+
+    def live_attempt(self, job_id: str) -> Attempt | None:
+        key = self._live.get(job_id)
+        return self.attempts[key] if key else None
+
+    def live(self) -> list[tuple[Job, Attempt]]:
+        return [(self.jobs[job_id], self.attempts[key]) for job_id, key in self._live.items()]
+
+    def queued(self) -> list[Job]:
+        return [self.jobs[job_id] for job_id in self._queued]
+
+    def is_at_rest(self) -> bool:
+        """No job waits or runs."""
+        return not self._queued and not self._live
+
+    def charges(self) -> list[Charge]:
+        return [Charge(job.id, a.number, job.queue, job.owner, a.charge) for job, a in self.live()]
+
+    def ledger(self) -> Ledger:
+        return Ledger.of(self.queues, [(charge, self._pods_of(charge)) for charge in self.charges()])
+
+    def use(self, queue: str) -> Resources:
+        """What the queue and everything below it holds now."""
+        below = [c.resources for c in self.charges() if any(q.name == queue for q in path_of(self.queues, c.queue))]
+        return total(below)
+
+    def node_use(self) -> dict[NodeKey, Resources]:
+        used: dict[NodeKey, Resources] = {}
+        for _, attempt in self.live():
+            for key, amount in holds_of(attempt):
+                used[key] = used.get(key, NOTHING) + amount
+        return used
+
+    def snapshot(self) -> Snapshot:
+        waiting = tuple(self.queued())
+        wanted = {job_id for job in waiting for job_id in job.after}
+        return Snapshot(
+            queues=dict(self.queues),
+            clusters=dict(self.clusters),
+            waiting=waiting,
+            charges=tuple((charge, self._pods_of(charge)) for charge in self.charges()),
+            running=tuple(self._running()),
+            phases={job_id: self.jobs[job_id].phase for job_id in wanted if job_id in self.jobs},
+            epoch=self.epoch,
+        )
+
+    def _pods_of(self, charge: Charge) -> int:
+        return len(self.attempts[charge.job_id, charge.attempt].pods)
+
+    def _running(self) -> Iterable[Running]:
+        for job, attempt in self.live():
+            ends_by = None if job.timeout_s is None else (attempt.started_at or attempt.admitted_at) + job.timeout_s
+            yield Running(job.id, job.queue, job.owner, holds_of(attempt), ends_by)
+
+    # --- changes ---------------------------------------------------------------------------------------------------
+
+    def take_changes(self) -> Changes:
+        changes = Changes(
+            tuple(self.jobs[job_id] for job_id in self._changed_jobs if job_id in self.jobs),
+            tuple(self.attempts[key] for key in self._changed_attempts if key in self.attempts),
+            tuple(self.queues.values()) if self._queues_changed else None,
+            tuple(self._deleted),
+        )
+        self._changed_jobs.clear()
+        self._changed_attempts.clear()
+        self._queues_changed = False
+        self._deleted.clear()
+        self._drop_old_ended()
+        return changes
+
+    def adopt(self, job: Job, attempts: Iterable[Attempt]) -> None:
+        """Take an ended job back into memory, so that an event about it is heard."""
+        if job.id not in self.jobs:
+            self.jobs[job.id] = job
+            self._ended[job.id] = None
+            self.attempts.update({(attempt.job_id, attempt.number): attempt for attempt in attempts})
+
+    def _drop_old_ended(self) -> None:
+        if len(self._ended) <= ENDED_JOBS_KEPT:
+            return
+        needed = {job_id for job in self.queued() for job_id in job.after}
+        for job_id in [j for j in self._ended if j not in needed][: len(self._ended) - ENDED_JOBS_KEPT]:
+            self._forget_job(job_id)
+
+    def _forget_job(self, job_id: str) -> None:
+        job = self.jobs.pop(job_id)
+        self._ended.pop(job_id, None)
+        for number in range(1, job.attempts + 1):
+            self.attempts.pop((job_id, number), None)
+
+    def _put_job(self, job: Job) -> Job:
+        self.jobs[job.id] = job
+        self._changed_jobs[job.id] = None
+        if job.phase is JobPhase.QUEUED:
+            self._queued[job.id] = None
+        else:
+            self._queued.pop(job.id, None)
+            self.waits.pop(job.id, None)
+        if job.phase.is_terminal:
+            self._ended[job.id] = None
+        return job
+
+    def _put_attempt(self, attempt: Attempt) -> Attempt:
+        key = (attempt.job_id, attempt.number)
+        self.attempts[key] = attempt
+        self._changed_attempts[key] = None
+        if attempt.phase.is_live:
+            self._live[attempt.job_id] = key
+        elif self._live.get(attempt.job_id) == key:
+            del self._live[attempt.job_id]
+        return attempt
+
+    def _live_one(self, job_id: str, number: int) -> tuple[Job, Attempt] | None:
+        """The job and its live attempt of that number; None when the event is late."""
+        attempt = self.live_attempt(job_id)
+        return (self.jobs[job_id], attempt) if attempt is not None and attempt.number == number else None
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    @singledispatchmethod
+    def handle(self, event: ev.Event, at: float) -> list[Instruction]:
+        raise Bug(f"no rule for the event {event!r}")
+
+    @handle.register
+    def _(self, event: ev.QueuesConfigured, at: float) -> list[Instruction]:
+        self.queues = check_tree(event.queues)
+        self._queues_changed = True
+        return []
+
+    @handle.register
+    def _(self, event: ev.ClusterObserved, at: float) -> list[Instruction]:
+        known = self.clusters.get(event.cluster.name)
+        since = known.unreachable_since if known else None
+        self.clusters[event.cluster.name] = replace(event.cluster, unreachable_since=since)
+        return []
+
+    @handle.register
+    def _(self, event: ev.ClusterLost, at: float) -> list[Instruction]:
+        cluster = self.clusters.get(event.cluster)
+        if cluster is not None and cluster.unreachable_since is None:
+            self.clusters[event.cluster] = replace(cluster, unreachable_since=at)
+        return []
+
+    @handle.register
+    def _(self, event: ev.ClusterBack, at: float) -> list[Instruction]:
+        cluster = self.clusters.get(event.cluster)
+        if cluster is not None:
+            self.clusters[event.cluster] = replace(cluster, unreachable_since=None)
+        return []
+
+    @handle.register
+    def _(self, event: ev.JobSubmitted, at: float) -> list[Instruction]:
+        if event.job.id in self.jobs:
+            return []
+        job = self._put_job(event.job)
+        for waited_for in job.after:
+            self._end_if_hopeless(job.id, self.jobs.get(waited_for), waited_for, at)
+        return []
+
+    @handle.register
+    def _(self, event: ev.JobCancelRequested, at: float) -> list[Instruction]:
+        job = self.jobs.get(event.job_id)
+        if job is None or job.phase.is_terminal or job.cancel_requested:
+            return []
+        job = replace(job, cancel_requested=True)
+        if job.phase is JobPhase.QUEUED:
+            self._end_job(job, JobPhase.CANCELLED, at, "cancelled before it started", None)
+            return []
+        self._put_job(job)
+        attempt = self.live_attempt(job.id)
+        return self._stop(job, attempt, StopReason.CANCELLED, at, f"cancelled by {event.by}") if attempt else []
+
+    @handle.register
+    def _(self, event: ev.JobDeleted, at: float) -> list[Instruction]:
+        job = self.jobs.get(event.job_id)
+        if job is None or not job.phase.is_terminal:
+            return []
+        self._forget_job(event.job_id)
+        self._deleted.append(event.job_id)
+        return [DropJob(event.job_id, job.attempts)]
+
+    @handle.register
+    def _(self, event: ev.GangAdmitted, at: float) -> list[Instruction]:
+        job = self.jobs.get(event.job_id)
+        cluster = self.clusters.get(event.cluster)
+        if job is None or cluster is None or not self._may_still_start(job, cluster, event):
+            return []
+        by_role = {pod_set.role: pod_cost(job, pod_set, cluster) for pod_set in job.gang.pod_sets}
+        pods = tuple(
+            Pod(
+                name=pod_name(job.id, event.attempt, place.role, place.rank),
+                role=place.role,
+                rank=place.rank,
+                cluster=cluster.name,
+                node=place.node,
+                resources=cluster.master_cost if place.role == MASTER else by_role[place.role],
+            )
+            for place in event.placements
+        )
+        attempt = Attempt(
+            job_id=job.id,
+            number=event.attempt,
+            phase=AttemptPhase.ADMITTED,
+            cluster=cluster.name,
+            pods=pods,
+            charge=charge_of(job, cluster),
+            admitted_at=at,
+            epoch=event.epoch,
+        )
+        self._put_job(replace(lifecycle.move_job(job, JobPhase.ACTIVE), attempts=event.attempt, reason=""))
+        self._put_attempt(lifecycle.move_attempt(attempt, AttemptPhase.LAUNCHING))
+        return [LaunchGang(job.id, event.attempt)]
+
+    def _may_still_start(self, job: Job, cluster: Cluster, event: ev.GangAdmitted) -> bool:
+        """A decision is checked again when it is applied, so that a stale one is dropped."""
+        is_next = job.phase is JobPhase.QUEUED and event.attempt == job.attempts + 1 and not job.cancel_requested
+        if not is_next or event.epoch != self.epoch or cluster.unreachable_since is not None:
+            return False
+        if self.ledger().shortage(job.queue, charge_of(job, cluster), len(event.placements)) is not None:
+            return False
+        room = Room.of({cluster.name: cluster}, tuple(self._running()))
+        by_role = {pod_set.role: pod_cost(job, pod_set, cluster) for pod_set in job.gang.pod_sets}
+        by_role[MASTER] = cluster.master_cost
+        for place in event.placements:
+            key, amount = (cluster.name, place.node), by_role[place.role]
+            if key not in room.free or not amount.fits(room.free[key]):
+                return False
+            room.take(key, amount)
+        return True
+
+    @handle.register
+    def _(self, event: ev.PodSeen, at: float) -> list[Instruction]:
+        pod = self._pod(event.job_id, event.attempt, event.pod)
+        if pod is not None and pod.uid is None:
+            self._put_pod(event.job_id, event.attempt, replace(pod, uid=event.uid))
+        return []
+
+    @handle.register
+    def _(self, event: ev.PodReady, at: float) -> list[Instruction]:
+        pod = self._pod(event.job_id, event.attempt, event.pod)
+        if pod is not None and pod.phase is PodPhase.PENDING:
+            self._put_pod(event.job_id, event.attempt, replace(pod, phase=PodPhase.READY))
+        return []
+
+    @handle.register
+    def _(self, event: ev.PodStarted, at: float) -> list[Instruction]:
+        pod = self._pod(event.job_id, event.attempt, event.pod)
+        if pod is not None and pod.phase in (PodPhase.PENDING, PodPhase.READY):
+            self._put_pod(event.job_id, event.attempt, replace(pod, phase=PodPhase.RUNNING, started_at=at))
+            self._start_when_all_run(event.job_id, event.attempt, at)
+        return []
+
+    @handle.register
+    def _(self, event: ev.PodOffers, at: float) -> list[Instruction]:
+        pod = self._pod(event.job_id, event.attempt, event.pod)
+        if pod is not None and pod.phase is not PodPhase.ENDED and dict(pod.endpoints) != dict(event.endpoints):
+            self._put_pod(event.job_id, event.attempt, replace(pod, endpoints=dict(event.endpoints)))
+        return []
+
+    @handle.register
+    def _(self, event: ev.PodEnded, at: float) -> list[Instruction]:
+        pod = self._pod(event.job_id, event.attempt, event.pod)
+        if pod is None or pod.phase is PodPhase.ENDED:
+            return []
+        ended = replace(
+            pod,
+            phase=PodPhase.ENDED,
+            exit_code=event.exit_code,
+            reason=event.reason,
+            ended_at=at,
+            outputs=dict(event.outputs),
+        )
+        self._put_pod(event.job_id, event.attempt, ended)
+        return self._after_end(event.job_id, event.attempt, ended, at)
+
+    @handle.register
+    def _(self, event: ev.HeartbeatMissed, at: float) -> list[Instruction]:
+        found = self._live_one(event.job_id, event.attempt)
+        if found is None or found[1].phase is AttemptPhase.STOPPING:
+            return []
+        return self._stop(*found, StopReason.MEMBER_LOST, at, f"no sign of life from pod {event.pod}")
+
+    @handle.register
+    def _(self, event: ev.LaunchFailed, at: float) -> list[Instruction]:
+        found = self._live_one(event.job_id, event.attempt)
+        if found is None:
+            return []
+        job, attempt = found
+        most = lifecycle.MOST_FAILED_LAUNCHES - 1 if event.permanent else job.failed_launches
+        avoid = (*job.avoid_nodes, event.node) if event.node and event.node not in job.avoid_nodes else job.avoid_nodes
+        job = self._put_job(replace(job, failed_launches=most, avoid_nodes=avoid))
+        return self._stop(job, attempt, StopReason.LAUNCH_FAILED, at, event.reason)
+
+    @handle.register
+    def _(self, event: ev.BarrierTimedOut, at: float) -> list[Instruction]:
+        found = self._live_one(event.job_id, event.attempt)
+        if found is None or found[1].phase is not AttemptPhase.LAUNCHING:
+            return []
+        late = [pod.name for pod in found[1].members if pod.phase is PodPhase.PENDING]
+        after = show_duration(max(at - found[1].admitted_at, 1))
+        return self._stop(
+            *found,
+            StopReason.BARRIER_TIMEOUT,
+            at,
+            f"not all pods were ready after {after}: {', '.join(late[:5]) or 'none started'}",
+        )
+
+    @handle.register
+    def _(self, event: ev.RunTimedOut, at: float) -> list[Instruction]:
+        found = self._live_one(event.job_id, event.attempt)
+        if found is None or found[1].phase is not AttemptPhase.RUNNING or found[0].timeout_s is None:
+            return []
+        limit = show_duration(found[0].timeout_s)
+        return self._stop(*found, StopReason.TIMEOUT, at, f"ran past its limit of {limit}; raise --timeout or do less")
+
+    # --- attempts and jobs on their way to the end --------------------------------------------------------------------
+
+    def _pod(self, job_id: str, number: int, name: str) -> Pod | None:
+        found = self._live_one(job_id, number)
+        return next((pod for pod in found[1].pods if pod.name == name), None) if found else None
+
+    def _put_pod(self, job_id: str, number: int, pod: Pod) -> None:
+        attempt = self.attempts[job_id, number]
+        pods = tuple(pod if other.name == pod.name else other for other in attempt.pods)
+        self._put_attempt(replace(attempt, pods=pods))
+
+    def _start_when_all_run(self, job_id: str, number: int, at: float) -> None:
+        job, attempt = self.jobs[job_id], self.attempts[job_id, number]
+        has_all_started = all(pod.phase in (PodPhase.RUNNING, PodPhase.ENDED) for pod in attempt.members)
+        if attempt.phase is AttemptPhase.LAUNCHING and has_all_started:
+            self._put_attempt(replace(lifecycle.move_attempt(attempt, AttemptPhase.RUNNING), started_at=at))
+            self._put_job(replace(job, failed_launches=0, started_at=job.started_at if job.started_at is not None else at))
+
+    def _stop(self, job: Job, attempt: Attempt, why: StopReason, at: float, reason: str) -> list[Instruction]:
+        """Tell all pods to end. The first reason stands, except that a cancel is always heard."""
+        if attempt.phase is AttemptPhase.STOPPING:
+            if why is StopReason.CANCELLED and attempt.stop_reason is not StopReason.REQUIRED_DONE:
+                self._put_attempt(replace(attempt, stop_reason=why, reason=reason))
+            return [StopGang(job.id, attempt.number, job.work.grace_s, why)]
+        stopping = replace(lifecycle.move_attempt(attempt, AttemptPhase.STOPPING), stopping_at=at, stop_reason=why, reason=reason)
+        self._put_attempt(stopping)
+        return [
+            StopGang(job.id, attempt.number, job.work.grace_s, why),
+            *self._finish_when_all_ended(job, stopping, at),
+        ]
+
+    def _after_end(self, job_id: str, number: int, ended: Pod, at: float) -> list[Instruction]:
+        job, attempt = self.jobs[job_id], self.attempts[job_id, number]
+        if attempt.phase is AttemptPhase.STOPPING:
+            return self._finish_when_all_ended(job, attempt, at)
+        if ended.role == MASTER:
+            if all(pod.phase is PodPhase.ENDED for pod in attempt.members):
+                return self._finish_when_all_ended(job, attempt, at)
+            return self._stop(
+                job,
+                attempt,
+                StopReason.MEMBER_LOST,
+                at,
+                f"its master ended first ({ended.reason or 'no reason given'})",
+            )
+        if ended.exit_code is None:
+            return self._stop(job, attempt, StopReason.MEMBER_LOST, at, f"pod {ended.name} was lost ({ended.reason or 'no trace'})")
+        if ended.exit_code != 0:
+            return self._stop(job, attempt, StopReason.MEMBER_FAILED, at, describe_end(job.gang, ended))
+        self._start_when_all_run(job_id, number, at)
+        job, attempt = self.jobs[job_id], self.attempts[job_id, number]
+        required = [pod for pod in attempt.members if _ends(job.gang, pod) is Ends.REQUIRED]
+        if all(pod.phase is PodPhase.ENDED for pod in required):
+            if all(pod.phase is PodPhase.ENDED for pod in attempt.pods):
+                return self._finish(job, attempt, at, AttemptPhase.SUCCEEDED)
+            return self._stop(job, attempt, StopReason.REQUIRED_DONE, at, "")
+        return []
+
+    def _finish_when_all_ended(self, job: Job, attempt: Attempt, at: float) -> list[Instruction]:
+        if any(pod.phase is not PodPhase.ENDED for pod in attempt.pods):
+            return []
+        job = self.jobs[job.id]
+        phase = {
+            None: AttemptPhase.SUCCEEDED,
+            StopReason.REQUIRED_DONE: AttemptPhase.SUCCEEDED,
+            StopReason.CANCELLED: AttemptPhase.CANCELLED,
+            StopReason.PREEMPTED: AttemptPhase.PREEMPTED,
+            StopReason.MEMBER_LOST: AttemptPhase.LOST,
+        }.get(attempt.stop_reason, AttemptPhase.FAILED)
+        return self._finish(job, attempt, at, phase)
+
+    def _finish(self, job: Job, attempt: Attempt, at: float, phase: AttemptPhase) -> list[Instruction]:
+        """Commit the attempt's end, and the job's end or its way back to the queue."""
+        exit_code = _exit_code(job.gang, attempt)
+        if attempt.phase is AttemptPhase.LAUNCHING and phase is AttemptPhase.SUCCEEDED:
+            attempt = lifecycle.move_attempt(attempt, AttemptPhase.RUNNING)
+        attempt = replace(lifecycle.move_attempt(attempt, phase), ended_at=at, exit_code=exit_code)
+        self._put_attempt(attempt)
+        done: list[Instruction] = [ForgetPods(job.id, attempt.number)]
+        if phase is AttemptPhase.SUCCEEDED:
+            self._end_job(job, JobPhase.SUCCEEDED, at, "", 0)
+        elif job.cancel_requested or phase is AttemptPhase.CANCELLED:
+            self._end_job(job, JobPhase.CANCELLED, at, attempt.reason or "cancelled", exit_code)
+        elif phase is AttemptPhase.FAILED:
+            self._fail_or_requeue(job, attempt, at)
+        else:
+            self._requeue(job, at, attempt.reason, max(attempt.number - job.failures, 1))
+        return done
+
+    def _fail_or_requeue(self, job: Job, attempt: Attempt, at: float) -> None:
+        if attempt.stop_reason in (StopReason.LAUNCH_FAILED, StopReason.BARRIER_TIMEOUT):
+            job = replace(job, failed_launches=job.failed_launches + 1)
+            if job.failed_launches >= lifecycle.MOST_FAILED_LAUNCHES:
+                self._end_job(job, JobPhase.FAILED, at, f"could not be launched: {attempt.reason}", attempt.exit_code)
+            else:
+                self._requeue(job, at, attempt.reason, job.failed_launches)
+        elif attempt.stop_reason is not StopReason.TIMEOUT and job.failures < job.retries:
+            self._requeue(replace(job, failures=job.failures + 1), at, attempt.reason, job.failures + 1)
+        else:
+            self._end_job(job, JobPhase.FAILED, at, attempt.reason, attempt.exit_code)
+
+    def _requeue(self, job: Job, at: float, reason: str, tries: int) -> None:
+        queued = lifecycle.move_job(job, JobPhase.QUEUED)
+        self._put_job(replace(queued, reason=reason, not_before=at + lifecycle.back_off_s(tries)))
+
+    def _end_job(self, job: Job, phase: JobPhase, at: float, reason: str, exit_code: int | None) -> None:
+        ended = replace(lifecycle.move_job(job, phase), ended_at=at, reason=reason, exit_code=exit_code)
+        self._put_job(ended)
+        for waiting in self.queued():
+            if job.id in waiting.after:
+                self._end_if_hopeless(waiting.id, ended, job.id, at)
+
+    def _end_if_hopeless(self, job_id: str, waited_for: Job | None, waited_id: str, at: float) -> None:
+        """A job whose predecessor ended without success, or is gone, ends too: it could never start."""
+        job = self.jobs[job_id]
+        if job.phase.is_terminal:
+            return
+        if waited_for is None:
+            self._end_job(job, JobPhase.CANCELLED, at, f"job {waited_id}, which it comes after, does not exist", None)
+        elif waited_for.phase in (JobPhase.FAILED, JobPhase.CANCELLED):
+            how = waited_for.phase.lower()
+            self._end_job(
+                job,
+                JobPhase.CANCELLED,
+                at,
+                f"job {waited_id}, which it comes after, {how if how == 'failed' else 'was ' + how}",
+                None,
+            )
+
+    # --- checks ------------------------------------------------------------------------------------------------------
+
+    def check_invariants(self) -> None:
+        """Raises Bug when something that must always hold does not (I1 to I5, I10 of the list in docs)."""
+        for job in self.jobs.values():
+            live = [a for (job_id, _), a in self.attempts.items() if job_id == job.id and a.phase.is_live]
+            if len(live) > 1 or (len(live) == 1) != (job.phase is JobPhase.ACTIVE):
+                raise Bug(f"I2: job {job.id} is {job.phase} with {len(live)} live attempts")
+            if (job.id in self._queued) != (job.phase is JobPhase.QUEUED):
+                raise Bug(f"I1: job {job.id} is {job.phase} but the list of queued jobs says otherwise")
+            if job.failures > job.retries:
+                raise Bug(f"I10: job {job.id} failed {job.failures} times with {job.retries} retries")
+        ledger = self.ledger()
+        for name, queue in self.queues.items():
+            if not ledger.use[name].within(queue.max) or ledger.use[name].is_negative():
+                raise Bug(f"I4: queue {name} uses {ledger.use[name]}, its max is {queue.max}")
+            if ledger.use[name] != self.use(name):
+                raise Bug(f"I4: queue {name}: {ledger.use[name]} in the ledger, {self.use(name)} in its rows")
+        nodes: Mapping[NodeKey, Resources] = {(c.name, n.name): n.allocatable for c in self.clusters.values() for n in c.nodes}
+        for key, used in self.node_use().items():
+            if key in nodes and not used.fits(nodes[key]):
+                raise Bug(f"I3: node {key} holds {used} of {nodes[key]}")
+        for _, attempt in self.live():
+            if total(pod.resources for pod in attempt.pods) != attempt.charge:
+                raise Bug(
+                    f"I5: attempt {attempt.job_id}/{attempt.number} is charged {attempt.charge}, its pods hold something else"
+                )
+
+
+def pod_name(job_id: str, attempt: int, role: str, rank: int) -> str:
+    """Fixed before the pod exists; unique over the service because job ids are."""
+    return f"{job_id}-{attempt}-{role}" if role == MASTER else f"{job_id}-{attempt}-{role}-{rank}"
+
+
+def _ends(gang: Gang, pod: Pod) -> Ends:
+    return next(pod_set.ends for pod_set in gang.pod_sets if pod_set.role == pod.role)
+
+
+def describe_end(gang: Gang, pod: Pod) -> str:
+    """One sentence for a pod that did not end well."""
+    who = "it" if gang.size == 1 else f"{pod.role} {pod.rank}"
+    code = pod.exit_code or 0
+    memory = f" ({pod.resources['memory'] / 2**30:.3g}Gi)" if pod.resources["memory"] else ""
+    sentences = {
+        "OOMKilled": f"{who} used more memory than it asked for{memory} and was killed; ask for more with --memory",
+        "CommandNotFound": f"{who} could not start: the command does not exist in its environment",
+        "InputMissing": f"{who} did not start: a declared input is missing",
+        "OutputMissing": f"{who} ended without leaving a declared output",
+        "WorkdirMissing": f"{who} did not start: its working directory does not exist",
+    }
+    if pod.reason in sentences:
+        return sentences[pod.reason]
+    if code > 128:
+        return f"{who} was killed by signal {code - 128}"
+    return f"{who} exited with code {code}"
+
+
+def _exit_code(gang: Gang, attempt: Attempt) -> int | None:
+    """Of the first required member that failed, else 0 when all are known, else None."""
+    required: Sequence[Pod] = [pod for pod in attempt.members if _ends(gang, pod) is Ends.REQUIRED]
+    ended = sorted(required, key=lambda pod: (pod.ended_at or 0.0, pod.rank))
+    failed = next((pod.exit_code for pod in ended if pod.exit_code and pod.reason != "Stopped"), None)
+    if failed is not None:
+        return failed
+    codes = [pod.exit_code for pod in required]
+    return next((code for code in codes if code), 0) if None not in codes else None

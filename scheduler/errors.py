@@ -1,0 +1,139 @@
+"""Every error the product raises on purpose, as one tree.
+
+::
+
+    TuttiError                  str(error) is one sentence: what was given, what was expected, what to do
+    ├── UserError               the caller can mend it
+    │   ├── BadInput            a value, a key, a manifest, an option            400, exit 2
+    │   ├── NotFound            no such object, or somebody else's               404, exit 2
+    │   ├── Refused             rights, quota, size: waiting cannot help         403/409/413, exit 3
+    │   │   ├── Forbidden       the token does not allow it                      403
+    │   │   ├── AboveMax        asks for more than the queue's max               409
+    │   │   ├── NeverFits       asks for a pod that is larger than any node      409
+    │   │   ├── TooLarge        more bytes than allowed                          413
+    │   │   └── Conflict        another body under the same key, wrong phase     409
+    │   ├── Unauthenticated     no token, or a wrong one                         401, exit 3
+    │   └── EnvironmentProblem  Java, versions, file system: doctor tells more   exit 2
+    ├── Unavailable             the service cannot be reached or is not ready    503, exit 4
+    ├── ClusterError            a cluster said no
+    │   ├── ClusterUnreachable  it did not answer: try later
+    │   └── LaunchRefused       it answered that this gang cannot start there
+    ├── StoreError              the database
+    │   ├── StoreUnreadable     refuse to start, overwrite nothing
+    │   ├── StaleEpoch          another leader has taken over
+    │   └── CommitUnknown       the commit may or may not have happened
+    └── Bug                     an invariant does not hold: report it
+"""
+
+from __future__ import annotations
+
+
+class TuttiError(Exception):
+    """The root. ``type`` is stable and goes into problem documents (RFC 9457); ``status`` is the HTTP status."""
+
+    type: str = "error"
+    status: int = 500
+    exit_code: int = 1
+
+
+class UserError(TuttiError):
+    type = "bad-request"
+    status = 400
+    exit_code = 2
+
+
+class BadInput(UserError):
+    type = "bad-input"
+
+
+class NotFound(UserError):
+    type = "not-found"
+    status = 404
+
+
+class Refused(UserError):
+    type = "refused"
+    status = 409
+    exit_code = 3
+
+
+class Forbidden(Refused):
+    type = "forbidden"
+    status = 403
+
+
+class AboveMax(Refused):
+    type = "above-max"
+
+
+class NeverFits(Refused):
+    type = "never-fits"
+
+
+class TooLarge(Refused):
+    type = "too-large"
+    status = 413
+
+
+class Conflict(Refused):
+    type = "conflict"
+
+
+class Unauthenticated(UserError):
+    type = "unauthenticated"
+    status = 401
+    exit_code = 3
+
+
+class EnvironmentProblem(UserError):
+    type = "environment"
+
+
+class Unavailable(TuttiError):
+    type = "unavailable"
+    status = 503
+    exit_code = 4
+
+
+class ClusterError(TuttiError):
+    type = "cluster"
+    status = 502
+
+
+class ClusterUnreachable(ClusterError):
+    type = "cluster-unreachable"
+
+
+class LaunchRefused(ClusterError):
+    """``permanent`` when trying again cannot help (a wrong image, a command that does not exist)."""
+
+    type = "launch-refused"
+
+    def __init__(self, message: str, *, permanent: bool = False, node: str | None = None) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.node = node
+
+
+class StoreError(TuttiError):
+    type = "store"
+    status = 507
+
+
+class StoreUnreadable(StoreError):
+    type = "store-unreadable"
+    exit_code = 2
+
+
+class StaleEpoch(StoreError):
+    type = "stale-epoch"
+    status = 503
+
+
+class CommitUnknown(StoreError):
+    type = "commit-unknown"
+    status = 503
+
+
+class Bug(TuttiError):
+    type = "bug"

@@ -1,0 +1,178 @@
+"""What happened, in the past tense. Events are the only input of `core.state`; each is one line of the journal.
+
+An event may arrive twice or late: handling it again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tuttilab.scheduler.model import Cluster, Job, Queue
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelRequested:
+    job_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobDeleted:
+    """An ended job and all it left is given up."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueuesConfigured:
+    queues: tuple[Queue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterObserved:
+    """The cluster's nodes as they are now."""
+
+    cluster: Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLost:
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterBack:
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One pod of a gang and the node it goes to."""
+
+    role: str
+    rank: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class GangAdmitted:
+    """The decision to start an attempt: where every pod goes. ``attempt`` is the number it gets."""
+
+    job_id: str
+    attempt: int
+    cluster: str
+    placements: tuple[Placement, ...]
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """The cluster shows a pod by that name for the first time."""
+
+    job_id: str
+    attempt: int
+    pod: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodReady:
+    """The pod waits at the barrier."""
+
+    job_id: str
+    attempt: int
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodStarted:
+    """User code runs in the pod."""
+
+    job_id: str
+    attempt: int
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodOffers:
+    """The pod's main process offers addresses."""
+
+    job_id: str
+    attempt: int
+    pod: str
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PodEnded:
+    """The pod's terminal record. ``exit_code`` is None when nobody can tell (the pod is lost); signals count as 128 + number."""
+
+    job_id: str
+    attempt: int
+    pod: str
+    exit_code: int | None
+    reason: str = ""
+    """Completed, Error, OOMKilled, Lost, Stopped, InputMissing, OutputMissing, CommandNotFound …"""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """Declared outputs that were flushed: name to artifact id."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFailed:
+    """The cluster refused the gang. ``permanent``: trying again cannot help."""
+
+    job_id: str
+    attempt: int
+    reason: str
+    permanent: bool = False
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatMissed:
+    """No sign of life from the pod for the time that counts as lost."""
+
+    job_id: str
+    attempt: int
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierTimedOut:
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimedOut:
+    """The job's own limit has passed since user code started."""
+
+    job_id: str
+    attempt: int
+
+
+Event = (
+    JobSubmitted
+    | JobCancelRequested
+    | JobDeleted
+    | QueuesConfigured
+    | ClusterObserved
+    | ClusterLost
+    | ClusterBack
+    | GangAdmitted
+    | PodSeen
+    | PodReady
+    | PodStarted
+    | PodOffers
+    | PodEnded
+    | LaunchFailed
+    | HeartbeatMissed
+    | BarrierTimedOut
+    | RunTimedOut
+)

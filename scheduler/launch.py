@@ -1,0 +1,76 @@
+"""From a committed attempt to a `LaunchPlan`, and the secrets that go with it. Secrets are derived, so none is ever stored."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
+from tuttilab.scheduler.core.kinds.spark import TOKEN_SECRET
+from tuttilab.scheduler.model import Attempt, Job, JobKind
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Derives every secret of the service from one key of 32 random bytes."""
+
+    key: bytes
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Secrets:
+        """The key kept in ``folder`` (mode 0600), made on first use."""
+        path = folder / "secret.key"
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return cls(path.read_bytes())
+        with os.fdopen(handle, "wb") as file:
+            key = secrets.token_bytes(32)
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+        return cls(key)
+
+    def attempt_token(self, job_id: str, attempt: int) -> str:
+        """With this the sidecars and the master of one attempt report to the control plane."""
+        return self._derive(f"attempt/{job_id}/{attempt}")
+
+    def spark_token(self, job_id: str, attempt: int) -> str:
+        """With this the owner's kernels reach one attempt of a Spark session."""
+        return self._derive(f"spark/{job_id}/{attempt}")
+
+    def _derive(self, what: str) -> str:
+        return hmac.new(self.key, what.encode(), "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where pods find the control plane and the artifacts."""
+
+    report_url: str
+    report_url_file: str | None
+    artifacts_url: str
+
+
+def plan_of(job: Job, attempt: Attempt, keys: Secrets, addresses: Addresses, barrier_s: float) -> LaunchPlan:
+    """What the cluster needs to make the attempt's pods; the same attempt always gives the same plan."""
+    hidden: Mapping[str, str] = {TOKEN_SECRET: keys.spark_token(job.id, attempt.number)} if job.kind is JobKind.SPARK else {}
+    return LaunchPlan(
+        job_id=job.id,
+        attempt=attempt.number,
+        owner=job.owner,
+        kind=job.kind,
+        epoch=attempt.epoch,
+        work=job.work,
+        pods=tuple(PodPlan(pod.name, pod.role, pod.rank, pod.node, pod.resources) for pod in attempt.pods),
+        token=keys.attempt_token(job.id, attempt.number),
+        report_url=addresses.report_url,
+        report_url_file=addresses.report_url_file,
+        artifacts_url=addresses.artifacts_url,
+        secrets=hidden,
+        barrier_s=barrier_s,
+    )

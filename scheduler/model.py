@@ -1,0 +1,338 @@
+"""The domain model: what a job, a gang, an attempt, a queue and a cluster are. Frozen values, no behaviour that decides.
+
+Times are service time in seconds since the epoch (see architecture: service time). Durations carry ``_s``. Amounts are `Resources`.
+The words are those of Kubernetes and its batch schedulers: gang, pod set, queue, guaranteed, max, attempt, rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from tuttilab.scheduler.resources import NOTHING, Resources, total
+
+DOMAIN: Final = "tuttilab.io"
+"""The one domain of our labels, finalizers and events."""
+
+MASTER: Final = "master"
+"""Role of the pod that opens a distributed job's barrier; it has rank -1 and is made by us, never asked for."""
+
+
+class JobKind(StrEnum):
+    BATCH = "batch"
+    DISTRIBUTED = "distributed"
+    SPARK = "spark"
+    NOTEBOOK = "notebook"
+    DAG = "dag"
+    SERVICE = "service"
+
+
+class JobPhase(StrEnum):
+    QUEUED = "Queued"
+    ACTIVE = "Active"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in (JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.CANCELLED)
+
+
+class AttemptPhase(StrEnum):
+    ADMITTED = "Admitted"
+    LAUNCHING = "Launching"
+    RUNNING = "Running"
+    STOPPING = "Stopping"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+    PREEMPTED = "Preempted"
+    LOST = "Lost"
+
+    @property
+    def is_live(self) -> bool:
+        return self in LIVE
+
+
+LIVE: Final = frozenset({AttemptPhase.ADMITTED, AttemptPhase.LAUNCHING, AttemptPhase.RUNNING, AttemptPhase.STOPPING})
+
+
+class PodPhase(StrEnum):
+    PENDING = "Pending"
+    """Not seen yet, or seen and on its way to the barrier."""
+    READY = "Ready"
+    """Waits at the barrier: its image is there and its context is prepared."""
+    RUNNING = "Running"
+    """User code runs."""
+    ENDED = "Ended"
+    """The terminal record is committed; exit code and reason are final."""
+
+
+class Ends(StrEnum):
+    REQUIRED = "required"
+    """Exit 0 of every pod of the set is part of success."""
+    WITH_JOB = "with_job"
+    """Stopped when the required ones are done (parameter servers, TensorBoard)."""
+
+
+class Framework(StrEnum):
+    NONE = "none"
+    TORCH = "torch"
+    TENSORFLOW = "tensorflow"
+    XGBOOST = "xgboost"
+
+
+class StopReason(StrEnum):
+    CANCELLED = "Cancelled"
+    TIMEOUT = "Timeout"
+    MEMBER_FAILED = "MemberFailed"
+    MEMBER_LOST = "MemberLost"
+    BARRIER_TIMEOUT = "BarrierTimeout"
+    LAUNCH_FAILED = "LaunchFailed"
+    PREEMPTED = "Preempted"
+    REQUIRED_DONE = "RequiredDone"
+
+
+@dataclass(frozen=True, slots=True)
+class PodSet:
+    """``count`` equal pods of a gang. ``node_labels`` must all be on a node that takes one of them."""
+
+    role: str
+    count: int
+    resources: Resources
+    min_count: int | None = None
+    ends: Ends = Ends.REQUIRED
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    cluster: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """The pods that start together or not at all. A single pod is a gang of one."""
+
+    pod_sets: tuple[PodSet, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(pod_set.count for pod_set in self.pod_sets)
+
+    @property
+    def resources(self) -> Resources:
+        """What all pods ask for together, without our own pods."""
+        return total(pod_set.resources * pod_set.count for pod_set in self.pod_sets)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A path that must exist before user code starts, or an artifact to fetch to that path below DATA_DIR."""
+
+    path: str
+    artifact: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A path below RESULT_DIR (relative) that is kept as an artifact under a name when the job ends."""
+
+    name: str
+    path: str
+    is_optional: bool = False
+    """Without it a run that exits 0 and left no such file ends with reason OutputMissing and exit code 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What every pod of a job runs. ``command`` may use ``$(NAME)`` for variables of the job environment, as Kubernetes does."""
+
+    command: tuple[str, ...]
+    image: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str | None = None
+    code: str | None = None
+    """Artifact id of a code bundle (tar), unpacked to TUTTILAB_CODE_DIR before the command starts."""
+    inputs: tuple[Input, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    framework: Framework = Framework.NONE
+    sidecar: bool = True
+    grace_s: float = 30.0
+    """From the polite signal to the forced end, flush included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One accepted piece of work. Rows of it are only ever replaced by `core.state`."""
+
+    id: str
+    name: str
+    owner: str
+    group: str
+    queue: str
+    kind: JobKind
+    gang: Gang
+    work: Work
+    submitted_at: float
+    order: int
+    """Place in the order of submission over the whole service; unique and rising."""
+    priority: int = 0
+    """Priority class: higher goes first."""
+    timeout_s: float | None = None
+    retries: int = 0
+    after: tuple[str, ...] = ()
+    cluster: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    phase: JobPhase = JobPhase.QUEUED
+    reason: str = ""
+    attempts: int = 0
+    """Number of the newest attempt; 0 before the first."""
+    failures: int = 0
+    """Attempts that used up a retry."""
+    failed_launches: int = 0
+    """In a row; five end the job."""
+    cancel_requested: bool = False
+    not_before: float = 0.0
+    """Service time before which no new attempt may start (back-off)."""
+    avoid_nodes: tuple[str, ...] = ()
+    retry_of: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One member of an attempt. ``name`` is unique over the service and fixed before the pod exists."""
+
+    name: str
+    role: str
+    rank: int
+    cluster: str
+    node: str
+    resources: Resources
+    uid: str | None = None
+    """The cluster's identity of the real pod, committed on first sight."""
+    phase: PodPhase = PodPhase.PENDING
+    exit_code: int | None = None
+    reason: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    """Named addresses the pod's main process offers, such as ``connect`` of a Spark session: host:port."""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """Declared outputs that were flushed: name to artifact id (sha256, hex)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at running a job. At most one attempt of a job is live."""
+
+    job_id: str
+    number: int
+    phase: AttemptPhase
+    cluster: str
+    pods: tuple[Pod, ...]
+    charge: Resources
+    """What quota counts while the attempt is live: every pod, our own included."""
+    admitted_at: float
+    epoch: int
+    started_at: float | None = None
+    stopping_at: float | None = None
+    stop_reason: StopReason | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    reason: str = ""
+
+    @property
+    def members(self) -> tuple[Pod, ...]:
+        """The pods that run user code: all but the master."""
+        return tuple(pod for pod in self.pods if pod.role != MASTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Resources held by a live attempt, as quota sees them."""
+
+    job_id: str
+    attempt: int
+    queue: str
+    owner: str
+    resources: Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    key: str
+    value: str = ""
+    effect: str = "NoSchedule"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    name: str
+    cluster: str
+    allocatable: Resources
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    is_ready: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the decisions know of a cluster; how to talk to it is the business of `clusters`."""
+
+    name: str
+    kind: str
+    nodes: tuple[Node, ...] = ()
+    sidecar_cost: Resources = NOTHING
+    master_cost: Resources = NOTHING
+    unreachable_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A node of the queue tree. ``guaranteed`` and ``max`` count over all clusters; an absent key of ``max`` is unlimited."""
+
+    name: str
+    parent: str | None = None
+    weight: int = 1
+    priority: int = 0
+    guaranteed: Resources = NOTHING
+    max: Resources = NOTHING
+    groups: tuple[str, ...] = ()
+    max_jobs: int | None = None
+    max_pods: int | None = None
+
+
+class Why(StrEnum):
+    """Why a gang waits. Stable: people and programs read it."""
+
+    QUOTA = "quota"
+    NO_ROOM = "no-room"
+    NEVER_FITS = "never-fits"
+    BEHIND = "behind"
+    HOLD = "hold"
+    CLUSTER_DOWN = "cluster-down"
+    DEPENDENCY = "dependency"
+    BACK_OFF = "back-off"
+    NOT_YET = "not-yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why one gang waits: one sentence for people, and the same as data."""
+
+    job_id: str
+    why: Why
+    sentence: str
+    place: int
+    """1 for the next in its queue."""
+    short: Resources = NOTHING
+    """What is missing, on ``queue`` or for the pod shape of ``role``."""
+    queue: str | None = None
+    role: str | None = None
+    blockers: tuple[str, ...] = ()
+    """Ids of the jobs that hold what is missing, or that it waits for."""
+    estimated_start: float | None = None
+    basis: str = ""

@@ -1,0 +1,92 @@
+"""What a cluster shows, compared with what the rows say: the events that bring the rows up to date, and what has to be done again.
+
+Pure questions on a `State`; `service` asks them inside a turn, so that the answer is not stale when it is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from tuttilab.scheduler import events as ev
+from tuttilab.scheduler.clusters.base import Observation, PodState
+from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.instructions import ForgetPods, Instruction, LaunchGang, StopGang
+from tuttilab.scheduler.model import AttemptPhase, Cluster, Pod, PodPhase, StopReason
+
+ORPHAN_GRACE_S = 5.0
+
+
+def pod_events(state: State, seen: PodState) -> Iterator[ev.Event]:
+    """What is news about one pod, in the order in which it must have happened. Nothing for a pod of no live attempt."""
+    attempt = state.live_attempt(seen.job_id)
+    if attempt is None or attempt.number != seen.attempt:
+        return
+    pod = next((pod for pod in attempt.pods if pod.name == seen.name), None)
+    if pod is None or pod.phase is PodPhase.ENDED:
+        return
+    where = (seen.job_id, seen.attempt, seen.name)
+    if pod.uid is None and seen.uid:
+        yield ev.PodSeen(*where, seen.uid)
+    elif seen.uid and pod.uid != seen.uid:
+        return  # An older or foreign pod by the same name never changes our state (I13).
+    if seen.phase is PodPhase.READY and pod.phase is PodPhase.PENDING:
+        yield ev.PodReady(*where)
+    if seen.phase is PodPhase.RUNNING and pod.phase in (PodPhase.PENDING, PodPhase.READY):
+        yield ev.PodStarted(*where)
+    if seen.phase is not PodPhase.ENDED and seen.endpoints and dict(seen.endpoints) != dict(pod.endpoints):
+        yield ev.PodOffers(*where, dict(seen.endpoints))
+    if seen.phase is PodPhase.ENDED:
+        yield ev.PodEnded(*where, seen.exit_code, seen.reason, dict(seen.outputs))
+
+
+def missing_pods(state: State, cluster: str, seen: Iterable[PodState]) -> Iterator[ev.Event]:
+    """Of a complete observation: pods that we saw once and that are gone without a record."""
+    shown = {(pod.job_id, pod.attempt, pod.name) for pod in seen}
+    for job, attempt in state.live():
+        if attempt.cluster != cluster:
+            continue
+        for pod in attempt.pods:
+            if pod.uid is not None and pod.phase is not PodPhase.ENDED and (job.id, attempt.number, pod.name) not in shown:
+                yield ev.PodEnded(job.id, attempt.number, pod.name, None, "Lost")
+
+
+def to_do_again(state: State, cluster: str, seen: Iterable[PodState]) -> Iterator[Instruction]:
+    """Of a complete observation: launches and stops whose effect is not there, and pods that nobody asked for any more."""
+    shown: dict[tuple[str, int], set[str]] = {}
+    for pod in seen:
+        shown.setdefault((pod.job_id, pod.attempt), set()).add(pod.name)
+    for job, attempt in state.live():
+        if attempt.cluster != cluster:
+            continue
+        names = shown.pop((job.id, attempt.number), set())
+        if attempt.phase is AttemptPhase.LAUNCHING and any(_is_unmade(pod, names) for pod in attempt.pods):
+            yield LaunchGang(job.id, attempt.number)
+        elif attempt.phase is AttemptPhase.STOPPING:
+            yield StopGang(job.id, attempt.number, job.work.grace_s, attempt.stop_reason or StopReason.CANCELLED)
+    for job_id, number in shown:
+        yield StopGang(job_id, number, ORPHAN_GRACE_S, StopReason.CANCELLED)
+        yield ForgetPods(job_id, number)
+
+
+def unmade_pods(state: State, job_id: str, number: int, seen: Iterable[str]) -> Iterator[ev.Event]:
+    """After a stop: pods that were never made cannot end by themselves."""
+    attempt = state.live_attempt(job_id)
+    if attempt is None or attempt.number != number:
+        return
+    names = set(seen)
+    for pod in attempt.pods:
+        if _is_unmade(pod, names):
+            yield ev.PodEnded(job_id, number, pod.name, None, "NeverStarted")
+
+
+def _is_unmade(pod: Pod, shown: set[str]) -> bool:
+    return pod.phase is not PodPhase.ENDED and pod.uid is None and pod.name not in shown
+
+
+def cluster_event(state: State, name: str, kind: str, seen: Observation) -> ev.ClusterObserved | None:
+    """When the nodes changed, or the cluster is new to us."""
+    known = state.clusters.get(name)
+    if seen.nodes is None or (known is not None and known.nodes == seen.nodes):
+        return None
+    return ev.ClusterObserved(replace(known or Cluster(name, kind), nodes=seen.nodes, unreachable_since=None))

@@ -1,0 +1,138 @@
+"""What every store can do. Implementations pass `tests/contract/test_stores.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tuttilab.scheduler.events import Event
+from tuttilab.scheduler.model import Attempt, Job, Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event to append. ``key`` is the id of what it is about (job id, cluster or queue name)."""
+
+    event: Event
+    at: float
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One journal line as readers of `/changes` see it: no body, so that nothing private leaves."""
+
+    seq: int
+    at: float
+    kind: str
+    key: str
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """An idempotency key with what it was first used for: the same key and owner gives the same job."""
+
+    owner: str
+    key: str
+    digest: str
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One transaction: the events of a loop turn, the rows they changed, the keys that came with them."""
+
+    epoch: int
+    entries: tuple[Entry, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    queues: tuple[Queue, ...] | None = None
+    """All queues, when they changed."""
+    deleted_jobs: tuple[str, ...] = ()
+    keys: tuple[Keyed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the service starts from: every live row, and counters."""
+
+    jobs: tuple[Job, ...]
+    """Jobs that have not ended, and the ended ones that a live job waits for."""
+    attempts: tuple[Attempt, ...]
+    """Live attempts, and every attempt of the jobs above."""
+    queues: tuple[Queue, ...]
+    last_seq: int
+    last_at: float
+    last_order: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """A page of jobs, newest first. None means any. ``cursor`` is the order of the last job of the page before."""
+
+    owner: str | None = None
+    group: str | None = None
+    queue: str | None = None
+    phases: tuple[str, ...] = ()
+    kind: str | None = None
+    text: str | None = None
+    cursor: int | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRow:
+    id: str
+    owner: str
+    size: int
+    sha256: str
+    created_at: float
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """The database. Every method is a coroutine that does its work in a thread where the driver blocks.
+
+    Raises StoreError, and CommitUnknown when a commit may or may not have happened.
+    """
+
+    async def open(self) -> int:
+        """Create or check the schema, take over leadership, and answer the new epoch.
+
+        Raises StoreUnreadable for a file that is no database of ours, for another version's schema, and for NFS, CephFS and FUSE.
+        """
+        ...
+
+    async def load(self) -> Loaded: ...
+
+    async def commit(self, batch: Batch) -> int:
+        """All or nothing; answers the last sequence number. Raises StaleEpoch when another leader took over."""
+        ...
+
+    async def job(self, job_id: str) -> Job | None: ...
+
+    async def find_job(self, prefix: str, owner: str | None) -> Sequence[str]:
+        """Ids that start with ``prefix``, at most ten."""
+        ...
+
+    async def attempts(self, job_id: str) -> Sequence[Attempt]: ...
+
+    async def jobs(self, query: JobQuery) -> Sequence[Job]: ...
+
+    async def keyed(self, owner: str, key: str) -> Keyed | None: ...
+
+    async def changes(self, since: int, limit: int = 1000) -> Sequence[Change]:
+        """Journal lines after ``since``, in order. Raises NotFound when ``since`` is older than what is kept."""
+        ...
+
+    async def journal(self, since: int, limit: int = 1000) -> Sequence[tuple[int, float, Event]]:
+        """Journal lines with their bodies, for `tuttilab scheduler verify`."""
+        ...
+
+    async def add_artifact(self, row: ArtifactRow) -> None: ...
+
+    async def artifact(self, artifact_id: str) -> ArtifactRow | None: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,47 @@
+"""One turn of the service's loop: events handled in order against the state, what they ask for, and the batch to commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tuttilab.scheduler import events as ev
+from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.instructions import Instruction
+from tuttilab.scheduler.store.base import Batch, Entry, Keyed
+
+
+@dataclass(slots=True)
+class Turn:
+    """Collects what one turn did. ``now`` is the service time of every event in it."""
+
+    state: State
+    now: float
+    entries: list[Entry] = field(default_factory=list)
+    instructions: list[Instruction] = field(default_factory=list)
+    keys: list[Keyed] = field(default_factory=list)
+
+    def apply(self, event: ev.Event, key: str) -> None:
+        """Handle the event and note it for the journal under ``key``, the id of what it is about."""
+        self.instructions.extend(self.state.handle(event, self.now))
+        self.entries.append(Entry(event, self.now, key))
+
+    def schedule(self) -> float | None:
+        """Run a cycle and apply its decision; answers when the next back-off ends."""
+        decision = schedule(self.state.snapshot(), self.now)
+        for admission in decision.admitted:
+            self.apply(admission, admission.job_id)
+        self.state.waits = {wait.job_id: wait for wait in decision.waits}
+        return decision.next_at
+
+    def batch(self) -> Batch:
+        changes = self.state.take_changes()
+        return Batch(
+            epoch=self.state.epoch,
+            entries=tuple(self.entries),
+            jobs=changes.jobs,
+            attempts=changes.attempts,
+            queues=changes.queues,
+            deleted_jobs=changes.deleted_jobs,
+            keys=tuple(self.keys),
+        )

@@ -1,0 +1,99 @@
+"""Model objects with everything a test does not care about filled in. Amounts are given as people write them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from tuttilab.scheduler import events as ev
+from tuttilab.scheduler.core.cycle import Decision, schedule
+from tuttilab.scheduler.core.kinds import Site, build
+from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.instructions import Instruction
+from tuttilab.scheduler.model import Cluster, Job, Node, Queue
+from tuttilab.scheduler.requests import JobRequest, PodRequest, Who
+from tuttilab.scheduler.resources import Resources
+
+ANN = Who("ann", ("research",))
+ADMIN = Who("root", (), is_admin=True, in_every_group=True)
+_numbers = itertools.count(1)
+
+
+def node(name: str, cpus: float = 8, gpus: int = 0, memory: str = "64Gi", labels: dict[str, str] | None = None) -> Node:
+    amounts = {"cpu": cpus, "memory": memory, "nvidia.com/gpu": gpus}
+    return Node(name, "here", Resources.parse(amounts), labels or {})
+
+
+def cluster(*nodes: Node, name: str = "here") -> Cluster:
+    return Cluster(name, "fake", tuple(replace(n, cluster=name) for n in nodes))
+
+
+def queue(name: str = "main", **given: Any) -> Queue:
+    for key in ("guaranteed", "max"):
+        if key in given:
+            given[key] = Resources.parse(given[key])
+    return Queue(name, **given)
+
+
+def request(*, workers: int = 1, cpus: Any = 1, gpus: Any = 0, memory: Any = "1Gi", **given: Any) -> JobRequest:
+    pods = given.pop("pods", (PodRequest(role="worker", count=workers, cpus=cpus, gpus=gpus, memory=memory),))
+    return JobRequest(pods=pods, command=given.pop("command", ("true",)), **given)
+
+
+def job(site: Site | None = None, *, who: Who = ANN, now: float = 0.0, **given: Any) -> Job:
+    number = next(_numbers)
+    site = site or Site({"main": queue()}, {}, "main")
+    return build(request(**given), who, site, job_id=f"job{number:04d}", order=number, now=now)
+
+
+def state(clusters: Sequence[Cluster] = (), queues: Sequence[Queue] = ()) -> State:
+    fresh = State(epoch=1)
+    fresh.handle(ev.QueuesConfigured(tuple(queues) or (queue(),)), 0.0)
+    for one in clusters:
+        fresh.handle(ev.ClusterObserved(one), 0.0)
+    return fresh
+
+
+def submit(to: State, *, at: float = 0.0, **given: Any) -> Job:
+    site = Site(to.queues, to.clusters, given.pop("queue", None))
+    one = job(site, now=at, **given)
+    to.handle(ev.JobSubmitted(one), at)
+    return one
+
+
+def run_cycle(of: State, at: float = 0.0) -> tuple[Decision, list[Instruction]]:
+    """A cycle whose admissions are applied, as the service does."""
+    decision = schedule(of.snapshot(), at)
+    instructions = [instruction for admitted in decision.admitted for instruction in of.handle(admitted, at)]
+    of.waits = {wait.job_id: wait for wait in decision.waits}
+    return decision, instructions
+
+
+def start_all(of: State, job_id: str, at: float = 0.0) -> None:
+    """Every pod of the live attempt is seen, ready and running."""
+    attempt = of.live_attempt(job_id)
+    assert attempt is not None
+    for pod in attempt.pods:
+        where = (job_id, attempt.number, pod.name)
+        of.handle(ev.PodSeen(*where, f"uid-{pod.name}"), at)
+        of.handle(ev.PodReady(*where), at)
+    for pod in attempt.pods:
+        of.handle(ev.PodStarted(job_id, attempt.number, pod.name), at)
+
+
+def end_pod(of: State, job_id: str, rank: int, exit_code: int | None, at: float = 0.0, reason: str = "") -> list[Instruction]:
+    attempt = of.live_attempt(job_id)
+    assert attempt is not None
+    pod = next(pod for pod in attempt.pods if pod.rank == rank)
+    return of.handle(ev.PodEnded(job_id, attempt.number, pod.name, exit_code, reason), at)
+
+
+def end_all(of: State, job_id: str, exit_code: int | None, at: float = 0.0, reason: str = "") -> list[Instruction]:
+    attempt = of.live_attempt(job_id)
+    assert attempt is not None
+    told: list[Instruction] = []
+    for pod in sorted(attempt.pods, key=lambda pod: pod.rank, reverse=True):
+        told += of.handle(ev.PodEnded(job_id, attempt.number, pod.name, exit_code, reason), at)
+    return told

@@ -1,0 +1,77 @@
+"""The queue tree, who may use what, and use against max along the path."""
+
+import pytest
+
+from tests.builders import ANN, cluster, node, queue, run_cycle, state, submit
+from tuttilab.scheduler.core.queues import check_tree, choose_queue, order_queues
+from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden
+from tuttilab.scheduler.model import Why
+from tuttilab.scheduler.requests import Who
+from tuttilab.scheduler.resources import GPU, Resources
+
+
+def test_a_loop_of_queues_is_refused_and_drawn() -> None:
+    with pytest.raises(BadInput, match=r"form a loop \(a -> b -> a\)"):
+        check_tree([queue("a", parent="b"), queue("b", parent="a")])
+
+
+@pytest.mark.parametrize(
+    ("tree", "sentence"),
+    [
+        ([queue("a", weight=0)], "weight 0 is not positive"),
+        ([queue("a", parent="z")], "its parent 'z' is not there"),
+        ([queue("a", guaranteed={GPU: 3}, max={GPU: 2})], "guaranteed 3 GPU is above its max 2 GPU"),
+        ([queue("a", max={GPU: 2}), queue("b", parent="a", guaranteed={GPU: 3})], "more than its max 2 GPU"),
+        ([queue("a"), queue("a")], "'a' stands there twice"),
+    ],
+)
+def test_an_unsound_tree_is_refused_with_the_queues_name(tree: list, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        check_tree(tree)
+
+
+def test_a_queue_of_another_group_is_refused() -> None:
+    tree = check_tree([queue("mine", groups=("research",)), queue("theirs", groups=("quant",))])
+    assert choose_queue(tree, None, None, ANN).name == "mine"
+    with pytest.raises(Forbidden, match="'theirs' is for the groups quant; expected one of mine"):
+        choose_queue(tree, "theirs", None, ANN)
+    with pytest.raises(Forbidden, match="ask your admin"):
+        choose_queue(tree, "mine", None, Who("eve"))
+
+
+def test_the_queue_below_its_guarantee_goes_first_then_priority_then_share_over_weight() -> None:
+    tree = check_tree([queue("a", weight=4), queue("b"), queue("c", priority=5), queue("d", guaranteed={GPU: 2})])
+    use = {name: Resources.of({GPU: gpus}) for name, gpus in {"a": 2, "b": 1, "c": 4, "d": 1}.items()}
+    assert order_queues(tree, ["a", "b", "c", "d"], use, Resources.of({GPU: 8})) == ["d", "c", "a", "b"]
+
+
+def test_S10_above_max_is_refused_at_once_because_waiting_cannot_help() -> None:
+    one = state([cluster(node("a", gpus=8))], [queue("root", max={GPU: 4}), queue("main", parent="root")])
+    with pytest.raises(AboveMax) as caught:
+        submit(one, workers=5, gpus=1, name="big")
+    assert str(caught.value) == (
+        "big: asks for 5 GPU, but queue 'root' may never use more than 4 GPU; ask for less or use another queue."
+    )
+
+
+def test_S10_the_max_of_a_parent_holds_over_all_its_children() -> None:
+    tree = [queue("root", max={GPU: 4}), queue("a", parent="root"), queue("b", parent="root")]
+    one = state([cluster(node("n", gpus=8, cpus=64))], tree)
+    first = submit(one, gpus=3, queue="a")
+    second = submit(one, gpus=2, queue="b")
+    decision, _ = run_cycle(one)
+    assert [admitted.job_id for admitted in decision.admitted] == [first.id]
+    wait = one.waits[second.id]
+    assert (wait.why, wait.queue, wait.short) == (Why.QUOTA, "root", Resources.of({GPU: 1}))
+    assert wait.sentence == f"queue root uses 3 of 4 GPU; this needs 1 GPU more than is left (held by your job {first.id})"
+    assert one.use("root") == first.gang.resources
+
+
+def test_limits_on_jobs_and_pods_of_a_queue_hold() -> None:
+    one = state([cluster(node("n", cpus=64))], [queue("main", max_jobs=1, max_pods=3)])
+    submit(one)
+    second = submit(one)
+    run_cycle(one)
+    assert one.waits[second.id].sentence.startswith("queue main runs 1 jobs, its limit")
+    with pytest.raises(AboveMax, match="asks for 6 pods, but queue 'main' may never run more than 3"):
+        submit(one, workers=5)
