@@ -1,0 +1,128 @@
+"""`make demo`: runs `tour.ipynb` headless in a real kernel against a control plane of its own, and prints each step with its time.
+
+Everything it makes lies in `examples/.demo/`; when it ends, nothing of it runs any more. Exit code 0 means the tour did what it says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+HERE = Path(__file__).resolve().parent
+SITE = HERE / "tuttilab.yaml"
+TOUR = HERE / "tour.ipynb"
+LIMIT_S = 600
+
+
+class Tour(NotebookClient):
+    """Prints a line when a step begins and one when it is done, with what the step showed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = ""
+        self.began = 0.0
+
+    async def async_execute_cell(self, cell: Any, cell_index: int, **kwargs: Any) -> Any:
+        if cell.cell_type == "markdown":
+            headings = [line for line in cell.source.splitlines() if line.startswith("#")]
+            if headings:
+                self.title = headings[0].lstrip("# ")
+                print(f"\n{self.title}", flush=True)
+            return cell
+        self.began = time.monotonic()
+        result = await super().async_execute_cell(cell, cell_index, **kwargs)
+        first = cell.source.splitlines()[0]
+        print(f"  {time.monotonic() - self.began:6.1f} s  {first[:100]}", flush=True)
+        for line in shown(cell):
+            print(f"            {line}", flush=True)
+        return result
+
+
+def shown(cell: Any, most: int = 12) -> list[str]:
+    """The plain text a cell's outputs hold, without carriage-return rewrites, at most ``most`` lines."""
+    text = ""
+    for output in cell.get("outputs", []):
+        if output.output_type == "stream":
+            text += output.text
+        elif output.output_type in ("execute_result", "display_data") and "image/png" not in output.data:
+            text += output.data.get("text/plain", "") + "\n"
+    lines = [line.rsplit("\r", 1)[-1].rstrip()[:120] for line in text.splitlines() if line.strip()]
+    return lines if len(lines) <= most else [*lines[: most - 1], f"… {len(lines) - most + 1} more lines"]
+
+
+def tuttilab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "tuttilab.scheduler.cli", *arguments], text=True, capture_output=True, check=False)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    options.add_argument("--keep", action="store_true", help="leave the control plane and its files as they are at the end")
+    keep = options.parse_args().keep
+    work = HERE / ".demo"
+    shutil.rmtree(work / "workspace", ignore_errors=True)
+    work.mkdir(exist_ok=True)
+    os.environ["TUTTILAB_STATE_DIR"] = str(work / "state")
+    os.environ.pop("TUTTILAB_URL", None)
+    tuttilab("down", "--now")
+    shutil.rmtree(work / "state", ignore_errors=True)
+
+    began = time.monotonic()
+    print("Starting the control plane (four virtual nodes of two cores and one pretend GPU each)", flush=True)
+    started = tuttilab("up", "--config", str(SITE))
+    if started.returncode != 0:
+        print(f"The control plane did not start: {started.stderr.strip() or started.stdout.strip()}")
+        print("Remedy: `.venv/bin/tuttilab doctor` looks for the cause.")
+        return 1
+    print(f"  {time.monotonic() - began:6.1f} s  tuttilab up")
+    notebook = nbformat.read(TOUR, as_version=4)
+    tour = Tour(notebook, timeout=LIMIT_S, kernel_name="python3", resources={"metadata": {"path": str(work)}})
+    try:
+        tour.execute()
+        code = 0
+    except CellExecutionError as error:
+        print(f"\nThe tour stopped at a cell:\n{error}")
+        print(f"Remedy: `.venv/bin/tuttilab doctor`; the log is {work / 'state' / 'control.log'}.")
+        code = 1
+    except KeyboardInterrupt:
+        print("\nStopped; ending what runs.")
+        code = 130
+    finally:
+        nbformat.write(notebook, work / "tour-executed.ipynb")
+        jobs = tuttilab("jobs", "--all", "--json")
+        if not keep:
+            tuttilab("down", "--now")
+    if code == 0:
+        code = check(jobs.stdout)
+    print(f"\n{'Done' if code == 0 else 'Failed'} in {time.monotonic() - began:.1f} s; the executed notebook is {work / 'tour-executed.ipynb'}.")
+    if code == 0:
+        print("Next: `make lab` opens JupyterLab; run examples/tour.ipynb there cell by cell.")
+    return code
+
+
+def check(listing: str) -> int:
+    """The jobs of the tour as the control plane has them: each ended in success exactly once, the gang with both its workers."""
+    found = json.loads(listing)
+    jobs = {job["name"]: job for job in (found["jobs"] if isinstance(found, dict) else found)}
+    for name, members in (("train", 2), ("evaluate", 1)):
+        job = jobs.get(name)
+        succeeded = [attempt for attempt in (job or {}).get("attempts", []) if attempt["phase"] == "Succeeded"]
+        workers = [pod for pod in succeeded[0]["pods"] if pod["role"] == "worker"] if len(succeeded) == 1 else []
+        if job is None or job["phase"] != "Succeeded" or len(workers) != members:
+            print(f"Job {name!r} did not succeed exactly once with {members} workers: {job}")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
