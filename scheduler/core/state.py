@@ -439,8 +439,8 @@ class State:
         if attempt.phase is AttemptPhase.STOPPING:
             return self._finish_when_all_ended(job, attempt, at)
         if ended.role == MASTER:
-            if all(pod.phase is PodPhase.ENDED for pod in attempt.members):
-                return self._finish_when_all_ended(job, attempt, at)
+            if ended.exit_code == 0:
+                return []  # It ends well only after its members did; their own records are on the way.
             return self._stop(
                 job,
                 attempt,

@@ -50,6 +50,19 @@ def test_a_gang_succeeds_when_every_member_exited_0_and_the_master_is_told_to_en
     assert one.charges() == []
 
 
+def test_the_masters_good_end_may_be_seen_before_its_members(one: State) -> None:
+    job = started(one, workers=2)
+    assert end_pod(one, job.id, -1, 0) == []
+    assert end_pod(one, job.id, 0, 0) == []
+    assert end_pod(one, job.id, 1, 0) == [ForgetPods(job.id, 1)]
+    assert one.jobs[job.id].phase is JobPhase.SUCCEEDED
+
+
+def test_a_master_that_is_lost_takes_its_gang_with_it(one: State) -> None:
+    job = started(one, workers=2)
+    assert end_pod(one, job.id, -1, None, reason="Lost") == [StopGang(job.id, 1, 30.0, StopReason.MEMBER_LOST)]
+
+
 def test_a_member_that_fails_stops_the_gang_and_its_code_is_the_jobs(one: State) -> None:
     job = started(one, workers=2)
     assert end_pod(one, job.id, 1, 3) == [StopGang(job.id, 1, 30.0, StopReason.MEMBER_FAILED)]
