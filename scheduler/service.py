@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar, cast
 
@@ -129,13 +130,13 @@ class Service:
         """
         epoch = await self.store.open()
         await self._load(epoch)
-        self._spawn(self._loop(), "loop")
+        self._spawn(self._loop, "loop")
         wanted = tuple(self.config.queues)
         if tuple(self.state.queues.values()) != wanted:
             await self._ask(lambda turn: turn.apply(ev.QueuesConfigured(wanted), "queues"))
         first_looks = [asyncio.Event() for _ in self._clusters]
         for (name, cluster), looked in zip(self._clusters.items(), first_looks, strict=True):
-            self._spawn(self._watch(name, cluster, looked), f"watch {name}")
+            self._spawn(partial(self._watch, name, cluster, looked), f"watch {name}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
                 for looked in first_looks:
@@ -161,12 +162,12 @@ class Service:
         self.state.clusters, self.state.waits = clusters, waits
         self.last_seq = loaded.last_seq
         self._order = loaded.last_order
-        self._clock = Clock(loaded.last_at)
+        self._clock = Clock(max(loaded.last_at, self.now()))
 
-    def _spawn(self, work: Awaitable[None], name: str) -> None:
+    def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         async def run() -> None:
             try:
-                await work
+                await work()
             except asyncio.CancelledError:
                 raise
             except Exception:
@@ -201,34 +202,25 @@ class Service:
         asks, self._inbox = self._inbox, []
         turn = Turn(self.state, self.now())
         answers: list[tuple[_Ask[object], object]] = []
-        for ask in asks:
-            try:
-                answers.append((ask, ask.run(turn)))
-            except UserError as refusal:
-                _refuse([ask], refusal)
-            except Exception as error:
-                log.exception("a request broke the turn, which is given up")
-                _refuse([ask], error)
-                _refuse(asks, Unavailable("Another request broke this turn of the control plane; try again."))
-                await self._reload_until_it_works()
-                return self.now()
-        due, next_timer = lifecycle.due_timers(self.state.live(), turn.now, self.config.limits.barrier_s)
-        for event in due:
-            turn.apply(event, event.job_id)
-        next_back_off = None
-        if turn.entries or any(job.not_before <= turn.now for job in self.state.queued()):
-            next_back_off = turn.schedule()
-        if turn.entries:
-            try:
+        try:
+            for ask in asks:
+                try:
+                    answers.append((ask, ask.run(turn)))
+                except UserError as refusal:
+                    _refuse([ask], refusal)
+            due, next_timer = lifecycle.due_timers(self.state.live(), turn.now, self.config.limits.barrier_s)
+            for event in due:
+                turn.apply(event, event.job_id)
+            next_back_off = None
+            if turn.entries or any(job.not_before <= turn.now for job in self.state.queued()):
+                next_back_off = turn.schedule()
+            if turn.entries:
                 self.last_seq = await self.store.commit(turn.batch())
-            except StoreError as error:
-                log.error("a commit failed, the rows are loaded again: %s", error)
-                _refuse([ask for ask, _ in answers], error)
-                await self._reload_until_it_works()
-                return self.now()
+        except Exception as error:
+            await self._give_up(turn, asks, error)
+            return self.now()
+        if turn.entries:
             self._tell_changed()
-        for keyed in turn.keys:
-            self._remember(keyed)
         for ask, value in answers:
             if not ask.answer.done():
                 ask.answer.set_result(value)
@@ -236,13 +228,25 @@ class Service:
             self._perform(instruction)
         return min((at for at in (next_timer, next_back_off) if at is not None), default=None)
 
-    async def _reload_until_it_works(self) -> None:
+    async def _give_up(self, turn: Turn, asks: Sequence[_Ask[object]], error: Exception) -> None:
+        """Nothing of this turn happened: forget its keys, load the rows again, then tell those who asked."""
+        if isinstance(error, StoreError):
+            log.error("a commit failed, the rows are loaded again: %s", error)
+        else:
+            log.error("a turn broke, the rows are loaded again", exc_info=error)
+            error = Unavailable("The control plane could not do this and has taken it back; its log says why. Try again.")
+        for keyed in turn.keys:
+            self._recent_keys.pop((keyed.owner, keyed.key), None)
         while True:
             try:
-                return await self._load(self.state.epoch)
-            except StoreError as error:
-                log.error("the store does not answer: %s", error)
-                await asyncio.sleep(1.0)
+                await self._load(self.state.epoch)
+                _refuse(asks, error)
+                return
+            except StoreError as still:
+                log.error("the store does not answer: %s", still)
+                _refuse([*asks, *self._inbox], still)
+                self._inbox = []
+            await asyncio.sleep(1.0)
 
     def _remember(self, keyed: Keyed) -> None:
         self._recent_keys[keyed.owner, keyed.key] = keyed
@@ -272,7 +276,7 @@ class Service:
     # --- performing ----------------------------------------------------------------------------------------------------
 
     def _perform(self, instruction: Instruction) -> None:
-        self._spawn(self._perform_one(instruction), f"{type(instruction).__name__} {instruction.job_id}")
+        self._spawn(partial(self._perform_one, instruction), f"{type(instruction).__name__} {instruction.job_id}")
 
     async def _perform_one(self, instruction: Instruction) -> None:
         """Carry out one instruction; instructions about one job go one after the other. Unreachable clusters are tried again."""
@@ -283,7 +287,7 @@ class Service:
                 try:
                     await self._carry_out(instruction)
                     break
-                except ClusterUnreachable as error:
+                except (ClusterUnreachable, StoreError, Unavailable) as error:
                     log.warning("%s: %s; trying again in %.1f s", instruction, error, pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 30.0)
@@ -358,8 +362,11 @@ class Service:
                     pause = 0.2
             except ClusterError as error:
                 log.warning("cluster %s does not answer: %s", name, error)
-                await self._ask(lambda turn: turn.apply(ev.ClusterLost(name), name))
                 looked.set()
+                with contextlib.suppress(StoreError, Unavailable):
+                    await self._ask(lambda turn: turn.apply(ev.ClusterLost(name), name))
+            except (StoreError, Unavailable) as error:
+                log.warning("what cluster %s shows could not be committed, it is looked at again: %s", name, error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 30.0)
 
