@@ -25,7 +25,7 @@ check: env ## what a commit has to pass: lint, types, architecture, unit and pro
 	@.venv/bin/python tools/run_tests.py check
 
 bench: env ## the benchmarks, with their figures
-	@.venv/bin/python tests/benchmarks/run.py
+	@.venv/bin/python -m tests.benchmarks.run
 
 soak: env ## the simulations and fault tests with many more examples (hours)
 	@.venv/bin/python tools/run_tests.py soak

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -86,7 +87,8 @@ def main() -> int:
         return 1
     print(f"  {time.monotonic() - began:6.1f} s  tuttilab up")
     notebook = nbformat.read(TOUR, as_version=4)
-    tour = Tour(notebook, timeout=LIMIT_S, kernel_name="python3", resources={"metadata": {"path": str(work)}})
+    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
+    tour = Tour(notebook, km=kernel, timeout=LIMIT_S, resources={"metadata": {"path": str(work)}})
     try:
         tour.execute()
         code = 0

@@ -1,0 +1,180 @@
+"""`make bench`: the figures that the project states, measured on this machine in one run, each beside its limit or its peer.
+
+Everything runs for real: a control plane of its own, processes as pods, a Spark session, the tour. `--only WORD` runs a part.
+A figure above its limit is marked; the exit code is 1 then. Timed assertions are nowhere else in the suite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.benchmarks.notebooks import second_kernel_session_s, sparksql_overhead_s
+from tuttilab.scheduler import discovery
+from tuttilab.scheduler.client import Client
+from tuttilab.scheduler.requests import JobRequest, PodRequest
+from tuttilab.scheduler.wire import JobView
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (PodRequest(cpus="500m", memory="256Mi"),)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Seconds, with the limit the project states for them; ``note`` says what was measured and how often."""
+
+    name: str
+    seconds: float
+    limit: float
+    note: str
+
+    def line(self) -> str:
+        mark = "ok  " if self.seconds <= self.limit else "OVER"
+        against = f"{shown(self.seconds):>9} of {shown(self.limit):>8} ({self.seconds / self.limit:.0%})"
+        return f"{mark} {self.name:<34} {against}  {self.note}"
+
+
+def shown(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+@contextmanager
+def control_plane() -> Iterator[tuple[Client, dict[str, str]]]:
+    with tempfile.TemporaryDirectory(prefix="tuttilab-bench-") as folder:
+        environ = {**os.environ, "TUTTILAB_STATE_DIR": folder}
+        os.environ["TUTTILAB_STATE_DIR"] = folder
+        runtime = discovery.ensure_started(environ)
+        client = Client(runtime.url, runtime.token)
+        try:
+            yield client, environ
+        finally:
+            client.close()
+            down = [sys.executable, "-m", "tuttilab.scheduler.cli", "down", "--now"]
+            subprocess.run(down, env=environ, check=True, capture_output=True)
+
+
+def printed_time(client: Client, job: JobView) -> float:
+    """What a job that prints the time of day as its first act printed."""
+    done = client.wait(job.id, timeout_s=60)
+    assert done.phase == "Succeeded", done.reason
+    return float(client.logs(job.id).lines[0])
+
+
+def submit_accepted(client: Client, rounds: int = 50) -> Figure:
+    times = []
+    request = JobRequest(name="bench", pods=SMALL, command=("true",))
+    for _ in range(rounds):
+        began = time.perf_counter()
+        client.submit(request)
+        times.append(time.perf_counter() - began)
+    until_at_rest(client)
+    worst = statistics.quantiles(times, n=20)[-1]
+    return Figure("submit accepted", worst, 0.3, f"p95 of {rounds}, median {shown(statistics.median(times))}; jobs start meanwhile")
+
+
+def until_at_rest(client: Client) -> None:
+    while client.jobs(limit=1).jobs:
+        time.sleep(0.05)
+
+
+def submit_to_user_code(client: Client, rounds: int = 10) -> Figure:
+    waits = []
+    for _ in range(rounds):
+        began = time.time()
+        job = client.submit(JobRequest(name="bench", pods=SMALL, command=("date", "+%s.%N")))
+        waits.append(printed_time(client, job) - began)
+    return Figure("one pod: submit to user code", max(waits), 1.0, f"worst of {rounds}, median {shown(statistics.median(waits))}")
+
+
+def sidecar_start(client: Client, state: Path, rounds: int = 10) -> Figure:
+    """From the moment the control plane has written the pod's plan to the first act of the command."""
+    waits = []
+    for _ in range(rounds):
+        job = client.submit(JobRequest(name="bench", pods=SMALL, command=("date", "+%s.%N")))
+        began = printed_time(client, job)
+        (plan,) = state.glob(f"**/{job.id}/1/*/plan.json")
+        waits.append(began - plan.stat().st_mtime)
+    return Figure("sidecar start to user code", statistics.median(waits), 0.15, f"median of {rounds}, worst {shown(max(waits))}")
+
+
+def plain_start(rounds: int = 20) -> float:
+    """The peer: what it costs here to start the same program without us."""
+    times = []
+    for _ in range(rounds):
+        began = time.time()
+        out = subprocess.run(["date", "+%s.%N"], capture_output=True, text=True, check=True).stdout
+        times.append(float(out) - began)
+    return statistics.median(times)
+
+
+def gang_of_two(client: Client, rounds: int = 5) -> Figure:
+    waits = []
+    pods = (PodRequest(role="worker", count=2, cpus="500m", memory="256Mi"),)
+    for _ in range(rounds):
+        began = time.time()
+        job = client.submit(JobRequest(name="bench", pods=pods, command=("date", "+%s.%N")))
+        waits.append(printed_time(client, job) - began)
+    return Figure(
+        "gang of two: submit to user code", max(waits), 1.5, f"worst of {rounds}, median {shown(statistics.median(waits))}"
+    )
+
+
+def throughput(client: Client, jobs: int = 100) -> str:
+    began = time.perf_counter()
+    client.submit_many([JobRequest(name="bench", pods=SMALL, command=("true",)) for _ in range(jobs)])
+    accepted = time.perf_counter() - began
+    until_at_rest(client)
+    took = time.perf_counter() - began
+    return f"     {jobs} one-pod jobs in one batch: accepted in {shown(accepted)}, all ended after {took:.1f} s"
+
+
+def demo_warm() -> Figure:
+    environ = {name: value for name, value in os.environ.items() if name != "TUTTILAB_STATE_DIR"}
+    began = time.perf_counter()
+    subprocess.run(["make", "--silent", "-C", str(ROOT), "demo"], env=environ, check=True, capture_output=True)
+    return Figure("make demo, warm", time.perf_counter() - began, 90.0, "one run")
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--only", choices=["jobs", "spark", "demo"], help="run one part")
+    only = options.parse_args().only
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    figures: list[Figure] = []
+
+    def measure(run: Callable[[], Figure]) -> None:
+        figures.append(run())
+        print(figures[-1].line(), flush=True)
+
+    with control_plane() as (client, environ):
+        if only in (None, "jobs"):
+            measure(lambda: submit_accepted(client))
+            measure(lambda: submit_to_user_code(client))
+            measure(lambda: sidecar_start(client, Path(environ["TUTTILAB_STATE_DIR"])))
+            print(f"     the peer of the last line: the same program started without us {shown(plain_start())}")
+            measure(lambda: gang_of_two(client))
+            print(throughput(client), flush=True)
+        if only in (None, "spark"):
+            measure(lambda: Figure("second kernel's Spark session", *second_kernel_session_s(environ)))
+            measure(lambda: Figure("%%sparksql over the plain call", *sparksql_overhead_s(environ)))
+    if only in (None, "demo"):
+        measure(demo_warm)
+    over = [figure.name for figure in figures if figure.seconds > figure.limit]
+    print(
+        f"{len(figures) - len(over)} of {len(figures)} figures within their limits" + (f"; over: {', '.join(over)}" if over else "")
+    )
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
