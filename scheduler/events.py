@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuttilab.scheduler.model import Cluster, Job, Queue
+from tuttilab.scheduler.model import Cluster, Dag, Job, Queue, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,32 @@ class RunTimedOut:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class DagApplied:
+    """A new version of a named DAG."""
+
+    dag: Dag
+
+
+@dataclass(frozen=True, slots=True)
+class RunSubmitted:
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelRequested:
+    run_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRetried:
+    """The nodes named in ``jobs`` start over with these jobs; nodes that succeeded stay as they are."""
+
+    run_id: str
+    jobs: Mapping[str, Job]
+
+
 Event = (
     JobSubmitted
     | JobCancelRequested
@@ -175,4 +201,8 @@ Event = (
     | HeartbeatMissed
     | BarrierTimedOut
     | RunTimedOut
+    | DagApplied
+    | RunSubmitted
+    | RunCancelRequested
+    | RunRetried
 )

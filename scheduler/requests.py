@@ -83,6 +83,53 @@ class SparkRequest:
     """Python the session's server process runs in; the service's own when absent (local clusters only)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariableRequest:
+    """A run variable. ``type`` is string, integer, number or boolean; without a default a run has to give it."""
+
+    type: str = "string"
+    default: str | int | float | bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRequest:
+    """One node of a DAG: a job, or one SQL statement run by Spark in a job of its own and saved as Parquet, CSV or JSON.
+
+    ``${name}`` in any text is replaced by a run variable; a text that is nothing but ``${name}`` takes the variable's type.
+    """
+
+    name: str
+    after: tuple[str, ...] = ()
+    when: str = "all_succeeded"
+    ignore_fail: bool = False
+    job: JobRequest | None = None
+    spark_sql: str | None = None
+    save: str | None = None
+    cpus: Amount = 1
+    memory: Amount = "2Gi"
+    """``cpus`` and ``memory`` are those of a spark_sql node; a job says its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagRequest:
+    """A graph of jobs. ``workdir`` and ``queue`` stand for every node that names none."""
+
+    name: str
+    variables: Mapping[str, VariableRequest] = field(default_factory=dict)
+    nodes: tuple[NodeRequest, ...] = ()
+    workdir: str | None = None
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """Run a DAG: one that was applied, by name, or this one. ``variables`` override the defaults."""
+
+    name: str | None = None
+    dag: DagRequest | None = None
+    variables: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Who:
     """Who asks, as `auth` verified it. A local token is one user, admin, in every group."""

@@ -27,9 +27,11 @@ from tuttilab.scheduler.clusters.base import Cluster, LogChunk, Observation, Pod
 from tuttilab.scheduler.config import Config
 from tuttilab.scheduler.core import lifecycle
 from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.dag import to_retry
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.kinds import spark as spark_kind
 from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.dags import build_run, check, retry_jobs
 from tuttilab.scheduler.errors import (
     AboveMax,
     Bug,
@@ -46,11 +48,11 @@ from tuttilab.scheduler.errors import (
 )
 from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
-from tuttilab.scheduler.model import Attempt, Job, JobKind, JobPhase, Pod, PodPhase, Wait
-from tuttilab.scheduler.requests import JobRequest, SparkRequest, Who
+from tuttilab.scheduler.model import Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Run, RunPhase, Wait
+from tuttilab.scheduler.requests import DagRequest, JobRequest, RunRequest, SparkRequest, Who
 from tuttilab.scheduler.store.base import Keyed, Store
 from tuttilab.scheduler.turn import Turn
-from tuttilab.scheduler.wire import PodReport, SparkEndpointView, to_json
+from tuttilab.scheduler.wire import PodReport, SparkEndpointView, from_json, to_json
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -158,7 +160,7 @@ class Service:
     async def _load(self, epoch: int) -> None:
         loaded = await self.store.load()
         clusters, waits = self.state.clusters, self.state.waits
-        self.state = State.load(loaded.jobs, loaded.attempts, loaded.queues, epoch)
+        self.state = State.load(loaded.jobs, loaded.attempts, loaded.queues, epoch, loaded.runs, loaded.dags)
         self.state.clusters, self.state.waits = clusters, waits
         self.last_seq = loaded.last_seq
         self._order = loaded.last_order
@@ -564,6 +566,81 @@ class Service:
             return pod, await self._clusters[chosen.cluster].logs(job.id, chosen.number, pod.name, start, limit)
         except NotFound:
             return pod, LogChunk(start, (), pod.phase is PodPhase.ENDED)
+
+    # --- graphs of jobs ------------------------------------------------------------------------------------------------
+
+    async def run_dag(self, request: RunRequest, who: Who) -> Run:
+        """Accept a run: every node's job is checked, then all of it is committed at once."""
+        asked = request.dag if request.dag is not None else self._applied(request.name, who)
+
+        def run(turn: Turn) -> Run:
+            now, order = turn.now, self._order + 1
+            fresh = build_run(asked, request.variables, who, self._site(), run_id=new_id(), new_id=new_id, order=order, now=now)
+            self._order += len(fresh.nodes)
+            turn.apply(ev.RunSubmitted(fresh), fresh.id)
+            return turn.state.runs[fresh.id]
+
+        return await self._ask(run)
+
+    def _applied(self, name: str | None, who: Who) -> DagRequest:
+        known = self.state.dags.get(name or "")
+        if known is None or (known.owner != who.name and not who.is_admin):
+            raise NotFound(f"There is no DAG {name!r}; apply one with `tuttilab dag apply FILE` or run a file.")
+        return from_json(DagRequest, known.body)
+
+    async def apply_dag(self, request: DagRequest, who: Who) -> Dag:
+        """Keep a DAG by its name: a new version when it changed, the known one when not."""
+        check(request)
+        body = to_json(request).decode()
+
+        def run(turn: Turn) -> Dag:
+            known = turn.state.dags.get(request.name)
+            if known is not None and known.owner != who.name and not who.is_admin:
+                raise Conflict(f"The DAG {request.name!r} belongs to somebody else; choose another name.")
+            if known is None or known.body != body:
+                version = known.version + 1 if known is not None else 1
+                owner = known.owner if known is not None else who.name
+                turn.apply(ev.DagApplied(Dag(request.name, version, owner, body, turn.now)), request.name)
+            return turn.state.dags[request.name]
+
+        return await self._ask(run)
+
+    async def find_run(self, prefix_or_id: str, who: Who) -> Run:
+        """A run by its id or a unique prefix of it. Another owner's is not found, except by an admin."""
+        run = self.state.runs.get(prefix_or_id) or await self.store.run(prefix_or_id)
+        if run is None and len(prefix_or_id) >= SHORTEST_PREFIX:
+            known = await self.store.runs(None if who.is_admin else who.name, 1000)
+            found = [one for one in {**{r.id: r for r in known}, **self.state.runs}.values() if one.id.startswith(prefix_or_id)]
+            run = found[0] if len(found) == 1 else None
+        if run is None or (run.owner != who.name and not who.is_admin):
+            raise NotFound(f"There is no run {prefix_or_id!r}; `tuttilab dag runs` lists yours.")
+        return self.state.runs.get(run.id, run)
+
+    async def cancel_run(self, run_id: str, who: Who) -> Run:
+        def run(turn: Turn) -> Run | None:
+            known = turn.state.runs.get(run_id)
+            if known is not None and known.phase is RunPhase.RUNNING and not known.cancel_requested:
+                turn.apply(ev.RunCancelRequested(run_id, who.name), run_id)
+            return turn.state.runs.get(run_id)
+
+        return await self._ask(run) or await self.find_run(run_id, who)
+
+    async def retry_run(self, run_id: str, who: Who) -> Run:
+        """Start over the nodes that did not end well and what is below them; what succeeded stays. Raises Conflict."""
+        old = await self.find_run(run_id, who)
+        if old.phase is RunPhase.RUNNING:
+            raise Conflict(f"Run {old.id} is still running; wait for its end or cancel it before you retry it.")
+        if not to_retry(old):
+            raise Conflict(f"Run {old.id} succeeded; there is nothing to retry.")
+
+        def run(turn: Turn) -> Run:
+            turn.state.adopt_run(old)
+            jobs = retry_jobs(old, new_id, self._order + 1, turn.now)
+            self._order += len(jobs)
+            turn.apply(ev.RunRetried(old.id, jobs), old.id)
+            return turn.state.runs[old.id]
+
+        return await self._ask(run)
 
     # --- Spark sessions ------------------------------------------------------------------------------------------------
 

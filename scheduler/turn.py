@@ -44,4 +44,6 @@ class Turn:
             queues=changes.queues,
             deleted_jobs=changes.deleted_jobs,
             keys=tuple(self.keys),
+            runs=changes.runs,
+            dags=changes.dags,
         )

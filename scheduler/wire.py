@@ -18,14 +18,21 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tuttilab.scheduler.errors import BadInput
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.requests import InputRequest, JobRequest, OutputRequest, PodRequest, SparkRequest
+from tuttilab.scheduler.requests import (
+    DagRequest,
+    InputRequest,
+    JobRequest,
+    NodeRequest,
+    OutputRequest,
+    PodRequest,
+    RunRequest,
+    SparkRequest,
+    VariableRequest,
+)
 
 T = TypeVar("T")
 
 STRICT = ConfigDict(extra="forbid", strict=True)
-_REQUESTS: tuple[Any, ...] = (JobRequest, PodRequest, InputRequest, OutputRequest, SparkRequest)  # Any: the hook is not in their type
-for _request in _REQUESTS:
-    _request.__pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +259,41 @@ class ResultView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunNodeView:
+    """A node of a run. ``phase`` is its job's while that is in the ledger, else the node's own."""
+
+    name: str
+    phase: str
+    after: tuple[str, ...] = ()
+    reason: str = ""
+    job_id: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    id: str
+    name: str
+    owner: str
+    phase: str
+    created_at: float
+    ended_at: float | None = None
+    is_ended: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    nodes: tuple[RunNodeView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagView:
+    name: str
+    version: int
+    owner: str
+    applied_at: float
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityView:
     name: str
     groups: tuple[str, ...]
@@ -293,6 +335,23 @@ class PodReport:
     seq: int
     members: tuple[MemberReport, ...]
 
+
+# Any: the hook is not in their type.
+_REQUESTS: tuple[Any, ...] = (
+    JobRequest,
+    PodRequest,
+    InputRequest,
+    OutputRequest,
+    SparkRequest,
+    DagRequest,
+    NodeRequest,
+    VariableRequest,
+    RunRequest,
+    MemberReport,
+    PodReport,
+)
+for _request in _REQUESTS:
+    _request.__pydantic_config__ = STRICT
 
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 

@@ -12,7 +12,7 @@ from functools import singledispatchmethod
 from typing import Final
 
 from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.core import lifecycle
+from tuttilab.scheduler.core import dag, lifecycle
 from tuttilab.scheduler.core.placement import charge_of, pod_cost
 from tuttilab.scheduler.core.queues import check_tree, path_of
 from tuttilab.scheduler.core.quota import Ledger
@@ -25,13 +25,17 @@ from tuttilab.scheduler.model import (
     AttemptPhase,
     Charge,
     Cluster,
+    Dag,
     Ends,
     Gang,
     Job,
     JobPhase,
+    NodePhase,
     Pod,
     PodPhase,
     Queue,
+    Run,
+    RunPhase,
     StopReason,
     Wait,
 )
@@ -39,6 +43,8 @@ from tuttilab.scheduler.resources import NOTHING, Resources, show_duration, tota
 
 ENDED_JOBS_KEPT: Final = 2000
 """Ended jobs kept in memory for quick answers; the database has them all."""
+
+ENDED_RUNS_KEPT: Final = 200
 
 AttemptKey = tuple[str, int]
 
@@ -51,6 +57,8 @@ class Changes:
     attempts: tuple[Attempt, ...]
     queues: tuple[Queue, ...] | None
     deleted_jobs: tuple[str, ...]
+    runs: tuple[Run, ...] = ()
+    dags: tuple[Dag, ...] = ()
 
 
 @dataclass(slots=True)
@@ -61,7 +69,14 @@ class State:
     clusters: dict[str, Cluster] = field(default_factory=dict)
     waits: dict[str, Wait] = field(default_factory=dict)
     """Why each queued job waits, as the last cycle saw it. Not a row: computed again after a restart."""
+    runs: dict[str, Run] = field(default_factory=dict)
+    dags: dict[str, Dag] = field(default_factory=dict)
+    """The newest version of each named DAG."""
     epoch: int = 0
+    _node_of: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Job id to run id and node name, for the nodes of runs that are not over."""
+    _changed_runs: dict[str, None] = field(default_factory=dict)
+    _changed_dags: dict[str, None] = field(default_factory=dict)
     _queued: dict[str, None] = field(default_factory=dict)
     _live: dict[str, AttemptKey] = field(default_factory=dict)
     _ended: dict[str, None] = field(default_factory=dict)
@@ -71,7 +86,15 @@ class State:
     _deleted: list[str] = field(default_factory=list)
 
     @classmethod
-    def load(cls, jobs: Iterable[Job], attempts: Iterable[Attempt], queues: Iterable[Queue], epoch: int) -> State:
+    def load(
+        cls,
+        jobs: Iterable[Job],
+        attempts: Iterable[Attempt],
+        queues: Iterable[Queue],
+        epoch: int,
+        runs: Iterable[Run] = (),
+        dags: Iterable[Dag] = (),
+    ) -> State:
         state = cls(epoch=epoch)
         state.queues = check_tree(tuple(queues))
         for job in jobs:
@@ -85,6 +108,9 @@ class State:
             state.attempts[key] = attempt
             if attempt.phase.is_live:
                 state._live[attempt.job_id] = key
+        for run in runs:
+            state._keep_run(run)
+        state.dags = {one.name: one for one in dags}
         return state
 
     # --- questions -------------------------------------------------------------------------------------------------
@@ -100,7 +126,7 @@ class State:
         return [self.jobs[job_id] for job_id in self._queued]
 
     def is_at_rest(self) -> bool:
-        """No job waits or runs."""
+        """No job waits or runs, so no run of a DAG does either."""
         return not self._queued and not self._live
 
     def charges(self) -> list[Charge]:
@@ -150,13 +176,22 @@ class State:
             tuple(self.attempts[key] for key in self._changed_attempts if key in self.attempts),
             tuple(self.queues.values()) if self._queues_changed else None,
             tuple(self._deleted),
+            tuple(self.runs[run_id] for run_id in self._changed_runs),
+            tuple(self.dags[name] for name in self._changed_dags),
         )
+        self._changed_runs.clear()
+        self._changed_dags.clear()
         self._changed_jobs.clear()
         self._changed_attempts.clear()
         self._queues_changed = False
         self._deleted.clear()
         self._drop_old_ended()
         return changes
+
+    def adopt_run(self, run: Run) -> None:
+        """Take an ended run back into memory, so that an event about it is heard."""
+        if run.id not in self.runs:
+            self._keep_run(run)
 
     def adopt(self, job: Job, attempts: Iterable[Attempt]) -> None:
         """Take an ended job back into memory, so that an event about it is heard."""
@@ -166,6 +201,9 @@ class State:
             self.attempts.update({(attempt.job_id, attempt.number): attempt for attempt in attempts})
 
     def _drop_old_ended(self) -> None:
+        over = [run_id for run_id, run in self.runs.items() if run.phase is not RunPhase.RUNNING][:-ENDED_RUNS_KEPT]
+        for run_id in over:
+            del self.runs[run_id]
         if len(self._ended) <= ENDED_JOBS_KEPT:
             return
         needed = {job_id for job in self.queued() for job_id in job.after}
@@ -403,6 +441,72 @@ class State:
         limit = show_duration(found[0].timeout_s)
         return self._stop(*found, StopReason.TIMEOUT, at, f"ran past its limit of {limit}; raise --timeout or do less")
 
+    # --- graphs of jobs --------------------------------------------------------------------------------------------
+
+    @handle.register
+    def _(self, event: ev.DagApplied, at: float) -> list[Instruction]:
+        known = self.dags.get(event.dag.name)
+        if known is None or event.dag.version == known.version + 1:
+            self.dags[event.dag.name] = event.dag
+            self._changed_dags[event.dag.name] = None
+        return []
+
+    @handle.register
+    def _(self, event: ev.RunSubmitted, at: float) -> list[Instruction]:
+        if event.run.id not in self.runs:
+            self._advance_run(event.run, at)
+        return []
+
+    @handle.register
+    def _(self, event: ev.RunCancelRequested, at: float) -> list[Instruction]:
+        run = self.runs.get(event.run_id)
+        if run is None or run.phase is not RunPhase.RUNNING or run.cancel_requested:
+            return []
+        self._advance_run(replace(run, cancel_requested=True), at)
+        submitted = [node.job.id for node in run.nodes if node.phase is NodePhase.SUBMITTED]
+        return [told for job_id in submitted for told in self.handle(ev.JobCancelRequested(job_id, event.by), at)]
+
+    @handle.register
+    def _(self, event: ev.RunRetried, at: float) -> list[Instruction]:
+        run = self.runs.get(event.run_id)
+        if run is None or run.phase is RunPhase.RUNNING:
+            return []
+        nodes = tuple(
+            replace(node, job=event.jobs[node.name], phase=NodePhase.PENDING, reason="") if node.name in event.jobs else node
+            for node in run.nodes
+        )
+        self._advance_run(replace(run, nodes=nodes, phase=RunPhase.RUNNING, cancel_requested=False, ended_at=None), at)
+        return []
+
+    def _keep_run(self, run: Run) -> None:
+        self.runs[run.id] = run
+        for node in run.nodes:
+            if run.phase is RunPhase.RUNNING:
+                self._node_of[node.job.id] = (run.id, node.name)
+            else:
+                self._node_of.pop(node.job.id, None)
+
+    def _advance_run(self, run: Run, at: float) -> None:
+        """Submit the nodes that became ready, in the same turn as the ends that made them so."""
+        run, ready = dag.advance(run)
+        if run.phase is not RunPhase.RUNNING:
+            run = replace(run, ended_at=at)
+        self._keep_run(run)
+        self._changed_runs[run.id] = None
+        for node in ready:
+            self._put_job(replace(node.job, submitted_at=at))
+
+    def _node_ended(self, job: Job, at: float) -> None:
+        found = self._node_of.get(job.id)
+        if found is None:
+            return
+        run = self.runs[found[0]]
+        nodes = tuple(
+            replace(node, phase=dag.node_phase(job.phase), reason=job.reason) if node.name == found[1] else node
+            for node in run.nodes
+        )
+        self._advance_run(replace(run, nodes=nodes), at)
+
     # --- attempts and jobs on their way to the end --------------------------------------------------------------------
 
     def _pod(self, job_id: str, number: int, name: str) -> Pod | None:
@@ -511,6 +615,7 @@ class State:
     def _end_job(self, job: Job, phase: JobPhase, at: float, reason: str, exit_code: int | None) -> None:
         ended = replace(lifecycle.move_job(job, phase), ended_at=at, reason=reason, exit_code=exit_code)
         self._put_job(ended)
+        self._node_ended(ended, at)
         for waiting in self.queued():
             if job.id in waiting.after:
                 self._end_if_hopeless(waiting.id, ended, job.id, at)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import Attempt, Job, Queue
+from tuttilab.scheduler.model import Attempt, Dag, Job, Queue, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,9 @@ class Batch:
     """All queues, when they changed."""
     deleted_jobs: tuple[str, ...] = ()
     keys: tuple[Keyed, ...] = ()
+    runs: tuple[Run, ...] = ()
+    dags: tuple[Dag, ...] = ()
+    """New versions of named DAGs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,10 @@ class Loaded:
     last_seq: int
     last_at: float
     last_order: int
+    runs: tuple[Run, ...] = ()
+    """Runs that are not over."""
+    dags: tuple[Dag, ...] = ()
+    """The newest version of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,12 @@ class Store(Protocol):
     async def attempts(self, job_id: str) -> Sequence[Attempt]: ...
 
     async def jobs(self, query: JobQuery) -> Sequence[Job]: ...
+
+    async def run(self, run_id: str) -> Run | None: ...
+
+    async def runs(self, owner: str | None, limit: int = 100) -> Sequence[Run]:
+        """Newest first; of everybody when ``owner`` is None."""
+        ...
 
     async def keyed(self, owner: str, key: str) -> Keyed | None: ...
 

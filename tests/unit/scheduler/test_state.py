@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from tests.builders import cluster, end_all, end_pod, node, run_cycle, start_all, state, submit
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import schedule
