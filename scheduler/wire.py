@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -31,6 +31,9 @@ from tuttilab.scheduler.requests import (
 )
 
 T = TypeVar("T")
+
+UNKNOWN_KEY: Final = ("unexpected_keyword_argument", "extra_forbidden")
+"""pydantic's names of the error, for dataclasses and for models."""
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -401,10 +404,12 @@ def parse_json(cls: type[T], text: str | bytes, what: str) -> T:
     try:
         return typing.cast(T, adapter(cls).validate_json(text))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        # A misspelt key is also a missing one: the spelling is what helps.
+        first = next((one for one in found if one["type"] in UNKNOWN_KEY), found[0])
         path = [step for step in first["loc"] if not (isinstance(step, str) and step in ("str", "int", "float"))]
         where = show_path(path) or what
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        if first["type"] in UNKNOWN_KEY:
             known = _known_keys(cls, path)
             near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."

@@ -149,8 +149,9 @@ def _start_java(
         f"-Djava.io.tmpdir={directory / 'tmp'}",
         f"-Dderby.system.home={directory / 'derby'}",
         f"-Dlog4j2.configurationFile=file:{log4j}",
-        "-XX:+IgnoreUnrecognizedVMOptions",
         "--enable-native-access=ALL-UNNAMED",
+        # From Java 24 on, Netty and with it Arrow refuse to work without.
+        *(("--sun-misc-unsafe-memory-access=allow", "-Dio.netty.noUnsafe=false") if java.version >= 24 else ()),
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
         "-cp",
         f"{home / 'jars'}/*",

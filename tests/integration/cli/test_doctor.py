@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.integration.cli.conftest import Desk, eventually
+from tests.desk import Desk, eventually
 from tuttilab.scheduler import __version__, discovery
 
 

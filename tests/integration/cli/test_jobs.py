@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.conftest import Desk, eventually
+from tests.desk import Desk, eventually
 
 pytestmark = pytest.mark.feature("J14")
 

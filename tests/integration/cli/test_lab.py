@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
-from tests.integration.cli.conftest import Desk, eventually
+from tests.desk import Desk, eventually
 
 TOKEN = "of-the-test"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.cli.conftest import CONFIG, Desk, eventually
+from tests.desk import CONFIG, Desk, eventually
 from tuttilab.scheduler import __version__, discovery
 
 
