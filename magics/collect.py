@@ -15,6 +15,7 @@ from tuttilab.magics.connection import client
 from tuttilab.magics.display import Area
 from tuttilab.magics.handle import JobHandle
 from tuttilab.magics.map_handle import ManyJobs, MapHandle
+from tuttilab.magics.results import RemoteError
 from tuttilab.magics.submission import ELEMENT, SWEEP
 from tuttilab.magics.watch import OneJob, follow
 from tuttilab.scheduler.wire import JobView
@@ -31,11 +32,16 @@ def wait_and_collect(shell: InteractiveShell, jobs: JobHandle | MapHandle, area:
     """Live progress, then the value; names of ``--out`` are bound in the notebook. Raises RemoteError and `watch.Stopped`."""
     if isinstance(jobs, MapHandle):
         follow(ManyJobs(jobs), area, on_interrupt)
+        values = jobs.result()
         mark_collected(shell, jobs.ids)
-        return jobs.result()
+        return values
     follow(OneJob(jobs), area, on_interrupt)
+    try:
+        value, names = jobs.ended_result()
+    except RemoteError:
+        mark_collected(shell, [jobs.id])
+        raise
     mark_collected(shell, [jobs.id])
-    value, names = jobs.ended_result()
     shell.user_ns.update(names)
     return value
 
@@ -66,18 +72,24 @@ def whole_sweep(view: JobView) -> JobHandle | MapHandle:
     sweep = view.labels.get(SWEEP)
     if sweep is None:
         return JobHandle.of(view)
-    found = {int(view.labels[ELEMENT]): view}
+    found = {_element(view): view}
     cursor: str | None = None
     while True:
         page = client().jobs(all=True, text=f"-{sweep}[", limit=_PAGE, cursor=cursor)
         for other in page.jobs:
-            element = int(other.labels.get(ELEMENT, -1))
+            element = _element(other)
             # An element that was run again counts by its newest job.
             if other.labels.get(SWEEP) == sweep and (element not in found or other.created_at > found[element].created_at):
                 found[element] = other
         cursor = page.next
         if cursor is None:
             return MapHandle([JobHandle.of(found[element]) for element in sorted(found)])
+
+
+def _element(view: JobView) -> int:
+    """Its place in the sweep; labels are anybody's to write, so one without a sound place comes first."""
+    text = view.labels.get(ELEMENT, "")
+    return int(text) if text.isdecimal() else -1
 
 
 def variable_of(jobs: JobHandle | MapHandle) -> str | None:

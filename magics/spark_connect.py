@@ -13,6 +13,7 @@ import getpass
 import ipaddress
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ __all__ = [
 
 # Spark's Python client writes each failed query to stderr as 10 KB of JSON; the cell shows the error already.
 logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL + 1)
+# The cell says that the session has ended; a warning about retries before it explains nothing.
+warnings.filterwarnings("ignore", message=r"\[RETRIES_EXCEEDED\]")
 
 
 @dataclass(frozen=True)

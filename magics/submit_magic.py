@@ -168,7 +168,7 @@ class SubmitMagics(Magics):
             compiled(cell, cell_name)
         except SyntaxError as error:
             line = (error.text or "").strip()
-            if _SHELL_SYNTAX.match(line):
+            if _SHELL_SYNTAX.search(line):
                 raise UsageError(
                     f"%%submit: line {error.lineno} ({line[:60]}) is notebook syntax, and a job runs plain Python; "
                     "do it in a cell before, or use subprocess."

