@@ -1,4 +1,4 @@
-"""Do the rows say what the journal says? Replays every event into an empty state and compares (`tuttilab scheduler verify`)."""
+"""Do the rows say what the journal says? Replays every event since the last checkpoint and compares (`tuttilab scheduler verify`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.events import Event, GangAdmitted, JobDeleted, JobSubmitted
 from tuttilab.scheduler.model import Attempt, Job
-from tuttilab.scheduler.store.base import JobQuery, Store
+from tuttilab.scheduler.store.base import Checkpoint, JobQuery, Store
 
 PAGE = 500
 
@@ -55,10 +55,21 @@ class Replay:
         if job_id in self.jobs and job_id not in self.state.jobs:
             self.state.adopt(self.jobs[job_id], self.attempts_of(self.jobs[job_id]))
 
+    @classmethod
+    def begin(cls, checkpoint: Checkpoint | None) -> Replay:
+        """Where a replay begins: at the checkpoint, or before the first event."""
+        if checkpoint is None:
+            return cls()
+        state = State.load(checkpoint.jobs, checkpoint.attempts, checkpoint.queues, 0, checkpoint.runs, checkpoint.dags)
+        state.clusters = {cluster.name: cluster for cluster in checkpoint.clusters}
+        jobs = {job.id: job for job in checkpoint.jobs}
+        return cls(state, jobs, {(attempt.job_id, attempt.number): attempt for attempt in checkpoint.attempts})
+
 
 async def replay(store: Store) -> Replay:
-    result = Replay()
-    since = 0
+    checkpoint = await store.last_checkpoint()
+    result = Replay.begin(checkpoint)
+    since = checkpoint.seq if checkpoint else 0
     while lines := await store.journal(since, PAGE):
         for _, at, event in lines:
             result.take(event, at)

