@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -24,6 +24,7 @@ from tuttilab.scheduler.wire import STRICT, parse
 from tuttilab.scheduler.yaml_text import documents
 
 AUTH_KINDS: Final = ("local",)
+POSTGRES: Final = "postgresql+psycopg"
 CLUSTER_KINDS: Final = ("fake", "local")
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?")
@@ -46,6 +47,8 @@ class ArtifactsConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthConfig:
     kind: str = "local"
+    key_file: str | None = None
+    """A file of 32 bytes or more from which every token derives, the same for all replicas. None: the state folder's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,10 @@ class Limits:
     """The local control plane ends after this long without live jobs and without requests."""
     lost_after_s: float = 60.0
     """A member whose node is gone counts as lost after this long without a heartbeat."""
+    keep_jobs_s: float = 90 * 86400.0
+    """An ended job goes, with its logs and results, this long after its end."""
+    keep_journal_s: float = 30 * 86400.0
+    """Older events go; who asks for changes since then fetches anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,8 @@ class LimitsFile:
     barrier_s: int | float = 300
     idle_stop_s: int | float = 1800
     lost_after_s: int | float = 60
+    keep_jobs: str | int = "90d"
+    keep_journal: str | int = "30d"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +237,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
         return Config(
             store=StoreConfig(url=_store_url(file.store.url, state_dir)),
             artifacts=ArtifactsConfig(url=_folder_url(file.artifacts.url, state_dir)),
-            auth=file.auth,
+            auth=_auth(file.auth, state_dir),
             listen=_listen(file.listen),
             clusters=_clusters(file),
             queues=queues,
@@ -327,6 +336,10 @@ def _check_names(path: str, names: list[str]) -> None:
             raise BadInput(f"{path}[{index}].name: {name!r} stands there twice; expected each name once.")
 
 
+def _auth(auth: AuthConfig, state_dir: Path) -> AuthConfig:
+    return auth if auth.key_file is None else replace(auth, key_file=str(state_dir / Path(auth.key_file).expanduser()))
+
+
 def _listen(listen: ListenConfig) -> ListenConfig:
     if not 0 <= listen.port <= 65535:
         raise BadInput(f"listen.port: {listen.port} is out of range; expected 0 (any free port) to 65535.")
@@ -344,8 +357,13 @@ def _listen(listen: ListenConfig) -> ListenConfig:
 
 def _store_url(url: str, state_dir: Path) -> str:
     scheme, _, path = url.partition("://")
+    if scheme == POSTGRES and path.strip("/"):
+        return url
     if scheme != "sqlite" or not path.startswith("/") or path == "/":
-        raise BadInput(f"store.url: {_without_password(url)!r} is no database that is known; expected sqlite:///FILE.")
+        raise BadInput(
+            f"store.url: {_without_password(url)!r} is no database that is known; "
+            f"expected sqlite:///FILE or {POSTGRES}://USER@HOST/DATABASE."
+        )
     return f"sqlite:///{state_dir / path[1:]}"
 
 
@@ -369,6 +387,8 @@ def _limits(limits: LimitsFile) -> Limits:
         barrier_s=float(limits.barrier_s),
         idle_stop_s=float(limits.idle_stop_s),
         lost_after_s=float(limits.lost_after_s),
+        keep_jobs_s=parse_duration(limits.keep_jobs, "limits.keep_jobs"),
+        keep_journal_s=parse_duration(limits.keep_journal, "limits.keep_journal"),
     )
 
 

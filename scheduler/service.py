@@ -37,10 +37,12 @@ from tuttilab.scheduler.errors import (
     Bug,
     ClusterError,
     ClusterUnreachable,
+    CommitUnknown,
     Conflict,
     LaunchRefused,
     NeverFits,
     NotFound,
+    StaleEpoch,
     StoreError,
     Unauthenticated,
     Unavailable,
@@ -50,7 +52,7 @@ from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, La
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
 from tuttilab.scheduler.model import Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Run, RunPhase, Wait
 from tuttilab.scheduler.requests import DagRequest, JobRequest, RunRequest, SparkRequest, Who
-from tuttilab.scheduler.store.base import Keyed, Store
+from tuttilab.scheduler.store.base import Batch, Keyed, Store
 from tuttilab.scheduler.turn import Turn
 from tuttilab.scheduler.wire import PodReport, SparkEndpointView, from_json, to_json
 
@@ -59,6 +61,11 @@ log = logging.getLogger(__name__)
 
 RECENT_KEYS: Final = 10_000
 LONGEST_PAUSE_S: Final = 5.0
+LONGEST_DOUBT_S: Final = 5.0
+"""So long those who asked wait to hear whether a commit happened, before they hear that nobody knows."""
+TIDY_EVERY_S: Final = 3600.0
+TIDY_AT_ONCE: Final = 200
+"""Old jobs that are deleted in one commit."""
 SHORTEST_PREFIX: Final = 4
 
 
@@ -101,7 +108,16 @@ class Clock:
 class Service:
     """See the module. Methods that change something return after the commit; all raise the errors of `errors`."""
 
-    def __init__(self, config: Config, store: Store, clusters: Mapping[str, Cluster], *, state_dir: Path) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        clusters: Mapping[str, Cluster],
+        *,
+        state_dir: Path,
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``may_act``: whether this process may touch the clusters now, for a leader whose lease can run out."""
         self.config = config
         self.store = store
         self.state = State()
@@ -109,7 +125,8 @@ class Service:
         self.addresses = Addresses("", str(state_dir / "control.json"), config.artifacts.url)
         self._clusters = dict(clusters)
         self._kinds = {cluster.name: cluster.kind for cluster in config.clusters}
-        self._keys = Secrets.in_folder(state_dir)
+        self._keys = Secrets.of(config.auth.key_file, state_dir)
+        self._may_act = may_act
         self._clock = Clock(0.0)
         self._order = 0
         self._inbox: list[_Ask[object]] = []
@@ -118,20 +135,23 @@ class Service:
         self._change_waiters: set[asyncio.Future[int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._turning = asyncio.Lock()
         self._stopping = False
+        self.deposed = asyncio.Event()
+        """Set when another process leads: nothing of ours is committed any more, and this service has to be stopped."""
 
     # --- life ----------------------------------------------------------------------------------------------------------
 
     def now(self) -> float:
         return self._clock.now()
 
-    async def start(self) -> None:
+    async def start(self, epoch: int | None = None) -> None:
         """Take over: open the store, load the rows, apply the configured queues, and watch the clusters.
 
-        Returns once every cluster that answers has been observed completely, so that adopted pods are known.
+        ``epoch`` of a store that is open already, as of a replica that took over. Returns once every cluster that answers has
+        been observed completely, so that adopted pods are known.
         """
-        epoch = await self.store.open()
-        await self._load(epoch)
+        await self._load(epoch if epoch is not None else await self.store.open())
         self._spawn(self._loop, "loop")
         wanted = tuple(self.config.queues)
         if tuple(self.state.queues.values()) != wanted:
@@ -143,6 +163,7 @@ class Service:
             async with asyncio.timeout(10):
                 for looked in first_looks:
                     await looked.wait()
+        self._spawn(self._tidy_now_and_then, "retention")
 
     async def stop(self) -> None:
         """End the loop after the turn that runs; pods stay as they are."""
@@ -191,13 +212,14 @@ class Service:
 
     async def _loop(self) -> None:
         next_at: float | None = None
-        while True:
+        while not self.deposed.is_set():
             pause = LONGEST_PAUSE_S if next_at is None else min(max(next_at - self.now(), 0.0), LONGEST_PAUSE_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
             self._wake.clear()
-            next_at = await self._turn()
+            async with self._turning:
+                next_at = await self._turn()
 
     async def _turn(self) -> float | None:
         """One transaction: everything that was asked, the timers that ran out, a cycle if anything changed."""
@@ -217,7 +239,10 @@ class Service:
             if turn.entries or any(job.not_before <= turn.now for job in self.state.queued()):
                 next_back_off = turn.schedule()
             if turn.entries:
-                self.last_seq = await self.store.commit(turn.batch())
+                self.last_seq = await self._commit(turn.batch(), asks)
+        except StaleEpoch as stale:
+            self._step_down(asks, stale)
+            return None
         except Exception as error:
             await self._give_up(turn, asks, error)
             return self.now()
@@ -229,6 +254,38 @@ class Service:
         for instruction in turn.instructions:
             self._perform(instruction)
         return min((at for at in (next_timer, next_back_off) if at is not None), default=None)
+
+    async def _commit(self, batch: Batch, asks: Sequence[_Ask[object]]) -> int:
+        """Commit, and when nobody can say whether that happened, find out before anything else is done."""
+        try:
+            return await self.store.commit(batch)
+        except CommitUnknown as error:
+            unknown = error
+        log.warning("%s", unknown)
+        until = self.now() + LONGEST_DOUBT_S
+        while True:
+            try:
+                seq = await self.store.committed(batch, self.last_seq)
+                break
+            except StoreError as still:
+                log.error("the store does not answer whether the last commit happened: %s", still)
+                _refuse(self._inbox, still)
+                self._inbox = []
+            if self.now() > until:
+                # They may ask again under their keys; the answer that nobody waits for is dropped.
+                _refuse(asks, unknown)
+            await asyncio.sleep(0.5)
+        log.warning("the last commit %s", "did not happen" if seq is None else f"did happen, up to {seq}")
+        if seq is None:
+            raise unknown
+        return seq
+
+    def _step_down(self, asks: Sequence[_Ask[object]], stale: StaleEpoch) -> None:
+        log.error("another process leads: %s", stale)
+        self._stopping = True
+        self.deposed.set()
+        _refuse([*asks, *self._inbox], stale)
+        self._inbox = []
 
     async def _give_up(self, turn: Turn, asks: Sequence[_Ask[object]], error: Exception) -> None:
         """Nothing of this turn happened: forget its keys, load the rows again, then tell those who asked."""
@@ -275,6 +332,45 @@ class Service:
         finally:
             self._change_waiters.discard(waiter)
 
+    # --- what is kept --------------------------------------------------------------------------------------------------
+
+    async def _tidy_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_EVERY_S)
+            try:
+                await self.tidy()
+            except (StoreError, Unavailable) as error:
+                log.warning("old jobs and events could not be removed, they are looked at again: %s", error)
+
+    async def tidy(self) -> tuple[int, int]:
+        """Let go of what is older than the configuration keeps; answers how many ended jobs and journal lines went."""
+        limits, deleted, trimmed = self.config.limits, 0, 0
+        while ids := await self.store.ended_before(self.now() - limits.keep_jobs_s, TIDY_AT_ONCE):
+            old = [(job, await self.store.attempts(job_id)) for job_id in ids if (job := await self.store.job(job_id)) is not None]
+            went = await self._ask(partial(self._delete_old, old))
+            deleted += went
+            if not went:
+                break
+        before = self.now() - limits.keep_journal_s
+        oldest = await self.store.oldest_line_at()
+        # Not at each call: a checkpoint copies all rows.
+        if oldest is not None and oldest < before - limits.keep_journal_s / 10:
+            async with self._turning:
+                seq = await self.store.checkpoint(self.state.epoch, tuple(self.state.clusters.values()))
+            while gone := await self.store.trim(self.state.epoch, before):
+                trimmed += gone
+            log.info("checkpoint at %d, %d older events and %d old jobs removed", seq, trimmed, deleted)
+        return deleted, trimmed
+
+    @staticmethod
+    def _delete_old(old: Sequence[tuple[Job, Sequence[Attempt]]], turn: Turn) -> int:
+        wanted = {job_id for job in turn.state.queued() for job_id in job.after}
+        chosen = [(job, attempts) for job, attempts in old if job.id not in wanted]
+        for job, attempts in chosen:
+            turn.state.adopt(job, attempts)
+            turn.apply(ev.JobDeleted(job.id), job.id)
+        return len(chosen)
+
     # --- performing ----------------------------------------------------------------------------------------------------
 
     def _perform(self, instruction: Instruction) -> None:
@@ -286,6 +382,9 @@ class Service:
         pause = 0.2
         async with lock:
             while True:
+                if not self._may_act():
+                    await asyncio.sleep(0.1)
+                    continue
                 try:
                     await self._carry_out(instruction)
                     break

@@ -1,4 +1,4 @@
-"""Do the rows say what the journal says? Replays every event since the last checkpoint and compares (`tuttilab scheduler verify`)."""
+"""Do the rows say what the journal says? Replays what came after the last checkpoint and compares (`tuttilab scheduler verify`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.events import Event, GangAdmitted, JobDeleted, JobSubmitted
-from tuttilab.scheduler.model import Attempt, Job
+from tuttilab.scheduler.events import Event, GangAdmitted, JobDeleted, JobSubmitted, RunRetried
+from tuttilab.scheduler.model import Attempt, Job, Run
 from tuttilab.scheduler.store.base import Checkpoint, JobQuery, Store
 
 PAGE = 500
@@ -20,6 +20,7 @@ class Replay:
     state: State = field(default_factory=State)
     jobs: dict[str, Job] = field(default_factory=dict)
     attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
     events: int = 0
 
     def take(self, event: Event, at: float) -> None:
@@ -30,10 +31,13 @@ class Replay:
         elif isinstance(event, JobSubmitted):
             for job_id in event.job.after:
                 self._recall(job_id)
+        elif isinstance(event, RunRetried) and event.run_id in self.runs:
+            self.state.adopt_run(self.runs[event.run_id])
         self.state.handle(event, at)
         changes = self.state.take_changes()
         self.jobs.update((job.id, job) for job in changes.jobs)
         self.attempts.update(((attempt.job_id, attempt.number), attempt) for attempt in changes.attempts)
+        self.runs.update((run.id, run) for run in changes.runs)
         for job_id in changes.deleted_jobs:
             for number in range(1, self.jobs.pop(job_id).attempts + 1):
                 self.attempts.pop((job_id, number), None)
@@ -63,7 +67,8 @@ class Replay:
         state = State.load(checkpoint.jobs, checkpoint.attempts, checkpoint.queues, 0, checkpoint.runs, checkpoint.dags)
         state.clusters = {cluster.name: cluster for cluster in checkpoint.clusters}
         jobs = {job.id: job for job in checkpoint.jobs}
-        return cls(state, jobs, {(attempt.job_id, attempt.number): attempt for attempt in checkpoint.attempts})
+        attempts = {(attempt.job_id, attempt.number): attempt for attempt in checkpoint.attempts}
+        return cls(state, jobs, attempts, {run.id: run for run in checkpoint.runs})
 
 
 async def replay(store: Store) -> Replay:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -85,6 +86,12 @@ class Postgres:
     def execute(self, database: str, statement: str) -> None:
         with psycopg.connect(host=str(self.folder), user=USER, dbname=database, autocommit=True) as connection:
             connection.execute(statement.encode())
+
+    def ask(self, database: str, question: str) -> Any:
+        """The first value of the first row."""
+        with psycopg.connect(host=str(self.folder), user=USER, dbname=database, autocommit=True) as connection:
+            row = connection.execute(question.encode()).fetchone()
+        return row[0] if row else None
 
     def new_database(self) -> str:
         """The name of an empty database."""

@@ -17,7 +17,7 @@ from tuttilab.scheduler.store.tables import LEADER, META
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Who wants to lead: the address it answers at, and a digest of the key that its tokens come from.
+    """Who wants to lead: the address it answers at, and a digest of what all replicas must have in common.
 
     ``after`` is the epoch that it saw end; when another one was quicker it does not take over. None takes over in any case.
     """
@@ -52,8 +52,8 @@ def take_over(connection: Connection, candidate: Candidate) -> int:
     known = connection.execute(select(LEADER.c.key_digest)).scalar_one()
     if candidate.key_digest and known and known != candidate.key_digest:
         raise EnvironmentProblem(
-            "The replicas of this database derive their tokens from another key than this process; "
-            "expected the same file in auth.key_file on each of them."
+            "The replicas of this database derive their tokens from another key than this process, or have a local cluster, "
+            "whose pods only one state folder knows; expected the same auth.key_file on each of them, and no local cluster."
         )
     taken = update(META).values(epoch=META.c.epoch + 1, product=__version__).returning(META.c.epoch)
     if candidate.after is not None:

@@ -64,7 +64,7 @@ class SqlStore:
         """
         loop = asyncio.get_running_loop()
         try:
-            if self._url.get_backend_name() == "sqlite" and not Path(self._url.database or "").exists():
+            if not await loop.run_in_executor(self._writing, self._is_there):
                 return False
             await loop.run_in_executor(self._writing, self._prepare)
             return await self._read(schema.version_of) == self._ours.version
@@ -81,6 +81,9 @@ class SqlStore:
                 await loop.run_in_executor(pool, engine.dispose)
             pool.shutdown(wait=False)
         self._reader = self._writer = None
+
+    def _is_there(self) -> bool:
+        return self._url.get_backend_name() != "sqlite" or Path(self._url.database or "").exists()
 
     def _prepare(self) -> None:
         name = self._url.database

@@ -1,4 +1,4 @@
-"""Who leads, for the replicas of a site; a checkpoint of the rows, so that old journal lines may go; when jobs ended, to find them."""
+"""Who leads, for the replicas of a site; a checkpoint, so that old journal lines may go; an index to find old jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,4 +30,4 @@ def upgrade() -> None:
         sa.Column("body", sa.Text, nullable=False),
     )
     op.create_index("ix_jobs_ended_at", "jobs", ["ended_at"])
-    op.bulk_insert(leader, [{"id": 1, "epoch": 0, "beat": 0, "url": "", "key_digest": ""}])
+    op.bulk_insert(leader, [{"id": 1, "epoch": 0, "beat": -1, "url": "", "key_digest": ""}])
