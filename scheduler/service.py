@@ -542,13 +542,15 @@ class Service:
             raise Conflict(f"{len(keys)} keys for {len(requests)} jobs; expected one key for each.")
         requests = [replace(request, after=tuple([await self._full_id(j, who) for j in request.after])) for request in requests]
         digests = [hashlib.sha256(to_json(request)).hexdigest() for request in requests]
-        known = [await self._keyed(who.name, key) for key in keys] if keys is not None else [None] * len(requests)
-        earlier = {k.job_id: await self.store.job(k.job_id) for k in known if k is not None}
+        known = {keyed.key: keyed for keyed in await self.store.keyed_among(who.name, keys or ())}
+        earlier = {keyed.job_id: await self.store.job(keyed.job_id) for keyed in known.values()}
 
         def run(turn: Turn) -> list[Job]:
             jobs: list[tuple[Job, Keyed | None, bool]] = []
             for index, request in enumerate(requests):
-                before = known[index] or (self._recent_keys.get((who.name, keys[index])) if keys is not None else None)
+                # What is not committed yet is looked up only now: the turn that it came with may have been taken back meanwhile.
+                key = keys[index] if keys is not None else None
+                before = None if key is None else self._recent_keys.get((who.name, key)) or known.get(key)
                 if before is not None:
                     if before.digest != digests[index]:
                         raise Conflict(f"The idempotency key {before.key[:40]!r} was used for another submit; use a new key.")
@@ -558,7 +560,7 @@ class Service:
                     jobs.append((job, None, False))
                     continue
                 job = build(request, who, self._site(), job_id=new_id(), order=self._order + 1 + index, now=turn.now)
-                keyed = Keyed(who.name, keys[index], digests[index], job.id) if keys is not None else None
+                keyed = Keyed(who.name, key, digests[index], job.id) if key is not None else None
                 jobs.append((job, keyed, True))
             self._order += len(requests)
             for job, keyed, is_new in jobs:
@@ -570,9 +572,6 @@ class Service:
             return [turn.state.jobs.get(job.id, job) for job, _, _ in jobs]
 
         return await self._ask(run)
-
-    async def _keyed(self, owner: str, key: str) -> Keyed | None:
-        return self._recent_keys.get((owner, key)) or await self.store.keyed(owner, key)
 
     async def _full_id(self, prefix: str, who: Who) -> str:
         job, _ = await self.find(prefix, who)

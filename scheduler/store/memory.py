@@ -128,6 +128,9 @@ class MemoryStore:
     async def keyed(self, owner: str, key: str) -> Keyed | None:
         return self._keys.get((owner, key))
 
+    async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
+        return [self._keys[owner, key] for key in dict.fromkeys(keys) if (owner, key) in self._keys]
+
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
         return [change for change, _ in self._after(since, limit, key)]
 

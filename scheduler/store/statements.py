@@ -70,6 +70,8 @@ def _transact_once(engine: Engine, work: Callable[[Connection], T]) -> T:
         try:
             transaction.commit()
         except DBAPIError as error:
+            # The transaction may still be open, and SQLAlchemy takes it for ended: the next one gets a connection of its own.
+            connection.invalidate()
             if _is_gone(error) or _name(error).startswith(UNCERTAIN):
                 raise CommitUnknown(f"The commit may or may not have happened: {_sentence(error)}") from error
             raise
@@ -128,9 +130,6 @@ RAISE_ORDER: Final = (
 )
 APPEND: Final = insert(JOURNAL)
 ADD_KEY: Final = insert(KEYS)
-SAME_KEY: Final = select(KEYS.c.key).where(
-    (KEYS.c.owner == bindparam("owner")) & (KEYS.c.key == bindparam("key")) | (KEYS.c.job_id == bindparam("job_id"))
-)
 
 
 def upsert(connection: Connection, table: Table, values: Sequence[Row], *, replace: bool = True) -> None:
