@@ -19,7 +19,7 @@ from tuttilab.scheduler.events import Event
 from tuttilab.scheduler.model import LIVE, Attempt, Cluster, Dag, Job, Queue, Run, RunPhase
 from tuttilab.scheduler.store import filesystems, keeping, leading, postgres, rows, schema, sqlite, statements
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, JobQuery, Keyed, Loaded
-from tuttilab.scheduler.store.statements import select_jobs, transact, upsert
+from tuttilab.scheduler.store.statements import run_in, select_jobs, transact, upsert
 from tuttilab.scheduler.store.tables import ARTIFACTS, ATTEMPTS, DAGS, JOBS, JOURNAL, KEYS, QUEUES, RUNS
 from tuttilab.scheduler.wire import event_from_json, from_json
 
@@ -45,6 +45,7 @@ class SqlStore:
         self._ours = ours
         self._writer: Engine | None = None
         self._reader: Engine | None = None
+        self._held: Connection | None = None
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
 
@@ -72,9 +73,19 @@ class SqlStore:
             await self.close()
             raise
 
+    async def hold(self) -> None:
+        """From here on every read sees the state of this moment, while others write on."""
+        engine = self._reader
+        if engine is None:
+            raise StoreUnreadable("the store is not open; open it first.")
+        self._held = await asyncio.get_running_loop().run_in_executor(self._writing, _begun, engine)
+
     async def close(self) -> None:
         """Ends the threads too: a store is opened once."""
         loop = asyncio.get_running_loop()
+        if self._held is not None:
+            await loop.run_in_executor(self._writing, self._held.close)
+            self._held = None
         # The writer's connection goes last: only it may fold the log into the file.
         for pool, engine in ((self._reading, self._reader), (self._writing, self._writer)):
             if engine is not None:
@@ -134,6 +145,9 @@ class SqlStore:
         return await self._in(self._writing, self._writer, work)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
+        held = self._held
+        if held is not None:
+            return await asyncio.get_running_loop().run_in_executor(self._writing, run_in, held, work)
         return await self._in(self._reading, self._reader, work)
 
     async def _in(self, pool: ThreadPoolExecutor, engine: Engine | None, work: Callable[[Connection], T]) -> T:
@@ -233,6 +247,17 @@ class SqlStore:
         if found is None:
             return None
         return ArtifactRow(**{**found, "labels": from_json(dict[str, str], found["labels"])})
+
+
+def _begun(engine: Engine) -> Connection:
+    def begin(connection: Connection) -> None:
+        postgres.be_patient(connection, keeping.LONGEST_S)
+        # SQLite's view of the file begins with the first read.
+        connection.execute(statements.COUNTER, {"counter": "seq"})
+
+    connection = engine.connect()
+    run_in(connection, begin)
+    return connection
 
 
 def _commit(connection: Connection, batch: Batch) -> int:

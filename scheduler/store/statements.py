@@ -78,6 +78,14 @@ def _transact_once(engine: Engine, work: Callable[[Connection], T]) -> T:
         return answer
 
 
+def run_in(connection: Connection, work: Callable[[Connection], T]) -> T:
+    """Run ``work`` in a transaction that goes on. Raises StoreError."""
+    try:
+        return work(connection)
+    except DBAPIError as error:
+        raise store_error(error) from error
+
+
 def store_error(error: DBAPIError) -> StoreError:
     """The driver's error as ours."""
     if _is_gone(error) and not _name(error):

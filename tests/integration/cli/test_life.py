@@ -363,7 +363,7 @@ def test_verify_replays_the_journal_and_finds_the_rows(desk: Desk) -> None:
     failed = desk.run("submit", "--", "false").out.strip()
     eventually(lambda: desk.run("job", failed, "--json").json["is_ended"])
     desk.run("delete", failed)
-    busy = desk.run("scheduler", "verify")
+    meanwhile = desk.run("scheduler", "verify")
     desk.run("down")
 
     said = desk.run("scheduler", "verify")
@@ -371,8 +371,7 @@ def test_verify_replays_the_journal_and_finds_the_rows(desk: Desk) -> None:
         connection.execute("UPDATE jobs SET body = replace(body, '\"exit_code\":0', '\"exit_code\":7')")
     broken = desk.run("scheduler", "verify")
 
-    assert busy.code == 3
-    assert "uses the database; run `tuttilab down` first." in busy.err
+    assert meanwhile.code == 0, meanwhile
     assert said.code == 0, said
     assert said.out.endswith(" events replayed: the rows of 1 jobs are what the journal says.\n")
     assert broken.code == 1
