@@ -118,10 +118,12 @@ class Replica:
             await store.close()
             return None
         try:
-            seen, since = await store.leader(), time.monotonic()
+            first = seen = await store.leader()
+            since = time.monotonic()
             while True:
                 quiet_s = time.monotonic() - since
-                await self._follow(seen, quiet_s)
+                # What the row says at first may be the last word of one that was killed: only a beat that goes on is a leader's.
+                await self._follow(seen, quiet_s if seen != first else LEASE_S)
                 if seen.beat < 0 or quiet_s > LEASE_S:
                     log.info(
                         "epoch %d has ended (%s)", seen.epoch, "it said so" if seen.beat < 0 else f"silent for {quiet_s:.1f} s"
