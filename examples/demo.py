@@ -11,18 +11,20 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).resolve().parent
 SITE = HERE / "tuttilab.yaml"
 TOUR = HERE / "tour.ipynb"
+GRAPH = HERE / "nightly.yaml"
 LIMIT_S = 600
 
 
@@ -73,6 +75,7 @@ def main() -> int:
     work = HERE / ".demo"
     shutil.rmtree(work / "workspace", ignore_errors=True)
     work.mkdir(exist_ok=True)
+    shutil.copy(GRAPH, work)
     os.environ["TUTTILAB_STATE_DIR"] = str(work / "state")
     os.environ.pop("TUTTILAB_URL", None)
     tuttilab("down", "--now")
@@ -87,7 +90,9 @@ def main() -> int:
         return 1
     print(f"  {time.monotonic() - began:6.1f} s  tuttilab up")
     notebook = nbformat.read(TOUR, as_version=4)
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
+    # Sockets in a folder of their own: nobody else on this machine can speak to the kernel, and their paths must be short.
+    sockets = tempfile.mkdtemp(prefix="tuttilab-")
+    kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
     tour = Tour(notebook, km=kernel, timeout=LIMIT_S, resources={"metadata": {"path": str(work)}})
     try:
         tour.execute()
@@ -100,6 +105,9 @@ def main() -> int:
         print("\nStopped; ending what runs.")
         code = 130
     finally:
+        if kernel.has_kernel:
+            kernel.shutdown_kernel(now=True)
+        shutil.rmtree(sockets, ignore_errors=True)
         nbformat.write(notebook, work / "tour-executed.ipynb")
         jobs = tuttilab("jobs", "--all", "--json")
         if not keep:
@@ -116,7 +124,7 @@ def check(listing: str) -> int:
     """The jobs of the tour as the control plane has them: each ended in success exactly once, the gang with both its workers."""
     found = json.loads(listing)
     jobs = {job["name"]: job for job in (found["jobs"] if isinstance(found, dict) else found)}
-    for name, members in (("train", 2), ("evaluate", 1)):
+    for name, members in (("train", 2), ("evaluate", 1), ("features", 1), ("report", 1)):
         job = jobs.get(name)
         succeeded = [attempt for attempt in (job or {}).get("attempts", []) if attempt["phase"] == "Succeeded"]
         workers = [pod for pod in succeeded[0]["pods"] if pod["role"] == "worker"] if len(succeeded) == 1 else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuttilab.scheduler.model import Cluster, Dag, Job, Queue, Run
+from tuttilab.scheduler.model import Cluster, Dag, Job, Profile, Queue, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +158,23 @@ class RunTimedOut:
 
 
 @dataclass(frozen=True, slots=True)
+class NotebookExpired:
+    """Nobody said for a long time that he still waits for this notebook, starts it or stops it."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileApplied:
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileDeleted:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class DagApplied:
     """A new version of a named DAG."""
 
@@ -201,6 +218,9 @@ Event = (
     | HeartbeatMissed
     | BarrierTimedOut
     | RunTimedOut
+    | NotebookExpired
+    | ProfileApplied
+    | ProfileDeleted
     | DagApplied
     | RunSubmitted
     | RunCancelRequested

@@ -406,3 +406,14 @@ class Dag:
     body: str
     """The manifest as JSON, variables not yet filled in."""
     applied_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a notebook server of a group gets, as an admin applied it. The newest body is the one that counts."""
+
+    name: str
+    body: str
+    """The manifest as JSON, checked when it was applied."""
+    applied_by: str
+    applied_at: float

@@ -12,7 +12,7 @@ from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.clusters.base import Observation, PodState
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.instructions import ForgetPods, Instruction, LaunchGang, StopGang
-from tuttilab.scheduler.model import AttemptPhase, Cluster, Pod, PodPhase, StopReason
+from tuttilab.scheduler.model import AttemptPhase, Cluster, JobKind, Pod, PodPhase, StopReason
 
 ORPHAN_GRACE_S = 5.0
 
@@ -60,6 +60,8 @@ def to_do_again(state: State, cluster: str, seen: Iterable[PodState]) -> Iterato
         if attempt.cluster != cluster:
             continue
         names = shown.pop((job.id, attempt.number), set())
+        if job.kind is JobKind.NOTEBOOK:
+            continue  # The hub's spawner makes and ends it.
         if attempt.phase is AttemptPhase.LAUNCHING and any(_is_unmade(pod, names) for pod in attempt.pods):
             yield LaunchGang(job.id, attempt.number)
         elif attempt.phase is AttemptPhase.STOPPING:

@@ -167,7 +167,7 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
         await service.start()
         runtime = _runtime(url, state, config, config_path, digest)
         try:
-            await _serve_api(service, bound, ending, runtime, notify)
+            await _serve_api(service, bound, ending, runtime, notify, environ)
         finally:
             _withdraw(runtime)
             left = sum(not job.phase.is_terminal for job in service.state.jobs.values())
@@ -177,11 +177,13 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
     return 0
 
 
-async def _serve_api(service: Service, bound: socket.socket, ending: Ending, runtime: Runtime, notify: _Notify) -> None:
+async def _serve_api(
+    service: Service, bound: socket.socket, ending: Ending, runtime: Runtime, notify: _Notify, environ: Mapping[str, str]
+) -> None:
     import uvicorn
 
     from tuttilab.scheduler.api import create_app
-    from tuttilab.scheduler.auth import LocalAuthenticator
+    from tuttilab.scheduler.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
     from tuttilab.scheduler.ending import Activity
 
     started = asyncio.Event()
@@ -196,7 +198,12 @@ async def _serve_api(service: Service, bound: socket.socket, ending: Ending, run
             """Signals are ours: uvicorn would raise them again at the end, and the exit code would say that we were killed."""
             yield
 
-    activity = Activity(create_app(service, LocalAuthenticator(runtime.token, user_name()), shut_down=ending.after_jobs))
+    operator = LocalAuthenticator(runtime.token, user_name())
+    authenticator: Authenticator = operator
+    has_hub = service.config.auth.kind == "hub"
+    if has_hub:
+        authenticator = HubAuthenticator(hub_settings(service.config.auth, environ), operator)
+    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs))
     server = Server(
         uvicorn.Config(
             activity,
@@ -214,13 +221,16 @@ async def _serve_api(service: Service, bound: socket.socket, ending: Ending, run
     discovery.write_runtime(runtime)
     log.info("ready: %s, pid %d", runtime.url, runtime.pid)
     notify.ready()
-    ending.when_idle(activity, service.config.limits.idle_stop_s)
+    if not has_hub:
+        ending.when_idle(activity, service.config.limits.idle_stop_s)
     asked = asyncio.create_task(ending.wait())
     await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
     _withdraw(runtime)
     asked.cancel()
     server.should_exit = True
     await serving
+    if isinstance(authenticator, HubAuthenticator):
+        await authenticator.close()
 
 
 def _withdraw(runtime: Runtime) -> None:

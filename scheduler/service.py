@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar, cast
 
 from tuttilab.scheduler import events as ev
-from tuttilab.scheduler import reconcile
+from tuttilab.scheduler import notebooks, reconcile
 from tuttilab.scheduler.clusters.base import Cluster, LogChunk, Observation, PodState
 from tuttilab.scheduler.config import Config
 from tuttilab.scheduler.core import lifecycle
@@ -30,6 +30,7 @@ from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.dag import to_retry
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.kinds import spark as spark_kind
+from tuttilab.scheduler.core.profiles import check as check_profile
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.dags import build_run, check, retry_jobs
 from tuttilab.scheduler.errors import (
@@ -48,8 +49,17 @@ from tuttilab.scheduler.errors import (
 )
 from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
-from tuttilab.scheduler.model import Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Run, RunPhase, Wait
-from tuttilab.scheduler.requests import DagRequest, JobRequest, RunRequest, SparkRequest, Who
+from tuttilab.scheduler.model import Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Profile, Run, RunPhase, Wait
+from tuttilab.scheduler.requests import (
+    DagRequest,
+    JobRequest,
+    NotebookRequest,
+    ProfileRequest,
+    RenewRequest,
+    RunRequest,
+    SparkRequest,
+    Who,
+)
 from tuttilab.scheduler.store.base import Keyed, Store
 from tuttilab.scheduler.turn import Turn
 from tuttilab.scheduler.wire import PodReport, SparkEndpointView, from_json, to_json
@@ -118,6 +128,7 @@ class Service:
         self._change_waiters: set[asyncio.Future[int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._heard = notebooks.Heard()
         self._stopping = False
 
     # --- life ----------------------------------------------------------------------------------------------------------
@@ -160,11 +171,12 @@ class Service:
     async def _load(self, epoch: int) -> None:
         loaded = await self.store.load()
         clusters, waits = self.state.clusters, self.state.waits
-        self.state = State.load(loaded.jobs, loaded.attempts, loaded.queues, epoch, loaded.runs, loaded.dags)
+        self.state = State.load(loaded.jobs, loaded.attempts, loaded.queues, epoch, loaded.runs, loaded.dags, loaded.profiles)
         self.state.clusters, self.state.waits = clusters, waits
         self.last_seq = loaded.last_seq
         self._order = loaded.last_order
         self._clock = Clock(max(loaded.last_at, self.now()))
+        self._heard.begin(self.state, self.now())
 
     def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         async def run() -> None:
@@ -211,7 +223,8 @@ class Service:
                 except UserError as refusal:
                     _refuse([ask], refusal)
             due, next_timer = lifecycle.due_timers(self.state.live(), turn.now, self.config.limits.barrier_s)
-            for event in due:
+            silent, next_silent = self._heard.expired(self.state, turn.now)
+            for event in (*due, *silent):
                 turn.apply(event, event.job_id)
             next_back_off = None
             if turn.entries or any(job.not_before <= turn.now for job in self.state.queued()):
@@ -228,7 +241,7 @@ class Service:
                 ask.answer.set_result(value)
         for instruction in turn.instructions:
             self._perform(instruction)
-        return min((at for at in (next_timer, next_back_off) if at is not None), default=None)
+        return min((at for at in (next_timer, next_silent, next_back_off) if at is not None), default=None)
 
     async def _give_up(self, turn: Turn, asks: Sequence[_Ask[object]], error: Exception) -> None:
         """Nothing of this turn happened: forget its keys, load the rows again, then tell those who asked."""
@@ -297,6 +310,9 @@ class Service:
             self._locks.pop(instruction.job_id, None)
 
     async def _carry_out(self, instruction: Instruction) -> None:
+        job = self.state.jobs.get(instruction.job_id)
+        if job is not None and job.kind is JobKind.NOTEBOOK:
+            return  # The hub makes and ends it, and hears with its next renewal what is wanted.
         match instruction:
             case LaunchGang(job_id, number):
                 await self._launch(job_id, number)
@@ -641,6 +657,57 @@ class Service:
             return turn.state.runs[old.id]
 
         return await self._ask(run)
+
+    # --- servers of the hub --------------------------------------------------------------------------------------------
+
+    async def notebook(self, asked: NotebookRequest) -> Job:
+        """Put a server of the hub into the ledger, before its pod exists. Raises Forbidden, BadInput, AboveMax, NeverFits."""
+
+        def run(turn: Turn) -> Job:
+            order = self._order + 1
+            job, _ = notebooks.build_server(asked, turn.state, self._site(), job_id=new_id(), order=order, now=turn.now)
+            placed = notebooks.place(turn, job)
+            self._order = max(self._order, placed.order)
+            self._heard.note(placed.id, turn.now)
+            return placed
+
+        return await self._ask(run)
+
+    async def renew(self, job_id: str, said: RenewRequest) -> Job:
+        """The hub says how the server is. Raises NotFound for what is no server."""
+        job = self.state.jobs.get(job_id) or await self.store.job(job_id)
+        if job is None or job.kind is not JobKind.NOTEBOOK:
+            raise NotFound(f"There is no notebook server {job_id!r}; expected the id that its submit answered.")
+        self._heard.note(job_id, self.now())
+        if notebooks.has_news(self.state, job, said):
+            await self._ask(lambda turn: notebooks.apply_news(turn, turn.state.jobs[job_id], said))
+        return self.state.jobs.get(job_id, job)
+
+    def expires_at(self, job_id: str) -> float | None:
+        return self._heard.deadline(job_id, self.state.live_attempt(job_id))
+
+    async def apply_profile(self, request: ProfileRequest, who: Who) -> Profile:
+        """Keep a profile by its name, in place of the one before. Raises what is wrong with it."""
+        check_profile(request, self._site())
+        profile = Profile(request.name, to_json(request).decode(), who.name, self.now())
+
+        def run(turn: Turn) -> Profile:
+            known = turn.state.profiles.get(request.name)
+            if known is None or known.body != profile.body:
+                turn.apply(ev.ProfileApplied(profile), request.name)
+            return turn.state.profiles[request.name]
+
+        return await self._ask(run)
+
+    async def delete_profile(self, name: str) -> None:
+        """Servers that were started with it go on."""
+
+        def run(turn: Turn) -> None:
+            if name not in turn.state.profiles:
+                raise NotFound(f"There is no profile {name!r}; `tuttilab profile list` shows what there is.")
+            turn.apply(ev.ProfileDeleted(name), name)
+
+        await self._ask(run)
 
     # --- Spark sessions ------------------------------------------------------------------------------------------------
 

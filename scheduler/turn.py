@@ -46,4 +46,6 @@ class Turn:
             keys=tuple(self.keys),
             runs=changes.runs,
             dags=changes.dags,
+            profiles=changes.profiles,
+            deleted_profiles=changes.deleted_profiles,
         )

@@ -13,6 +13,7 @@ from typing import Final
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core import dag, lifecycle
+from tuttilab.scheduler.core.kinds import notebook
 from tuttilab.scheduler.core.placement import charge_of, pod_cost
 from tuttilab.scheduler.core.queues import check_tree, path_of
 from tuttilab.scheduler.core.quota import Ledger
@@ -29,10 +30,12 @@ from tuttilab.scheduler.model import (
     Ends,
     Gang,
     Job,
+    JobKind,
     JobPhase,
     NodePhase,
     Pod,
     PodPhase,
+    Profile,
     Queue,
     Run,
     RunPhase,
@@ -59,6 +62,8 @@ class Changes:
     deleted_jobs: tuple[str, ...]
     runs: tuple[Run, ...] = ()
     dags: tuple[Dag, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    deleted_profiles: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -72,11 +77,13 @@ class State:
     runs: dict[str, Run] = field(default_factory=dict)
     dags: dict[str, Dag] = field(default_factory=dict)
     """The newest version of each named DAG."""
+    profiles: dict[str, Profile] = field(default_factory=dict)
     epoch: int = 0
     _node_of: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Job id to run id and node name, for the nodes of runs that are not over."""
     _changed_runs: dict[str, None] = field(default_factory=dict)
     _changed_dags: dict[str, None] = field(default_factory=dict)
+    _changed_profiles: dict[str, None] = field(default_factory=dict)
     _queued: dict[str, None] = field(default_factory=dict)
     _live: dict[str, AttemptKey] = field(default_factory=dict)
     _ended: dict[str, None] = field(default_factory=dict)
@@ -94,6 +101,7 @@ class State:
         epoch: int,
         runs: Iterable[Run] = (),
         dags: Iterable[Dag] = (),
+        profiles: Iterable[Profile] = (),
     ) -> State:
         state = cls(epoch=epoch)
         state.queues = check_tree(tuple(queues))
@@ -111,6 +119,7 @@ class State:
         for run in runs:
             state._keep_run(run)
         state.dags = {one.name: one for one in dags}
+        state.profiles = {one.name: one for one in profiles}
         return state
 
     # --- questions -------------------------------------------------------------------------------------------------
@@ -178,7 +187,10 @@ class State:
             tuple(self._deleted),
             tuple(self.runs[run_id] for run_id in self._changed_runs),
             tuple(self.dags[name] for name in self._changed_dags),
+            tuple(self.profiles[name] for name in self._changed_profiles if name in self.profiles),
+            tuple(name for name in self._changed_profiles if name not in self.profiles),
         )
+        self._changed_profiles.clear()
         self._changed_runs.clear()
         self._changed_dags.clear()
         self._changed_jobs.clear()
@@ -441,6 +453,34 @@ class State:
         limit = show_duration(found[0].timeout_s)
         return self._stop(*found, StopReason.TIMEOUT, at, f"ran past its limit of {limit}; raise --timeout or do less")
 
+    # --- notebooks -------------------------------------------------------------------------------------------------
+
+    @handle.register
+    def _(self, event: ev.NotebookExpired, at: float) -> list[Instruction]:
+        job, attempt = self.jobs.get(event.job_id), self.live_attempt(event.job_id)
+        if job is None or job.phase.is_terminal or not notebook.may_expire(attempt):
+            return []
+        reason = "nobody waited for it any more"
+        if attempt is None:
+            self._end_job(job, JobPhase.CANCELLED, at, reason, None)
+            return []
+        told = self._stop(self._put_job(replace(job, cancel_requested=True)), attempt, StopReason.CANCELLED, at, reason)
+        for pod in attempt.pods:
+            told += self.handle(ev.PodEnded(job.id, attempt.number, pod.name, None, "NeverStarted"), at)
+        return told
+
+    @handle.register
+    def _(self, event: ev.ProfileApplied, at: float) -> list[Instruction]:
+        self.profiles[event.profile.name] = event.profile
+        self._changed_profiles[event.profile.name] = None
+        return []
+
+    @handle.register
+    def _(self, event: ev.ProfileDeleted, at: float) -> list[Instruction]:
+        if self.profiles.pop(event.name, None) is not None:
+            self._changed_profiles[event.name] = None
+        return []
+
     # --- graphs of jobs --------------------------------------------------------------------------------------------
 
     @handle.register
@@ -609,6 +649,10 @@ class State:
             self._end_job(job, JobPhase.FAILED, at, attempt.reason, attempt.exit_code)
 
     def _requeue(self, job: Job, at: float, reason: str, tries: int) -> None:
+        if job.kind is JobKind.NOTEBOOK:
+            # Nobody but its user starts a server again.
+            self._end_job(job, JobPhase.CANCELLED, at, reason, None)
+            return
         queued = lifecycle.move_job(job, JobPhase.QUEUED)
         self._put_job(replace(queued, reason=reason, not_before=at + lifecycle.back_off_s(tries)))
 

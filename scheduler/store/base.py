@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import Attempt, Dag, Job, Queue, Run
+from tuttilab.scheduler.model import Attempt, Dag, Job, Profile, Queue, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Batch:
     runs: tuple[Run, ...] = ()
     dags: tuple[Dag, ...] = ()
     """New versions of named DAGs."""
+    profiles: tuple[Profile, ...] = ()
+    deleted_profiles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Loaded:
     """Runs that are not over."""
     dags: tuple[Dag, ...] = ()
     """The newest version of each."""
+    profiles: tuple[Profile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tuttilab.scheduler.errors import StaleEpoch, StoreError
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import Attempt, Dag, Job, Queue, Run, RunPhase
+from tuttilab.scheduler.model import Attempt, Dag, Job, Profile, Queue, Run, RunPhase
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Entry, JobQuery, Keyed, Loaded
 from tuttilab.scheduler.store.rows import LIVE_PHASES, MOST_FOUND, check_kept, highest_order, is_asked_for, key_taken, owner_in
 from tuttilab.scheduler.wire import event_kind
@@ -26,6 +26,7 @@ class MemoryStore:
         self._queues: tuple[Queue, ...] = ()
         self._runs: dict[str, Run] = {}
         self._dags: dict[str, Dag] = {}
+        self._profiles: dict[str, Profile] = {}
         self._keys: dict[tuple[str, str], Keyed] = {}
         self._artifacts: dict[tuple[str, str], ArtifactRow] = {}
 
@@ -49,6 +50,7 @@ class MemoryStore:
             last_order=self._order,
             runs=tuple(run for run in self._runs.values() if run.phase is RunPhase.RUNNING),
             dags=tuple(dag for _, dag in sorted(self._dags.items())),
+            profiles=tuple(profile for _, profile in sorted(self._profiles.items())),
         )
 
     async def commit(self, batch: Batch) -> int:
@@ -63,6 +65,9 @@ class MemoryStore:
         self._order = max(self._order, highest_order(batch) or 0)
         self._runs |= {run.id: run for run in batch.runs}
         self._dags |= {dag.name: dag for dag in batch.dags}
+        self._profiles |= {profile.name: profile for profile in batch.profiles}
+        for name in batch.deleted_profiles:
+            self._profiles.pop(name, None)
         self._attempts |= {(attempt.job_id, attempt.number): attempt for attempt in batch.attempts}
         if batch.queues is not None:
             self._queues = batch.queues

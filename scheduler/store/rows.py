@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tuttilab.scheduler.errors import Conflict, NotFound
 from tuttilab.scheduler.events import DagApplied, JobSubmitted, RunSubmitted
-from tuttilab.scheduler.model import Attempt, Dag, Job, JobPhase, Queue, Run
+from tuttilab.scheduler.model import Attempt, Dag, Job, JobPhase, Profile, Queue, Run
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, JobQuery, Keyed
 from tuttilab.scheduler.wire import event_kind, event_to_json, to_data, to_json
 
@@ -69,6 +69,10 @@ def run_row(run: Run) -> Row:
 
 def dag_row(dag: Dag) -> Row:
     return {"name": dag.name, "version": dag.version, "body": to_json(dag).decode()}
+
+
+def profile_row(profile: Profile) -> Row:
+    return {"name": profile.name, "body": to_json(profile).decode()}
 
 
 def highest_order(batch: Batch) -> int | None:

@@ -17,11 +17,11 @@ from sqlalchemy import Connection, Engine, Select, delete, func, make_url, selec
 from tuttilab.scheduler import __version__
 from tuttilab.scheduler.errors import StaleEpoch, StoreUnreadable
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import LIVE, Attempt, Dag, Job, Queue, Run, RunPhase
+from tuttilab.scheduler.model import LIVE, Attempt, Dag, Job, Profile, Queue, Run, RunPhase
 from tuttilab.scheduler.store import filesystems, rows, schema, sqlite, statements
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, JobQuery, Keyed, Loaded
 from tuttilab.scheduler.store.statements import select_jobs, transact, upsert
-from tuttilab.scheduler.store.tables import ARTIFACTS, ATTEMPTS, DAGS, JOBS, JOURNAL, KEYS, META, QUEUES, RUNS
+from tuttilab.scheduler.store.tables import ARTIFACTS, ATTEMPTS, DAGS, JOBS, JOURNAL, KEYS, META, PROFILES, QUEUES, RUNS
 from tuttilab.scheduler.wire import event_from_json, from_json
 
 T = TypeVar("T")
@@ -175,6 +175,9 @@ def _commit(connection: Connection, batch: Batch) -> int:
         upsert(connection, QUEUES, rows.queue_rows(batch.queues))
     upsert(connection, RUNS, [rows.run_row(run) for run in batch.runs])
     upsert(connection, DAGS, [rows.dag_row(dag) for dag in batch.dags])
+    upsert(connection, PROFILES, [rows.profile_row(profile) for profile in batch.profiles])
+    if batch.deleted_profiles:
+        connection.execute(delete(PROFILES).where(PROFILES.c.name.in_(batch.deleted_profiles)))
     for keyed in batch.keys:
         values = {"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id}
         if connection.execute(statements.SAME_KEY, values).first() is not None:
@@ -239,6 +242,7 @@ def _load(connection: Connection) -> Loaded:
         last_order=_counter(connection, "order"),
         runs=tuple(_bodies(connection, select(RUNS.c.body).where(RUNS.c.phase == RunPhase.RUNNING.value), Run)),
         dags=tuple(_bodies(connection, _newest_dags(), Dag)),
+        profiles=tuple(_bodies(connection, select(PROFILES.c.body).order_by(PROFILES.c.name), Profile)),
     )
 
 

@@ -106,6 +106,14 @@ DAGS: Final = Table(
 )
 """Every version of every named DAG; a version never changes."""
 
+PROFILES: Final = Table(
+    "profiles",
+    METADATA,
+    Column("name", String(256), primary_key=True),
+    Column("body", Text, nullable=False),
+)
+"""What notebook servers get, as admins applied it; the journal has what was before."""
+
 KEYS: Final = Table(
     "keys",
     METADATA,

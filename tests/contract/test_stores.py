@@ -11,13 +11,15 @@ from tests.contract.building import a_job, an_attempt, an_ended_job, submitted, 
 from tuttilab.scheduler.errors import Conflict, NotFound, StaleEpoch, StoreError
 from tuttilab.scheduler.events import (
     ClusterLost,
+    DagApplied,
     JobCancelRequested,
     JobDeleted,
     JobSubmitted,
     PodEnded,
     QueuesConfigured,
+    RunSubmitted,
 )
-from tuttilab.scheduler.model import AttemptPhase, JobKind, JobPhase, Queue
+from tuttilab.scheduler.model import AttemptPhase, Dag, JobKind, JobPhase, Queue, Run, RunNode, RunPhase
 from tuttilab.scheduler.resources import Resources
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, JobQuery, Keyed
 from tuttilab.scheduler.store.memory import MemoryStore
@@ -366,3 +368,37 @@ async def test_artifact_belongs_to_each_who_brought_it(store: ReadingStore) -> N
     assert await store.artifact(ana.id, "eve") is None
     assert await store.artifact(ana.id) == ana
     assert await store.artifact("0" * 64) is None
+
+
+def a_run(name: str, created_at: float, phase: RunPhase = RunPhase.RUNNING, order: int = 7) -> Run:
+    nodes = (RunNode("a", a_job(order)), RunNode("b", a_job(order + 1), after=("a",)))
+    return Run(name, "nightly", "ana", nodes, created_at, phase=phase)
+
+
+async def test_runs_are_loaded_while_they_are_not_over_and_listed_newest_first(place: Place) -> None:
+    store, epoch = await place.open()
+    runs = (a_run("r1", 1.0, RunPhase.FAILED), a_run("r2", 2.0), replace(a_run("r3", 3.0), owner="bob"))
+    await store.commit(Batch(epoch, entries=tuple(Entry(RunSubmitted(run), run.created_at, run.id) for run in runs), runs=runs))
+    store, _ = await place.open()
+    assert {run.id for run in (await store.load()).runs} == {"r2", "r3"}
+    assert [run.id for run in await store.runs("ana")] == ["r2", "r1"]
+    assert [run.id for run in await store.runs(None, limit=2)] == ["r3", "r2"]
+    assert await store.run("r1") == runs[0]
+    assert await store.run("r9") is None
+    assert [line.owner for line in await store.changes(0)] == ["ana", "ana", "bob"]
+
+
+async def test_the_places_of_a_runs_later_jobs_are_taken(place: Place) -> None:
+    store, epoch = await place.open()
+    await store.commit(Batch(epoch, runs=(a_run("r1", 1.0, order=7),)))
+    store, _ = await place.open()
+    assert (await store.load()).last_order == 8
+
+
+async def test_the_newest_version_of_each_dag_is_loaded(place: Place) -> None:
+    store, epoch = await place.open()
+    for name, version, owner in (("nightly", 1, "ana"), ("nightly", 2, "ana"), ("weekly", 1, "bob")):
+        dag = Dag(name, version, owner, "{}", float(version))
+        await store.commit(Batch(epoch, entries=(Entry(DagApplied(dag), 1.0, dag.name),), dags=(dag,)))
+    store, _ = await place.open()
+    assert [(dag.name, dag.version) for dag in (await store.load()).dags] == [("nightly", 2), ("weekly", 1)]

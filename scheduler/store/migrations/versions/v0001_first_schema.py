@@ -79,6 +79,11 @@ def upgrade() -> None:
         sa.Column("body", sa.Text, nullable=False),
     )
     op.create_table(
+        "profiles",
+        sa.Column("name", sa.String(256), primary_key=True),
+        sa.Column("body", sa.Text, nullable=False),
+    )
+    op.create_table(
         "keys",
         sa.Column("owner", sa.String(256), primary_key=True),
         sa.Column("key", sa.String(256), primary_key=True),
