@@ -29,7 +29,7 @@ from tuttilab.scheduler.errors import (
 )
 from tuttilab.scheduler.requests import Who
 
-REMEMBERED_S: Final = 30.0
+REMEMBERED_S: Final = 15.0
 """How long a revoked hub token may still count. At most a minute is promised."""
 REFUSAL_REMEMBERED_S: Final = 5.0
 MOST_REMEMBERED: Final = 10_000
@@ -91,7 +91,7 @@ class HubAuthenticator:
         self._clock = clock
         self._known: OrderedDict[bytes, tuple[float, Who | TuttiError]] = OrderedDict()
         self._asked: dict[bytes, asyncio.Task[Who]] = {}
-        self._http = httpx.AsyncClient(
+        self.http = httpx.AsyncClient(
             timeout=HUB_TIMEOUT_S,
             limits=httpx.Limits(max_connections=HUB_CONNECTIONS),
             # A proxy for the world must not see what goes to this machine.
@@ -99,7 +99,7 @@ class HubAuthenticator:
         )
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self.http.aclose()
 
     async def who(self, token: str) -> Who:
         # Each in the same time for every wrong token.
@@ -134,7 +134,7 @@ class HubAuthenticator:
         if not token.isascii() or not token.isprintable():
             raise Unauthenticated(NOT_A_TOKEN)
         try:
-            response = await self._http.get(f"{self._hub.url}/user", headers={"Authorization": f"token {token}"})
+            response = await self.http.get(f"{self._hub.url}/user", headers={"Authorization": f"token {token}"})
             answer = response.json() if response.is_success else {}
         except (httpx.HTTPError, ValueError) as error:
             raise Unavailable(f"The hub at {self._hub.url} does not answer ({type(error).__name__}); try again.") from error

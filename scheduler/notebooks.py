@@ -48,6 +48,11 @@ class Heard:
         stopping = attempt.stopping_at if attempt is not None else None
         return max(self._at.get(job_id, self.since), stopping or 0.0) + TTL_S
 
+    def silent(self, state: State, before: float) -> list[Job]:
+        """Servers that run and were last heard of before that."""
+        live = ((job_id, state.jobs.get(job_id), state.live_attempt(job_id)) for job_id, at in self._at.items() if at <= before)
+        return [job for _, job, attempt in live if job is not None and attempt is not None and not may_expire(attempt)]
+
     def expired(self, state: State, now: float) -> tuple[list[ev.NotebookExpired], float | None]:
         """The servers that nobody waits for any more, and when the next one is given up."""
         due: list[ev.NotebookExpired] = []

@@ -185,6 +185,7 @@ async def _serve_api(
     from tuttilab.scheduler.api import create_app
     from tuttilab.scheduler.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
     from tuttilab.scheduler.ending import Activity
+    from tuttilab.scheduler.hub_servers import look_after
 
     started = asyncio.Event()
 
@@ -201,8 +202,11 @@ async def _serve_api(
     operator = LocalAuthenticator(runtime.token, user_name())
     authenticator: Authenticator = operator
     has_hub = service.config.auth.kind == "hub"
+    looking: asyncio.Task[None] | None = None
     if has_hub:
-        authenticator = HubAuthenticator(hub_settings(service.config.auth, environ), operator)
+        hub = hub_settings(service.config.auth, environ)
+        authenticator = HubAuthenticator(hub, operator)
+        looking = asyncio.create_task(look_after(service, hub, authenticator.http))
     activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs))
     server = Server(
         uvicorn.Config(
@@ -229,6 +233,8 @@ async def _serve_api(
     asked.cancel()
     server.should_exit = True
     await serving
+    if looking is not None:
+        looking.cancel()
     if isinstance(authenticator, HubAuthenticator):
         await authenticator.close()
 

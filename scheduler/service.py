@@ -683,6 +683,10 @@ class Service:
             await self._ask(lambda turn: notebooks.apply_news(turn, turn.state.jobs[job_id], said))
         return self.state.jobs.get(job_id, job)
 
+    def silent_servers(self, for_s: float) -> list[Job]:
+        """Those that run and that the hub has not spoken of for so long."""
+        return self._heard.silent(self.state, self.now() - for_s)
+
     def expires_at(self, job_id: str) -> float | None:
         return self._heard.deadline(job_id, self.state.live_attempt(job_id))
 

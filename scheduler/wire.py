@@ -321,6 +321,7 @@ class NotebookView:
     is_admitted: bool
     is_wanted: bool
     node: str | None = None
+    image: str | None = None
     place: int | None = None
     refusal: str = ""
     """While it waits: what it asks for, what is free, and who of the owner's group holds the rest."""

@@ -45,6 +45,7 @@ def _only_the_hub(who: Who) -> None:
 
 
 def _view(service: Service, job: Job, groups: tuple[str, ...]) -> wire.NotebookView:
+    job = service.state.jobs.get(job.id, job)
     attempt = service.state.live_attempt(job.id)
     stored = service.state.profiles.get(job.labels[PROFILE_LABEL])
     wait = service.state.waits.get(job.id)
@@ -56,6 +57,7 @@ def _view(service: Service, job: Job, groups: tuple[str, ...]) -> wire.NotebookV
         is_admitted=attempt is not None and attempt.phase is not AttemptPhase.STOPPING,
         is_wanted=not job.phase.is_terminal and not job.cancel_requested,
         node=attempt.pods[0].node if attempt else None,
+        image=job.work.image,
         place=wait.place if wait else None,
         refusal=notebooks.refusal_of(service.state, job, groups) if is_waiting else "",
         expires_at=None if job.phase.is_terminal else service.expires_at(job.id),

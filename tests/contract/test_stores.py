@@ -16,10 +16,12 @@ from tuttilab.scheduler.events import (
     JobDeleted,
     JobSubmitted,
     PodEnded,
+    ProfileApplied,
+    ProfileDeleted,
     QueuesConfigured,
     RunSubmitted,
 )
-from tuttilab.scheduler.model import AttemptPhase, Dag, JobKind, JobPhase, Queue, Run, RunNode, RunPhase
+from tuttilab.scheduler.model import AttemptPhase, Dag, JobKind, JobPhase, Profile, Queue, Run, RunNode, RunPhase
 from tuttilab.scheduler.resources import Resources
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, JobQuery, Keyed
 from tuttilab.scheduler.store.memory import MemoryStore
@@ -402,3 +404,17 @@ async def test_the_newest_version_of_each_dag_is_loaded(place: Place) -> None:
         await store.commit(Batch(epoch, entries=(Entry(DagApplied(dag), 1.0, dag.name),), dags=(dag,)))
     store, _ = await place.open()
     assert [(dag.name, dag.version) for dag in (await store.load()).dags] == [("nightly", 2), ("weekly", 1)]
+
+
+async def test_profiles_are_kept_until_they_are_deleted(place: Place) -> None:
+    store, epoch = await place.open()
+    for name, body in (("gpu", "1"), ("cpu", "2"), ("old", "3"), ("gpu", "4")):
+        profile = Profile(name, body, "root", 1.0)
+        await store.commit(Batch(epoch, entries=(Entry(ProfileApplied(profile), 1.0, name),), profiles=(profile,)))
+    await store.commit(Batch(epoch, entries=(Entry(ProfileDeleted("old"), 2.0, "old"),), deleted_profiles=("old", "unknown")))
+
+    store, _ = await place.open()
+    assert [(profile.name, profile.body) for profile in (await store.load()).profiles] == [("cpu", "2"), ("gpu", "4")]
+    assert [change.owner for change in await store.changes(0)] == [""] * 5
+    again = [event for _, _, event in await store.journal(0)]
+    assert again[-2:] == [ProfileApplied(Profile("gpu", "4", "root", 1.0)), ProfileDeleted("old")]
