@@ -321,7 +321,8 @@ async def test_metrics_are_gauges_of_now(http: httpx.AsyncClient) -> None:
     for _ in range(2):
         await http.post(f"{V}/jobs", json={"command": ["sleep", "600"], "pods": [pod]}, headers=AUTHORIZED)
     async with asyncio.timeout(10):
-        while 'phase="Running"} 1' not in (text := (await http.get("/metrics", headers=AUTHORIZED)).text):  # noqa: ASYNC110  a gauge has no event
+        shown = ('phase="Running"} 1', "tuttilab_waiting{")
+        while not all(part in (text := (await http.get("/metrics", headers=AUTHORIZED)).text) for part in shown):
             await asyncio.sleep(0.02)
 
     lines = text.splitlines()
