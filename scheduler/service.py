@@ -581,9 +581,10 @@ class Service:
             raise Conflict(f"Job {job.id} is {job.phase}; cancel it first.")
 
         def run(turn: Turn) -> None:
-            waiting = next((one for one in turn.state.queued() if job.id in one.after), None)
-            if waiting is not None:
-                raise Conflict(f"Job {waiting.id} comes after job {job.id} and has not started; cancel it or wait for it.")
+            # One that runs too: it may be queued again.
+            later = next((one for one in turn.state.unended() if job.id in one.after), None)
+            if later is not None:
+                raise Conflict(f"Job {later.id} comes after job {job.id} and has not ended; cancel it or wait for its end.")
             turn.state.adopt(job, attempts)
             turn.apply(ev.JobDeleted(job.id), job.id)
 

@@ -128,6 +128,9 @@ class State:
     def queued(self) -> list[Job]:
         return [self.jobs[job_id] for job_id in self._queued]
 
+    def unended(self) -> list[Job]:
+        return [*self.queued(), *(job for job, _ in self.live())]
+
     def is_at_rest(self) -> bool:
         """No job waits or runs, so no run of a DAG does either."""
         return not self._queued and not self._live
@@ -209,7 +212,8 @@ class State:
             del self.runs[run_id]
         if len(self._ended) <= ENDED_JOBS_KEPT:
             return
-        needed = {job_id for job in self.queued() for job_id in job.after}
+        # Of what runs too: it may be queued again.
+        needed = {job_id for job in self.unended() for job_id in job.after}
         for job_id in [j for j in self._ended if j not in needed][: len(self._ended) - ENDED_JOBS_KEPT]:
             self._forget_job(job_id)
 

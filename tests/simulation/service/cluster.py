@@ -116,6 +116,7 @@ class SimPod:
             match instruction:
                 case m.Report():
                     if self.machine is not None and self.machine.member.phase in ("Ready", "Running"):
+                        self.cluster.ready.add(self.pod.name)
                         self.show(PodPhase(self.machine.member.phase), endpoints=dict(self.machine.member.endpoints))
                     self.report()
                 case m.Prepare():
@@ -152,7 +153,7 @@ class SimPod:
         if self.machine is None or self.has_code or self.machine._end is not None:
             return
         self.has_code = True
-        self.cluster.oracle.user_code(self.plan.job_id, self.plan.attempt, self.pod.name, self.cluster.phases_of(self.plan))
+        self.cluster.oracle.user_code(self.plan.job_id, self.plan.attempt, self.pod.name, self.cluster.ready)
         self.stubborn = self.cluster.chance.random() < 0.1
         self.handle(m.MainStarted())
         _, seconds, code = self.plan.work.command
@@ -272,9 +273,10 @@ class SimCluster:
         self.loop = asyncio.get_running_loop()
         self.pods: dict[tuple[str, int], dict[str, SimPod]] = {}
         self.doors: list[Door] = []
+        self.ready: set[str] = set()
+        """Pods that have waited at the barrier, or passed it."""
         self._digests: dict[tuple[str, int], str] = {}
         self._refused: dict[tuple[str, int], str] = {}
-        self._settled: dict[tuple[str, int], PodState] = {}
         self._fenced: set[tuple[str, int]] = set()
         self._forgotten: set[tuple[str, int]] = set()
         self._uids = 0
@@ -303,8 +305,6 @@ class SimCluster:
     def master_of(self, plan: LaunchPlan) -> SimPod | None:
         return next((pod for pod in self.pods.get((plan.job_id, plan.attempt), {}).values() if pod.pod.is_master), None)
 
-    def phases_of(self, plan: LaunchPlan) -> dict[str, str]:
-        return {pod.pod.name: pod.machine.member.phase for pod in self.members_of(plan) if pod.machine is not None}
 
     def announce(self, master: SimPod) -> None:
         for pod in self.members_of(master.plan):

@@ -6,7 +6,7 @@ Written from the list of invariants in plain Python; it asks the code under test
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase, Queue
 from tuttilab.scheduler.resources import total
@@ -158,12 +158,11 @@ class Oracle:
         self._uids[pod] = uid
         self._alive[job_id, attempt].add(pod)
 
-    def user_code(self, job_id: str, attempt: int, pod: str, members: Mapping[str, str]) -> None:
+    def user_code(self, job_id: str, attempt: int, pod: str, ready: Set[str]) -> None:
         self._user_code[pod] += 1
         must(self._user_code[pod] == 1, f"I2: {pod} started twice")
         row = self.attempts[job_id, attempt]
         wanted = {one.name for one in row.members}
-        ready = {name for name, phase in members.items() if phase != "Pending"}
         must(wanted <= ready, f"I6: {pod} runs before {sorted(wanted - ready)} were ready")
 
     def exited(self, pod: str, exit_code: int) -> None:
