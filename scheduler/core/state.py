@@ -49,6 +49,9 @@ ENDED_JOBS_KEPT: Final = 2000
 
 ENDED_RUNS_KEPT: Final = 200
 
+LEASE_LOST: Final = "LeaseLost"
+"""Reason of a pod that stopped itself because nobody answered it any more: lost infrastructure, no failure of the job's own."""
+
 AttemptKey = tuple[str, int]
 
 
@@ -134,6 +137,9 @@ class State:
     def queued(self) -> list[Job]:
         return [self.jobs[job_id] for job_id in self._queued]
 
+    def unended(self) -> list[Job]:
+        return [*self.queued(), *(job for job, _ in self.live())]
+
     def is_at_rest(self) -> bool:
         """No job waits or runs, so no run of a DAG does either."""
         return not self._queued and not self._live
@@ -218,7 +224,8 @@ class State:
             del self.runs[run_id]
         if len(self._ended) <= ENDED_JOBS_KEPT:
             return
-        needed = {job_id for job in self.queued() for job_id in job.after}
+        # Of what runs too: it may be queued again.
+        needed = {job_id for job in self.unended() for job_id in job.after}
         for job_id in [j for j in self._ended if j not in needed][: len(self._ended) - ENDED_JOBS_KEPT]:
             self._forget_job(job_id)
 
@@ -594,6 +601,9 @@ class State:
             )
         if ended.exit_code is None:
             return self._stop(job, attempt, StopReason.MEMBER_LOST, at, f"pod {ended.name} was lost ({ended.reason or 'no trace'})")
+        if ended.reason == LEASE_LOST:
+            why = f"pod {ended.name} stopped itself, cut off from its master"
+            return self._stop(job, attempt, StopReason.MEMBER_LOST, at, why)
         if ended.exit_code != 0:
             return self._stop(job, attempt, StopReason.MEMBER_FAILED, at, describe_end(job.gang, ended))
         self._start_when_all_run(job_id, number, at)
@@ -742,7 +752,7 @@ def _exit_code(gang: Gang, attempt: Attempt) -> int | None:
     """Of the first required member that failed, else 0 when all are known, else None."""
     required: Sequence[Pod] = [pod for pod in attempt.members if _ends(gang, pod) is Ends.REQUIRED]
     ended = sorted(required, key=lambda pod: (pod.ended_at or 0.0, pod.rank))
-    failed = next((pod.exit_code for pod in ended if pod.exit_code and pod.reason != "Stopped"), None)
+    failed = next((pod.exit_code for pod in ended if pod.exit_code and pod.reason not in ("Stopped", LEASE_LOST)), None)
     if failed is not None:
         return failed
     codes = [pod.exit_code for pod in required]
