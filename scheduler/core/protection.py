@@ -130,7 +130,9 @@ def protection(
             young = is_passed & ~old
             if young.any():
                 upcoming.append(now + float((queue.class_cap_s - waits[young]).min()))
-    return Protection(overtaken, frozenset(protected), frozenset(lifted), min(upcoming, default=None))
+    # A moment later, so that rounding never leaves a gang a hair short of protection and the clock standing still.
+    next_at = min(upcoming) + 1e-3 if upcoming else None
+    return Protection(overtaken, frozenset(protected), frozenset(lifted), next_at)
 
 
 def _later(

@@ -23,7 +23,7 @@ from tuttilab.scheduler.core.queues import check_tree, path_of
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.rules import Rules
 from tuttilab.scheduler.core.shapes import Shapes
-from tuttilab.scheduler.core.snapshot import NodeKey, Snapshot, holds_of
+from tuttilab.scheduler.core.snapshot import NodeKey, Room, Snapshot, holds_of
 from tuttilab.scheduler.errors import Bug
 from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.model import (
@@ -153,6 +153,10 @@ class State:
         """What the queue and everything below it holds now."""
         below = [c.resources for c in self.charges() if any(q.name == queue for q in path_of(self.queues, c.queue))]
         return total(below)
+
+    def room(self) -> Room:
+        """A copy of what is free on the clusters that answer."""
+        return self._books.room_that_answers(self.clusters)
 
     def node_use(self) -> dict[NodeKey, Resources]:
         used: dict[NodeKey, Resources] = {}
