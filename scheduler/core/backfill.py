@@ -101,12 +101,12 @@ def hold_for(job: Job, demand: Demand, layout: Layout, free: Amounts, releases: 
     """
     low, high = 0, len(releases.ends)
     best = releases.room_at(free, high)
-    if not isinstance(place_demand(demand, layout, best, counts), Fit):
+    if not isinstance(place_demand(demand, layout, best, counts, False), Fit):
         return None
     while low < high:
         middle = (low + high) // 2
         trial = releases.room_at(free, middle)
-        if isinstance(place_demand(demand, layout, trial, counts), Fit):
+        if isinstance(place_demand(demand, layout, trial, counts, False), Fit):
             high, best = middle, trial
         else:
             low = middle + 1

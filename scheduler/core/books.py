@@ -83,6 +83,7 @@ class Books:
 
     def _measure(self, name: str) -> None:
         self._room.layouts = self._layouts
+        self._running = dict.fromkeys(self._running)
         self._room.free[name] = self._layouts[name].allocatable.copy()
         for _, attempt in self.live.values():
             for key, amount in holds_of(attempt):
@@ -107,6 +108,7 @@ class Books:
 
     def _see(self, job: Job, attempt: Attempt, history: History) -> Running:
         started_at = attempt.started_at if attempt.started_at is not None else attempt.admitted_at
+        layout = self._layouts.get(attempt.cluster)
         prediction = self._predictions.get(job.id)
         if prediction is None:
             prediction = self._predictions[job.id] = history.predict(job)
@@ -120,6 +122,7 @@ class Books:
             started_at=started_at,
             ends_by=None if job.timeout_s is None else started_at + job.timeout_s,
             prediction=prediction,
+            share=layout.share_of(attempt.charge) if layout is not None else 0.0,
             is_borrowed=attempt.is_borrowed,
             is_stopping=attempt.phase is AttemptPhase.STOPPING,
             is_running=attempt.phase is AttemptPhase.RUNNING,

@@ -10,7 +10,7 @@ from tuttilab.scheduler.core.accounts import Use
 from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, hold_for, latest_end, quota_hold
 from tuttilab.scheduler.core.causes import Cause, Refusal
 from tuttilab.scheduler.core.estimates import UNKNOWN
-from tuttilab.scheduler.core.layout import Amounts, layout_of
+from tuttilab.scheduler.core.layout import Amounts
 from tuttilab.scheduler.core.placement import Counts, Fit, Misfit, allowed_clusters, charge_of, fits_somewhere, place_demand
 from tuttilab.scheduler.core.protection import Protection, protection
 from tuttilab.scheduler.core.quota import Ledger, Shortage
@@ -73,7 +73,7 @@ class Desk:
     def of(cls, snapshot: Snapshot, now: float) -> Desk:
         room = snapshot.room.copy()
         site = total(layout.total for layout in room.layouts.values())
-        ledger = Ledger.of(snapshot.queues, snapshot.charges)
+        ledger = snapshot.ledger.copy()
         desk = cls(snapshot, now, room, ledger, site, Protection(), list(snapshot.running))
         if snapshot.rules.protects and snapshot.waiting:
             desk.protection = desk._protection()
@@ -84,7 +84,7 @@ class Desk:
     def _protection(self) -> Protection:
         layouts = self.room.layouts
         weights = {name: layout.total.dominant_share(self.site) for name, layout in layouts.items()}
-        in_use = [use_of(runner, self.snapshot.clusters, self.now) for runner in self.running]
+        in_use = [use_of(runner, self.now) for runner in self.running]
         usable: dict[str, frozenset[str]] = {}
         if len(weights) > 1:
             for job in self.snapshot.waiting:
@@ -197,7 +197,7 @@ class Desk:
     def _places(self, shape: Shape, cluster: Cluster, free: Amounts) -> bool:
         layout = self.room.layouts[cluster.name]
         counts = shape.counts_less(shape.slack) if shape.is_elastic else None
-        return isinstance(place_demand(shape.demand(layout), layout, free, counts), Fit)
+        return isinstance(place_demand(shape.demand(layout), layout, free, counts, False), Fit)
 
     def consider(self, candidate: Candidate) -> None:
         """Start the gang, or note its cause for waiting; the first that only lacks room gets the hold."""
@@ -297,7 +297,7 @@ class Desk:
                     return quota
         free = self.room.free[cluster.name]
         trial = free.copy()
-        fit = place_demand(shape.demand(layout), layout, trial, counts)
+        fit = place_demand(shape.demand(layout), layout, trial, counts, self.snapshot.rules.tells_all)
         if isinstance(fit, Misfit):
             return fit
         hold = self.holds.get(cluster.name)
@@ -334,7 +334,18 @@ class Desk:
         holds = tuple(((cluster.name, place.node), costs[place.role]) for place in fit.placements)
         limit = None if job.timeout_s is None else self.now + job.timeout_s
         self.running.append(
-            Running(job, job.attempts + 1, cluster.name, holds, charge, self.now, self.now, limit, candidate.prediction)
+            Running(
+                job,
+                job.attempts + 1,
+                cluster.name,
+                holds,
+                charge,
+                self.now,
+                self.now,
+                limit,
+                candidate.prediction,
+                self.room.layouts[cluster.name].share_of(charge),
+            )
         )
 
     def _keep_room(self, candidate: Candidate) -> Hold | None:
@@ -366,15 +377,7 @@ class Desk:
         return {queue for queue in self.snapshot.queues if any(step.name == name for step in self.ledger.path(queue))}
 
 
-def use_of(runner: Running, clusters: Mapping[str, Cluster], now: float) -> Use:
+def use_of(runner: Running, now: float) -> Use:
     """What a running gang has used so far, for the accounts."""
-    cluster = clusters.get(runner.cluster)
-    share = cluster_share(runner.charge, cluster) if cluster is not None else 0.0
-    lane = (runner.job.queue, runner.job.priority)
-    return Use(runner.job_id, runner.job.order, lane, runner.cluster, share, max(now - runner.admitted_at, 0.0))
-
-
-def cluster_share(charge: Resources, cluster: Cluster) -> float:
-    """Dominant share of the cluster's nodes that are ready; 0 for a cluster without any."""
-    whole = layout_of(cluster).total
-    return min(charge.dominant_share(whole), 1.0) if whole else 0.0
+    job = runner.job
+    return Use(job.id, job.order, (job.queue, job.priority), runner.cluster, runner.share, max(now - runner.admitted_at, 0.0))

@@ -8,10 +8,10 @@ duration have r near 0, and everybody gets the queue's prior.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import exp, log
-from statistics import median, pvariance
+from math import exp, fsum, log
+from statistics import median
 from typing import Final
 
 from tuttilab.scheduler.model import Job, Prediction, RunHistory
@@ -105,7 +105,7 @@ class History:
             return known
         row = self.rows.get(queue, RunHistory(queue))
         logs = [log(run) for run in row.runs]
-        variance = pvariance(logs) if len(logs) > 1 else log(PRIOR_SPREAD) ** 2
+        variance = _variance(logs) if len(logs) > 1 else log(PRIOR_SPREAD) ** 2
         middle = median(logs) if logs else log(PRIOR_S)
         trust = TRUST_AT_FIRST
         if len(row.scatter) >= FEWEST_REPEATS and variance > 0:
@@ -129,6 +129,11 @@ class History:
                 return seconds, spread, f"{count} earlier {'run' if count == 1 else 'runs'} of {what}"
         basis = f"the last {queue_runs} runs in the queue" if queue_runs else "no run is known yet"
         return exp(middle), exp(variance**0.5), basis
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = fsum(values) / len(values)
+    return fsum((value - mean) ** 2 for value in values) / len(values)
 
 
 def predicted_end(started_at: float, prediction: Prediction, timeout_s: float | None, now: float) -> float:

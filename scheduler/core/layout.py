@@ -5,7 +5,6 @@ Amounts are int64: `resources.LARGEST` bounds each one, and the free room of a n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -112,7 +111,11 @@ class Layout:
             self._vectors[resources] = row
         return self._vectors[resources]
 
-    def amounts(self, row: Mapping[int, int] | Amounts) -> Resources:
+    def share_of(self, charge: Resources) -> float:
+        """Dominant share of the ready nodes together, at most 1; 0 without any."""
+        return min(charge.dominant_share(self.total), 1.0) if self.total else 0.0
+
+    def amounts(self, row: Amounts) -> Resources:
         return Resources.of((key, int(row[column])) for key, column in self.keys.items())
 
 

@@ -13,7 +13,7 @@ from tuttilab.scheduler.core.layout import Amounts, Layout, Mask, Terms, layout_
 from tuttilab.scheduler.core.snapshot import Room
 from tuttilab.scheduler.events import Placement
 from tuttilab.scheduler.model import MASTER, Cluster, Job, PodSet, Queue
-from tuttilab.scheduler.resources import GPU, Resources, total
+from tuttilab.scheduler.resources import GPU, NOTHING, Resources, total
 
 _MOST: Final = 1 << 40
 Counts = Mapping[str, int]
@@ -118,12 +118,14 @@ def place(job: Job, cluster: Cluster, room: Room, counts: Counts | None = None) 
     return place_demand(demand_of(job, layout), layout, room.free[cluster.name], counts)
 
 
-def place_demand(demand: Demand, layout: Layout, free: Amounts, counts: Counts | None = None) -> Fit | Misfit:
+def place_demand(
+    demand: Demand, layout: Layout, free: Amounts, counts: Counts | None = None, tells: bool = True
+) -> Fit | Misfit:
     """Largest pods first. Equal pods go into one node if one takes them all, else one rack, else one zone, else anywhere.
 
     Pods without GPU keep off GPU nodes while others have room. One pod goes where least is left over (fewest free GPUs, then
     fewest free cores); many pods fill the nodes that take most of them. Ties by name, so the same input gives the same answer.
-    ``free`` is changed only by a fit.
+    ``free`` is changed only by a fit. Without ``tells`` a misfit does not look for the node that comes closest.
     """
     trial = free.copy()
     placed: list[Placement] = []
@@ -132,6 +134,8 @@ def place_demand(demand: Demand, layout: Layout, free: Amounts, counts: Counts |
         count = (counts or {}).get(part.pod_set.role, part.pod_set.count)
         rows = _rows_for(part, count, layout, trial, demand.avoid)
         if len(rows) < count:
+            if not tells:
+                return Misfit(part.pod_set, len(rows), None, NOTHING)
             for row in rows:
                 trial[row] -= part.cost
             return _misfit(part, layout, trial, len(rows))

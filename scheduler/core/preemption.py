@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from tuttilab.scheduler.core.desk import Candidate, Desk, cluster_share
+from tuttilab.scheduler.core.desk import Candidate, Desk
 from tuttilab.scheduler.core.placement import Fit, place_demand
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running
@@ -180,7 +180,7 @@ def _eligible(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluste
             continue
         for name, key, amount in runner.spare:
             found[runner.job_id, name] = Victim(runner, name, ((key, amount),), amount, 0.0)
-        lost = cluster_share(runner.charge, cluster) * max(desk.now - runner.started_at, 0.0)
+        lost = runner.share * max(desk.now - runner.started_at, 0.0)
         found[runner.job_id, None] = Victim(runner, None, runner.holds, runner.charge, lost)
     return sorted(found.values(), key=lambda v: (v.runner.job.kind is JobKind.NOTEBOOK, v.pod is None, v.lost, v.runner.job_id, v.pod or ""))
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tuttilab.scheduler.core.layout import Amounts, Layout, layout_of
+from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.rules import Rules
-from tuttilab.scheduler.model import Attempt, Charge, Cluster, Job, JobPhase, Overtaking, PodSet, Prediction, Queue
+from tuttilab.scheduler.model import Attempt, Cluster, Job, JobPhase, Overtaking, PodSet, Prediction, Queue
 from tuttilab.scheduler.resources import NOTHING, Resources
 
 NodeKey = tuple[str, str]
@@ -31,6 +32,8 @@ class Running:
     ends_by: float | None
     """When its run-time limit ends it at the latest; None without a limit."""
     prediction: Prediction
+    share: float = 0.0
+    """Dominant share of its cluster."""
     is_borrowed: bool = False
     is_stopping: bool = False
     is_running: bool = True
@@ -104,6 +107,17 @@ class Room:
         """The same nodes with nothing running on them."""
         return Room.empty(self.layouts)
 
+    def used_share(self) -> float:
+        """The used part of the scarcest resource, over all clusters."""
+        used: dict[str, float] = {}
+        whole: dict[str, float] = {}
+        for name, layout in self.layouts.items():
+            sums, free = layout.allocatable.sum(axis=0).tolist(), self.free[name].sum(axis=0).tolist()
+            for key, column in layout.keys.items():
+                whole[key] = whole.get(key, 0.0) + sums[column]
+                used[key] = used.get(key, 0.0) + sums[column] - free[column]
+        return max((used[key] / whole[key] for key in used if whole[key]), default=0.0)
+
     def free_total(self, cluster: str) -> Resources:
         """What is free on the cluster all in all; a node that lost resources below what it runs counts as full."""
         layout = self.layouts[cluster]
@@ -117,8 +131,8 @@ class Snapshot:
     queues: Mapping[str, Queue]
     clusters: Mapping[str, Cluster]
     waiting: tuple[Job, ...]
-    charges: tuple[tuple[Charge, int], ...]
-    """Each live attempt's charge with its number of pods."""
+    ledger: Ledger
+    """What queues use: the live attempts' charges. Whoever tries something does so on a copy."""
     running: tuple[Running, ...]
     room: Room
     """Free room; whoever tries something does so on a copy."""

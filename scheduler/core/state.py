@@ -172,9 +172,9 @@ class State:
             queues=dict(self.queues),
             clusters=dict(self.clusters),
             waiting=waiting,
-            charges=tuple(self._books.charges()),
-            running=self._books.running(self.history),
+            ledger=self._books.ledger.copy(),
             room=self._books.room_that_answers(self.clusters),
+            running=self._books.running(self.history),
             phases={job_id: self.jobs[job_id].phase for job_id in self._followers if job_id in self.jobs},
             epoch=self.epoch,
             predictions={job.id: self.history.predict(job) for job in waiting},
@@ -265,7 +265,7 @@ class State:
 
     def _begin_wait(self, job: Job, at: float) -> None:
         """From now on the gang waits, and what those submitted after it use counts for it."""
-        in_use = (use_of(runner, self.clusters, at) for runner in self._books.running(self.history))
+        in_use = (use_of(runner, at) for runner in self._books.running(self.history))
         self.accounts.begin(job, at, in_use, self.queues)
 
     def _live_one(self, job_id: str, number: int) -> tuple[Job, Attempt] | None:
@@ -614,7 +614,7 @@ class State:
         if attempt.phase is AttemptPhase.LAUNCHING and phase is AttemptPhase.SUCCEEDED:
             attempt = lifecycle.move_attempt(attempt, AttemptPhase.RUNNING)
         if attempt.cluster in self.clusters:
-            self.accounts.ended(use_of(self._books.see(job.id, self.history), self.clusters, at), self.queues)
+            self.accounts.ended(use_of(self._books.see(job.id, self.history), at), self.queues)
         attempt = replace(lifecycle.move_attempt(attempt, phase), ended_at=at, exit_code=exit_code)
         self._put_attempt(attempt)
         if attempt.started_at is not None and attempt.stop_reason in ENDED_BY_ITSELF:

@@ -10,11 +10,9 @@ from typing import Final
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import schedule
-from tuttilab.scheduler.core.snapshot import Room
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.instructions import Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.model import AttemptPhase, Cluster, Job, JobPhase, PodPhase, Queue
-from tuttilab.scheduler.resources import Resources, total
 from tuttilab.scheduler.simulation.policies import Oracle, Policy
 from tuttilab.scheduler.simulation.trace import TraceJob
 
@@ -189,13 +187,7 @@ class Simulation:
                 self._at(now + min(STOP_S, instruction.grace_s), ev.PodEnded(*where, name, 143, "Stopped"))
 
     def _note_use(self, now: float) -> None:
-        room = self.state.room()
-        used = total(layout.total for layout in room.layouts.values()) - total(room.free_total(name) for name in room.layouts)
-        self._use.append((now, used.dominant_share(self._site(room))))
-
-    @staticmethod
-    def _site(room: Room) -> Resources:
-        return total(layout.total for layout in room.layouts.values())
+        self._use.append((now, self.state.room().used_share()))
 
     def _outcome(self, seconds: float, longest: float) -> Outcome:
         ran = []

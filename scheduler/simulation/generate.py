@@ -88,7 +88,7 @@ def generate(
             submit_s=times[index],
             duration_s=took[index],
             gpus=sizes[index],
-            pods=max(1, sizes[index] // 8),
+            pods=sizes[index],
             cpu=CPU_PER_GPU * sizes[index],
             memory=MEMORY_PER_GPU * sizes[index],
             owner=chosen[index][0],
