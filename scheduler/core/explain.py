@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -92,6 +92,11 @@ class _Words:
             candidate.is_protected,
         )
 
+    def _holders(self, holds: Callable[[Running], bool]) -> _Holders:
+        """Those that ran before this cycle; only where there are none, those that it started."""
+        before = [runner for runner in self.desk.snapshot.running if holds(runner)]
+        return _Holders.of(before or filter(holds, self.desk.running))
+
     @staticmethod
     def _behind(first: Job, job: Job) -> tuple[str, tuple[str, ...]]:
         """The wait of a gang whose room or quota is kept for one that goes before it."""
@@ -108,7 +113,7 @@ class _Words:
             queue = cause.shortage.queue
             if queue not in self._queues:
                 below = self.desk.queues_below(queue)
-                self._queues[queue] = _Holders.of(r for r in self.desk.running if r.queue in below)
+                self._queues[queue] = self._holders(lambda runner: runner.queue in below)
             start = cause.hold.start if cause.hold is not None else None
             basis = BY_ENDS if start is not None else UNKNOWN
             pattern = Wait(job.id, Why.QUOTA, cause.shortage.sentence, 0, cause.shortage.over, queue, None, (), start, basis)
@@ -140,7 +145,7 @@ class _Words:
             if isinstance(alone, Fit):
                 name = cluster.name
                 if name not in self._clusters:
-                    self._clusters[name] = _Holders.of(r for r in desk.running if r.cluster == name)
+                    self._clusters[name] = self._holders(lambda runner: runner.cluster == name)
                 hold = cause.hold
                 start = hold.start if hold is not None else self._when(candidate, name)
                 basis = BY_ENDS if start is not None else UNKNOWN
