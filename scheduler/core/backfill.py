@@ -1,7 +1,8 @@
 """The hold: when a gang that may start but does not fit will start, and whether another gang would delay it (EASY).
 
 EASY backfill: Lifka, The ANL/IBM SP scheduling system, JSSPP 1995; with predicted ends: Tsafrir, Etsion, Feitelson, TPDS 2007.
-The hold of a protected gang trusts no prediction of those that want to pass it: their run-time limits count.
+The more a gang was overtaken, the less its hold trusts predictions of those that want to pass it: at face value first, then with
+a margin of one spread, and in the end not at all: then only run-time limits count.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Hold:
     after: Amounts
     """Free room at ``start`` once the held gang has taken its places: what others may still use by then."""
     is_protected: bool = False
+    margin: float | None = 0.0
+    """How far predictions of those that want to pass are trusted (`latest_end`)."""
     holder_rank: tuple[bool, int, int] = (True, 0, 0)
     """The holder's place among the protected gangs (`desk.Candidate.protected_rank`)."""
     shuts: bool = False
@@ -87,10 +90,13 @@ class Hold:
         return True
 
 
-def latest_end(job: Job, prediction: Prediction, now: float, trusts_predictions: bool) -> float:
-    """When the job is taken to end if it starts now: by prediction, or by its limit alone (never, without one)."""
-    if trusts_predictions:
-        return now + prediction.seconds
+def latest_end(job: Job, prediction: Prediction, now: float, margin: float | None) -> float:
+    """When the job is taken to end if it starts now.
+
+    By prediction times its spread to the power of ``margin``; without a margin by its own limit alone (never, without one).
+    """
+    if margin is not None:
+        return now + prediction.seconds * prediction.spread**margin
     return now + job.timeout_s if job.timeout_s is not None else float("inf")
 
 
@@ -121,7 +127,7 @@ class QuotaHold:
     start: float
     spare: dict[str, int]
     """By resource that is short: what is left at ``start`` when the gang has its own."""
-    is_protected: bool
+    margin: float | None
 
     def allows(self, charge: Resources, ends_at: float, is_trial: bool = False) -> bool:
         if ends_at <= self.start:
@@ -134,12 +140,12 @@ class QuotaHold:
         return True
 
 
-def quota_hold(job: Job, over: Resources, running: Iterable[Running], now: float, is_protected: bool) -> QuotaHold | None:
+def quota_hold(job: Job, over: Resources, running: Iterable[Running], now: float, margin: float | None) -> QuotaHold | None:
     """When the running gangs that use up a max will have given back ``over``; None when they never do."""
     freed = dict.fromkeys([key for key, _ in over], 0)
     for end, _, runner in sorted((end_of(r, now), r.job_id, r) for r in running):
         for key in freed:
             freed[key] += runner.charge[key]
         if all(freed[key] >= amount for key, amount in over):
-            return QuotaHold(job, end, {key: freed[key] - amount for key, amount in over}, is_protected)
+            return QuotaHold(job, end, {key: freed[key] - amount for key, amount in over}, margin)
     return None

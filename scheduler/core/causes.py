@@ -35,9 +35,9 @@ class Refusal:
     again: Cause
     ends_at: float
     """The refused gang would have ended then; one that ends earlier may pass a hold that stopped it."""
-    trusts: bool
+    margin: float | None
 
     def holds_for(self, prediction: Prediction, job: Job, now: float) -> bool:
         if self.cause.why is not Why.HOLD:
             return True
-        return latest_end(job, prediction, now, self.trusts) >= self.ends_at
+        return latest_end(job, prediction, now, self.margin) >= self.ends_at

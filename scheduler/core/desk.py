@@ -223,24 +223,24 @@ class Desk:
             else:
                 held = held or outcome
         if held is not None:
-            trusts = not held.is_protected
-            self._refuse(candidate, Cause(Why.HOLD, hold=held), latest_end(job, candidate.prediction, self.now, trusts), trusts)
+            ends_at = latest_end(job, candidate.prediction, self.now, held.margin)
+            self._refuse(candidate, Cause(Why.HOLD, hold=held), ends_at, held.margin)
         elif misfits:
             kept = self._keep_room(candidate)
             self._refuse(candidate, Cause(Why.NO_ROOM, misfits=tuple(misfits), hold=kept))
         else:
             self._refuse_quota(candidate, shortages[0][1])
 
-    def _refuse(self, candidate: Candidate, cause: Cause, ends_at: float = 0.0, trusts: bool = True) -> None:
+    def _refuse(self, candidate: Candidate, cause: Cause, ends_at: float = 0.0, margin: float | None = 0.0) -> None:
         candidate.cause = cause
-        self._refusals[id(candidate.shape), candidate.job.queue] = Refusal(cause, cause.again(), ends_at, trusts)
+        self._refusals[id(candidate.shape), candidate.job.queue] = Refusal(cause, cause.again(), ends_at, margin)
 
     def _refuse_quota(self, candidate: Candidate, shortage: Shortage) -> None:
         held = None
         if self.snapshot.rules.keep is not Keep.NOTHING and shortage.queue not in self.quota_holds:
             below = self.queues_below(shortage.queue)
             users = [runner for runner in self.running if runner.queue in below]
-            held = quota_hold(candidate.job, shortage.over, users, self.now, candidate.is_protected)
+            held = quota_hold(candidate.job, shortage.over, users, self.now, self._margin(candidate))
             if held is not None:
                 self.quota_holds[shortage.queue] = held
         self._refuse(candidate, Cause(Why.QUOTA, shortage=shortage, hold=held))
@@ -292,7 +292,7 @@ class Desk:
         for step in self.ledger.path(job.queue):
             quota = self.quota_holds.get(step.name)
             if quota is not None and quota.job is not job:
-                ends_at = latest_end(job, candidate.prediction, self.now, not quota.is_protected)
+                ends_at = latest_end(job, candidate.prediction, self.now, quota.margin)
                 if not quota.allows(charge, ends_at, is_trial):
                     return quota
         free = self.room.free[cluster.name]
@@ -302,7 +302,7 @@ class Desk:
             return fit
         hold = self.holds.get(cluster.name)
         if hold is not None and not self._precedes(candidate, hold):
-            ends_at = latest_end(job, candidate.prediction, self.now, not hold.is_protected)
+            ends_at = latest_end(job, candidate.prediction, self.now, hold.margin)
             if not hold.allows(free - trial, ends_at, is_trial):
                 return hold
         if not is_trial:
@@ -364,6 +364,7 @@ class Desk:
             if hold is not None:
                 hold.start = max(hold.start, self.now)
                 hold.is_protected = candidate.is_protected
+                hold.margin = self._margin(candidate)
                 hold.holder_rank = candidate.protected_rank
                 hold.shuts = keep is Keep.EVERYTHING
                 if best is None or hold.start < best.start:
@@ -371,6 +372,12 @@ class Desk:
         if best is not None:
             self.holds[best.cluster] = best
         return best
+
+    def _margin(self, candidate: Candidate) -> float | None:
+        """How far the gang's hold trusts predictions: less, the more it was overtaken."""
+        if candidate.is_lifted or candidate.job.id in self.protection.strict:
+            return None
+        return 1.0 if candidate.is_protected else 0.0
 
     def queues_below(self, name: str) -> set[str]:
         """The queue and every queue below it."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tuttilab.scheduler.core.accounts import Lane, Seconds, Use, is_above
 from tuttilab.scheduler.model import Job, Overtaking, Queue
+
+EARLY: Final = 1 / 3
+"""Part of the allowance at which protection begins. Waiting for all of it and then trusting no prediction at all keeps the promise
+too, but drains the cluster so often that a twentieth of it stands idle (docs/scheduling-proof.md has the table)."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,7 +25,11 @@ class Protection:
 
     overtaken_s: Mapping[str, float] = field(default_factory=dict)
     protected: frozenset[str] = frozenset()
+    """Overtaken by a third of their allowance: they go in order of submission, and the first that does not fit has the hold."""
+    strict: frozenset[str] = frozenset()
+    """Overtaken by all of it: nothing passes them on the strength of a prediction."""
     lifted: frozenset[str] = frozenset()
+    """Passed by higher classes for as long as the cap allows."""
     next_at: float | None = None
     """When the next gang will be protected or lifted if nothing else happens."""
 
@@ -94,6 +103,7 @@ def protection(
         lanes.setdefault((job.queue, job.priority), []).append(job)
     overtaken: dict[str, float] = {}
     protected: list[str] = []
+    strict: list[str] = []
     lifted: list[str] = []
     upcoming: list[float] = []
     for lane, jobs in lanes.items():
@@ -113,12 +123,16 @@ def protection(
         own = uses.lane_numbers == uses.lanes.index(lane) if lane in uses.lanes else np.zeros(len(uses.orders), dtype=np.bool_)
         seconds, rate = _later(orders, own, uses, [row.later for row in rows], [row.base for row in rows], size, columns)
         allowance = queue.overtaking * waits + queue.overtaking_s
-        over = seconds > allowance
+        over = seconds > EARLY * allowance
         overtaken.update(zip((job.id for job in jobs), seconds.tolist(), strict=True))
         protected += [jobs[number].id for number in np.nonzero(over)[0].tolist()]
-        gains = ~over & (rate > queue.overtaking)
-        if gains.any():
-            upcoming.append(now + float(((allowance - seconds)[gains] / (rate - queue.overtaking)[gains]).min()))
+        used_up = seconds > allowance
+        strict += [jobs[number].id for number in np.nonzero(used_up)[0].tolist()]
+        for part, is_past in ((EARLY, over), (1.0, used_up)):
+            gains = ~is_past & (rate > part * queue.overtaking)
+            if gains.any():
+                left = (part * allowance - seconds)[gains] / (rate - part * queue.overtaking)[gains]
+                upcoming.append(now + float(left.min()))
 
         higher = np.array([is_above(one, lane, queues) for one in uses.lanes], dtype=np.bool_)
         if higher.any() or any(row.above for row in rows):
@@ -132,7 +146,7 @@ def protection(
                 upcoming.append(now + float((queue.class_cap_s - waits[young]).min()))
     # A moment later, so that rounding never leaves a gang a hair short of protection and the clock standing still.
     next_at = min(upcoming) + 1e-3 if upcoming else None
-    return Protection(overtaken, frozenset(protected), frozenset(lifted), next_at)
+    return Protection(overtaken, frozenset(protected), frozenset(strict), frozenset(lifted), next_at)
 
 
 def _later(
