@@ -27,13 +27,13 @@ class Turn:
         self.entries.append(Entry(event, self.now, key))
 
     def take(self, decision: Decision) -> None:
-        """Apply what a cycle decided on an earlier snapshot: `State.handle` checks each admission again, and drops a stale one."""
-        for admission in decision.admitted:
-            told = self.state.handle(admission, self.now)
+        """Apply what a cycle decided on an earlier snapshot: `State.handle` checks each part again, and drops a stale one."""
+        for event in decision.events:
+            told = self.state.handle(event, self.now)
             # A stale decision changed nothing, and what changed nothing is not journalled.
             if told:
                 self.instructions.extend(told)
-                self.entries.append(Entry(admission, self.now, admission.job_id))
+                self.entries.append(Entry(event, self.now, event.job_id))
         queued = {job.id for job in self.state.queued()}
         self.state.waits = {wait.job_id: wait for wait in decision.waits if wait.job_id in queued}
 
