@@ -72,6 +72,44 @@ class GangAdmitted:
 
 
 @dataclass(frozen=True, slots=True)
+class GangPreempted:
+    """The decision to stop a whole attempt, so that the job ``by`` can have its guaranteed share or go before a lower class."""
+
+    job_id: str
+    attempt: int
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GangGrown:
+    """The decision to give a running gang that can grow more of the pods it asked for."""
+
+    job_id: str
+    attempt: int
+    placements: tuple[Placement, ...]
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class GangShrunk:
+    """The decision to take borrowed pods back from a running gang, by name; it goes on with the others."""
+
+    job_id: str
+    attempt: int
+    pods: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookActive:
+    """A notebook's server reports a running cell."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class PodSeen:
     """The cluster shows a pod by that name for the first time."""
 
@@ -209,6 +247,10 @@ Event = (
     | ClusterLost
     | ClusterBack
     | GangAdmitted
+    | GangPreempted
+    | GangGrown
+    | GangShrunk
+    | NotebookActive
     | PodSeen
     | PodReady
     | PodStarted

@@ -94,8 +94,10 @@ def _check_sizes(job: Job, site: Site) -> None:
     """Refuse what waiting cannot help: above a max on the queue's path, or a pod larger than any node."""
     clusters = allowed_clusters(job, site.clusters) or list(site.clusters.values())
     pods = job.gang.size + int(has_master(job))
-    refusals = [never_within(site.queues, job.queue, charge_of(job, cluster), pods) for cluster in clusters]
-    if refusals and all(refusals):
+    # Before any cluster has been seen, our own pods count nothing.
+    charges = [charge_of(job, cluster) for cluster in clusters or [Cluster("", "")]]
+    refusals = [never_within(site.queues, job.queue, charge, pods) for charge in charges]
+    if all(refusals):
         raise AboveMax(f"{job.name}: {refusals[0]}")
     with_nodes = [cluster for cluster in clusters if cluster.nodes]
     misfit = never_fits(job, with_nodes) if with_nodes else None

@@ -335,8 +335,10 @@ async def test_metrics_are_gauges_of_now(http: httpx.AsyncClient) -> None:
     for _ in range(2):
         await http.post(f"{V}/jobs", json={"command": ["sleep", "600"], "pods": [pod]}, headers=AUTHORIZED)
     async with asyncio.timeout(10):
-        while 'phase="Running"} 1' not in (text := (await http.get("/metrics", headers=AUTHORIZED)).text):  # noqa: ASYNC110  a gauge has no event
-            await asyncio.sleep(0.02)
+        text = ""
+        while 'phase="Running"} 1' not in text or "tuttilab_waiting{" not in text:
+            await asyncio.sleep(0.02)  # a gauge has no event
+            text = (await http.get("/metrics", headers=AUTHORIZED)).text
 
     lines = text.splitlines()
     assert 'tuttilab_jobs{phase="Queued"} 1' in lines
