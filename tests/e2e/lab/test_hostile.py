@@ -65,7 +65,9 @@ def test_names_reasons_labels_and_logs_are_text(browser: Browser, lab: Lab) -> N
         expect(row(page, job).locator(".tl-Job-name")).to_have_text(lab.client.job(job.id).name)
     expect(row(page, wrong)).to_contain_text("Failed", timeout=30_000)
     row(page, talker).get_by_role("button", name="Logs of").click()
-    log = page.get_by_role("log")
+    log = page.get_by_role("log").first
+    page.get_by_label("Follow").uncheck()
+    log.evaluate("node => node.scrollTo(0, 0)")
     for text in PAYLOADS:
         expect(log.get_by_text(text, exact=True).first).to_be_visible()
     row(page, talker).click(button="right")

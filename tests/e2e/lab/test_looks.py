@@ -46,14 +46,6 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield lab
 
 
-def choose_theme(page: Page, theme: str) -> None:
-    page.get_by_role("menuitem", name="Settings").click()
-    page.get_by_role("menuitem", name="Theme", exact=True).click()
-    page.get_by_role("menuitem", name=theme, exact=True).click()
-    page.locator(f'body[data-jp-theme-name="{theme}"]').wait_for()
-    page.wait_for_timeout(500)
-
-
 def pictures() -> Path:
     """Where pictures go that somebody wants to look at; README's own is made by tools/screenshot.py from here."""
     folder = Path(os.environ.get("TUTTILAB_PICTURES", ROOT / "build" / "pictures"))
@@ -64,9 +56,10 @@ def pictures() -> Path:
 @pytest.mark.feature("A09", "B16")
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_text_can_be_read_in_both_themes_and_axe_finds_nothing_serious(browser: Browser, busy: Lab, theme: str) -> None:
+    busy.settings("@jupyterlab/apputils-extension/themes", {"theme": theme})
     page = open_lab(browser, busy, width=1280, height=760)
-    choose_theme(page, theme)
-    expect(page.locator(".tl-Job")).to_have_count(8)
+    page.locator(f'body[data-jp-theme-name="{theme}"]').wait_for()
+    expect(page.get_by_role("button", name="Logs of prepare-quotes")).to_be_attached()
     short = theme.removeprefix("JupyterLab ").lower()
     page.get_by_role("button", name="Logs of train-resnet").click()
     expect(page.get_by_role("log")).to_contain_text("epoch 3")
@@ -79,7 +72,6 @@ def test_text_can_be_read_in_both_themes_and_axe_finds_nothing_serious(browser: 
     page.screenshot(path=pictures() / f"sidebar-{short}.png")
 
     assert serious(page, "#tuttilab-panel") + log + serious(page, ".tl-Graph") == []
-    choose_theme(page, "JupyterLab Light")
     page.context.close()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests import builders as b
 from tuttilab.scheduler import events as ev
+from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.kinds.notebook import TTL_S, news, request_of
 from tuttilab.scheduler.core.lifecycle import due_timers
@@ -43,7 +44,7 @@ def start(state: State, owner: str = "ann", profile: str = "gpu", server: str = 
     job, _ = build_server(asked, state, site_of(state), job_id=f"nb{number}", order=number, now=at)
     turn = Turn(state, at)
     placed = place(turn, job)
-    turn.schedule()
+    turn.take(schedule(turn.state.snapshot(), turn.now))
     return state.jobs[placed.id]
 
 
