@@ -6,7 +6,7 @@ When a server was heard of is not a row: after a restart every one counts as jus
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.kinds import Site, build
@@ -86,7 +86,8 @@ def build_server(
     request = request_of(asked, profile, image_of(profile, asked.image))
     owner = Who(asked.owner, asked.groups, is_hub=True)
     try:
-        return build(request, owner, site, job_id=job_id, order=order, now=now), profile
+        job = build(request, owner, site, job_id=job_id, order=order, now=now)
+        return replace(job, preemptible=profile.preemptible), profile
     except (AboveMax, NeverFits) as refusal:
         queue = choose_queue(state.queues, request.queue, site.default_queue, owner)
         free = shortage(state, queue, NOTHING, asked.owner, asked.groups)
@@ -121,9 +122,10 @@ def refusal_of(state: State, job: Job, groups: Iterable[str]) -> str:
     clusters = [state.clusters[job.cluster]] if job.cluster in state.clusters else list(state.clusters.values())
     asked = charge_of(job, clusters[0]) if clusters else job.gang.resources
     short = Resources.of((key, asked[key]) for key, _ in wait.short) or asked
-    if wait.queue is None:
+    queue = state.queues.get(wait.queue or "")
+    if queue is None or not (state.use(queue.name) + asked).over(queue.max):
         return f"asks for {short}; {wait.sentence}"
-    return f"asks for {short}; {shortage(state, state.queues[wait.queue], short, job.owner, groups)}"
+    return f"asks for {short}; {shortage(state, queue, short, job.owner, groups)}"
 
 
 def shortage(state: State, queue: Queue, short: Resources, owner: str, groups: Iterable[str]) -> str:

@@ -184,6 +184,8 @@ class ProfileRequest:
     gpu_type: str | None = None
     resources: Mapping[str, Amount] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    preemptible: bool = False
+    """Whether its servers may be stopped for others; only such servers borrow what their queue is not guaranteed."""
     mounts: tuple[MountRequest, ...] = ()
     hdfs: HdfsRequest | None = None
     idle: IdleRequest | None = None

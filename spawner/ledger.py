@@ -31,6 +31,9 @@ from tuttilab.scheduler.wire import NotebookView
 
 LOOK_S: Final = 1.0
 """Between two looks at a server that waits."""
+FIRST_LOOK_S: Final = 0.1
+JUDGED_S: Final = 10.0
+"""How long the control plane may take to see whether there is room, whatever the patience."""
 REQUEST_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 60.0
 
@@ -58,29 +61,34 @@ class Ledger:
 
     async def admit(self, asked: NotebookRequest, patience_s: float, tell: Callable[[str], None]) -> NotebookView:
         """Wait for room. Raises SpawnException when there is none within ``patience_s``, and leaves nothing behind then."""
-        until = time.monotonic() + patience_s
+        began = time.monotonic()
         try:
             async with self._client() as client:
                 view = await client.notebook(asked)
         except TuttiError as error:
             raise refusal(error) from error
         try:
-            return await self._wait(view, until, tell)
+            return await self._wait(view, began, patience_s, tell)
         except BaseException:
             await self.end(view.job.id, None, "its user waits no longer")
             raise
 
-    async def _wait(self, view: NotebookView, until: float, tell: Callable[[str], None]) -> NotebookView:
+    async def _wait(self, view: NotebookView, began: float, patience_s: float, tell: Callable[[str], None]) -> NotebookView:
+        pause = FIRST_LOOK_S
         async with self._client() as client:
             while not view.is_admitted:
                 if not view.is_wanted:
                     raise SpawnException(
                         f"The server was not started: {view.job.reason or 'cancelled'}.", reason="cancelled", status_code=409
                     )
+                # Nobody is refused before the control plane has looked whether there is room.
+                until = began + (patience_s if view.place is not None else max(patience_s, JUDGED_S))
                 if time.monotonic() >= until:
                     raise SpawnException(f"No room for {view.profile.name}: {view.refusal}.", reason="quota", status_code=409)
-                tell(place_of(view))
-                await asyncio.sleep(max(0.0, min(LOOK_S, until - time.monotonic())))
+                if view.place is not None:
+                    tell(place_of(view))
+                await asyncio.sleep(max(0.0, min(pause, until - time.monotonic())))
+                pause = min(pause * 1.5, LOOK_S)
                 try:
                     view = await client.renew(view.job.id, RenewRequest(phase="waiting"))
                 except Unavailable as error:

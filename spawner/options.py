@@ -30,7 +30,8 @@ def notice(text: str) -> str:
 def _choice(profile: ProfileRequest, *, is_first: bool) -> str:
     name, checked = escape(profile.name), " checked" if is_first else ""
     gpus = f", {profile.gpus} GPU" if profile.gpus else ""
-    size = escape(f"{profile.cpus} CPU, {profile.memory}{gpus}")
+    risk = "; may be stopped for others" if profile.preemptible else ""
+    size = escape(f"{profile.cpus} CPU, {profile.memory}{gpus}{risk}")
     about = f"<br><small>{escape(profile.description)}</small>" if profile.description else ""
     return (
         f'<div class="radio"><label><input type="radio" name="profile" value="{name}"{checked}> '

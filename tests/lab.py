@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -53,6 +55,7 @@ class Lab:
     client: Client
     holder: str = ""
     """Id of the job that fills the queue `none`, once there is one."""
+    server: subprocess.Popen[str] | None = None
 
     @property
     def url(self) -> str:
@@ -80,6 +83,21 @@ class Lab:
         self.client.close()
         self.client = Client(runtime.url, runtime.token)
 
+    def start_server(self) -> None:
+        log = open(self.desk.home / "lab.log", "ab")  # noqa: SIM115  it is the process's
+        command = [sys.executable, "-m", "tuttilab.scheduler.cli", "lab", "--no-browser", "--port", str(self.port)]
+        command += ["--", f"--IdentityProvider.token={TOKEN}"]
+        # Into a file: nobody reads a pipe here, and a full one would stop the server.
+        self.server = subprocess.Popen(command, cwd=self.desk.home, env=self.desk.environ, stdout=log, stderr=log, text=True)
+        self.desk.started.append(self.server)
+        eventually(lambda: answers(f"{self.url}/api/status"), 60)
+
+    def restart_server(self) -> None:
+        assert self.server is not None
+        self.server.terminate()
+        self.server.wait(timeout=30)
+        self.start_server()
+
     def settings(self, plugin: str, values: dict[str, object]) -> None:
         path = self.desk.home / ".jupyter" / "lab" / "user-settings" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,12 +112,10 @@ def made_lab(folder: Path, config: str = CONFIG) -> Iterator[Lab]:
         said = desk.run("up", "--config", str(path))
         assert said.code == 0, said
         desk.environ["JUPYTER_RUNTIME_DIR"] = str(desk.home / "runtime")
-        port = free_port()
         runtime = desk.runtime()
-        lab = Lab(desk, port, Client(runtime.url, runtime.token))
+        lab = Lab(desk, free_port(), Client(runtime.url, runtime.token))
         lab.settings("@jupyterlab/apputils-extension/notification", NO_NEWS)
-        desk.start("lab", "--no-browser", "--port", str(port), "--", f"--IdentityProvider.token={TOKEN}")
-        eventually(lambda: answers(f"{lab.url}/api/status"), 60)
+        lab.start_server()
         try:
             yield lab
         finally:

@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOG = VENV / "install.log"
-# Not hub and kubernetes: nothing that `make` runs needs them yet.
-EXTRAS = "spark,lab,scheduler,tour,test"
+# Not kubernetes: nothing that `make` runs needs it yet.
+EXTRAS = "spark,lab,scheduler,hub,tour,test"
 PLAIN_LINE_EVERY_S = 15.0
 LOG_TAIL_LINES = 20
 # What pip's last words mean, and what to do about it.

@@ -260,7 +260,7 @@ export class Model implements IModel, IDisposable {
         this._jobs = [];
       }
       for (const job of this._jobs) {
-        const isInRange = page.next === null || oldest === undefined || compare(job, oldest) <= 0;
+        const isInRange = page.next === null || oldest === undefined || job.created_at > oldest.created_at;
         if (!fresh.has(job.id) && isInRange) {
           // The page would hold it: it was deleted, or has ended and is not asked for.
           this._byId.delete(job.id);
@@ -357,6 +357,9 @@ export class Model implements IModel, IDisposable {
       if (this._isListed(job)) {
         this._byId.set(job.id, job);
         isChanged = true;
+        if (isUnexplained(job)) {
+          this._stale.add(job.id);
+        }
       } else {
         isChanged = this._byId.delete(job.id) || isChanged;
       }
@@ -364,6 +367,7 @@ export class Model implements IModel, IDisposable {
     if (isChanged) {
       this._jobs = [...this._byId.values()].sort(compare);
       this._emit('jobs');
+      this.see(this._seen);
     }
   }
 
@@ -379,7 +383,7 @@ export class Model implements IModel, IDisposable {
   private _markWaiting(): void {
     // One that starts moves all behind it, and no change of theirs says so.
     for (const job of this._jobs) {
-      if (job.wait !== null) {
+      if (job.wait !== null || isUnexplained(job)) {
         this._stale.add(job.id);
       }
     }
@@ -448,9 +452,14 @@ export class Model implements IModel, IDisposable {
   private _isDisposed = false;
 }
 
-/** Newest first; jobs of one batch share their second, and their ids keep them in one order. */
-export function compare(a: Job, b: Job): number {
-  return b.created_at - a.created_at || (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
+/** Newest first. Jobs of one batch share their time and stay in the order in which the service lists them. */
+function compare(a: Job, b: Job): number {
+  return b.created_at - a.created_at;
+}
+
+/** The scheduler has not looked at it yet. It will in a moment, and no change says when. */
+function isUnexplained(job: Job): boolean {
+  return job.phase === 'Queued' && job.wait === null;
 }
 
 export function messageOf(error: unknown): string {

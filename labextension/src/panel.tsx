@@ -25,7 +25,10 @@ export function createPanel(model: IModel, actions: IActions, translator: ITrans
   panel.node.setAttribute('aria-label', trans.__('tuttilab'));
   panel.header.addWidget(view(<Banner model={model} actions={actions} trans={trans} />, 'tl-BannerView'));
   panel.addWidget(section(trans.__('Jobs'), <Jobs model={model} actions={actions} trans={trans} />));
-  panel.addWidget(section(trans.__('Quota'), <Quota model={model} trans={trans} />));
+  const quota = section(trans.__('Quota'), <Quota model={model} trans={trans} />);
+  // Nothing in it takes the focus, so it has to itself, or nobody could scroll it by keyboard.
+  quota.node.tabIndex = 0;
+  panel.addWidget(quota);
   return panel;
 }
 

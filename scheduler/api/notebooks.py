@@ -55,7 +55,7 @@ def _view(service: Service, job: Job, groups: tuple[str, ...]) -> wire.NotebookV
         # One that was deleted while its server lives: the server has its volumes, nobody asks for them again.
         profile=notebooks.body_of(stored) if stored is not None else ProfileRequest(name=job.labels[PROFILE_LABEL]),
         is_admitted=attempt is not None and attempt.phase is not AttemptPhase.STOPPING,
-        is_wanted=not job.phase.is_terminal and not job.cancel_requested,
+        is_wanted=not job.phase.is_terminal and not job.cancel_requested and (attempt is None or attempt.stopping_at is None),
         node=attempt.pods[0].node if attempt else None,
         image=job.work.image,
         place=wait.place if wait else None,

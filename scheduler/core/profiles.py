@@ -10,7 +10,9 @@ from typing import Final
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.kinds.notebook import request_of
 from tuttilab.scheduler.core.kinds.pods import check_env_names
-from tuttilab.scheduler.errors import BadInput, Forbidden, Refused, UserError
+from tuttilab.scheduler.core.quota import Ledger
+from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden, Refused, UserError
+from tuttilab.scheduler.model import Job
 from tuttilab.scheduler.requests import HdfsRequest, IdleRequest, MountRequest, NotebookRequest, ProfileRequest, Who
 from tuttilab.scheduler.resources import parse_duration
 
@@ -97,11 +99,23 @@ def _check_sizes(profile: ProfileRequest, site: Site) -> None:
     for group in profile.groups or (None,):
         member = Who("member", () if group is None else (group,), is_hub=True)
         try:
-            build(request_of(asked, profile, profile.image), member, site, job_id="check", order=0, now=0.0)
+            job = build(request_of(asked, profile, profile.image), member, site, job_id="check", order=0, now=0.0)
+            _check_guarantee(profile, job, site)
         except UserError as error:
             # Sizes and names are the profile's own mistakes whoever asks; what a group may have is said with the group.
             whose = f"group {group!r}: " if group is not None and isinstance(error, Refused) else ""
             raise type(error)(f"profile {profile.name!r}: {whose}{str(error).removeprefix('notebook: ')}") from error
+
+
+def _check_guarantee(profile: ProfileRequest, job: Job, site: Site) -> None:
+    """A server that may not be stopped for others never borrows, so above its guarantee it would wait for ever."""
+    ledger = Ledger.of(site.queues, ())
+    short = None if profile.preemptible else ledger.shortage(job.queue, job.gang.resources, 1, may_borrow=False)
+    if short is not None:
+        raise AboveMax(
+            f"asks for {short.over} more than queue {short.queue!r} is guaranteed, and it may not be stopped for others, "
+            "so it never borrows; ask for less, or say preemptible: true."
+        )
 
 
 def repository_of(image: str, where: str = "image") -> str:

@@ -24,6 +24,8 @@ TTL_S: Final = 600.0
 PHASES: Final = ("waiting", "running", "ended")
 """What the hub may say of a server."""
 LONGEST_NAME: Final = 100
+SAME: Final = ("gang", "work", "queue", "group", "cluster", "labels", "preemptible")
+"""What two servers of one name have in common when one may go on as the other."""
 
 
 def request_of(asked: NotebookRequest, profile: ProfileRequest, image: str | None) -> JobRequest:
@@ -62,7 +64,7 @@ def is_live_server(job: Job, owner: str, server: str) -> bool:
 
 def is_same(one: Job, other: Job) -> bool:
     """Whether a server that still waits may go on in its place as the other."""
-    return all(getattr(one, name) == getattr(other, name) for name in ("gang", "work", "queue", "group", "cluster", "labels"))
+    return all(getattr(one, name) == getattr(other, name) for name in SAME)
 
 
 def may_expire(attempt: Attempt | None) -> bool:

@@ -71,6 +71,14 @@ def test_server_is_its_owners_alone(site: HubSite, ann: Browser, bob: Browser) -
     assert bob.http.get("/user/ann/lab").status_code == 403
 
 
+async def test_panel_of_a_server_speaks_for_its_owner(site: HubSite, ann: Browser) -> None:
+    ann.spawn(profile="cpu")
+
+    me = ann.http.get("/user/ann/tuttilab/me", headers={"Authorization": f"token {ann.token()}"})
+
+    assert (me.status_code, me.json()["name"], me.json()["groups"]) == (200, "ann", ["research"])
+
+
 async def test_gang_is_submitted_from_a_notebook_with_the_servers_own_token(site: HubSite, ann: Browser) -> None:
     ann.spawn(profile="cpu")
 

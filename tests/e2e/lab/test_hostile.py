@@ -69,11 +69,10 @@ def test_names_reasons_labels_and_logs_are_text(browser: Browser, lab: Lab) -> N
     page.get_by_label("Follow").uncheck()
     log.evaluate("node => node.scrollTo(0, 0)")
     for text in PAYLOADS:
-        expect(log.get_by_text(text, exact=True).first).to_be_visible()
+        expect(log).to_contain_text(text)
     row(page, talker).click(button="right")
     page.keyboard.press("Escape")
-    # What it writes into a message: a job that is gone cannot be cancelled.
-    page.get_by_role("button", name="Run <script>").first.click()
+    row(page, jobs[-1]).get_by_role("button", name="again").click()
 
     assert {link.get_attribute("href") for link in log.get_by_role("link").all()} <= hrefs(PAYLOADS)
     page.wait_for_timeout(500)

@@ -1,5 +1,6 @@
 """Servers that a hub has forgotten give their room back; a hub that does not answer, or may not tell, ends none."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ SEEN = {"/hub/api/users": []}
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     async with served(Site(tmp_path)) as site:
-        await site.service.apply_profile(ProfileRequest(name="cpu"), Who("root", is_admin=True))
+        await site.service.apply_profile(ProfileRequest(name="cpu", preemptible=True), Who("root", is_admin=True))
         yield site
 
 
 async def running(site: Site, owner: str, server: str = "") -> Job:
     job = await site.service.notebook(NotebookRequest(owner=owner, server=server))
+    async with asyncio.timeout(5.0):
+        while site.service.state.live_attempt(job.id) is None:
+            await site.service.wait_change(site.service.last_seq, 0.05)
     return await site.service.renew(job.id, RenewRequest(phase="running"))
 
 

@@ -1,4 +1,4 @@
-"""Servers and profiles over HTTP, with the real service and its real store: the hub asks, users see theirs, a storm stays below max."""
+"""Servers and profiles over HTTP, with the real service and its real store: the hub asks, users see theirs, a storm fits."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,6 +12,7 @@ from tests.integration.api.conftest import Tokens as Users
 from tuttilab.scheduler.client import AsyncClient
 from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden, NotFound
 from tuttilab.scheduler.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest, Who
+from tuttilab.scheduler.wire import NotebookView
 
 USERS = {
     "hub": Who("tuttilab", is_admin=True, is_hub=True),
@@ -27,7 +28,7 @@ ENDED = RenewRequest(phase="ended", exit_code=0)
 async def hub_site(tmp_path: Path) -> AsyncIterator[Site]:
     async with served(Site(tmp_path, Users(USERS))) as site:
         async with client(site, "root") as root:
-            await root.apply_profile(ProfileRequest(name="gpu", groups=("quant",), queue="quant", gpus=1))
+            await root.apply_profile(ProfileRequest(name="gpu", groups=("quant",), queue="quant", gpus=1, preemptible=True))
         yield site
 
 
@@ -39,9 +40,19 @@ def server(owner: str = "ann", **given: Any) -> NotebookRequest:
     return NotebookRequest(**{"owner": owner, "groups": ("quant",), **given})
 
 
+async def seen(hub: AsyncClient, asked: NotebookRequest) -> NotebookView:
+    """The server once a cycle has looked at it: admitted, or with its place in line."""
+    view = await hub.notebook(asked)
+    async with asyncio.timeout(5.0):
+        while not view.is_admitted and view.place is None:
+            await asyncio.sleep(0.01)
+            view = await hub.renew(view.job.id, WAITING)
+    return view
+
+
 async def test_server_is_admitted_renewed_and_ended(hub_site: Site) -> None:
     async with client(hub_site, "hub") as hub:
-        view = await hub.notebook(server())
+        view = await seen(hub, server())
         assert (view.is_admitted, view.is_wanted, view.node, view.profile.name) == (True, True, "a", "gpu")
         assert view.expires_at is not None
 
@@ -55,7 +66,7 @@ async def test_server_is_admitted_renewed_and_ended(hub_site: Site) -> None:
 
 async def test_owner_sees_the_server_and_may_cancel_it_and_the_hub_hears_of_it(hub_site: Site) -> None:
     async with client(hub_site, "hub") as hub, client(hub_site, "ann") as ann:
-        view = await hub.notebook(server())
+        view = await seen(hub, server())
         await hub.renew(view.job.id, RUNNING)
         assert [job.kind for job in (await ann.jobs()).jobs] == ["notebook"]
 
@@ -121,7 +132,7 @@ async def test_profile_of_more_than_the_max_is_refused_and_not_kept(hub_site: Si
 
 async def test_users_see_their_profiles_and_only_admins_write(hub_site: Site) -> None:
     async with client(hub_site, "root") as root, client(hub_site, "ann") as ann, client(hub_site, "zoe") as zoe:
-        await root.apply_profile(ProfileRequest(name="off", disabled=True))
+        await root.apply_profile(ProfileRequest(name="off", disabled=True, preemptible=True))
 
         assert [view.profile.name for view in await root.profiles()] == ["gpu", "off"]
         assert [view.profile.name for view in await ann.profiles()] == ["gpu"]
@@ -154,17 +165,17 @@ async def test_hub_asks_for_what_a_user_is_offered(hub_site: Site) -> None:
 
 async def test_servers_and_profiles_survive_a_restart(hub_site: Site) -> None:
     async with client(hub_site, "hub") as hub:
-        running = (await hub.notebook(server())).job.id
+        running = (await seen(hub, server())).job.id
         await hub.renew(running, RUNNING)
-        starting = (await hub.notebook(server("amy"))).job.id
-        waiting = (await hub.notebook(server("abe"))).job.id
+        starting = (await seen(hub, server("amy"))).job.id
+        waiting = (await seen(hub, server("abe"))).job.id
     await hub_site.stop()
     await hub_site.start()
 
     async with client(hub_site, "hub") as hub:
         phases = {job.id: job.phase for job in (await hub.jobs(owner="*")).jobs}
         assert phases == {running: "Running", starting: "Launching", waiting: "Queued"}
-        again = await hub.notebook(server("abe"))
+        again = await seen(hub, server("abe"))
         assert (again.job.id, again.refusal.startswith("asks for ")) == (waiting, True)
         assert [view.profile.name for view in await hub.profiles(owner="x", groups=["quant"])] == ["gpu"]
         for job_id in (waiting, starting, running):
@@ -177,5 +188,5 @@ async def test_server_that_nobody_starts_ends_by_itself(hub_site: Site, monkeypa
     async with client(hub_site, "hub") as hub:
         view = await hub.notebook(server())
         async with asyncio.timeout(5.0):
-            while (await hub.job(view.job.id)).phase != "Cancelled":
-                await asyncio.sleep(0.05)
+            ended = await hub.wait(view.job.id)
+    assert (ended.phase, ended.reason) == ("Cancelled", "nobody waited for it any more")

@@ -66,6 +66,23 @@ def test_more_than_the_groups_max_is_refused_with_the_group() -> None:
     assert "group 'research'" in str(refused(groups=("quant", "research"), gpus=3))
 
 
+@pytest.mark.parametrize("preemptible", [False, True])
+def test_server_above_the_guarantee_has_to_say_that_it_may_be_stopped(preemptible: bool) -> None:
+    queues = (*QUEUES[:2], b.queue("quant", parent="root", guaranteed={"nvidia.com/gpu": 1}, groups=("quant",)))
+    state = b.state([b.cluster(b.node("a", cpus=16, gpus=4))], queues)
+    asked = profile(groups=("quant",), gpus=2, preemptible=preemptible)
+
+    if preemptible:
+        check(asked, Site(state.queues, state.clusters, "research"))
+        return
+    with pytest.raises(AboveMax) as error:
+        check(asked, Site(state.queues, state.clusters, "research"))
+    assert str(error.value) == (
+        "profile 'gpu-small': group 'quant': asks for 1 GPU more than queue 'quant' is guaranteed, and it may not be stopped for "
+        "others, so it never borrows; ask for less, or say preemptible: true."
+    )
+
+
 def test_pod_larger_than_any_node_is_refused() -> None:
     assert isinstance(refused(cpus=17), NeverFits)
 

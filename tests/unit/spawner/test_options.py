@@ -15,6 +15,7 @@ def test_form_lists_the_profiles_and_chooses_the_first() -> None:
     assert html.count('type="radio"') == 2
     assert html.index('value="cpu" checked') < html.index('value="gpu">')
     assert "<strong>Small</strong> (1 CPU, 2Gi)" in html
+    assert "2Gi; may be stopped for others)" in form([ProfileRequest(name="a", preemptible=True), ProfileRequest(name="b")])
     assert "(1 CPU, 2Gi, 2 GPU)<br><small>For training</small>" in html
     assert 'name="image"' not in html
 
