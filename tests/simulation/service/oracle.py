@@ -47,6 +47,7 @@ class Oracle:
         self._uids: dict[str, str] = {}
         self._user_code: Counter[str] = Counter()
         self._exits: dict[str, int] = {}
+        self._mains: dict[str, int] = {}
         self._flushed: dict[str, dict[str, str]] = {}
         self._alive: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
 
@@ -114,16 +115,23 @@ class Oracle:
             if was is not None and was.phase is PodPhase.ENDED:
                 must((pod.exit_code, pod.reason) == (was.exit_code, was.reason), f"I10: the end of {pod.name} changed")
             if pod.uid is not None:
-                must(self._uids.get(pod.name) == pod.uid, f"I13: {pod.name} is known as {pod.uid}, it is {self._uids.get(pod.name)}")
+                must(
+                    self._uids.get(pod.name) == pod.uid, f"I13: {pod.name} is known as {pod.uid}, it is {self._uids.get(pod.name)}"
+                )
             if pod.phase is PodPhase.ENDED and pod.exit_code is not None and pod.role != MASTER and pod.name in self._exits:
                 must(pod.exit_code == self._exits[pod.name], f"I22: {pod.name} exited {self._exits[pod.name]}, not {pod.exit_code}")
                 must(dict(pod.outputs) == self._flushed.get(pod.name, {}), f"I22: outputs of {pod.name} are {pod.outputs}")
+        if attempt.phase.value not in LIVE:
+            left = [pod.name for pod in attempt.pods if pod.phase is not PodPhase.ENDED]
+            must(not left, f"I10: attempt {key} ended as {attempt.phase} before {left}")
         if attempt.phase is AttemptPhase.SUCCEEDED and before != attempt.phase:
             self.counts["successes"] += 1
             others = [a for (job_id, _), a in self.attempts.items() if job_id == key[0] and a.phase is AttemptPhase.SUCCEEDED]
             must(not others, f"I14: {key[0]} succeeded twice")
             for pod in attempt.members:
                 must(self._user_code[pod.name] == 1, f"I22: {pod.name} succeeded and ran {self._user_code[pod.name]} times")
+                must(pod.exit_code == 0, f"I22: {pod.name} ended with {pod.exit_code} and its attempt succeeded")
+                must(bool(pod.outputs) or not self.jobs[key[0]].work.outputs, f"I22: the outputs of {pod.name} were not kept")
         self.attempts[key] = attempt
 
     def _limits(self) -> None:
@@ -165,7 +173,12 @@ class Oracle:
         wanted = {one.name for one in row.members}
         must(wanted <= ready, f"I6: {pod} runs before {sorted(wanted - ready)} were ready")
 
+    def main_exited(self, pod: str, exit_code: int) -> None:
+        self._mains[pod] = exit_code
+
     def exited(self, pod: str, exit_code: int) -> None:
+        main = self._mains.get(pod, exit_code)
+        must(exit_code == main, f"I22: the main process of {pod} exited {main}, its record says {exit_code}")
         self._exits[pod] = exit_code
 
     def flushed(self, pod: str, outputs: Mapping[str, str]) -> None:

@@ -172,7 +172,9 @@ class Simulation:
         config = default_config(folder)
         limits = Limits(barrier_s=60.0, lost_after_s=20.0)
         clusters = (ClusterConfig("here", "fake", NODES),)
-        self._config = replace(config, clusters=clusters, queues=QUEUES, defaults=replace(config.defaults, queue="x"), limits=limits)
+        self._config = replace(
+            config, clusters=clusters, queues=QUEUES, defaults=replace(config.defaults, queue="x"), limits=limits
+        )
         asyncio.get_running_loop().set_exception_handler(self._broke)
 
     def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -201,7 +203,7 @@ class Simulation:
             wall=lambda: EPOCH_S + loop.time() + jump, monotonic=loop.time, new_id=self._new_id, in_thread=self._in_thread
         )
         store, door = StoreDoor(self, self.store), Door("here", self.cluster)
-        service = Service(self._config, store, {"here": door}, state_dir=self._folder, world=world)  # type: ignore[arg-type]  # a stand-in by __getattr__
+        service = Service(self._config, store, {"here": door}, state_dir=self._folder, world=world)
         life = self.life = Life(service, store, door)
 
         async def begin() -> None:
@@ -233,7 +235,7 @@ class Simulation:
 
     async def _try(self, life: Life, call: Callable[[], Awaitable[T]]) -> T | None:
         """The answer; None when it was an error or the control plane died over it."""
-        task = life.spawn(call())
+        task: asyncio.Task[T] = life.spawn(call())
         await asyncio.wait([task])
         if task.cancelled():
             return None
@@ -279,7 +281,7 @@ class Simulation:
             command=command,
             queue=chance.choice(["x", "y"]),
             retries=chance.choice([0, 0, 2]),
-            timeout=chance.choice(["30s", "1h"]),
+            timeout=chance.choice(["30s", "100h"]),
             grace="5s",
             after=after,
             outputs=(OutputRequest(name="out", path="/out"),) if chance.random() < 0.3 else (),
@@ -310,7 +312,7 @@ class Simulation:
         life = self.life
         if life is None or not self.acknowledged:
             return
-        job_id = self.chance.choice(self.acknowledged[-8:])
+        job_id = self.chance.choice(self.acknowledged[-self.chance.choice([1, 1, 8]) :])
 
         async def go() -> None:
             if await self._try(life, lambda: life.service.cancel(job_id, ADMIN)) is not None:
@@ -351,13 +353,17 @@ class Simulation:
     def change_weather(self) -> None:
         chance = self.chance
         is_fine = chance.random() < 0.3
-        self.cluster.faults = Faults(delay_s=0.01) if is_fine else Faults(
-            refusal=chance.choice([0.0, 0.2]),
-            timeout=chance.choice([0.0, 0.2]),
-            loss=chance.choice([0.0, 0.1, 0.5]),
-            double=chance.choice([0.0, 0.3]),
-            delay_s=chance.choice([0.01, 0.3, 2.0]),
-            is_down=chance.random() < 0.1,
+        self.cluster.faults = (
+            Faults(delay_s=0.01)
+            if is_fine
+            else Faults(
+                refusal=chance.choice([0.0, 0.2]),
+                timeout=chance.choice([0.0, 0.2]),
+                loss=chance.choice([0.0, 0.1, 0.5]),
+                double=chance.choice([0.0, 0.3]),
+                delay_s=chance.choice([0.01, 0.3, 2.0]),
+                is_down=chance.random() < 0.1,
+            )
         )
         self.commit_failure = 0.0 if is_fine else chance.choice([0.0, 0.02, 0.1])
         self.commit_crash = 0.0 if is_fine else chance.choice([0.0, 0.02])
