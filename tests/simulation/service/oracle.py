@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
+from typing import ClassVar
 
 from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase, Queue
 from tuttilab.scheduler.resources import total
@@ -23,7 +24,13 @@ JOB_EDGES = {
 
 
 class Violation(AssertionError):
-    """Which invariant, and what was seen."""
+    """Which invariant, and what was seen. Kept in ``seen``, because the code under test may catch what it does not know."""
+
+    seen: ClassVar[list[Violation]] = []
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.seen.append(self)
 
 
 def must(is_so: bool, what: str) -> None:

@@ -165,6 +165,7 @@ class Simulation:
         self.asked: list[tuple[str, JobRequest]] = []
         self.acknowledged: list[str] = []
         self.broken: list[BaseException] = []
+        Violation.seen.clear()
         self._folder = folder
         self._numbers = 0
         self._wall_jump = 0.0
@@ -179,6 +180,10 @@ class Simulation:
 
     def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.broken.append(context.get("exception") or RuntimeError(context["message"]))
+
+    def raise_broken(self) -> None:
+        for error in (*Violation.seen, *self.broken):
+            raise error
 
     def count(self, what: str) -> None:
         self.oracle.counts[what] += 1
@@ -256,7 +261,7 @@ class Simulation:
             (3, self.delete),
             (3, self.kill_pod),
             (3, self.freeze_pod),
-            (1, self.lose_pod),
+            (2, self.lose_pod),
             (2, self.crash),
             (4, self.change_weather),
             (30, lambda: None),
@@ -264,8 +269,7 @@ class Simulation:
         do = self.chance.choices([kind for _, kind in kinds], [weight for weight, _ in kinds])[0]
         do()
         await asyncio.sleep(self.chance.expovariate(1.0))
-        if self.broken:
-            raise self.broken[0]
+        self.raise_broken()
         # In the middle of a commit memory is ahead of the rows, and may yet be taken back; it is never inconsistent.
         if self.life is not None and self.life.is_ready:
             self.life.service.state.check_invariants()
@@ -284,7 +288,7 @@ class Simulation:
             timeout=chance.choice(["30s", "100h"]),
             grace="5s",
             after=after,
-            outputs=(OutputRequest(name="out", path="/out"),) if chance.random() < 0.3 else (),
+            outputs=(OutputRequest(name="out", path="out"),) if chance.random() < 0.3 else (),
         )
         self._numbers += 1
         self.asked.append((f"key{self._numbers}", asked))
@@ -343,8 +347,9 @@ class Simulation:
             pod.frozen_until = self.cluster.now() + self.chance.choice([3.0, 30.0])
 
     def lose_pod(self) -> None:
-        """Gone, with its record."""
-        pod = self._some_pod()
+        """Gone, with its record; best before it has run."""
+        early = [pod for pod in self.cluster.alive() if pod.shown.phase != "Running"]
+        pod = self.chance.choice(early) if early else self._some_pod()
         if pod is not None:
             self.count("pods that vanished")
             pod.end()
@@ -390,13 +395,11 @@ class Simulation:
         until = self.cluster.now() + REST_LIMIT_S
         while any(not job.phase.is_terminal for job in self.oracle.jobs.values()) and self.cluster.now() < until:
             await asyncio.sleep(30.0)
-            if self.broken:
-                raise self.broken[0]
+            self.raise_broken()
         await asyncio.sleep(120.0)
         before = len(self.store.batches)
         await asyncio.sleep(120.0)
-        if self.broken:
-            raise self.broken[0]
+        self.raise_broken()
         listed = [pod.name for pod in self.cluster.listed()]
         alive = [pod.pod.name for pod in self.cluster.alive()]
         self.oracle.at_rest(listed, alive, self.store.rows(), len(self.store.batches) - before)
