@@ -27,11 +27,16 @@ class Turn:
         self.entries.append(Entry(event, self.now, key))
 
     def schedule(self) -> float | None:
-        """Run a cycle and apply its decision; answers when the next back-off ends."""
+        """Run a cycle and apply its decision; answers when to look again if nothing happens.
+
+        Costs nothing while nothing changed since the last cycle and no timer of its decision has run out.
+        """
+        if self.state.is_settled(self.now):
+            return self.state.settled_until
         decision = schedule(self.state.snapshot(), self.now)
-        for admission in decision.admitted:
-            self.apply(admission, admission.job_id)
-        self.state.waits = {wait.job_id: wait for wait in decision.waits}
+        for event in decision.events:
+            self.apply(event, event.job_id)
+        self.state.settle(decision.waits, decision.next_at, has_changed=bool(decision.events))
         return decision.next_at
 
     def batch(self) -> Batch:
@@ -43,5 +48,9 @@ class Turn:
             attempts=changes.attempts,
             queues=changes.queues,
             deleted_jobs=changes.deleted_jobs,
+            accounts=changes.accounts,
+            ended_accounts=changes.ended_accounts,
+            history=changes.history,
+            dropped_history=changes.dropped_history,
             keys=tuple(self.keys),
         )

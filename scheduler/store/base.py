@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import Attempt, Job, Queue
+from tuttilab.scheduler.model import Attempt, Job, Overtaking, Queue, RunHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,14 @@ class Batch:
     """All queues, when they changed."""
     deleted_jobs: tuple[str, ...] = ()
     keys: tuple[Keyed, ...] = ()
+    accounts: tuple[Overtaking, ...] = ()
+    """Overtaking accounts of waiting jobs that changed, to be written by job id."""
+    ended_accounts: tuple[str, ...] = ()
+    """Jobs that wait no more: their account rows are deleted."""
+    history: tuple[RunHistory, ...] = ()
+    """Run-time history that changed, to be written by key; the order of the last change is the order of loading."""
+    dropped_history: tuple[str, ...] = ()
+    """Keys whose history rows are deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,9 @@ class Loaded:
     last_seq: int
     last_at: float
     last_order: int
+    accounts: tuple[Overtaking, ...] = ()
+    history: tuple[RunHistory, ...] = ()
+    """In the order in which they last changed, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
