@@ -347,9 +347,11 @@ class Simulation:
             pod.frozen_until = self.cluster.now() + self.chance.choice([3.0, 30.0])
 
     def lose_pod(self) -> None:
-        """Gone, with its record; best before it has run."""
-        early = [pod for pod in self.cluster.alive() if pod.shown.phase != "Running"]
-        pod = self.chance.choice(early) if early else self._some_pod()
+        """Gone, with its record, once it is known; best before it has run."""
+        known = {pod.uid for attempt in self.oracle.attempts.values() for pod in attempt.pods}
+        seen = [pod for pod in self.cluster.alive() if pod.uid in known]
+        early = [pod for pod in seen if pod.shown.phase != "Running"]
+        pod = self.chance.choice(early or seen) if seen else None
         if pod is not None:
             self.count("pods that vanished")
             pod.end()
