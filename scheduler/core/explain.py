@@ -22,7 +22,7 @@ MOST_BLOCKERS: Final = 20
 
 @dataclass(slots=True)
 class _Holders:
-    """Who holds room or quota, told to each reader as far as they may know: own jobs by id, own group's as data, others as a number."""
+    """Who holds room or quota, as far as the reader may know: own jobs by id, the own group's as data, others as a number."""
 
     count: int = 0
     by_owner: dict[str, list[str]] = field(default_factory=dict)
@@ -145,7 +145,7 @@ class _Words:
             if isinstance(alone, Fit):
                 name = cluster.name
                 if name not in self._clusters:
-                    self._clusters[name] = self._holders(lambda runner: runner.cluster == name)
+                    self._clusters[name] = self._holders(lambda runner, name=name: runner.cluster == name)
                 hold = cause.hold
                 start = hold.start if hold is not None else self._when(name)
                 basis = BY_ENDS if start is not None else UNKNOWN

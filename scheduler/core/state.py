@@ -107,7 +107,7 @@ class State:
     _changed_runs: dict[str, None] = field(default_factory=dict)
     _changed_dags: dict[str, None] = field(default_factory=dict)
     _changed_profiles: dict[str, None] = field(default_factory=dict)
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     accounts: Accounts = field(default_factory=Accounts)
     history: History = field(default_factory=History)
     version: int = 0

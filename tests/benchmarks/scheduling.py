@@ -1,6 +1,6 @@
 """Figures of the scheduling core, each beside its limit: cycle times, throughput, memory, makespan, the policy table, shares.
 
-`python -m tests.benchmarks.scheduling [--only cycle,burst,policy,shares,guarantee,mixes]`; everything runs in this process, no peer.
+`python -m tests.benchmarks.scheduling [--only cycle,burst,policy,shares,guarantee,mixes]`; all of it in this process, no peer.
 """
 
 from __future__ import annotations
