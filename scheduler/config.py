@@ -93,6 +93,10 @@ class Limits:
     """The local control plane ends after this long without live jobs and without requests."""
     lost_after_s: float = 60.0
     """A member whose node is gone counts as lost after this long without a heartbeat."""
+    heartbeat_s: float = 5.0
+    """Between two reports of a pod in which nothing changes."""
+    lease_s: float = 45.0
+    """A member that is cut off from its gang's master for this long stops itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,8 @@ class LimitsFile:
     barrier_s: int | float = 300
     idle_stop_s: int | float = 1800
     lost_after_s: int | float = 60
+    heartbeat_s: int | float = 5
+    lease_s: int | float = 45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -404,7 +410,7 @@ def _folder_url(url: str, state_dir: Path) -> str:
 
 
 def _limits(limits: LimitsFile) -> Limits:
-    for name in ("barrier_s", "idle_stop_s", "lost_after_s"):
+    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s"):
         if getattr(limits, name) <= 0:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0.")
     return Limits(
@@ -412,6 +418,8 @@ def _limits(limits: LimitsFile) -> Limits:
         barrier_s=float(limits.barrier_s),
         idle_stop_s=float(limits.idle_stop_s),
         lost_after_s=float(limits.lost_after_s),
+        heartbeat_s=float(limits.heartbeat_s),
+        lease_s=float(limits.lease_s),
     )
 
 

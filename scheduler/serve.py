@@ -32,7 +32,7 @@ from tuttilab.scheduler.processes import this_process
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.clusters.base import Cluster
-    from tuttilab.scheduler.config import ClusterConfig, Config
+    from tuttilab.scheduler.config import ClusterConfig, Config, Limits
     from tuttilab.scheduler.ending import Ending
     from tuttilab.scheduler.service import Service
 
@@ -285,10 +285,10 @@ def listener(host: str, port: int) -> socket.socket:
 
 
 def clusters_of(config: Config, state: Path, environ: Mapping[str, str]) -> dict[str, Cluster]:
-    return {cluster.name: _cluster(cluster, state, environ) for cluster in config.clusters}
+    return {cluster.name: _cluster(cluster, config.limits, state, environ) for cluster in config.clusters}
 
 
-def _cluster(cluster: ClusterConfig, state: Path, environ: Mapping[str, str]) -> Cluster:
+def _cluster(cluster: ClusterConfig, limits: Limits, state: Path, environ: Mapping[str, str]) -> Cluster:
     if cluster.kind == "fake":
         from tuttilab.scheduler.clusters.fake import FakeCluster
 
@@ -296,7 +296,9 @@ def _cluster(cluster: ClusterConfig, state: Path, environ: Mapping[str, str]) ->
     from tuttilab.scheduler.clusters.local import LocalCluster
 
     # A folder each: two clusters must not adopt one another's pods.
-    return LocalCluster(cluster.name, cluster.nodes, state / "clusters" / cluster.name, environ, sys.executable)
+    folder = state / "clusters" / cluster.name
+    beat, lease = limits.heartbeat_s, limits.lease_s
+    return LocalCluster(cluster.name, cluster.nodes, folder, environ, sys.executable, heartbeat_s=beat, lease_s=lease)
 
 
 def user_name() -> str:

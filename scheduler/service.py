@@ -179,7 +179,17 @@ class Service:
 
     async def _load(self, epoch: int) -> None:
         loaded = await self.store.load()
-        self.state = State.load(loaded.jobs, loaded.attempts, loaded.queues, epoch, loaded.runs, loaded.dags, loaded.profiles)
+        self.state = State.load(
+            loaded.jobs,
+            loaded.attempts,
+            loaded.queues,
+            epoch,
+            runs=loaded.runs,
+            dags=loaded.dags,
+            profiles=loaded.profiles,
+            accounts=loaded.accounts,
+            history=loaded.history,
+        )
         self.last_seq = loaded.last_seq
         self._order = loaded.last_order
         self._clock.not_before(loaded.last_at)
@@ -534,8 +544,7 @@ class Service:
             job = build(request, who, self._site(), job_id="dry-run", order=self._order + 1, now=self.now())
         except (AboveMax, NeverFits) as refusal:
             return DryRun("refused", str(refusal))
-        snapshot = self.state.snapshot()
-        decision = schedule(replace(snapshot, waiting=(*snapshot.waiting, job)), self.now())
+        decision = schedule(self.state.snapshot(also=job), self.now())
         for admission in decision.admitted:
             if admission.job_id == job.id:
                 places = {f"{p.role}-{p.rank}" if p.rank >= 0 else p.role: p.node for p in admission.placements}

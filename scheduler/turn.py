@@ -27,8 +27,12 @@ class Turn:
         self.entries.append(Entry(event, self.now, key))
 
     def take(self, decision: Decision) -> None:
-        """Apply what a cycle decided on an earlier snapshot: `State.handle` checks each part again, and drops a stale one."""
-        for event in decision.events:
+        """Apply what a cycle decided on an earlier snapshot: `State.handle` checks each part again, and drops a stale one.
+
+        Gangs keep the size they were admitted with: no cluster here adds or stops single pods of a running gang yet.
+        """
+        decided: tuple[ev.GangPreempted | ev.GangAdmitted, ...] = (*decision.preempted, *decision.admitted)
+        for event in decided:
             told = self.state.handle(event, self.now)
             # A stale decision changed nothing, and what changed nothing is not journalled.
             if told:
@@ -46,6 +50,10 @@ class Turn:
             attempts=changes.attempts,
             queues=changes.queues,
             deleted_jobs=changes.deleted_jobs,
+            accounts=changes.accounts,
+            ended_accounts=changes.ended_accounts,
+            history=changes.history,
+            dropped_history=changes.dropped_history,
             keys=tuple(self.keys),
             runs=changes.runs,
             dags=changes.dags,

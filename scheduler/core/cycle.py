@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,14 +58,15 @@ def _in_turn(desk: Desk, lines: Mapping[str, Sequence[Candidate]]) -> Iterator[C
     """Those lifted above all classes first, then queue by queue as their use stands after each admission."""
     yield from sorted((c for line in lines.values() for c in line if c.is_lifted), key=lambda c: c.job.order)
     turns = Turns(desk.snapshot.queues, desk.ledger.use, desk.site)
-    left = {queue: iter([c for c in line if not c.is_lifted]) for queue, line in lines.items()}
+    left = {queue: deque(c for c in line if not c.is_lifted) for queue, line in lines.items()}
+    turns.heads = {queue: line[0].shape.share for queue, line in left.items() if line}
     while left:
         queue = min(left, key=turns.rank)
-        for candidate in left[queue]:
-            before = len(desk.admitted)
-            yield candidate
-            if len(desk.admitted) > before:
-                turns.changed(queue)
-                break
+        before = len(desk.admitted)
+        while left[queue] and len(desk.admitted) == before:
+            yield left[queue].popleft()
+        turns.changed(queue)
+        if left[queue]:
+            turns.heads[queue] = left[queue][0].shape.share
         else:
             del left[queue]

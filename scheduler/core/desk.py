@@ -117,10 +117,15 @@ class Desk:
         return self.lines_
 
     def _rank(self, candidate: Candidate) -> tuple[int, bool, float, int]:
-        """Priority class, then protected gangs by submission, then least predicted work while the cluster is short."""
+        """Priority class, then protected gangs, then least predicted work while the cluster is short; ties by submission.
+
+        Of the protected, those of several pods go first, largest first: the room that one of them leaves serves the next without
+        draining the cluster again. They wait their turn by submission for the hold (`hold_for_protected`).
+        """
         job = candidate.job
-        by_submission = candidate.is_protected or not self.is_short
-        return (-job.priority, not candidate.is_protected, 0.0 if by_submission else candidate.work, job.order)
+        if candidate.is_protected:
+            return (-job.priority, False, -candidate.shape.share if job.gang.size > 1 else 0.0, job.order)
+        return (-job.priority, True, candidate.work if self.is_short else 0.0, job.order)
 
     def _is_short(self) -> bool:
         """Whether there is less room than all ready gangs ask for together, by any resource."""
@@ -167,8 +172,8 @@ class Desk:
     # --- trying ------------------------------------------------------------------------------------------------------
 
     def may_start_any(self) -> bool:
-        """False when no shape has room anywhere, so that only reasons are left to find."""
-        if self.snapshot.rules.tells_all:
+        """False when no shape has room anywhere and nobody may be stopped, so that only reasons are left to find."""
+        if self.snapshot.rules.tells_all or self.may_preempt():
             return bool(self.lines_)
         layouts = self.room.layouts
         return any(
@@ -176,6 +181,11 @@ class Desk:
             for shape in self._shapes.values()
             for c in shape.clusters
         )
+
+    def may_preempt(self) -> bool:
+        """Whether any gang could ever stop another: something is guaranteed, or there is more than one class."""
+        classes = {c.job.priority for line in self.lines_.values() for c in line} | {r.job.priority for r in self.running}
+        return self.snapshot.rules.preempts and (len(classes) > 1 or bool(self.ledger.lent()))
 
     def hold_for_protected(self, lines: Mapping[str, Sequence[Candidate]]) -> None:
         """A protected gang always has the hold: the first of them that quota allows and that does not fit."""

@@ -51,7 +51,7 @@ def _give(free: object, row: int | None, amount: object) -> None:
 
 
 def growths(desk: Desk) -> tuple[GangGrown, ...]:
-    """More pods for running gangs that asked for them, as far as quota and room go; none on a cluster where a gang waits for room."""
+    """More pods for running gangs that asked for them, as far as quota and room go; none where another gang waits for room."""
     return tuple(_growths(desk))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
-from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, end_of
+from tuttilab.scheduler.core.backfill import Hold, QuotaHold, end_of
 from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.desk import Candidate, Desk
 from tuttilab.scheduler.core.placement import Fit, Misfit, place_demand
@@ -20,9 +21,13 @@ UNKNOWN: Final = "what holds it has no known end"
 MOST_BLOCKERS: Final = 20
 
 
+def _runs_on(cluster: str, runner: Running) -> bool:
+    return runner.cluster == cluster
+
+
 @dataclass(slots=True)
 class _Holders:
-    """Who holds room or quota, told to each reader as far as they may know: own jobs by id, own group's as data, others as a number."""
+    """Who holds room or quota, as far as the reader may know: own jobs by id, the own group's as data, others as a number."""
 
     count: int = 0
     by_owner: dict[str, list[str]] = field(default_factory=dict)
@@ -60,6 +65,7 @@ class _Words:
     _told: dict[tuple[int, str, str], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     _clusters: dict[str, _Holders] = field(default_factory=dict)
     _queues: dict[str, _Holders] = field(default_factory=dict)
+    _first_ends: dict[str, float | None] = field(default_factory=dict)
 
     def wait(self, candidate: Candidate, line_start: float | None) -> Wait:
         job, cause = candidate.job, candidate.cause
@@ -136,18 +142,17 @@ class _Words:
 
     def _no_room(self, candidate: Candidate, cause: Cause) -> tuple[Wait, _Holders | None]:
         desk, shape = self.desk, candidate.shape
-        empty = desk.room.emptied()
         counts = shape.counts_less(shape.slack) if shape.is_elastic else None
         never: tuple[str, Misfit] | None = None
         for cluster, misfit in cause.misfits:
             layout = desk.room.layouts[cluster.name]
-            alone = place_demand(shape.demand(layout), layout, empty.free[cluster.name], counts)
+            alone = place_demand(shape.demand(layout), layout, layout.allocatable.copy(), counts)
             if isinstance(alone, Fit):
                 name = cluster.name
                 if name not in self._clusters:
-                    self._clusters[name] = self._holders(lambda runner: runner.cluster == name)
+                    self._clusters[name] = self._holders(partial(_runs_on, name))
                 hold = cause.hold
-                start = hold.start if hold is not None else self._when(candidate, name)
+                start = hold.start if hold is not None else self._when(name)
                 basis = BY_ENDS if start is not None else UNKNOWN
                 sentence = f"no room now: {misfit.sentence()}"
                 role = misfit.pod_set.role
@@ -160,11 +165,12 @@ class _Words:
         short, role = never[1].short, never[1].pod_set.role
         return Wait(candidate.job.id, Why.NEVER_FITS, sentence, 0, short, None, role), None
 
-    def _when(self, candidate: Candidate, cluster: str) -> float | None:
-        """The start by predicted ends alone, of a gang that others go before."""
-        layout = self.desk.room.layouts[cluster]
-        releases = Releases.of(layout, self.desk.running, self.desk.now)
-        return None if not len(releases.ends) else max(float(releases.ends[0]), self.desk.now)
+    def _when(self, cluster: str) -> float | None:
+        """When the first gang of the cluster ends: the earliest that a gang without a hold may start."""
+        if cluster not in self._first_ends:
+            ends = [end_of(runner, self.desk.now) for runner in self.desk.running if runner.cluster == cluster]
+            self._first_ends[cluster] = min(ends, default=None)
+        return self._first_ends[cluster]
 
 
 def explain(desk: Desk) -> tuple[Wait, ...]:

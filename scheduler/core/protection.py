@@ -13,8 +13,9 @@ from tuttilab.scheduler.core.accounts import Lane, Seconds, Use, is_above
 from tuttilab.scheduler.model import Job, Overtaking, Queue
 
 EARLY: Final = 1 / 3
-"""Part of the allowance at which protection begins. Waiting for all of it and then trusting no prediction at all keeps the promise
-too, but drains the cluster so often that a twentieth of it stands idle (docs/scheduling-proof.md has the table)."""
+STRICT: Final = 3.0
+"""Multiples of the allowance at which a gang is protected, and at which its hold trusts no prediction any more. Trusting none from
+the beginning drains the cluster so often that a tenth of it stands idle (docs/scheduling-proof.md has the figures)."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,7 +28,7 @@ class Protection:
     protected: frozenset[str] = frozenset()
     """Overtaken by a third of their allowance: they go in order of submission, and the first that does not fit has the hold."""
     strict: frozenset[str] = frozenset()
-    """Overtaken by all of it: nothing passes them on the strength of a prediction."""
+    """Overtaken by three times it: nothing passes them on the strength of a prediction."""
     lifted: frozenset[str] = frozenset()
     """Passed by higher classes for as long as the cap allows."""
     next_at: float | None = None
@@ -126,9 +127,9 @@ def protection(
         over = seconds > EARLY * allowance
         overtaken.update(zip((job.id for job in jobs), seconds.tolist(), strict=True))
         protected += [jobs[number].id for number in np.nonzero(over)[0].tolist()]
-        used_up = seconds > allowance
+        used_up = seconds > STRICT * allowance
         strict += [jobs[number].id for number in np.nonzero(used_up)[0].tolist()]
-        for part, is_past in ((EARLY, over), (1.0, used_up)):
+        for part, is_past in ((EARLY, over), (STRICT, used_up)):
             gains = ~is_past & (rate > part * queue.overtaking)
             if gains.any():
                 left = (part * allowance - seconds)[gains] / (rate - part * queue.overtaking)[gains]

@@ -106,6 +106,9 @@ class Turns:
     tree: Mapping[str, Queue]
     use: Mapping[str, Resources]
     site: Resources
+    heads: dict[str, float] = field(default_factory=dict)
+    """Dominant share of the gang that is next in each queue. Half of it counts as used (Webster's rule), so that queues get their
+    weights on the average; comparing what is used alone would round every small queue up."""
     _nodes: dict[str, tuple[bool, int, float, str]] = field(default_factory=dict)
     _paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -113,8 +116,12 @@ class Turns:
         path = self._paths.get(name)
         if path is None:
             path = self._paths[name] = tuple(queue.name for queue in reversed(path_of(self.tree, name)))
-        ranks = tuple([self._nodes.get(step) or self._node(step) for step in path])
-        return all(rank[0] for rank in ranks), ranks
+        ranks = [self._nodes.get(step) or self._node(step) for step in path]
+        if name in self.heads:
+            is_fed, priority, share, _ = ranks[-1]
+            if share > 0:
+                ranks[-1] = (is_fed, priority, share + self.heads[name] / 2 / self.tree[name].weight, name)
+        return all(rank[0] for rank in ranks), tuple(ranks)
 
     def _node(self, name: str) -> tuple[bool, int, float, str]:
         queue, used = self.tree[name], self.use[name]

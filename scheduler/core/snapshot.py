@@ -145,7 +145,7 @@ class Snapshot:
     """Of the waiting jobs, by id; one without a row waits since its submission and was overtaken by nobody."""
     shapes: Mapping[str, int] = field(default_factory=dict)
     """Of the waiting jobs, by id: equal numbers ask for the same (`shapes.shape_key`)."""
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
 
 
 def holds_of(attempt: Attempt) -> tuple[tuple[NodeKey, Resources], ...]:

@@ -107,11 +107,14 @@ class State:
     _changed_runs: dict[str, None] = field(default_factory=dict)
     _changed_dags: dict[str, None] = field(default_factory=dict)
     _changed_profiles: dict[str, None] = field(default_factory=dict)
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     accounts: Accounts = field(default_factory=Accounts)
     history: History = field(default_factory=History)
     version: int = 0
     """Rises with every change that a decision could depend on."""
+    settled_until: float | None = None
+    """When the last decision wants to be looked at again although nothing changed."""
+    _settled_version: int = -1
     _books: Books = field(default_factory=Books)
     _shapes: Shapes = field(default_factory=Shapes)
     _followers: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -219,6 +222,16 @@ class State:
             shapes=dict(self._shapes.numbers),
             rules=self.rules,
         )
+
+    def is_settled(self, now: float) -> bool:
+        """Whether a cycle would find what the last one found: nothing changed since, and none of its timers has run out."""
+        return self._settled_version == self.version and (self.settled_until is None or now < self.settled_until)
+
+    def settle(self, waits: Iterable[Wait], until: float | None, has_changed: bool) -> None:
+        """Note the outcome of a cycle. One that changed something is followed by another."""
+        self.waits = {wait.job_id: wait for wait in waits}
+        self.settled_until = until
+        self._settled_version = -1 if has_changed else self.version
 
     # --- changes ---------------------------------------------------------------------------------------------------
 

@@ -17,11 +17,24 @@ from sqlalchemy import Connection, Engine, Select, delete, func, make_url, selec
 from tuttilab.scheduler import __version__
 from tuttilab.scheduler.errors import StaleEpoch, StoreUnreadable
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import LIVE, Attempt, Dag, Job, Profile, Queue, Run, RunPhase
+from tuttilab.scheduler.model import LIVE, Attempt, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.store import filesystems, rows, schema, sqlite, statements
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, JobQuery, Keyed, Loaded
 from tuttilab.scheduler.store.statements import select_jobs, transact, upsert
-from tuttilab.scheduler.store.tables import ARTIFACTS, ATTEMPTS, DAGS, JOBS, JOURNAL, KEYS, META, PROFILES, QUEUES, RUNS
+from tuttilab.scheduler.store.tables import (
+    ACCOUNTS,
+    ARTIFACTS,
+    ATTEMPTS,
+    DAGS,
+    HISTORY,
+    JOBS,
+    JOURNAL,
+    KEYS,
+    META,
+    PROFILES,
+    QUEUES,
+    RUNS,
+)
 from tuttilab.scheduler.wire import event_from_json, from_json
 
 T = TypeVar("T")
@@ -178,6 +191,12 @@ def _commit(connection: Connection, batch: Batch) -> int:
     upsert(connection, PROFILES, [rows.profile_row(profile) for profile in batch.profiles])
     if batch.deleted_profiles:
         connection.execute(delete(PROFILES).where(PROFILES.c.name.in_(batch.deleted_profiles)))
+    upsert(connection, ACCOUNTS, [rows.account_row(account) for account in batch.accounts])
+    if batch.ended_accounts:
+        connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.job_id.in_(batch.ended_accounts)))
+    upsert(connection, HISTORY, rows.history_rows(seq, batch.history))
+    if batch.dropped_history:
+        connection.execute(delete(HISTORY).where(HISTORY.c.key.in_(batch.dropped_history)))
     for keyed in batch.keys:
         values = {"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id}
         if connection.execute(statements.SAME_KEY, values).first() is not None:
@@ -243,6 +262,8 @@ def _load(connection: Connection) -> Loaded:
         runs=tuple(_bodies(connection, select(RUNS.c.body).where(RUNS.c.phase == RunPhase.RUNNING.value), Run)),
         dags=tuple(_bodies(connection, _newest_dags(), Dag)),
         profiles=tuple(_bodies(connection, select(PROFILES.c.body).order_by(PROFILES.c.name), Profile)),
+        accounts=tuple(_bodies(connection, select(ACCOUNTS.c.body).order_by(ACCOUNTS.c.job_id), Overtaking)),
+        history=tuple(_bodies(connection, select(HISTORY.c.body).order_by(HISTORY.c.place), RunHistory)),
     )
 
 

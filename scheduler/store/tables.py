@@ -114,6 +114,23 @@ PROFILES: Final = Table(
 )
 """What notebook servers get, as admins applied it; the journal has what was before."""
 
+ACCOUNTS: Final = Table(
+    "accounts",
+    METADATA,
+    Column("job_id", String(64), primary_key=True),
+    Column("body", Text, nullable=False),
+)
+"""By how much each waiting job was overtaken."""
+
+HISTORY: Final = Table(
+    "history",
+    METADATA,
+    Column("key", String(512), primary_key=True),
+    Column("place", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+"""Run times of before, from which those of the next runs are predicted; ``place`` rises with each change."""
+
 KEYS: Final = Table(
     "keys",
     METADATA,

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from tests.simulation.service.oracle import Oracle
@@ -132,7 +133,7 @@ class SimPod:
                     self.later(chance.uniform(0.01, 0.1), self.clear)
                 case m.Arm(seconds):
                     self.timer += 1
-                    self.later(seconds, lambda number=self.timer: self.time_over(number))
+                    self.later(seconds, partial(self.time_over, self.timer))
                 case m.KeepOutputs():
                     self.later(chance.uniform(0.05, 1.0), self.keep)
                 case m.Record(exit_code, reason):
@@ -162,6 +163,7 @@ class SimPod:
     def main_exits(self, exit_code: int) -> None:
         if self.has_code:
             self.has_code = False
+            self.cluster.oracle.main_exited(self.pod.name, exit_code)
             self.handle(m.MainExited(exit_code))
 
     def clear(self) -> None:
@@ -233,6 +235,8 @@ class SimPod:
 
     def heard(self, master: SimPod) -> None:
         """The master's orders reach its member."""
+        if not self.is_alive:
+            return
         orders = master.master.orders if master.master is not None else self.told
         known, self.told, self.heard_at = self.told, max(self.told, orders, key=lambda each: each.version), self.cluster.now()
         if self.told.is_open and not known.is_open:
@@ -308,7 +312,7 @@ class SimCluster:
     def announce(self, master: SimPod) -> None:
         for pod in self.members_of(master.plan):
             for _ in range(min(self.copies(), 1)):
-                self.loop.call_later(self.delay(), lambda pod=pod: pod.heard(master) if pod.is_alive else None)
+                self.loop.call_later(self.delay(), pod.heard, master)
 
     def listed(self) -> list[PodState]:
         return [pod.shown for key, pods in self.pods.items() if key not in self._forgotten for pod in pods.values()]
@@ -356,7 +360,7 @@ class SimCluster:
         key = (job_id, attempt)
         self._fenced.add(key)
         for pod in self.pods.get(key, {}).values():
-            pod.later(self.chance.uniform(0.0, 0.2), lambda pod=pod: pod.handle(m.StopAsked(grace_s, "the cluster was told so")))
+            pod.later(self.chance.uniform(0.0, 0.2), partial(pod.handle, m.StopAsked(grace_s, "the cluster was told so")))
             self.loop.call_later(grace_s + FORCE_S, pod.end)
 
     def forget(self, job_id: str, attempt: int) -> None:
@@ -419,7 +423,21 @@ class Door:
             # No bigger than what changed, but it may be old: what was listed before is told again.
             if self._world.faults.double and seen and self._world.chance.random() < self._world.faults.double:
                 news.append(self._world.chance.choice(seen))
+            if self._world.chance.random() < self._world.faults.double / 2:
+                news.extend(self._stranger())
             yield Observation(tuple(news))
+
+    def _stranger(self) -> list[PodState]:
+        """A pod of somebody else, or of long ago, by the name of one that is known already, and ended well."""
+        known = [
+            pod for a in self._world.oracle.attempts.values() for pod in a.pods if pod.uid is not None and a.phase == "Running"
+        ]
+        keys = {name: key for key, pods in self._world.pods.items() for name in pods}
+        named = [pod for pod in known if pod.name in keys]
+        if not named:
+            return []
+        pod = self._world.chance.choice(named)
+        return [PodState(*keys[pod.name], pod.name, "stranger", PodPhase.ENDED, 0, "Completed")]
 
     async def launch(self, plan: LaunchPlan) -> None:
         began = self._world.now()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
+from typing import ClassVar
 
 from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase, Queue
 from tuttilab.scheduler.resources import total
@@ -23,7 +24,13 @@ JOB_EDGES = {
 
 
 class Violation(AssertionError):
-    """Which invariant, and what was seen."""
+    """Which invariant, and what was seen. Kept in ``seen``, because the code under test may catch what it does not know."""
+
+    seen: ClassVar[list[Violation]] = []
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.seen.append(self)
 
 
 def must(is_so: bool, what: str) -> None:
@@ -47,6 +54,7 @@ class Oracle:
         self._uids: dict[str, str] = {}
         self._user_code: Counter[str] = Counter()
         self._exits: dict[str, int] = {}
+        self._mains: dict[str, int] = {}
         self._flushed: dict[str, dict[str, str]] = {}
         self._alive: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
 
@@ -120,12 +128,17 @@ class Oracle:
             if pod.phase is PodPhase.ENDED and pod.exit_code is not None and pod.role != MASTER and pod.name in self._exits:
                 must(pod.exit_code == self._exits[pod.name], f"I22: {pod.name} exited {self._exits[pod.name]}, not {pod.exit_code}")
                 must(dict(pod.outputs) == self._flushed.get(pod.name, {}), f"I22: outputs of {pod.name} are {pod.outputs}")
+        if attempt.phase.value not in LIVE:
+            left = [pod.name for pod in attempt.pods if pod.phase is not PodPhase.ENDED]
+            must(not left, f"I10: attempt {key} ended as {attempt.phase} before {left}")
         if attempt.phase is AttemptPhase.SUCCEEDED and before != attempt.phase:
             self.counts["successes"] += 1
             others = [a for (job_id, _), a in self.attempts.items() if job_id == key[0] and a.phase is AttemptPhase.SUCCEEDED]
             must(not others, f"I14: {key[0]} succeeded twice")
             for pod in attempt.members:
                 must(self._user_code[pod.name] == 1, f"I22: {pod.name} succeeded and ran {self._user_code[pod.name]} times")
+                must(pod.exit_code == 0, f"I22: {pod.name} ended with {pod.exit_code} and its attempt succeeded")
+                must(bool(pod.outputs) or not self.jobs[key[0]].work.outputs, f"I22: the outputs of {pod.name} were not kept")
         self.attempts[key] = attempt
 
     def _limits(self) -> None:
@@ -167,7 +180,12 @@ class Oracle:
         wanted = {one.name for one in row.members}
         must(wanted <= ready, f"I6: {pod} runs before {sorted(wanted - ready)} were ready")
 
+    def main_exited(self, pod: str, exit_code: int) -> None:
+        self._mains[pod] = exit_code
+
     def exited(self, pod: str, exit_code: int) -> None:
+        main = self._mains.get(pod, exit_code)
+        must(exit_code == main, f"I22: the main process of {pod} exited {main}, its record says {exit_code}")
         self._exits[pod] = exit_code
 
     def flushed(self, pod: str, outputs: Mapping[str, str]) -> None:

@@ -165,6 +165,7 @@ class Simulation:
         self.asked: list[tuple[str, JobRequest]] = []
         self.acknowledged: list[str] = []
         self.broken: list[BaseException] = []
+        Violation.seen.clear()
         self._folder = folder
         self._numbers = 0
         self._wall_jump = 0.0
@@ -179,6 +180,10 @@ class Simulation:
 
     def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.broken.append(context.get("exception") or RuntimeError(context["message"]))
+
+    def raise_broken(self) -> None:
+        for error in (*Violation.seen, *self.broken):
+            raise error
 
     def count(self, what: str) -> None:
         self.oracle.counts[what] += 1
@@ -203,7 +208,7 @@ class Simulation:
             wall=lambda: EPOCH_S + loop.time() + jump, monotonic=loop.time, new_id=self._new_id, in_thread=self._in_thread
         )
         store, door = StoreDoor(self, self.store), Door("here", self.cluster)
-        service = Service(self._config, store, {"here": door}, state_dir=self._folder, world=world)  # type: ignore[arg-type]  # a stand-in by __getattr__
+        service = Service(self._config, store, {"here": door}, state_dir=self._folder, world=world)
         life = self.life = Life(service, store, door)
 
         async def begin() -> None:
@@ -235,7 +240,7 @@ class Simulation:
 
     async def _try(self, life: Life, call: Callable[[], Awaitable[T]]) -> T | None:
         """The answer; None when it was an error or the control plane died over it."""
-        task = life.spawn(call())
+        task: asyncio.Task[T] = life.spawn(call())
         await asyncio.wait([task])
         if task.cancelled():
             return None
@@ -256,7 +261,7 @@ class Simulation:
             (3, self.delete),
             (3, self.kill_pod),
             (3, self.freeze_pod),
-            (1, self.lose_pod),
+            (2, self.lose_pod),
             (2, self.crash),
             (4, self.change_weather),
             (30, lambda: None),
@@ -264,8 +269,7 @@ class Simulation:
         do = self.chance.choices([kind for _, kind in kinds], [weight for weight, _ in kinds])[0]
         do()
         await asyncio.sleep(self.chance.expovariate(1.0))
-        if self.broken:
-            raise self.broken[0]
+        self.raise_broken()
         # In the middle of a commit memory is ahead of the rows, and may yet be taken back; it is never inconsistent.
         if self.life is not None and self.life.is_ready:
             self.life.service.state.check_invariants()
@@ -281,10 +285,10 @@ class Simulation:
             command=command,
             queue=chance.choice(["x", "y"]),
             retries=chance.choice([0, 0, 2]),
-            timeout=chance.choice(["30s", "1h"]),
+            timeout=chance.choice(["30s", "100h"]),
             grace="5s",
             after=after,
-            outputs=(OutputRequest(name="out", path="/out"),) if chance.random() < 0.3 else (),
+            outputs=(OutputRequest(name="out", path="out"),) if chance.random() < 0.3 else (),
         )
         self._numbers += 1
         self.asked.append((f"key{self._numbers}", asked))
@@ -312,7 +316,7 @@ class Simulation:
         life = self.life
         if life is None or not self.acknowledged:
             return
-        job_id = self.chance.choice(self.acknowledged[-8:])
+        job_id = self.chance.choice(self.acknowledged[-self.chance.choice([1, 1, 8]) :])
 
         async def go() -> None:
             if await self._try(life, lambda: life.service.cancel(job_id, ADMIN)) is not None:
@@ -343,8 +347,11 @@ class Simulation:
             pod.frozen_until = self.cluster.now() + self.chance.choice([3.0, 30.0])
 
     def lose_pod(self) -> None:
-        """Gone, with its record."""
-        pod = self._some_pod()
+        """Gone, with its record, once it is known; best before it has run."""
+        known = {pod.uid for attempt in self.oracle.attempts.values() for pod in attempt.pods}
+        seen = [pod for pod in self.cluster.alive() if pod.uid in known]
+        early = [pod for pod in seen if pod.shown.phase != "Running"]
+        pod = self.chance.choice(early or seen) if seen else None
         if pod is not None:
             self.count("pods that vanished")
             pod.end()
@@ -390,13 +397,11 @@ class Simulation:
         until = self.cluster.now() + REST_LIMIT_S
         while any(not job.phase.is_terminal for job in self.oracle.jobs.values()) and self.cluster.now() < until:
             await asyncio.sleep(30.0)
-            if self.broken:
-                raise self.broken[0]
+            self.raise_broken()
         await asyncio.sleep(120.0)
         before = len(self.store.batches)
         await asyncio.sleep(120.0)
-        if self.broken:
-            raise self.broken[0]
+        self.raise_broken()
         listed = [pod.name for pod in self.cluster.listed()]
         alive = [pod.pod.name for pod in self.cluster.alive()]
         self.oracle.at_rest(listed, alive, self.store.rows(), len(self.store.batches) - before)
