@@ -13,7 +13,7 @@ from typing import Any, Final
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 from IPython.core.interactiveshell import InteractiveShell
 
-from tuttilab.magics import jobs_magic, submit_magic
+from tuttilab.magics import dag_magic, jobs_magic, submit_magic
 from tuttilab.magics.connection import connected
 from tuttilab.magics.handle import JobHandle
 from tuttilab.magics.job_text import short_id
@@ -37,6 +37,7 @@ def tables() -> dict[str, Table]:
         "%job": _table(jobs_magic.JOB_OPTIONS),
         "%attach": _table(jobs_magic.ATTACH_OPTIONS),
         "%quota": {},
+        "%dag": _table(dag_magic.DAG_OPTIONS),
     }
     return found
 
@@ -136,6 +137,8 @@ class Completer:
             return [*self._handles(), *self._remembered.jobs()]
         if magic == "%job" and given == 1:
             return list(jobs_magic.COMMANDS)
+        if magic == "%dag" and given == 0:
+            return list(dag_magic.COMMANDS)
         if magic == "%quota" and given == 0:
             return self._remembered.queues()
         return []

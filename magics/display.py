@@ -138,7 +138,10 @@ def bar(part: float, whole: float) -> str:
 
 
 def html_bar(part: float, whole: float) -> str:
-    return f'<progress max="{max(whole, 1):g}" value="{min(part, max(whole, 1)):g}"></progress>'
+    """Empty for a whole of zero, as `bar`."""
+    if whole <= 0:
+        return '<progress max="1" value="0"></progress>'
+    return f'<progress max="{whole:g}" value="{min(part, whole):g}"></progress>'
 
 
 def show_duration(seconds: float) -> str:

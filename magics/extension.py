@@ -9,6 +9,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 
 from tuttilab.magics.complete import Table, matcher
 from tuttilab.magics.connection import disconnect
+from tuttilab.magics.dag_magic import DagMagics
 from tuttilab.magics.jobs_magic import JobsMagics
 from tuttilab.magics.parse import UsageError
 from tuttilab.magics.send import EXECUTIONS
@@ -17,7 +18,7 @@ from tuttilab.magics.submit_magic import SubmitMagics
 
 _NO_SPARK: Final = "Spark is not installed in this kernel; `%pip install 'tuttilab[spark]'`, then restart the kernel."
 _MATCHER: Final = "_tuttilab_matcher"
-_NAMES: Final = ("submit", "jobs", "job", "quota", "attach", "spark", "sparksql")
+_NAMES: Final = ("submit", "dag", "jobs", "job", "quota", "attach", "spark", "sparksql")
 
 
 @magics_class
@@ -41,7 +42,7 @@ def load(ipython: InteractiveShell) -> None:
     """Register everything. A second load replaces the first."""
     unload(ipython)
     jobs = JobsMagics(ipython)
-    ipython.register_magics(SubmitMagics, jobs)
+    ipython.register_magics(SubmitMagics, DagMagics, jobs)
     tables: dict[str, Table] = {}
     if has_spark():
         from tuttilab.magics import spark_magic

@@ -66,17 +66,19 @@ class RestProvider:
         raise NotFound(f"There is no Spark session {name}; `%spark list` shows yours, `%spark start {name}` starts it.")
 
     def _post(self, name: str, request: SessionRequest) -> SparkSessionView:
-        given = {
-            "cpus": request.cores,
-            "memory": request.memory,
-            "queue": request.queue,
-            "idle": None if request.idle_s is None else max(1, round(request.idle_s)),
-        }
-        chosen = {key: value for key, value in given.items() if value is not None}
-        conf = dict(request.conf) | ({"spark.ui.enabled": "true"} if request.ui else {})
+        default = SparkRequest()
         # Functions of the notebook run in the server's Python: on this machine it is the kernel's own.
         local = all(cluster.kind == "local" for cluster in client().clusters())
-        spark = SparkRequest(name=name, conf=conf, interpreter=sys.executable if local else None, **chosen)  # type: ignore[arg-type]  # mypy sees one type for all values of a dict
+        spark = SparkRequest(
+            name=name,
+            cpus=default.cpus if request.cores is None else request.cores,
+            memory=default.memory if request.memory is None else request.memory,
+            queue=request.queue,
+            conf=dict(request.conf),
+            idle=default.idle if request.idle_s is None else max(1, round(request.idle_s)),
+            ui=request.ui,
+            interpreter=sys.executable if local else None,
+        )
         view = client().spark_start(spark)
         self._asked[view.job_id] = request
         return view

@@ -107,10 +107,11 @@ def forget(directory: Path, entry: Recoverable) -> None:
 def _process_started(pid: int) -> float:
     """The kernel's start in clock ticks since boot, so that another process under the same number is told apart.
 
-    0 when there is no such process or the platform does not say.
+    0 when there is no such process, when it is dead and only not yet reaped, or when the platform does not say.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0.0
-    return float(stat.rpartition(")")[2].split()[19])
+    fields = stat.rpartition(")")[2].split()
+    return 0.0 if fields[0] in "ZX" else float(fields[19])

@@ -19,7 +19,15 @@ from urllib.parse import quote
 
 from tuttilab.scheduler import wire
 from tuttilab.scheduler.errors import NotFound, TuttiError, Unavailable
-from tuttilab.scheduler.requests import DagRequest, JobRequest, RunRequest, SparkRequest
+from tuttilab.scheduler.requests import (
+    DagRequest,
+    JobRequest,
+    NotebookRequest,
+    ProfileRequest,
+    RenewRequest,
+    RunRequest,
+    SparkRequest,
+)
 from tuttilab.scheduler.transport import Params, Rediscover, Transport
 from tuttilab.scheduler.wire import (
     ArtifactView,
@@ -33,6 +41,8 @@ from tuttilab.scheduler.wire import (
     JobView,
     LogView,
     NodeView,
+    NotebookView,
+    ProfileView,
     QueueView,
     ResultView,
     RunView,
@@ -255,7 +265,31 @@ class AsyncClient:
     async def _changes(self, since: int | None, wait_s: float = 0.0, key: str | None = None) -> ChangesView:
         return await self._get(ChangesView, "/changes", {"since": since, "wait": wait_s, "key": key}, wait_s=wait_s)
 
-    # --- Spark sessions ------------------------------------------------------------------------------------------------
+    # --- servers of the hub --------------------------------------------------------------------------------------------
+
+    async def notebook(self, request: NotebookRequest) -> NotebookView:
+        """For the hub: room for a server of a user. Asked twice is as good as once: the server keeps its place."""
+        return await self._post(NotebookView, "/notebooks", request, may_repeat=True)
+
+    async def renew(self, id: str, request: RenewRequest) -> NotebookView:
+        """For the hub: how the server is; answers whether it may start and is still wanted."""
+        return await self._post(NotebookView, f"/notebooks/{_part(id)}/renew", request, may_repeat=True)
+
+    async def profiles(self, *, owner: str | None = None, groups: Sequence[str] = ()) -> list[ProfileView]:
+        """What the caller is offered, or for the hub what ``owner`` is, who is in ``groups``."""
+        query: Params = {"owner": owner, "group": list(groups) if owner is not None else None}
+        return await self._get(list[ProfileView], "/profiles", query)
+
+    async def profile(self, name: str) -> ProfileView:
+        return await self._get(ProfileView, f"/profiles/{_part(name)}")
+
+    async def apply_profile(self, request: ProfileRequest) -> ProfileView:
+        return await self._post(ProfileView, "/profiles", request, may_repeat=True)
+
+    async def delete_profile(self, name: str) -> None:
+        await self._transport.send("DELETE", f"/profiles/{_part(name)}")
+
+    # --- graphs of jobs ------------------------------------------------------------------------------------------------
 
     async def dags(self) -> list[DagView]:
         return await self._get(list[DagView], "/dags")
@@ -292,6 +326,8 @@ class AsyncClient:
             if view.is_ended:
                 return view
             await self.changes(since, wait_s=2.0)
+
+    # --- Spark sessions ------------------------------------------------------------------------------------------------
 
     async def spark_sessions(self) -> list[SparkSessionView]:
         return await self._get(list[SparkSessionView], "/spark/sessions")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from tuttilab.scheduler.async_client import POLL_S, AsyncClient, new_key
 from tuttilab.scheduler.errors import EnvironmentProblem, Unavailable
-from tuttilab.scheduler.requests import DagRequest, JobRequest, RunRequest, SparkRequest
+from tuttilab.scheduler.requests import DagRequest, JobRequest, ProfileRequest, RunRequest, SparkRequest
 from tuttilab.scheduler.transport import Rediscover
 from tuttilab.scheduler.wire import (
     ChangesView,
@@ -29,6 +29,7 @@ from tuttilab.scheduler.wire import (
     JobView,
     LogView,
     NodeView,
+    ProfileView,
     QueueView,
     ResultView,
     RunView,
@@ -37,7 +38,7 @@ from tuttilab.scheduler.wire import (
     WaitView,
 )
 
-__all__ = ["AsyncClient", "Client", "connect", "connect_async", "new_key", "results_here"]
+__all__ = ["AsyncClient", "Client", "connect", "connect_async", "new_key", "results_here", "read_dags"]
 
 T = TypeVar("T")
 
@@ -190,6 +191,18 @@ class Client:
     def changes(self, since: int, wait_s: float = POLL_S, key: str | None = None) -> ChangesView:
         return self._run(self._async.changes(since, wait_s, key))
 
+    def profiles(self) -> list[ProfileView]:
+        return self._run(self._async.profiles())
+
+    def profile(self, name: str) -> ProfileView:
+        return self._run(self._async.profile(name))
+
+    def apply_profile(self, request: ProfileRequest) -> ProfileView:
+        return self._run(self._async.apply_profile(request))
+
+    def delete_profile(self, name: str) -> None:
+        self._run(self._async.delete_profile(name))
+
     def dags(self) -> list[DagView]:
         return self._run(self._async.dags())
 
@@ -228,6 +241,13 @@ class Client:
 
 
 # --- where it is -------------------------------------------------------------------------------------------------------
+
+
+def read_dags(path: Path) -> list[DagRequest]:
+    """The DAGs of a manifest. Raises BadInput with file, document and key."""
+    from tuttilab.scheduler import manifests  # YAML is slow to import, and most kernels never read one.
+
+    return manifests.read(path, DagRequest)
 
 
 def connect(*, start: bool = True) -> Client:

@@ -23,7 +23,7 @@ from tuttilab.scheduler.resources import CPU, MEMORY, Resources, parse_cpu, pars
 from tuttilab.scheduler.wire import STRICT, parse
 from tuttilab.scheduler.yaml_text import documents
 
-AUTH_KINDS: Final = ("local",)
+AUTH_KINDS: Final = ("hub", "local")
 POSTGRES: Final = "postgresql+psycopg"
 CLUSTER_KINDS: Final = ("fake", "local")
 
@@ -46,9 +46,20 @@ class ArtifactsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthConfig:
+    """``local``: one token for one user. ``hub``: the users of a JupyterHub, by its tokens."""
+
     kind: str = "local"
     key_file: str | None = None
     """A file of 32 bytes or more from which every token derives, the same for all replicas. None: the state folder's own."""
+    url: str = ""
+    """The hub's API, such as https://hub.example/hub/api; as a service that the hub started, JUPYTERHUB_API_URL without it."""
+    service: str = "tuttilab"
+    """The name under which the hub knows this service."""
+    token_file: str = ""
+    """Holds the token that the hub gave the service; JUPYTERHUB_API_TOKEN without it."""
+    admin_groups: tuple[str, ...] = ()
+    unsafe_shared_user: bool = False
+    """Pods of all users run as the one user of this process, who can read everything of each other: for tests only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +67,8 @@ class ListenConfig:
     host: str = "127.0.0.1"
     port: int = 0
     """0 lets the system choose a free one."""
+    names: tuple[str, ...] = ()
+    """Other names under which it is asked, such as that of a proxy with TLS in front of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +100,10 @@ class Limits:
     """An ended job goes, with its logs and results, this long after its end."""
     keep_journal_s: float = 30 * 86400.0
     """Older events go; who asks for changes since then fetches anew."""
+    heartbeat_s: float = 5.0
+    """Between two reports of a pod in which nothing changes."""
+    lease_s: float = 45.0
+    """A member that is cut off from its gang's master for this long stops itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +169,8 @@ class LimitsFile:
     lost_after_s: int | float = 60
     keep_jobs: str | int = "90d"
     keep_journal: str | int = "30d"
+    heartbeat_s: int | float = 5
+    lease_s: int | float = 45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +210,7 @@ def default_config(state_dir: Path) -> Config:
 def load_config(path: Path | None, state_dir: Path, environ: Mapping[str, str]) -> Config:
     """From a file, or the built-in one, with the variables on top. Raises BadInput with file, path and remedy."""
     what = str(path) if path else "the built-in configuration"
-    return parse_config(with_environment(read_file(path) if path else {}, environ), state_dir, what)
+    return parse_config(with_hub(with_environment(read_file(path) if path else {}, environ), environ), state_dir, what)
 
 
 def read_file(path: Path) -> Mapping[str, object]:
@@ -227,6 +246,15 @@ def with_environment(data: Mapping[str, object], environ: Mapping[str, str]) -> 
     return result
 
 
+def with_hub(data: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, object]:
+    """With what the hub tells a service that it started: where its API is, and the service's name. The file's own keys win."""
+    auth = data.get("auth")
+    if not isinstance(auth, dict) or auth.get("kind") != "hub":
+        return dict(data)
+    said = {"url": environ.get("JUPYTERHUB_API_URL"), "service": environ.get("JUPYTERHUB_SERVICE_NAME")}
+    return {**data, "auth": {**{key: value for key, value in said.items() if value}, **auth}}
+
+
 def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Config:
     """A checked configuration. Raises BadInput that begins with ``what``."""
     # A kind has keys of its own: say that the kind is unknown before its keys are called unknown.
@@ -237,8 +265,8 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
         return Config(
             store=StoreConfig(url=_store_url(file.store.url, state_dir)),
             artifacts=ArtifactsConfig(url=_folder_url(file.artifacts.url, state_dir)),
-            auth=_auth(file.auth, state_dir),
-            listen=_listen(file.listen),
+            auth=_auth(file, state_dir),
+            listen=_listen(file.listen, file.auth),
             clusters=_clusters(file),
             queues=queues,
             defaults=Defaults(
@@ -260,6 +288,30 @@ def _check_kinds(data: Mapping[str, Any], what: str) -> None:
     for index, cluster in enumerate(clusters if isinstance(clusters, list) else []):
         if isinstance(cluster, dict) and isinstance(kind := cluster.get("kind"), str) and kind not in CLUSTER_KINDS:
             raise BadInput(f"{what}: clusters[{index}].kind: {kind!r} is not known; expected {' or '.join(CLUSTER_KINDS)}.")
+
+
+def _auth(file: ConfigFile, state_dir: Path) -> AuthConfig:
+    auth = file.auth
+    if auth.key_file is not None:
+        auth = replace(auth, key_file=str(state_dir / Path(auth.key_file).expanduser()))
+    if auth.kind == "local":
+        of_all = ("kind", "key_file")
+        given = [item.name for item in fields(AuthConfig) if item.name not in of_all and getattr(auth, item.name) != item.default]
+        if given:
+            raise BadInput(f"auth.{given[0]}: it goes with kind hub; expected no such key with kind local.")
+        return auth
+    parts = urlsplit(auth.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadInput(f"auth.url: {auth.url!r} is not the API of a hub; expected one such as https://hub.example/hub/api.")
+    if file.store.url.startswith(POSTGRES):
+        raise BadInput("auth.kind: hub does not go with replicas on Postgres yet; expected local, or a store.url of SQLite.")
+    for index, cluster in enumerate(file.clusters):
+        if cluster.kind == "local" and not auth.unsafe_shared_user:
+            raise BadInput(
+                f"clusters[{index}].kind: local runs the pods of all the hub's users as one user, open to each other; "
+                "expected another kind, or auth.unsafe_shared_user: true for a test."
+            )
+    return auth
 
 
 def _clusters(file: ConfigFile) -> tuple[ClusterConfig, ...]:
@@ -336,11 +388,7 @@ def _check_names(path: str, names: list[str]) -> None:
             raise BadInput(f"{path}[{index}].name: {name!r} stands there twice; expected each name once.")
 
 
-def _auth(auth: AuthConfig, state_dir: Path) -> AuthConfig:
-    return auth if auth.key_file is None else replace(auth, key_file=str(state_dir / Path(auth.key_file).expanduser()))
-
-
-def _listen(listen: ListenConfig) -> ListenConfig:
+def _listen(listen: ListenConfig, auth: AuthConfig) -> ListenConfig:
     if not 0 <= listen.port <= 65535:
         raise BadInput(f"listen.port: {listen.port} is out of range; expected 0 (any free port) to 65535.")
     try:
@@ -348,10 +396,12 @@ def _listen(listen: ListenConfig) -> ListenConfig:
     except ValueError:
         is_loopback = False
     if not is_loopback:
-        raise BadInput(
-            f"listen.host: {listen.host!r} can be reached from other machines, and auth.kind local is one token for one user; "
-            "expected 127.0.0.1."
-        )
+        why, how = "auth.kind local is one token for one user", ""
+        if auth.kind == "hub":
+            why, how = "there is no TLS here", ", with a proxy in front of it and its name in listen.names"
+        raise BadInput(f"listen.host: {listen.host!r} can be reached from other machines, and {why}; expected 127.0.0.1{how}.")
+    if listen.names and auth.kind == "local":
+        raise BadInput("listen.names: it goes with auth.kind hub; expected no such key with kind local.")
     return listen
 
 
@@ -379,7 +429,7 @@ def _folder_url(url: str, state_dir: Path) -> str:
 
 
 def _limits(limits: LimitsFile) -> Limits:
-    for name in ("barrier_s", "idle_stop_s", "lost_after_s"):
+    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s"):
         if getattr(limits, name) <= 0:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0.")
     return Limits(
@@ -389,6 +439,8 @@ def _limits(limits: LimitsFile) -> Limits:
         lost_after_s=float(limits.lost_after_s),
         keep_jobs_s=parse_duration(limits.keep_jobs, "limits.keep_jobs"),
         keep_journal_s=parse_duration(limits.keep_journal, "limits.keep_journal"),
+        heartbeat_s=float(limits.heartbeat_s),
+        lease_s=float(limits.lease_s),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuttilab.scheduler.model import Cluster, Dag, Job, Queue, Run
+from tuttilab.scheduler.model import Cluster, Dag, Job, Profile, Queue, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,44 @@ class GangAdmitted:
     cluster: str
     placements: tuple[Placement, ...]
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class GangPreempted:
+    """The decision to stop a whole attempt, so that the job ``by`` can have its guaranteed share or go before a lower class."""
+
+    job_id: str
+    attempt: int
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GangGrown:
+    """The decision to give a running gang that can grow more of the pods it asked for."""
+
+    job_id: str
+    attempt: int
+    placements: tuple[Placement, ...]
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class GangShrunk:
+    """The decision to take borrowed pods back from a running gang, by name; it goes on with the others."""
+
+    job_id: str
+    attempt: int
+    pods: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookActive:
+    """A notebook's server reports a running cell."""
+
+    job_id: str
+    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +196,23 @@ class RunTimedOut:
 
 
 @dataclass(frozen=True, slots=True)
+class NotebookExpired:
+    """Nobody said for a long time that he still waits for this notebook, starts it or stops it."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileApplied:
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileDeleted:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class DagApplied:
     """A new version of a named DAG."""
 
@@ -192,6 +247,10 @@ Event = (
     | ClusterLost
     | ClusterBack
     | GangAdmitted
+    | GangPreempted
+    | GangGrown
+    | GangShrunk
+    | NotebookActive
     | PodSeen
     | PodReady
     | PodStarted
@@ -201,6 +260,9 @@ Event = (
     | HeartbeatMissed
     | BarrierTimedOut
     | RunTimedOut
+    | NotebookExpired
+    | ProfileApplied
+    | ProfileDeleted
     | DagApplied
     | RunSubmitted
     | RunCancelRequested

@@ -26,6 +26,16 @@ class StopGang:
 
 
 @dataclass(frozen=True, slots=True)
+class StopPods:
+    """Tell some pods of an attempt that goes on to end, by force after ``grace_s``."""
+
+    job_id: str
+    attempt: int
+    pods: tuple[str, ...]
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetPods:
     """The attempt's end is committed: let go of what kept its pods' records."""
 
@@ -41,4 +51,4 @@ class DropJob:
     attempts: int
 
 
-Instruction = LaunchGang | StopGang | ForgetPods | DropJob
+Instruction = LaunchGang | StopGang | StopPods | ForgetPods | DropJob

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.requests import DagRequest, JobRequest
+from tuttilab.scheduler.requests import DagRequest, JobRequest, ProfileRequest
 from tuttilab.scheduler.wire import parse
 from tuttilab.scheduler.yaml_text import documents
 
-KINDS: Final[Mapping[str, type[JobRequest] | type[DagRequest]]] = {"Job": JobRequest, "Dag": DagRequest}
-TAKERS: Final = {"Job": "tuttilab submit", "Dag": "tuttilab dag run"}
+KINDS: Final[Mapping[str, type[JobRequest] | type[DagRequest] | type[ProfileRequest]]] = {
+    "Job": JobRequest,
+    "Dag": DagRequest,
+    "Profile": ProfileRequest,
+}
+TAKERS: Final = {"Job": "tuttilab submit", "Dag": "tuttilab dag run", "Profile": "tuttilab profile apply"}
 """The command that takes each kind."""
 
-T = TypeVar("T", JobRequest, DagRequest)
+T = TypeVar("T", JobRequest, DagRequest, ProfileRequest)
 
 
 def read(path: Path, kind: type[T]) -> list[T]:

@@ -97,6 +97,15 @@ class StopReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Toleration:
+    """A taint that a pod puts up with. Without ``value`` every value of the key, without ``effect`` every effect."""
+
+    key: str
+    value: str | None = None
+    effect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PodSet:
     """``count`` equal pods of a gang. ``node_labels`` must all be on a node that takes one of them."""
 
@@ -107,6 +116,9 @@ class PodSet:
     ends: Ends = Ends.REQUIRED
     node_labels: Mapping[str, str] = field(default_factory=dict)
     cluster: str | None = None
+    tolerations: tuple[Toleration, ...] = ()
+    can_grow: bool = False
+    """Whether a running gang may be given the pods between ``min_count`` and ``count`` later, and have them taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +211,12 @@ class Job:
     started_at: float | None = None
     ended_at: float | None = None
     exit_code: int | None = None
+    preemptible: bool | None = None
+    """Whether it may be stopped for others. None: by kind (notebooks and services may not, and so never borrow)."""
+
+    @property
+    def is_preemptible(self) -> bool:
+        return self.preemptible if self.preemptible is not None else self.kind not in (JobKind.NOTEBOOK, JobKind.SERVICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +240,8 @@ class Pod:
     """Named addresses the pod's main process offers, such as ``connect`` of a Spark session: host:port."""
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Declared outputs that were flushed: name to artifact id (sha256, hex)."""
+    is_given_back: bool = False
+    """Told to end while the gang goes on without it; leaves the attempt, and the charge, when it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +263,8 @@ class Attempt:
     ended_at: float | None = None
     exit_code: int | None = None
     reason: str = ""
+    is_borrowed: bool = False
+    """Whether a queue on its path was above its guaranteed share with it, when it was admitted."""
 
     @property
     def members(self) -> tuple[Pod, ...]:
@@ -292,7 +314,11 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A node of the queue tree. ``guaranteed`` and ``max`` count over all clusters; an absent key of ``max`` is unlimited."""
+    """A node of the queue tree. ``guaranteed`` and ``max`` count over all clusters; an absent key of ``max`` is unlimited.
+
+    ``max_jobs`` and ``max_pods`` limit what runs. Gangs that start later than a sibling's although submitted earlier are protected
+    as scheduling.md says; ``overtaking``, ``overtaking_s`` and ``class_cap_s`` are the numbers of that promise.
+    """
 
     name: str
     parent: str | None = None
@@ -303,6 +329,51 @@ class Queue:
     groups: tuple[str, ...] = ()
     max_jobs: int | None = None
     max_pods: int | None = None
+    clusters: tuple[str, ...] = ()
+    """Where new work of this queue and those below it may go; empty: everywhere. Changing it drains the others."""
+    can_borrow: bool = True
+    """Whether it may use more than its guaranteed share while others leave theirs idle."""
+    can_reclaim: bool = True
+    """Whether gangs of it may stop borrowers to get its guaranteed share."""
+    stops_busy_notebooks: bool = False
+    """Whether a borrowing notebook of this queue may be stopped while one of its cells runs."""
+    overtaking: float = 0.15
+    overtaking_s: float = 900.0
+    class_cap_s: float = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaking:
+    """One waiting gang's row of the account of who was overtaken (`core.accounts`). Amounts are room-seconds by cluster.
+
+    ``later`` was used by ended gangs of the same queue and class submitted after this one and before the next that waits, ``above``
+    by gangs of higher ones. ``base`` and ``base_above`` had been used when this wait began at ``since``.
+    """
+
+    job_id: str
+    since: float
+    later: tuple[tuple[str, float], ...] = ()
+    above: tuple[tuple[str, float], ...] = ()
+    base: tuple[tuple[str, float], ...] = ()
+    base_above: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunHistory:
+    """How long the last runs under ``key`` took, newest last; a row. ``scatter``: of a queue, squared log-ratios of repeats."""
+
+    key: str
+    runs: tuple[float, ...] = ()
+    scatter: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """How long a run will take: the middle in seconds, the factor up or down that two runs in three stay within, and why."""
+
+    seconds: float
+    spread: float
+    basis: str
 
 
 class Why(StrEnum):
@@ -336,6 +407,10 @@ class Wait:
     """Ids of the jobs that hold what is missing, or that it waits for."""
     estimated_start: float | None = None
     basis: str = ""
+    overtaken_s: float = 0.0
+    """Seconds of the whole room that gangs submitted after this one used while it waits."""
+    is_protected: bool = False
+    """Whether that is so much that it now goes before smaller gangs and has the hold."""
 
 
 class NodePhase(StrEnum):
@@ -405,4 +480,15 @@ class Dag:
     owner: str
     body: str
     """The manifest as JSON, variables not yet filled in."""
+    applied_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a notebook server of a group gets, as an admin applied it. The newest body is the one that counts."""
+
+    name: str
+    body: str
+    """The manifest as JSON, checked when it was applied."""
+    applied_by: str
     applied_at: float

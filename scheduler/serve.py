@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from tuttilab.scheduler.clusters.base import Cluster
-    from tuttilab.scheduler.config import ClusterConfig, Config
+    from tuttilab.scheduler.config import ClusterConfig, Config, Limits
     from tuttilab.scheduler.ending import Ending
     from tuttilab.scheduler.service import Service
 
@@ -176,7 +176,7 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
         if service.deposed.is_set():
             raise StaleEpoch("Another process has opened this database and leads; end it, then start again.")
         try:
-            await _serve_embedded(service, bound, ending, runtime, notify)
+            await _serve_embedded(service, bound, ending, runtime, notify, environ)
         finally:
             _withdraw(runtime)
             left = sum(not job.phase.is_terminal for job in service.state.jobs.values())
@@ -186,16 +186,29 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
     return 0
 
 
-async def _serve_embedded(service: Service, bound: socket.socket, ending: Ending, runtime: Runtime, notify: _Notify) -> None:
+async def _serve_embedded(
+    service: Service, bound: socket.socket, ending: Ending, runtime: Runtime, notify: _Notify, environ: Mapping[str, str]
+) -> None:
     from tuttilab.scheduler.api import create_app
-    from tuttilab.scheduler.auth import LocalAuthenticator
+    from tuttilab.scheduler.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
     from tuttilab.scheduler.ending import Activity
+    from tuttilab.scheduler.hub_servers import look_after
 
-    activity = Activity(create_app(service, LocalAuthenticator(runtime.token, user_name()), shut_down=ending.after_jobs))
-    ending.when_idle(activity, service.config.limits.idle_stop_s)
-    deposed = asyncio.create_task(_end_when_deposed(service, ending))
+    operator = LocalAuthenticator(runtime.token, user_name())
+    authenticator: Authenticator = operator
+    beside = [asyncio.create_task(_end_when_deposed(service, ending))]
+    if service.config.auth.kind == "hub":
+        hub = hub_settings(service.config.auth, environ)
+        authenticator = HubAuthenticator(hub, operator)
+        beside.append(asyncio.create_task(look_after(service, hub, authenticator.http)))
+    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs))
+    if service.config.auth.kind != "hub":
+        ending.when_idle(activity, service.config.limits.idle_stop_s)
     await _serve_api(activity, bound, runtime, notify, ending.wait())
-    deposed.cancel()
+    for task in beside:
+        task.cancel()
+    if isinstance(authenticator, HubAuthenticator):
+        await authenticator.close()
 
 
 async def _end_when_deposed(service: Service, ending: Ending) -> None:
@@ -345,10 +358,10 @@ def listener(host: str, port: int) -> socket.socket:
 
 
 def clusters_of(config: Config, state: Path, environ: Mapping[str, str]) -> dict[str, Cluster]:
-    return {cluster.name: _cluster(cluster, state, environ) for cluster in config.clusters}
+    return {cluster.name: _cluster(cluster, config.limits, state, environ) for cluster in config.clusters}
 
 
-def _cluster(cluster: ClusterConfig, state: Path, environ: Mapping[str, str]) -> Cluster:
+def _cluster(cluster: ClusterConfig, limits: Limits, state: Path, environ: Mapping[str, str]) -> Cluster:
     if cluster.kind == "fake":
         from tuttilab.scheduler.clusters.fake import FakeCluster
 
@@ -356,7 +369,9 @@ def _cluster(cluster: ClusterConfig, state: Path, environ: Mapping[str, str]) ->
     from tuttilab.scheduler.clusters.local import LocalCluster
 
     # A folder each: two clusters must not adopt one another's pods.
-    return LocalCluster(cluster.name, cluster.nodes, state / "clusters" / cluster.name, environ, sys.executable)
+    folder = state / "clusters" / cluster.name
+    beat, lease = limits.heartbeat_s, limits.lease_s
+    return LocalCluster(cluster.name, cluster.nodes, folder, environ, sys.executable, heartbeat_s=beat, lease_s=lease)
 
 
 def user_name() -> str:

@@ -21,7 +21,7 @@ LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 Rediscover = Callable[[], "tuple[str, str] | None"]
 """Where the service is now: URL and token; None when it is not known. May block; called in a thread."""
 
-Param = str | int | float | bool | None
+Param = str | int | float | bool | list[str] | None
 Params = Mapping[str, Param]
 
 
@@ -156,7 +156,12 @@ class Transport:
             request = client.build_request(
                 method,
                 f"{self._url}{PREFIX}{path}",
-                params={key: _text(value) for key, value in (params or {}).items() if value is not None},
+                params=[
+                    (key, _text(one))
+                    for key, value in (params or {}).items()
+                    for one in (value if isinstance(value, list) else [value])
+                    if one is not None
+                ],
                 content=content() if callable(content) else content,
                 headers={"Authorization": f"Bearer {self._token}", **(headers or {})},
                 timeout=httpx.Timeout(self._timeout_s, read=self._timeout_s + wait_s),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.cycle import Decision
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.instructions import Instruction
 from tuttilab.scheduler.store.base import Batch, Entry, Keyed
@@ -26,13 +26,20 @@ class Turn:
         self.instructions.extend(self.state.handle(event, self.now))
         self.entries.append(Entry(event, self.now, key))
 
-    def schedule(self) -> float | None:
-        """Run a cycle and apply its decision; answers when the next back-off ends."""
-        decision = schedule(self.state.snapshot(), self.now)
-        for admission in decision.admitted:
-            self.apply(admission, admission.job_id)
-        self.state.waits = {wait.job_id: wait for wait in decision.waits}
-        return decision.next_at
+    def take(self, decision: Decision) -> None:
+        """Apply what a cycle decided on an earlier snapshot: `State.handle` checks each part again, and drops a stale one.
+
+        Gangs keep the size they were admitted with: no cluster here adds or stops single pods of a running gang yet.
+        """
+        decided: tuple[ev.GangPreempted | ev.GangAdmitted, ...] = (*decision.preempted, *decision.admitted)
+        for event in decided:
+            told = self.state.handle(event, self.now)
+            # A stale decision changed nothing, and what changed nothing is not journalled.
+            if told:
+                self.instructions.extend(told)
+                self.entries.append(Entry(event, self.now, event.job_id))
+        queued = {job.id for job in self.state.queued()}
+        self.state.waits = {wait.job_id: wait for wait in decision.waits if wait.job_id in queued}
 
     def batch(self) -> Batch:
         changes = self.state.take_changes()
@@ -43,7 +50,13 @@ class Turn:
             attempts=changes.attempts,
             queues=changes.queues,
             deleted_jobs=changes.deleted_jobs,
+            accounts=changes.accounts,
+            ended_accounts=changes.ended_accounts,
+            history=changes.history,
+            dropped_history=changes.dropped_history,
             keys=tuple(self.keys),
             runs=changes.runs,
             dags=changes.dags,
+            profiles=changes.profiles,
+            deleted_profiles=changes.deleted_profiles,
         )

@@ -64,7 +64,17 @@ class Replay:
         """Where a replay begins: at the checkpoint, or before the first event."""
         if checkpoint is None:
             return cls()
-        state = State.load(checkpoint.jobs, checkpoint.attempts, checkpoint.queues, 0, checkpoint.runs, checkpoint.dags)
+        state = State.load(
+            checkpoint.jobs,
+            checkpoint.attempts,
+            checkpoint.queues,
+            0,
+            runs=checkpoint.runs,
+            dags=checkpoint.dags,
+            profiles=checkpoint.profiles,
+            accounts=checkpoint.accounts,
+            history=checkpoint.history,
+        )
         state.clusters = {cluster.name: cluster for cluster in checkpoint.clusters}
         jobs = {job.id: job for job in checkpoint.jobs}
         attempts = {(attempt.job_id, attempt.number): attempt for attempt in checkpoint.attempts}
@@ -83,7 +93,7 @@ async def replay(store: Store) -> Replay:
 
 
 async def differences(store: Store, replayed: Replay) -> AsyncIterator[str]:
-    """One sentence a job whose rows and journal differ."""
+    """One sentence a job or profile whose rows and journal differ."""
     unseen = dict(replayed.jobs)
     cursor = None
     while page := await store.jobs(JobQuery(cursor=cursor, limit=PAGE)):
@@ -98,6 +108,10 @@ async def differences(store: Store, replayed: Replay) -> AsyncIterator[str]:
         cursor = page[-1].order
     for job_id in unseen:
         yield f"Job {job_id} is in the journal and has no row."
+    profiles = {profile.name: profile for profile in (await store.load()).profiles}
+    for name in sorted(profiles.keys() | replayed.state.profiles.keys()):
+        if profiles.get(name) != replayed.state.profiles.get(name):
+            yield f"Profile {name} is another one in its row than by the journal."
 
 
 def _fields(one: Job, other: Job) -> str:

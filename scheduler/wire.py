@@ -20,11 +20,17 @@ from tuttilab.scheduler.errors import BadInput
 from tuttilab.scheduler.events import Event
 from tuttilab.scheduler.requests import (
     DagRequest,
+    HdfsRequest,
+    IdleRequest,
     InputRequest,
     JobRequest,
+    MountRequest,
     NodeRequest,
+    NotebookRequest,
     OutputRequest,
     PodRequest,
+    ProfileRequest,
+    RenewRequest,
     RunRequest,
     SparkRequest,
     VariableRequest,
@@ -297,6 +303,33 @@ class DagView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileView:
+    profile: ProfileRequest
+    applied_by: str
+    applied_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotebookView:
+    """A server of the hub as the ledger sees it, for the hub only.
+
+    ``is_admitted``: make its pod, on ``node`` of the job's cluster. ``is_wanted`` false: stop what there is of it.
+    """
+
+    job: JobView
+    profile: ProfileRequest
+    is_admitted: bool
+    is_wanted: bool
+    node: str | None = None
+    image: str | None = None
+    place: int | None = None
+    refusal: str = ""
+    """While it waits: what it asks for, what is free, and who of the owner's group holds the rest."""
+    expires_at: float | None = None
+    """When it is given up without another renewal; None once the server runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityView:
     name: str
     groups: tuple[str, ...]
@@ -350,6 +383,12 @@ _REQUESTS: tuple[Any, ...] = (
     NodeRequest,
     VariableRequest,
     RunRequest,
+    ProfileRequest,
+    MountRequest,
+    HdfsRequest,
+    IdleRequest,
+    NotebookRequest,
+    RenewRequest,
     MemberReport,
     PodReport,
 )

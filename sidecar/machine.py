@@ -168,6 +168,8 @@ class WorkerMachine:
         self._end: tuple[int, str] | None = None
         """Exit code and reason, from the moment they are settled."""
         self._is_cleared = False
+        self._stopped = protocol.STOPPED
+        """Why it ends when it was stopped: it was told so, or it was cut off."""
 
     def begin(self) -> list[Instruction]:
         return [Report(), Prepare()]
@@ -190,6 +192,8 @@ class WorkerMachine:
             case StopAsked(grace_s, why):
                 return self._stop(grace_s, f"told to stop ({why})" if why else "told to stop")
             case MasterLost(why):
+                if self._deadline_s is None:
+                    self._stopped = protocol.LEASE_LOST
                 return self._stop(self._grace_s, f"stops itself: {why}")
             case MemoryPassed(used, limit):
                 return self._out_of_memory(used, limit)
@@ -240,7 +244,7 @@ class WorkerMachine:
     def _main_exited(self, exit_code: int) -> list[Instruction]:
         if self._end is None:
             if self._deadline_s is not None:
-                self._end = (exit_code, protocol.STOPPED)
+                self._end = (exit_code, self._stopped)
             else:
                 self._end = (exit_code, protocol.COMPLETED if exit_code == 0 else protocol.ERROR)
         return [KillAll()]
@@ -266,6 +270,6 @@ class WorkerMachine:
         return [*([Note(message)] if is_told else []), *self._finish()]
 
     def _finish(self) -> list[Instruction]:
-        exit_code, reason = self._end or (143, protocol.STOPPED)
+        exit_code, reason = self._end or (143, self._stopped)
         self.member = self.member._replace(phase=ENDED, exit_code=exit_code, reason=reason)
         return [Record(exit_code, reason), Report(), Exit()]

@@ -65,10 +65,10 @@ class Desk:
     environ: dict[str, str]
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def run(self, *arguments: str, cwd: Path | None = None, **environ: str) -> Said:
+    def run(self, *arguments: str, cwd: Path | None = None, timeout_s: float = TIMEOUT_S, **environ: str) -> Said:
         command = [sys.executable, "-m", "tuttilab.scheduler.cli", *arguments]
         done = subprocess.run(
-            command, cwd=cwd or self.home, env={**self.environ, **environ}, capture_output=True, text=True, timeout=TIMEOUT_S
+            command, cwd=cwd or self.home, env={**self.environ, **environ}, capture_output=True, text=True, timeout=timeout_s
         )
         return Said(done.returncode, done.stdout, done.stderr)
 

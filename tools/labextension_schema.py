@@ -5,6 +5,7 @@ Run it after a change of the API's views: `.venv/bin/python tools/labextension_s
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -62,9 +63,7 @@ def plain(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def types_of(document: dict[str, Any]) -> str:
-    sys.path.insert(0, str(EXTENSION))
-    from build import node_command  # type: ignore[import-not-found]  # its folder is no package
-
+    node_command = runpy.run_path(str(EXTENSION / "build.py"))["node_command"]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "openapi.json"
         source.write_text(json.dumps(document), encoding="utf-8")

@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.api import artifacts, changes, dags, health, jobs, logs, pods, problems, quota, schema, spark
+from tuttilab.scheduler.api import artifacts, changes, dags, health, jobs, logs, notebooks, pods, problems, quota, schema, spark
 from tuttilab.scheduler.api.guard import PREFIX, Guard
 from tuttilab.scheduler.api.parts import known_query_only
 from tuttilab.scheduler.auth import Authenticator
@@ -20,6 +20,7 @@ ROUTERS = (
     quota.router,
     artifacts.router,
     spark.router,
+    notebooks.router,
     dags.router,
     changes.router,
     pods.router,
@@ -59,5 +60,5 @@ def create_app(service: Service, authenticator: Authenticator, *, shut_down: Cal
     app.add_api_route("/metrics", health.metrics, include_in_schema=False)
     problems.install(app)
     schema.install(app)
-    app.add_middleware(Guard, authenticator=authenticator, hosts=[service.config.listen.host])
+    app.add_middleware(Guard, authenticator=authenticator, hosts=[service.config.listen.host, *service.config.listen.names])
     return app

@@ -31,6 +31,8 @@ def sentence(event: ev.Event) -> str:
             return f"attempt {number}: no sign of life from pod {pod}"
         case ev.BarrierTimedOut(_, number):
             return f"attempt {number}: its pods did not all become ready in time"
+        case ev.NotebookExpired():
+            return "given up, because nobody waited for it any more"
         case ev.RunTimedOut(_, number):
             return f"attempt {number}: the run-time limit has passed"
         case _:

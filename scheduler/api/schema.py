@@ -11,7 +11,15 @@ from pydantic import TypeAdapter
 
 from tuttilab.scheduler import wire
 from tuttilab.scheduler.api.problems import MEDIA_TYPE
-from tuttilab.scheduler.requests import DagRequest, JobRequest, RunRequest, SparkRequest
+from tuttilab.scheduler.requests import (
+    DagRequest,
+    JobRequest,
+    NotebookRequest,
+    ProfileRequest,
+    RenewRequest,
+    RunRequest,
+    SparkRequest,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +42,18 @@ for _request in _STRICT:
     # pydantic's documented hook for stdlib dataclasses, as in `wire`.
     _request.__pydantic_config__ = wire.STRICT
 
-BODIES: Final = (JobRequest, BatchRequest, SparkRequest, DagRequest, RunRequest, ShutdownRequest, wire.PodReport)
+BODIES: Final = (
+    JobRequest,
+    BatchRequest,
+    SparkRequest,
+    DagRequest,
+    RunRequest,
+    NotebookRequest,
+    RenewRequest,
+    ProfileRequest,
+    ShutdownRequest,
+    wire.PodReport,
+)
 """Every class that the body of a request may have."""
 
 # `Any`: JSON as FastAPI takes and gives it.

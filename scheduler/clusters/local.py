@@ -23,6 +23,7 @@ from tuttilab.scheduler.clusters.local_env import base_env
 from tuttilab.scheduler.clusters.local_launch import Settings
 from tuttilab.scheduler.clusters.local_logs import PodLog
 from tuttilab.scheduler.clusters.local_pods import LocalPod
+from tuttilab.scheduler.crashpoints import point
 from tuttilab.scheduler.errors import LaunchRefused, NotFound
 from tuttilab.scheduler.model import MASTER, Node, PodPhase
 from tuttilab.sidecar import records
@@ -220,8 +221,10 @@ class LocalCluster:
             local_pods.refresh(pod)
             if not pod.has_ended:
                 # The file first: a sidecar that is just starting, whose pid nobody knows yet, looks for it.
+                point("stop.file")
                 records.write(str(pod.folder / records.STOP), {"grace_s": grace_s, "why": "the cluster was told so"})
                 local_pods.refresh(pod)
+                point("stop.signal")
                 local_pods.signal_sidecar(pod, signal.SIGTERM)
                 told.append(pod)
         return told
@@ -241,6 +244,7 @@ class LocalCluster:
             local_pods.reap(pod)
             with self._turn:
                 del self._pods[job_id, attempt, pod.name]
+        point("forget.ended")
         if erase:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # other attempts are still there

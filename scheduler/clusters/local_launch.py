@@ -7,6 +7,7 @@ or not.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -21,6 +22,7 @@ from tuttilab.scheduler.clusters import local_pods
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.local_env import HOST, PodDirs, pod_env, ports_needed
 from tuttilab.scheduler.clusters.local_pods import LocalPod
+from tuttilab.scheduler.crashpoints import point
 from tuttilab.scheduler.errors import BadInput, Bug, LaunchRefused
 from tuttilab.scheduler.resources import GPU, MEMORY
 from tuttilab.sidecar import records
@@ -60,25 +62,39 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, living: Iterab
     attempt = local_pods.attempt_folder(state_dir, plan.job_id, plan.attempt)
     _check(plan, settings)
     started: list[LocalPod] = []
+    refused = records.read(str(attempt / local_pods.REFUSED))
+    if refused is not None:
+        # Whoever was told may have been killed before writing it down.
+        raise LaunchRefused(refused["why"])
     try:
         reserved = _reserve(plan, attempt, settings, living)
         if (attempt / local_pods.FORGOTTEN).exists():
             return []
         for pod in plan.pods:
+            point("launch.pod")
             local = _ensure(plan, pod, attempt, reserved, settings)
             if local is not None:
                 started.append(local)
     except OSError as error:
-        _undo(plan, state_dir, attempt, started)
-        raise LaunchRefused(f"attempt {plan.attempt} of job {plan.job_id} cannot start on this machine: {error}.") from error
+        why = f"attempt {plan.attempt} of job {plan.job_id} cannot start on this machine: {error}."
+        _undo(plan, state_dir, attempt, started, why)
+        raise LaunchRefused(why) from error
     return started
 
 
-def _undo(plan: LaunchPlan, state_dir: Path, attempt: Path, started: Sequence[LocalPod]) -> None:
-    """A gang that cannot start whole leaves nothing. No user code of it ran: a member was missing."""
+def _undo(plan: LaunchPlan, state_dir: Path, attempt: Path, started: Sequence[LocalPod], why: str) -> None:
+    """A gang that cannot start whole leaves nothing but the refusal, so that no second pod by one of its names is ever made.
+
+    No user code of it ran: a member was missing.
+    """
     earlier = local_pods.found_pods(state_dir, plan.job_id, plan.attempt)
     for pod in {pod.name: pod for pod in [*earlier, *started]}.values():
         local_pods.end_by_force(pod)
+        shutil.rmtree(pod.folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the disk that refused the launch may refuse this too
+        records.write(str(attempt / local_pods.REFUSED), {"why": why})
+        (attempt / local_pods.ATTEMPT).unlink(missing_ok=True)
+        return
     shutil.rmtree(attempt, ignore_errors=True)
 
 
@@ -110,6 +126,7 @@ def _reserve(plan: LaunchPlan, attempt: Path, settings: Settings, living: Iterab
         "ports": reserved.ports,
         "pods": {pod.name: {"node": pod.node, "gpus": reserved.gpus[pod.name]} for pod in plan.pods},
     }
+    point("launch.reserve")
     records.write(str(file), body)
     for folder in (attempt.parent, attempt.parent.parent):
         records.sync_folder(str(folder))
@@ -178,6 +195,7 @@ def _ensure(plan: LaunchPlan, pod: PodPlan, attempt: Path, reserved: Reserved, s
         body = _sidecar_plan(plan, pod, attempt, dirs, env, settings, listening)
         records.write(str(dirs.pod / records.PLAN), body)
         records.sync_folder(str(attempt))
+        point("launch.spawn")
         pid = _spawn(settings.python, dirs.pod, lock, listening)
     finally:
         os.close(lock)

@@ -18,12 +18,14 @@ from typing import Final
 
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.local_env import POD_MARK
+from tuttilab.scheduler.crashpoints import point
 from tuttilab.scheduler.errors import BadInput
 from tuttilab.scheduler.model import PodPhase
 from tuttilab.sidecar import records
 
 ATTEMPT: Final = ".attempt.json"
 FORGOTTEN: Final = ".forgotten"
+REFUSED: Final = ".refused"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,251}")
 FORCE_S: Final = 5.0
 TIME_STEP_NS: Final = 50_000_000
@@ -163,6 +165,7 @@ def _settle_lost(pod: LocalPod) -> dict[str, object]:
     """The sidecar is gone without a terminal record: what it left is ended, then the loss is written down for good."""
     sweep(pod.folder)
     end: dict[str, object] = {"exit_code": None, "reason": "Lost", "started_at": None, "ended_at": time.time()}
+    point("lost.before")
     records.write(str(pod.folder / records.END), end)
     return end
 

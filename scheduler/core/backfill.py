@@ -1,94 +1,151 @@
-"""The hold: when a gang that may start but does not fit will start at the latest, and whether another gang would delay it (EASY).
+"""The hold: when a gang that may start but does not fit will start, and whether another gang would delay it (EASY).
 
-EASY backfill: Lifka, The ANL/IBM SP scheduling system, JSSPP 1995. Ends are taken from run-time limits, never from hopes.
+EASY backfill: Lifka, The ANL/IBM SP scheduling system, JSSPP 1995; with predicted ends: Tsafrir, Etsion, Feitelson, TPDS 2007.
+The more a gang was overtaken, the less its hold trusts predictions of those that want to pass it: at face value first, then with
+a margin of one spread, and in the end not at all: then only run-time limits count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tuttilab.scheduler.core.placement import Fit, place, pod_cost
-from tuttilab.scheduler.core.quota import Ledger
-from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running
-from tuttilab.scheduler.model import MASTER, Cluster, Job
-from tuttilab.scheduler.resources import Resources, total
+import numpy as np
+import numpy.typing as npt
+
+from tuttilab.scheduler.core.estimates import predicted_end
+from tuttilab.scheduler.core.layout import Amounts, Layout
+from tuttilab.scheduler.core.placement import Counts, Demand, Fit, place_demand
+from tuttilab.scheduler.core.snapshot import Running
+from tuttilab.scheduler.model import Job, Prediction
+from tuttilab.scheduler.resources import Resources
+
+
+def end_of(runner: Running, now: float) -> float:
+    """When a running gang is expected to end: one that is stopping by the end of its grace, others as history says."""
+    if runner.is_stopping:
+        return now + runner.job.work.grace_s
+    return predicted_end(runner.started_at, runner.prediction, runner.job.timeout_s, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    """What the running gangs of one cluster give back and when, first to end first: one row a pod."""
+
+    ends: npt.NDArray[np.float64]
+    rows: npt.NDArray[np.intp]
+    amounts: Amounts
+
+    @classmethod
+    def of(cls, layout: Layout, running: Iterable[Running], now: float) -> Releases:
+        name = layout.cluster.name
+        ends: list[float] = []
+        rows: list[int] = []
+        amounts: list[Amounts] = []
+        for end, _, runner in sorted((end_of(r, now), r.job_id, r) for r in running if r.cluster == name):
+            for (_, node), amount in runner.holds:
+                vector, row = layout.vector(amount), layout.index.get(node)
+                if vector is not None and row is not None:
+                    ends.append(end)
+                    rows.append(row)
+                    amounts.append(vector)
+        matrix = np.array(amounts, dtype=np.int64).reshape(len(rows), len(layout.keys))
+        return cls(np.array(ends), np.array(rows, dtype=np.intp), matrix)
+
+    def room_at(self, free: Amounts, count: int) -> Amounts:
+        """Free room after the first ``count`` pods ended."""
+        future = free.copy()
+        np.add.at(future, self.rows[:count], self.amounts[:count])
+        return future
 
 
 @dataclass(slots=True)
 class Hold:
-    """The room kept for ``job`` on ``cluster``: from ``start`` on it runs on what ``room_at_start`` has left without it."""
+    """The room kept for ``job`` on ``cluster``: from ``start`` on it runs on what ``after`` has left without it."""
 
     job: Job
     cluster: str
     start: float
-    after: Room
+    after: Amounts
     """Free room at ``start`` once the held gang has taken its places: what others may still use by then."""
+    is_protected: bool = False
+    margin: float | None = 0.0
+    """How far predictions of those that want to pass are trusted (`latest_end`)."""
+    holder_rank: tuple[bool, int, int] = (True, 0, 0)
+    """The holder's place among the protected gangs (`desk.Candidate.protected_rank`)."""
+    shuts: bool = False
+    """Whether nobody at all may pass (strict order)."""
 
-    def allows(self, job: Job, fit: Fit, cluster: Cluster, now: float) -> bool:
-        """Whether starting ``job`` now leaves the held gang's start where it is; takes the room it uses beyond the start."""
-        if fit.cluster != self.cluster:
+    def allows(self, used: Amounts, ends_at: float, is_trial: bool = False) -> bool:
+        """Whether a start now that takes ``used`` leaves the held gang's start where it is; notes what it uses beyond it."""
+        if self.shuts:
+            return False
+        if ends_at <= self.start:
             return True
-        if job.timeout_s is not None and now + job.timeout_s <= self.start:
-            return True
-        trial = self.after.copy()
-        for key, amount in holds_of_fit(job, fit, cluster):
-            if key not in trial.free or not amount.fits(trial.free[key]):
-                return False
-            trial.take(key, amount)
-        self.after = trial
+        left = self.after - used
+        if bool(((left < 0) & (used > 0)).any()):
+            return False
+        if not is_trial:
+            self.after = left
         return True
 
 
-def holds_of_fit(job: Job, fit: Fit, cluster: Cluster) -> list[tuple[NodeKey, Resources]]:
-    by_role = {pod_set.role: pod_cost(job, pod_set, cluster) for pod_set in job.gang.pod_sets}
-    return [
-        ((fit.cluster, placement.node), cluster.master_cost if placement.role == MASTER else by_role[placement.role])
-        for placement in fit.placements
-    ]
+def latest_end(job: Job, prediction: Prediction, now: float, margin: float | None) -> float:
+    """When the job is taken to end if it starts now.
 
-
-def _by_end(running: tuple[Running, ...], now: float) -> list[tuple[float, Running]]:
-    """The gangs with a limit and when it ends them, first to end first."""
-    ends = [(max(runner.ends_by, now), runner) for runner in running if runner.ends_by is not None]
-    return sorted(ends, key=lambda pair: (pair[0], pair[1].job_id))
-
-
-def hold_for(job: Job, cluster: Cluster, room: Room, running: tuple[Running, ...], now: float) -> Hold | None:
-    """The earliest start of ``job`` on ``cluster`` as running gangs reach their limits; None when no limit makes room for it.
-
-    A running gang without a limit never makes room here; one past its limit makes room now.
+    By prediction times its spread to the power of ``margin``; without a margin by its own limit alone (never, without one).
     """
-    future = room.copy()
-    for end, runner in _by_end(running, now):
-        for key, amount in runner.holds:
-            future.give(key, amount)
-        trial = future.copy()
-        if isinstance(place(job, cluster, trial), Fit):
-            return Hold(job, cluster.name, end, trial)
-    return None
+    if margin is not None:
+        return now + prediction.seconds * float(prediction.spread**margin)
+    return now + job.timeout_s if job.timeout_s is not None else float("inf")
 
 
-@dataclass(frozen=True, slots=True)
+def hold_for(job: Job, demand: Demand, layout: Layout, free: Amounts, releases: Releases, counts: Counts | None) -> Hold | None:
+    """The earliest start of ``job`` as running gangs end; None when it does not fit even after all of them.
+
+    Found by halving: room only grows as gangs end.
+    """
+    low, high = 0, len(releases.ends)
+    best = releases.room_at(free, high)
+    if not isinstance(place_demand(demand, layout, best, counts, False), Fit):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        trial = releases.room_at(free, middle)
+        if isinstance(place_demand(demand, layout, trial, counts, False), Fit):
+            high, best = middle, trial
+        else:
+            low = middle + 1
+    return Hold(job, layout.cluster.name, float(releases.ends[high - 1]) if high else 0.0, best)
+
+
+@dataclass(slots=True)
 class QuotaHold:
-    """A queue's max is kept for ``job`` from ``start`` on: later gangs may not take more of ``keys`` past that time."""
+    """A queue's max is kept for ``job`` from ``start`` on: later gangs may take only ``spare`` past that time."""
 
     job: Job
     start: float
-    keys: frozenset[str]
+    spare: dict[str, int]
+    """By resource that is short: what is left at ``start`` when the gang has its own."""
+    margin: float | None
 
-    def allows(self, job: Job, charge: Resources, now: float) -> bool:
-        if job.timeout_s is not None and now + job.timeout_s <= self.start:
+    def allows(self, charge: Resources, ends_at: float, is_trial: bool = False) -> bool:
+        if ends_at <= self.start:
             return True
-        return not any(charge[key] for key in self.keys)
+        if any(charge[key] > left for key, left in self.spare.items() if charge[key]):
+            return False
+        if not is_trial:
+            for key in self.spare:
+                self.spare[key] -= charge[key]
+        return True
 
 
-def quota_hold(
-    job: Job, charge: Resources, keys: Resources, ledger: Ledger, running: tuple[Running, ...], now: float
-) -> QuotaHold | None:
-    """When the gangs that use up a max reach their limits; None when no limit ever makes room."""
-    future = Ledger(ledger.tree, dict(ledger.use), dict(ledger.jobs), dict(ledger.pods))
-    for end, runner in _by_end(running, now):
-        future.remove(runner.queue, total(amount for _, amount in runner.holds), len(runner.holds))
-        if future.shortage(job.queue, charge, job.gang.size) is None:
-            return QuotaHold(job, end, frozenset(key for key, _ in keys))
+def quota_hold(job: Job, over: Resources, running: Iterable[Running], now: float, margin: float | None) -> QuotaHold | None:
+    """When the running gangs that use up a max will have given back ``over``; None when they never do."""
+    freed = dict.fromkeys([key for key, _ in over], 0)
+    for end, _, runner in sorted((end_of(r, now), r.job_id, r) for r in running):
+        for key in freed:
+            freed[key] += runner.charge[key]
+        if all(freed[key] >= amount for key, amount in over):
+            return QuotaHold(job, end, {key: freed[key] - amount for key, amount in over}, margin)
     return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
 
 from tuttilab.scheduler.errors import BadInput, Forbidden
 from tuttilab.scheduler.model import Queue
@@ -28,6 +30,15 @@ def check_tree(queues: Sequence[Queue]) -> dict[str, Queue]:
             raise BadInput(
                 f"queue {queue.name!r}: guaranteed {queue.guaranteed} is above its max {queue.max}; lower it or raise max."
             )
+        numbers = {"overtaking": queue.overtaking, "overtaking_s": queue.overtaking_s, "class_cap_s": queue.class_cap_s}
+        for field_, number in numbers.items():
+            if not isfinite(number) or number < 0:
+                raise BadInput(f"queue {queue.name!r}: {field_} {number} is no amount of time or room; expected 0 or more.")
+        for field_, limit in (("max_jobs", queue.max_jobs), ("max_pods", queue.max_pods)):
+            if limit is not None and limit < 0:
+                raise BadInput(f"queue {queue.name!r}: {field_} {limit} is negative; expected 0 or more.")
+        if queue.guaranteed.is_negative() or queue.max.is_negative():
+            raise BadInput(f"queue {queue.name!r}: an amount of its guaranteed or max is negative; expected 0 or more.")
         path_of(tree, queue.name)
     for queue in queues:
         children = [child for child in queues if child.parent == queue.name]
@@ -68,6 +79,8 @@ def choose_queue(tree: Mapping[str, Queue], wanted: str | None, default: str | N
     mine = [queue.name for queue in leaves(tree) if may_use(queue, who)]
     expected = f"expected one of {', '.join(sorted(mine))}" if mine else "you may use none; ask your admin for a group"
     name = wanted or (default if default in mine else None) or (mine[0] if mine else "")
+    if not name:
+        raise Forbidden("queue: you are in no group that has one; ask your admin for a group.")
     if name not in tree:
         raise BadInput(f"queue: there is no queue {name!r}; {expected}.")
     queue = tree[name]
@@ -78,13 +91,51 @@ def choose_queue(tree: Mapping[str, Queue], wanted: str | None, default: str | N
     return queue
 
 
+Rank = tuple[bool, tuple[tuple[bool, int, float, str], ...]]
+"""Lowest is served next."""
+
+
+@dataclass(slots=True)
+class Turns:
+    """Which queue is served next: below its guarantee first, then by priority, then by use over weight on the dominant resource.
+
+    Queues of different branches are compared where their paths part, so weights share out what their parent got (hierarchical
+    dominant resource fairness: Bhattacharya et al., SoCC 2013). Only the ranks on a changed path are computed again.
+    """
+
+    tree: Mapping[str, Queue]
+    use: Mapping[str, Resources]
+    site: Resources
+    heads: dict[str, float] = field(default_factory=dict)
+    """Dominant share of the gang that is next in each queue. Half of it counts as used (Webster's rule), so that queues get their
+    weights on the average; comparing what is used alone would round every small queue up."""
+    _nodes: dict[str, tuple[bool, int, float, str]] = field(default_factory=dict)
+    _paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def rank(self, name: str) -> Rank:
+        path = self._paths.get(name)
+        if path is None:
+            path = self._paths[name] = tuple(queue.name for queue in reversed(path_of(self.tree, name)))
+        ranks = [self._nodes.get(step) or self._node(step) for step in path]
+        if name in self.heads:
+            is_fed, priority, share, _ = ranks[-1]
+            if share > 0:
+                ranks[-1] = (is_fed, priority, share + self.heads[name] / 2 / self.tree[name].weight, name)
+        return all(rank[0] for rank in ranks), tuple(ranks)
+
+    def _node(self, name: str) -> tuple[bool, int, float, str]:
+        queue, used = self.tree[name], self.use[name]
+        is_below = bool(queue.guaranteed) and all(used[key] < amount for key, amount in queue.guaranteed)
+        share = (used.dominant_share(self.site) if self.site else 0.0) / queue.weight
+        self._nodes[name] = (not is_below, -queue.priority, share, name)
+        return self._nodes[name]
+
+    def changed(self, name: str) -> None:
+        """The use of this queue, and so of those above it, is another now."""
+        for step in self._paths.get(name, ()):
+            self._nodes.pop(step, None)
+
+
 def order_queues(tree: Mapping[str, Queue], names: Iterable[str], use: Mapping[str, Resources], site: Resources) -> list[str]:
-    """Which queue is served next: below its guarantee first, then by priority, then by use over weight on the dominant resource."""
-
-    def rank(name: str) -> tuple[bool, int, float, str]:
-        queue, used = tree[name], use[name]
-        is_below = any(used[key] < amount for key, amount in queue.guaranteed)
-        share = (used.dominant_share(site) if site else 0.0) / queue.weight
-        return (not is_below, -queue.priority, share, name)
-
-    return sorted(names, key=rank)
+    """The queues in the order in which they are served."""
+    return sorted(names, key=Turns(tree, use, site).rank)

@@ -27,6 +27,7 @@ class Ledger:
     use: dict[str, Resources] = field(default_factory=dict)
     jobs: dict[str, int] = field(default_factory=dict)
     pods: dict[str, int] = field(default_factory=dict)
+    _paths: dict[str, tuple[Queue, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tree: Mapping[str, Queue], charges: Iterable[tuple[Charge, int]]) -> Ledger:
@@ -36,39 +37,88 @@ class Ledger:
             ledger.add(charge.queue, charge.resources, pods)
         return ledger
 
-    def add(self, queue: str, resources: Resources, pods: int) -> None:
-        if queue not in self.tree:
-            return
-        for step in path_of(self.tree, queue):
+    def copy(self) -> Ledger:
+        return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths)
+
+    def path(self, queue: str) -> tuple[Queue, ...]:
+        """The queue and its ancestors, root last; empty for a queue that is no more."""
+        path = self._paths.get(queue)
+        if path is None:
+            path = self._paths[queue] = path_of(self.tree, queue) if queue in self.tree else ()
+        return path
+
+    def add(self, queue: str, resources: Resources, pods: int, jobs: int = 1) -> None:
+        for step in self.path(queue):
             self.use[step.name] = self.use[step.name] + resources
-            self.jobs[step.name] += 1
+            self.jobs[step.name] += jobs
             self.pods[step.name] += pods
 
-    def remove(self, queue: str, resources: Resources, pods: int) -> None:
-        if queue not in self.tree:
-            return
-        for step in path_of(self.tree, queue):
+    def remove(self, queue: str, resources: Resources, pods: int, jobs: int = 1) -> None:
+        for step in self.path(queue):
             self.use[step.name] = self.use[step.name] - resources
-            self.jobs[step.name] -= 1
+            self.jobs[step.name] -= jobs
             self.pods[step.name] -= pods
 
-    def shortage(self, queue: str, resources: Resources, pods: int) -> Shortage | None:
-        """None when ``resources`` more stay within max on the whole path to the root."""
-        for step in path_of(self.tree, queue):
-            after = self.use[step.name] + resources
-            over = after.over(step.max)
+    def borrows(self, queue: str, resources: Resources) -> str | None:
+        """The queue on the path that would be above its guaranteed share with ``resources`` more; None within all shares.
+
+        Only resources that some queue of the tree is guaranteed can be borrowed: of others nobody has a share.
+        """
+        path = self.path(queue)
+        lent = self.lent()
+        for key, amount in resources:
+            if key in lent:
+                step = next((step for step in path if step.guaranteed[key]), None)
+                if step is None:
+                    return path[0].name if path else None
+                if self.use[step.name][key] + amount > step.guaranteed[key]:
+                    return step.name
+        return None
+
+    def lent(self) -> frozenset[str]:
+        """The resources that some queue is guaranteed, so that others can borrow them."""
+        return frozenset(key for queue in self.tree.values() for key, _ in queue.guaranteed)
+
+    def shortage(self, queue: str, resources: Resources, pods: int, may_borrow: bool = True, jobs: int = 1) -> Shortage | None:
+        """None when ``resources`` more stay within max on the whole path to the root, and within guarantees where they must."""
+        for step in self.path(queue):
+            over = (self.use[step.name] + resources).over(step.max) if step.max else NOTHING
             if over:
                 used = ", ".join(
                     f"{show_amount(key, self.use[step.name][key])} of {show_amount(key, step.max[key])} {short_name(key)}"
                     for key, _ in over
                 )
                 return Shortage(step.name, over, f"queue {step.name} uses {used}; this needs {over} more than is left")
-            if step.max_jobs is not None and self.jobs[step.name] + 1 > step.max_jobs:
+            if step.max_jobs is not None and self.jobs[step.name] + jobs > step.max_jobs:
                 return Shortage(step.name, NOTHING, f"queue {step.name} runs {self.jobs[step.name]} jobs, its limit")
             if step.max_pods is not None and self.pods[step.name] + pods > step.max_pods:
                 sentence = f"queue {step.name} runs {self.pods[step.name]} of {step.max_pods} pods; this needs {pods}"
                 return Shortage(step.name, NOTHING, sentence)
+        path = self.path(queue)
+        if not may_borrow or not all(step.can_borrow for step in path):
+            return self._above_guarantee(queue, resources, may_borrow)
         return None
+
+    def _above_guarantee(self, queue: str, resources: Resources, may_borrow: bool) -> Shortage | None:
+        name = self.borrows(queue, resources)
+        step = self.tree[name] if name else None
+        if step is None or (may_borrow and step.can_borrow):
+            return None
+        lent = self.lent()
+        over = Resources.of(
+            (key, self.use[step.name][key] + amount - step.guaranteed[key])
+            for key, amount in resources
+            if key in lent and self.use[step.name][key] + amount > step.guaranteed[key]
+        )
+        why = "may not borrow" if not step.can_borrow else "may not be stopped for others, so it never borrows"
+        used = ", ".join(
+            f"{show_amount(key, self.use[step.name][key])} of its guaranteed "
+            f"{show_amount(key, step.guaranteed[key])} {short_name(key)}"
+            for key, _ in over
+        )
+        who = f"queue {step.name}" if not step.can_borrow else f"this job {why}, and queue {step.name}"
+        ending = f" and {why}" if not step.can_borrow else ""
+        return Shortage(step.name, over, f"{who} uses {used}{ending}; this needs {over} more than is left")
 
 
 def never_within(tree: Mapping[str, Queue], queue: str, resources: Resources, pods: int) -> str | None:

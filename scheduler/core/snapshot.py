@@ -1,11 +1,16 @@
-"""What one cycle sees: free room by node, and trials on it that can be undone."""
+"""What one cycle sees: free room by node, what runs, who waits; and trials on the room that can be undone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tuttilab.scheduler.model import Attempt, Charge, Cluster, Job, JobPhase, Node, Queue
+import numpy as np
+
+from tuttilab.scheduler.core.layout import Amounts, Layout, layout_of
+from tuttilab.scheduler.core.quota import Ledger
+from tuttilab.scheduler.core.rules import Rules
+from tuttilab.scheduler.model import Attempt, Cluster, Job, JobPhase, Overtaking, PodSet, Prediction, Queue
 from tuttilab.scheduler.resources import NOTHING, Resources
 
 NodeKey = tuple[str, str]
@@ -14,13 +19,109 @@ NodeKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A live attempt: what it holds where, and when its run-time limit ends it at the latest (None: no limit)."""
+    """A live attempt: what it holds where, since when, and what decides whether others may stop it."""
 
-    job_id: str
-    queue: str
-    owner: str
+    job: Job
+    attempt: int
+    cluster: str
     holds: tuple[tuple[NodeKey, Resources], ...]
+    charge: Resources
+    admitted_at: float
+    started_at: float
+    """When user code started, or the admission as long as it has not."""
     ends_by: float | None
+    """When its run-time limit ends it at the latest; None without a limit."""
+    prediction: Prediction
+    share: float = 0.0
+    """Dominant share of its cluster."""
+    is_borrowed: bool = False
+    is_stopping: bool = False
+    is_running: bool = True
+    active_at: float | None = None
+    """When its notebook server last reported a running cell."""
+    spare: tuple[tuple[str, NodeKey, Resources], ...] = ()
+    """Pods it could do without (name, place, what it holds), of sets that can grow; first to go first."""
+    missing: tuple[tuple[PodSet, tuple[int, ...]], ...] = ()
+    """Of sets that can grow: the ranks that have no pod yet."""
+
+    @property
+    def job_id(self) -> str:
+        return self.job.id
+
+    @property
+    def queue(self) -> str:
+        return self.job.queue
+
+
+@dataclass(slots=True)
+class Room:
+    """Free amounts by node, a matrix a cluster. Only clusters that answer are in it."""
+
+    layouts: Mapping[str, Layout]
+    free: dict[str, Amounts]
+
+    @classmethod
+    def of(cls, clusters: Mapping[str, Cluster], holds: Iterable[tuple[NodeKey, Resources]] = ()) -> Room:
+        room = cls.empty({name: layout_of(c) for name, c in clusters.items() if c.unreachable_since is None})
+        for key, amount in holds:
+            room.give(key, amount, -1)
+        return room
+
+    @classmethod
+    def empty(cls, layouts: Mapping[str, Layout]) -> Room:
+        """With nothing running."""
+        return cls(layouts, {name: layout.allocatable.copy() for name, layout in layouts.items()})
+
+    def take(self, key: NodeKey, amount: Resources) -> Callable[[], None]:
+        """Use up room; answers the undo."""
+        self.give(key, amount, -1)
+        return lambda: self.give(key, amount)
+
+    def give(self, key: NodeKey, amount: Resources, sign: int = 1) -> None:
+        """Free room again; a node that is not there, or is not ready, has none to give."""
+        layout = self.layouts.get(key[0])
+        row = None if layout is None else layout.index.get(key[1])
+        if layout is None or row is None:
+            return
+        free = self.free[key[0]]
+        for name, value in amount:
+            column = layout.keys.get(name)
+            if column is not None:
+                free[row, column] += sign * value
+
+    def fits(self, key: NodeKey, amount: Resources) -> bool:
+        layout = self.layouts.get(key[0])
+        if layout is None or key[1] not in layout.index:
+            return False
+        vector = layout.vector(amount)
+        return vector is not None and bool((vector <= self.free[key[0]][layout.index[key[1]]]).all())
+
+    def copy(self) -> Room:
+        return Room(self.layouts, {name: free.copy() for name, free in self.free.items()})
+
+    def copy_of(self, cluster: str) -> Room:
+        """A copy of one cluster's room."""
+        return Room({cluster: self.layouts[cluster]}, {cluster: self.free[cluster].copy()})
+
+    def emptied(self) -> Room:
+        """The same nodes with nothing running on them."""
+        return Room.empty(self.layouts)
+
+    def used_share(self) -> float:
+        """The used part of the scarcest resource, over all clusters."""
+        used: dict[str, float] = {}
+        whole: dict[str, float] = {}
+        for name, layout in self.layouts.items():
+            sums, free = layout.allocatable.sum(axis=0).tolist(), self.free[name].sum(axis=0).tolist()
+            for key, column in layout.keys.items():
+                whole[key] = whole.get(key, 0.0) + sums[column]
+                used[key] = used.get(key, 0.0) + sums[column] - free[column]
+        return max((used[key] / whole[key] for key in used if whole[key]), default=0.0)
+
+    def free_total(self, cluster: str) -> Resources:
+        """What is free on the cluster all in all; a node that lost resources below what it runs counts as full."""
+        layout = self.layouts[cluster]
+        return layout.amounts(np.maximum(self.free[cluster], 0).sum(axis=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,55 +131,21 @@ class Snapshot:
     queues: Mapping[str, Queue]
     clusters: Mapping[str, Cluster]
     waiting: tuple[Job, ...]
-    charges: tuple[tuple[Charge, int], ...]
-    """Each live attempt's charge with its number of pods."""
+    ledger: Ledger
+    """What queues use: the live attempts' charges. Whoever tries something does so on a copy."""
     running: tuple[Running, ...]
+    room: Room
+    """Free room; whoever tries something does so on a copy."""
     phases: Mapping[str, JobPhase] = field(default_factory=dict)
     """Of the jobs that waiting ones come after."""
     epoch: int = 0
-
-
-@dataclass(slots=True)
-class Room:
-    """Free amounts by node. `take` answers its undo."""
-
-    free: dict[NodeKey, Resources]
-    nodes: Mapping[NodeKey, Node]
-
-    @classmethod
-    def of(cls, clusters: Mapping[str, Cluster], running: tuple[Running, ...]) -> Room:
-        nodes = {
-            (cluster.name, node.name): node
-            for cluster in clusters.values()
-            if cluster.unreachable_since is None
-            for node in cluster.nodes
-            if node.is_ready
-        }
-        room = cls({key: node.allocatable for key, node in nodes.items()}, nodes)
-        for job in running:
-            for key, amount in job.holds:
-                if key in room.free:
-                    room.free[key] = room.free[key] - amount
-        return room
-
-    def take(self, key: NodeKey, amount: Resources) -> Callable[[], None]:
-        self.free[key] = self.free[key] - amount
-
-        def undo() -> None:
-            self.free[key] = self.free[key] + amount
-
-        return undo
-
-    def give(self, key: NodeKey, amount: Resources) -> None:
-        if key in self.free:
-            self.free[key] = self.free[key] + amount
-
-    def copy(self) -> Room:
-        return Room(dict(self.free), self.nodes)
-
-    def emptied(self) -> Room:
-        """The same nodes with nothing running on them."""
-        return Room({key: node.allocatable for key, node in self.nodes.items()}, self.nodes)
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
+    """Of the waiting jobs, by id."""
+    accounts: Mapping[str, Overtaking] = field(default_factory=dict)
+    """Of the waiting jobs, by id; one without a row waits since its submission and was overtaken by nobody."""
+    shapes: Mapping[str, int] = field(default_factory=dict)
+    """Of the waiting jobs, by id: equal numbers ask for the same (`shapes.shape_key`)."""
+    rules: Rules = field(default_factory=Rules)
 
 
 def holds_of(attempt: Attempt) -> tuple[tuple[NodeKey, Resources], ...]:

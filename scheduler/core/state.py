@@ -12,13 +12,21 @@ from functools import singledispatchmethod
 from typing import Final
 
 from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.core import dag, lifecycle
-from tuttilab.scheduler.core.placement import charge_of, pod_cost
+from tuttilab.scheduler.core import dag, lifecycle, resizing
+from tuttilab.scheduler.core.accounts import Accounts
+from tuttilab.scheduler.core.books import Books
+from tuttilab.scheduler.core.desk import use_of
+from tuttilab.scheduler.core.estimates import History
+from tuttilab.scheduler.core.kinds import notebook
+from tuttilab.scheduler.core.layout import layout_of
+from tuttilab.scheduler.core.placement import allowed_clusters, charge_of, pod_cost
 from tuttilab.scheduler.core.queues import check_tree, path_of
 from tuttilab.scheduler.core.quota import Ledger
-from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running, Snapshot, holds_of
+from tuttilab.scheduler.core.rules import Rules
+from tuttilab.scheduler.core.shapes import Shapes
+from tuttilab.scheduler.core.snapshot import NodeKey, Room, Snapshot, holds_of
 from tuttilab.scheduler.errors import Bug
-from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang
+from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.model import (
     MASTER,
     Attempt,
@@ -29,12 +37,16 @@ from tuttilab.scheduler.model import (
     Ends,
     Gang,
     Job,
+    JobKind,
     JobPhase,
     NodePhase,
+    Overtaking,
     Pod,
     PodPhase,
+    Profile,
     Queue,
     Run,
+    RunHistory,
     RunPhase,
     StopReason,
     Wait,
@@ -44,7 +56,15 @@ from tuttilab.scheduler.resources import NOTHING, Resources, show_duration, tota
 ENDED_JOBS_KEPT: Final = 2000
 """Ended jobs kept in memory for quick answers; the database has them all."""
 
+ENDED_JOBS_SLACK: Final = 200
+"""So many more before they are thinned out: looking which are still needed costs a walk over all live jobs."""
+
 ENDED_RUNS_KEPT: Final = 200
+
+LEASE_LOST: Final = "LeaseLost"
+"""Reason of a pod that stopped itself because nobody answered it any more: lost infrastructure, no failure of the job's own."""
+ENDED_BY_ITSELF: Final = (None, StopReason.REQUIRED_DONE, StopReason.MEMBER_FAILED, StopReason.TIMEOUT)
+"""Reasons for a stop (none: it just ended) after which the run time says something about the next run."""
 
 AttemptKey = tuple[str, int]
 
@@ -59,6 +79,14 @@ class Changes:
     deleted_jobs: tuple[str, ...]
     runs: tuple[Run, ...] = ()
     dags: tuple[Dag, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    deleted_profiles: tuple[str, ...] = ()
+    accounts: tuple[Overtaking, ...] = ()
+    ended_accounts: tuple[str, ...] = ()
+    """Jobs that wait no more: their account rows go."""
+    history: tuple[RunHistory, ...] = ()
+    dropped_history: tuple[str, ...] = ()
+    """Keys of history that are given up."""
 
 
 @dataclass(slots=True)
@@ -72,11 +100,25 @@ class State:
     runs: dict[str, Run] = field(default_factory=dict)
     dags: dict[str, Dag] = field(default_factory=dict)
     """The newest version of each named DAG."""
+    profiles: dict[str, Profile] = field(default_factory=dict)
     epoch: int = 0
     _node_of: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Job id to run id and node name, for the nodes of runs that are not over."""
     _changed_runs: dict[str, None] = field(default_factory=dict)
     _changed_dags: dict[str, None] = field(default_factory=dict)
+    _changed_profiles: dict[str, None] = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
+    accounts: Accounts = field(default_factory=Accounts)
+    history: History = field(default_factory=History)
+    version: int = 0
+    """Rises with every change that a decision could depend on."""
+    settled_until: float | None = None
+    """When the last decision wants to be looked at again although nothing changed."""
+    _settled_version: int = -1
+    _books: Books = field(default_factory=Books)
+    _shapes: Shapes = field(default_factory=Shapes)
+    _followers: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Queued jobs by the job that they come after."""
     _queued: dict[str, None] = field(default_factory=dict)
     _live: dict[str, AttemptKey] = field(default_factory=dict)
     _ended: dict[str, None] = field(default_factory=dict)
@@ -94,23 +136,31 @@ class State:
         epoch: int,
         runs: Iterable[Run] = (),
         dags: Iterable[Dag] = (),
+        profiles: Iterable[Profile] = (),
+        accounts: Iterable[Overtaking] = (),
+        history: Iterable[RunHistory] = (),
     ) -> State:
         state = cls(epoch=epoch)
         state.queues = check_tree(tuple(queues))
         for job in jobs:
             state.jobs[job.id] = job
             if job.phase is JobPhase.QUEUED:
-                state._queued[job.id] = None
+                state._queue_up(job)
             elif job.phase.is_terminal:
                 state._ended[job.id] = None
+        state.accounts = Accounts.of(accounts, state.queued())
+        state.history = History.of(history)
         for attempt in attempts:
             key = (attempt.job_id, attempt.number)
             state.attempts[key] = attempt
             if attempt.phase.is_live:
                 state._live[attempt.job_id] = key
+                state._books.put(state.jobs[attempt.job_id], attempt)
         for run in runs:
             state._keep_run(run)
         state.dags = {one.name: one for one in dags}
+        state.profiles = {one.name: one for one in profiles}
+        state._books.configure(state.queues)
         return state
 
     # --- questions -------------------------------------------------------------------------------------------------
@@ -125,6 +175,9 @@ class State:
     def queued(self) -> list[Job]:
         return [self.jobs[job_id] for job_id in self._queued]
 
+    def unended(self) -> list[Job]:
+        return [*self.queued(), *(job for job, _ in self.live())]
+
     def is_at_rest(self) -> bool:
         """No job waits or runs, so no run of a DAG does either."""
         return not self._queued and not self._live
@@ -133,12 +186,17 @@ class State:
         return [Charge(job.id, a.number, job.queue, job.owner, a.charge) for job, a in self.live()]
 
     def ledger(self) -> Ledger:
-        return Ledger.of(self.queues, [(charge, self._pods_of(charge)) for charge in self.charges()])
+        """What queues use, as the live rows say."""
+        return Ledger.of(self.queues, self._books.charges())
 
     def use(self, queue: str) -> Resources:
         """What the queue and everything below it holds now."""
         below = [c.resources for c in self.charges() if any(q.name == queue for q in path_of(self.queues, c.queue))]
         return total(below)
+
+    def room(self) -> Room:
+        """A copy of what is free on the clusters that answer."""
+        return self._books.room_that_answers(self.clusters)
 
     def node_use(self) -> dict[NodeKey, Resources]:
         used: dict[NodeKey, Resources] = {}
@@ -147,26 +205,33 @@ class State:
                 used[key] = used.get(key, NOTHING) + amount
         return used
 
-    def snapshot(self) -> Snapshot:
-        waiting = tuple(self.queued())
-        wanted = {job_id for job in waiting for job_id in job.after}
+    def snapshot(self, also: Job | None = None) -> Snapshot:
+        """What a cycle sees. ``also`` waits at the end of its line without being accepted (a dry run)."""
+        waiting = tuple(self.queued()) if also is None else (*self.queued(), also)
         return Snapshot(
             queues=dict(self.queues),
             clusters=dict(self.clusters),
             waiting=waiting,
-            charges=tuple((charge, self._pods_of(charge)) for charge in self.charges()),
-            running=tuple(self._running()),
-            phases={job_id: self.jobs[job_id].phase for job_id in wanted if job_id in self.jobs},
+            ledger=self._books.ledger.copy(),
+            room=self._books.room_that_answers(self.clusters),
+            running=self._books.running(self.history),
+            phases={job_id: self.jobs[job_id].phase for job_id in self._followers if job_id in self.jobs},
             epoch=self.epoch,
+            predictions={job.id: self.history.predict(job) for job in waiting},
+            accounts=dict(self.accounts.rows),
+            shapes=dict(self._shapes.numbers),
+            rules=self.rules,
         )
 
-    def _pods_of(self, charge: Charge) -> int:
-        return len(self.attempts[charge.job_id, charge.attempt].pods)
+    def is_settled(self, now: float) -> bool:
+        """Whether a cycle would find what the last one found: nothing changed since, and none of its timers has run out."""
+        return self._settled_version == self.version and (self.settled_until is None or now < self.settled_until)
 
-    def _running(self) -> Iterable[Running]:
-        for job, attempt in self.live():
-            ends_by = None if job.timeout_s is None else (attempt.started_at or attempt.admitted_at) + job.timeout_s
-            yield Running(job.id, job.queue, job.owner, holds_of(attempt), ends_by)
+    def settle(self, waits: Iterable[Wait], until: float | None, has_changed: bool) -> None:
+        """Note the outcome of a cycle. One that changed something is followed by another."""
+        self.waits = {wait.job_id: wait for wait in waits}
+        self.settled_until = until
+        self._settled_version = -1 if has_changed else self.version
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
@@ -178,7 +243,12 @@ class State:
             tuple(self._deleted),
             tuple(self.runs[run_id] for run_id in self._changed_runs),
             tuple(self.dags[name] for name in self._changed_dags),
+            tuple(self.profiles[name] for name in self._changed_profiles if name in self.profiles),
+            tuple(name for name in self._changed_profiles if name not in self.profiles),
+            *self.accounts.take_changes(),
+            *self.history.take_changes(),
         )
+        self._changed_profiles.clear()
         self._changed_runs.clear()
         self._changed_dags.clear()
         self._changed_jobs.clear()
@@ -204,9 +274,10 @@ class State:
         over = [run_id for run_id, run in self.runs.items() if run.phase is not RunPhase.RUNNING][:-ENDED_RUNS_KEPT]
         for run_id in over:
             del self.runs[run_id]
-        if len(self._ended) <= ENDED_JOBS_KEPT:
+        if len(self._ended) <= ENDED_JOBS_KEPT + ENDED_JOBS_SLACK:
             return
-        needed = {job_id for job in self.queued() for job_id in job.after}
+        # Of what runs too: it may be queued again.
+        needed = {job_id for job in self.unended() for job_id in job.after}
         for job_id in [j for j in self._ended if j not in needed][: len(self._ended) - ENDED_JOBS_KEPT]:
             self._forget_job(job_id)
 
@@ -219,24 +290,50 @@ class State:
     def _put_job(self, job: Job) -> Job:
         self.jobs[job.id] = job
         self._changed_jobs[job.id] = None
+        self.version += 1
         if job.phase is JobPhase.QUEUED:
-            self._queued[job.id] = None
-        else:
-            self._queued.pop(job.id, None)
-            self.waits.pop(job.id, None)
+            self._queue_up(job)
+        elif job.id in self._queued:
+            self._leave_queue(job)
+        self._books.touch(job)
         if job.phase.is_terminal:
             self._ended[job.id] = None
         return job
+
+    def _queue_up(self, job: Job) -> None:
+        self._queued[job.id] = None
+        self._shapes.add(job)
+        for waited_for in job.after:
+            self._followers.setdefault(waited_for, {})[job.id] = None
+
+    def _leave_queue(self, job: Job) -> None:
+        del self._queued[job.id]
+        self.waits.pop(job.id, None)
+        self._shapes.remove(job.id)
+        self.accounts.leave(job)
+        for waited_for in job.after:
+            followers = self._followers.get(waited_for, {})
+            followers.pop(job.id, None)
+            if not followers:
+                self._followers.pop(waited_for, None)
 
     def _put_attempt(self, attempt: Attempt) -> Attempt:
         key = (attempt.job_id, attempt.number)
         self.attempts[key] = attempt
         self._changed_attempts[key] = None
+        self.version += 1
         if attempt.phase.is_live:
             self._live[attempt.job_id] = key
+            self._books.put(self.jobs[attempt.job_id], attempt)
         elif self._live.get(attempt.job_id) == key:
             del self._live[attempt.job_id]
+            self._books.drop(attempt.job_id)
         return attempt
+
+    def _begin_wait(self, job: Job, at: float) -> None:
+        """From now on the gang waits, and what those submitted after it use counts for it."""
+        in_use = (use_of(runner, at) for runner in self._books.running(self.history))
+        self.accounts.begin(job, at, in_use, self.queues)
 
     def _live_one(self, job_id: str, number: int) -> tuple[Job, Attempt] | None:
         """The job and its live attempt of that number; None when the event is late."""
@@ -253,6 +350,8 @@ class State:
     def _(self, event: ev.QueuesConfigured, at: float) -> list[Instruction]:
         self.queues = check_tree(event.queues)
         self._queues_changed = True
+        self._books.configure(self.queues)
+        self.version += 1
         return []
 
     @handle.register
@@ -260,6 +359,7 @@ class State:
         known = self.clusters.get(event.cluster.name)
         since = known.unreachable_since if known else None
         self.clusters[event.cluster.name] = replace(event.cluster, unreachable_since=since)
+        self.version += 1
         return []
 
     @handle.register
@@ -267,6 +367,7 @@ class State:
         cluster = self.clusters.get(event.cluster)
         if cluster is not None and cluster.unreachable_since is None:
             self.clusters[event.cluster] = replace(cluster, unreachable_since=at)
+            self.version += 1
         return []
 
     @handle.register
@@ -274,16 +375,21 @@ class State:
         cluster = self.clusters.get(event.cluster)
         if cluster is not None:
             self.clusters[event.cluster] = replace(cluster, unreachable_since=None)
+            self.version += 1
         return []
 
     @handle.register
     def _(self, event: ev.JobSubmitted, at: float) -> list[Instruction]:
         if event.job.id in self.jobs:
             return []
-        job = self._put_job(event.job)
+        self._accept(event.job, at)
+        return []
+
+    def _accept(self, job: Job, at: float) -> None:
+        self._put_job(job)
+        self._begin_wait(job, at)
         for waited_for in job.after:
             self._end_if_hopeless(job.id, self.jobs.get(waited_for), waited_for, at)
-        return []
 
     @handle.register
     def _(self, event: ev.JobCancelRequested, at: float) -> list[Instruction]:
@@ -325,15 +431,17 @@ class State:
             )
             for place in event.placements
         )
+        charge = charge_of(job, cluster, resizing.counts_of(event.placements))
         attempt = Attempt(
             job_id=job.id,
             number=event.attempt,
             phase=AttemptPhase.ADMITTED,
             cluster=cluster.name,
             pods=pods,
-            charge=charge_of(job, cluster),
+            charge=charge,
             admitted_at=at,
             epoch=event.epoch,
+            is_borrowed=self._books.ledger.borrows(job.queue, charge) is not None,
         )
         self._put_job(replace(lifecycle.move_job(job, JobPhase.ACTIVE), attempts=event.attempt, reason=""))
         self._put_attempt(lifecycle.move_attempt(attempt, AttemptPhase.LAUNCHING))
@@ -344,17 +452,72 @@ class State:
         is_next = job.phase is JobPhase.QUEUED and event.attempt == job.attempts + 1 and not job.cancel_requested
         if not is_next or event.epoch != self.epoch or cluster.unreachable_since is not None:
             return False
-        if self.ledger().shortage(job.queue, charge_of(job, cluster), len(event.placements)) is not None:
+        counts = resizing.counts_of(event.placements)
+        if not resizing.is_whole(job, event.placements) or cluster not in allowed_clusters(job, self.clusters, self._path(job)):
             return False
-        room = Room.of({cluster.name: cluster}, tuple(self._running()))
+        charge = charge_of(job, cluster, counts)
+        if self._books.ledger.shortage(job.queue, charge, len(event.placements), job.is_preemptible) is not None:
+            return False
+        room = self._books.room(self.clusters).copy_of(cluster.name)
         by_role = {pod_set.role: pod_cost(job, pod_set, cluster) for pod_set in job.gang.pod_sets}
         by_role[MASTER] = cluster.master_cost
         for place in event.placements:
             key, amount = (cluster.name, place.node), by_role[place.role]
-            if key not in room.free or not amount.fits(room.free[key]):
+            if not room.fits(key, amount):
                 return False
             room.take(key, amount)
         return True
+
+    def _path(self, job: Job) -> tuple[Queue, ...]:
+        return self._books.ledger.path(job.queue)
+
+    @handle.register
+    def _(self, event: ev.GangPreempted, at: float) -> list[Instruction]:
+        found = self._live_one(event.job_id, event.attempt)
+        if found is None or found[1].phase is AttemptPhase.STOPPING:
+            return []
+        return self._stop(*found, StopReason.PREEMPTED, at, event.reason)
+
+    @handle.register
+    def _(self, event: ev.GangGrown, at: float) -> list[Instruction]:
+        found = self._live_one(event.job_id, event.attempt)
+        if found is None or event.epoch != self.epoch or found[1].phase is not AttemptPhase.RUNNING:
+            return []
+        job, attempt = found
+        cluster = self.clusters[attempt.cluster]
+        grown = resizing.grown(job, attempt, cluster, event.placements, pod_name)
+        more = grown.charge - attempt.charge
+        room = self._books.room(self.clusters).copy_of(cluster.name)
+        for pod in grown.pods[len(attempt.pods) :]:
+            if not room.fits((pod.cluster, pod.node), pod.resources):
+                return []
+            room.take((pod.cluster, pod.node), pod.resources)
+        count = len(grown.pods) - len(attempt.pods)
+        if not count or cluster.unreachable_since is not None:
+            return []
+        if self._books.ledger.shortage(job.queue, more, count, job.is_preemptible, jobs=0) is not None:
+            return []
+        self._put_attempt(grown)
+        return [LaunchGang(job.id, attempt.number)]
+
+    @handle.register
+    def _(self, event: ev.GangShrunk, at: float) -> list[Instruction]:
+        found = self._live_one(event.job_id, event.attempt)
+        if found is None or found[1].phase is not AttemptPhase.RUNNING:
+            return []
+        job, attempt = found
+        shrunk, names = resizing.shrunk(job, attempt, event.pods)
+        if not names:
+            return []
+        self._put_attempt(shrunk)
+        return [StopPods(job.id, attempt.number, names, job.work.grace_s)]
+
+    @handle.register
+    def _(self, event: ev.NotebookActive, at: float) -> list[Instruction]:
+        if self._live_one(event.job_id, event.attempt) is not None:
+            self._books.active_at[event.job_id] = at
+            self._books.touch(self.jobs[event.job_id])
+        return []
 
     @handle.register
     def _(self, event: ev.PodSeen, at: float) -> list[Instruction]:
@@ -399,6 +562,9 @@ class State:
             outputs=dict(event.outputs),
         )
         self._put_pod(event.job_id, event.attempt, ended)
+        if pod.is_given_back and self.attempts[event.job_id, event.attempt].phase is AttemptPhase.RUNNING:
+            self._put_attempt(resizing.without(self.attempts[event.job_id, event.attempt], pod.name))
+            return []
         return self._after_end(event.job_id, event.attempt, ended, at)
 
     @handle.register
@@ -440,6 +606,34 @@ class State:
             return []
         limit = show_duration(found[0].timeout_s)
         return self._stop(*found, StopReason.TIMEOUT, at, f"ran past its limit of {limit}; raise --timeout or do less")
+
+    # --- notebooks -------------------------------------------------------------------------------------------------
+
+    @handle.register
+    def _(self, event: ev.NotebookExpired, at: float) -> list[Instruction]:
+        job, attempt = self.jobs.get(event.job_id), self.live_attempt(event.job_id)
+        if job is None or job.phase.is_terminal or not notebook.may_expire(attempt):
+            return []
+        reason = "nobody waited for it any more"
+        if attempt is None:
+            self._end_job(job, JobPhase.CANCELLED, at, reason, None)
+            return []
+        told = self._stop(self._put_job(replace(job, cancel_requested=True)), attempt, StopReason.CANCELLED, at, reason)
+        for pod in attempt.pods:
+            told += self.handle(ev.PodEnded(job.id, attempt.number, pod.name, None, "NeverStarted"), at)
+        return told
+
+    @handle.register
+    def _(self, event: ev.ProfileApplied, at: float) -> list[Instruction]:
+        self.profiles[event.profile.name] = event.profile
+        self._changed_profiles[event.profile.name] = None
+        return []
+
+    @handle.register
+    def _(self, event: ev.ProfileDeleted, at: float) -> list[Instruction]:
+        if self.profiles.pop(event.name, None) is not None:
+            self._changed_profiles[event.name] = None
+        return []
 
     # --- graphs of jobs --------------------------------------------------------------------------------------------
 
@@ -494,7 +688,7 @@ class State:
         self._keep_run(run)
         self._changed_runs[run.id] = None
         for node in ready:
-            self._put_job(replace(node.job, submitted_at=at))
+            self._accept(replace(node.job, submitted_at=at), at)
 
     def _node_ended(self, job: Job, at: float) -> None:
         found = self._node_of.get(job.id)
@@ -554,6 +748,9 @@ class State:
             )
         if ended.exit_code is None:
             return self._stop(job, attempt, StopReason.MEMBER_LOST, at, f"pod {ended.name} was lost ({ended.reason or 'no trace'})")
+        if ended.reason == LEASE_LOST:
+            why = f"pod {ended.name} stopped itself, cut off from its master"
+            return self._stop(job, attempt, StopReason.MEMBER_LOST, at, why)
         if ended.exit_code != 0:
             return self._stop(job, attempt, StopReason.MEMBER_FAILED, at, describe_end(job.gang, ended))
         self._start_when_all_run(job_id, number, at)
@@ -583,8 +780,12 @@ class State:
         exit_code = _exit_code(job.gang, attempt)
         if attempt.phase is AttemptPhase.LAUNCHING and phase is AttemptPhase.SUCCEEDED:
             attempt = lifecycle.move_attempt(attempt, AttemptPhase.RUNNING)
+        if attempt.cluster in self.clusters:
+            self.accounts.ended(use_of(self._books.see(job.id, self.history), at), self.queues)
         attempt = replace(lifecycle.move_attempt(attempt, phase), ended_at=at, exit_code=exit_code)
         self._put_attempt(attempt)
+        if attempt.started_at is not None and attempt.stop_reason in ENDED_BY_ITSELF:
+            self.history.learn(job, (attempt.stopping_at or at) - attempt.started_at)
         done: list[Instruction] = [ForgetPods(job.id, attempt.number)]
         if phase is AttemptPhase.SUCCEEDED:
             self._end_job(job, JobPhase.SUCCEEDED, at, "", 0)
@@ -609,16 +810,22 @@ class State:
             self._end_job(job, JobPhase.FAILED, at, attempt.reason, attempt.exit_code)
 
     def _requeue(self, job: Job, at: float, reason: str, tries: int) -> None:
+        if job.kind is JobKind.NOTEBOOK:
+            # Nobody but its user starts a server again.
+            self._end_job(job, JobPhase.CANCELLED, at, reason, None)
+            return
         queued = lifecycle.move_job(job, JobPhase.QUEUED)
-        self._put_job(replace(queued, reason=reason, not_before=at + lifecycle.back_off_s(tries)))
+        again = self._put_job(replace(queued, reason=reason, not_before=at + lifecycle.back_off_s(tries)))
+        self._begin_wait(again, at)
 
     def _end_job(self, job: Job, phase: JobPhase, at: float, reason: str, exit_code: int | None) -> None:
         ended = replace(lifecycle.move_job(job, phase), ended_at=at, reason=reason, exit_code=exit_code)
         self._put_job(ended)
         self._node_ended(ended, at)
-        for waiting in self.queued():
-            if job.id in waiting.after:
-                self._end_if_hopeless(waiting.id, ended, job.id, at)
+        for waiting_id in list(self._followers.get(job.id, ())):
+            self._end_if_hopeless(waiting_id, ended, job.id, at)
+            if waiting_id in self._queued:
+                self._begin_wait(self.jobs[waiting_id], at)
 
     def _end_if_hopeless(self, job_id: str, waited_for: Job | None, waited_id: str, at: float) -> None:
         """A job whose predecessor ended without success, or is gone, ends too: it could never start."""
@@ -653,12 +860,20 @@ class State:
         for name, queue in self.queues.items():
             if not ledger.use[name].within(queue.max) or ledger.use[name].is_negative():
                 raise Bug(f"I4: queue {name} uses {ledger.use[name]}, its max is {queue.max}")
-            if ledger.use[name] != self.use(name):
-                raise Bug(f"I4: queue {name}: {ledger.use[name]} in the ledger, {self.use(name)} in its rows")
+            booked = self._books.ledger
+            if ledger.use[name] != self.use(name) or (ledger.use[name], ledger.pods[name]) != (booked.use[name], booked.pods[name]):
+                raise Bug(f"I4: queue {name}: {booked.use[name]} in the ledger, {self.use(name)} in its rows")
         nodes: Mapping[NodeKey, Resources] = {(c.name, n.name): n.allocatable for c in self.clusters.values() for n in c.nodes}
         for key, used in self.node_use().items():
             if key in nodes and not used.fits(nodes[key]):
                 raise Bug(f"I3: node {key} holds {used} of {nodes[key]}")
+        for name, free in self._books.room(self.clusters).free.items():
+            for row, node in enumerate(layout_of(self.clusters[name]).nodes):
+                left = node.allocatable - self.node_use().get((name, node.name), NOTHING)
+                if layout_of(self.clusters[name]).amounts(free[row]) != left:
+                    raise Bug(f"I3: node {name}/{node.name} has {left} left by its rows, the books say otherwise")
+        if set(self.accounts.rows) != set(self._queued):
+            raise Bug("I27: the overtaking accounts are not those of the queued jobs")
         for _, attempt in self.live():
             if total(pod.resources for pod in attempt.pods) != attempt.charge:
                 raise Bug(
@@ -698,7 +913,7 @@ def _exit_code(gang: Gang, attempt: Attempt) -> int | None:
     """Of the first required member that failed, else 0 when all are known, else None."""
     required: Sequence[Pod] = [pod for pod in attempt.members if _ends(gang, pod) is Ends.REQUIRED]
     ended = sorted(required, key=lambda pod: (pod.ended_at or 0.0, pod.rank))
-    failed = next((pod.exit_code for pod in ended if pod.exit_code and pod.reason != "Stopped"), None)
+    failed = next((pod.exit_code for pod in ended if pod.exit_code and pod.reason not in ("Stopped", LEASE_LOST)), None)
     if failed is not None:
         return failed
     codes = [pod.exit_code for pod in required]

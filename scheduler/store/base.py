@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, Queue, Run
+from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,16 @@ class Batch:
     runs: tuple[Run, ...] = ()
     dags: tuple[Dag, ...] = ()
     """New versions of named DAGs."""
+    profiles: tuple[Profile, ...] = ()
+    deleted_profiles: tuple[str, ...] = ()
+    accounts: tuple[Overtaking, ...] = ()
+    """Overtaking accounts of waiting jobs that changed, to be written by job id."""
+    ended_accounts: tuple[str, ...] = ()
+    """Jobs that wait no more: their account rows are deleted."""
+    history: tuple[RunHistory, ...] = ()
+    """Run-time history that changed, to be written by key; the order of the last change is the order of loading."""
+    dropped_history: tuple[str, ...] = ()
+    """Keys whose history rows are deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,10 @@ class Loaded:
     """Runs that are not over."""
     dags: tuple[Dag, ...] = ()
     """The newest version of each."""
+    profiles: tuple[Profile, ...] = ()
+    accounts: tuple[Overtaking, ...] = ()
+    history: tuple[RunHistory, ...] = ()
+    """In the order in which they last changed, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,10 @@ class Checkpoint:
     dags: tuple[Dag, ...]
     """The newest version of each."""
     clusters: tuple[Cluster, ...]
+    profiles: tuple[Profile, ...] = ()
+    accounts: tuple[Overtaking, ...] = ()
+    history: tuple[RunHistory, ...] = ()
+    """In the order in which they last changed, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)

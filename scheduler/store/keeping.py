@@ -5,22 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, String, cast, delete, exists, func, insert, literal, not_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    String,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    not_,
+    select,
+)
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, JobPhase, Queue, Run, RunPhase
+from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.store import postgres, rows
 from tuttilab.scheduler.store.base import Checkpoint
 from tuttilab.scheduler.store.leading import check_epoch
 from tuttilab.scheduler.store.tables import (
+    ACCOUNTS,
     ATTEMPTS,
     CHECKPOINT,
     CHECKPOINT_ROWS,
     COUNTERS,
     DAGS,
+    HISTORY,
     JOBS,
     JOURNAL,
     KEYS,
+    PROFILES,
     QUEUES,
     RUNS,
 )
@@ -29,17 +46,23 @@ from tuttilab.scheduler.wire import from_json, to_json
 LONGEST_S: Final = 120
 """A checkpoint of a million rows takes some seconds; commits wait meanwhile."""
 
+
+def _placed(place: ColumnElement[int], above: int) -> ColumnElement[str]:
+    """``place``, which is below ``above``, with zeros in front. ``above`` is a power of ten."""
+    return func.substr(cast(place + literal(above, BigInteger), String), 2)
+
+
 SOURCES: Final[Sequence[tuple[str, Select[Any]]]] = (
     ("job", select(literal("job"), JOBS.c.id, JOBS.c.body)),
     ("attempt", select(literal("attempt"), ATTEMPTS.c.job_id + "/" + cast(ATTEMPTS.c.number, String), ATTEMPTS.c.body)),
-    (
-        "queue",
-        select(literal("queue"), func.substr(cast(QUEUES.c.place + 1_000_000, String), 2) + "/" + QUEUES.c.name, QUEUES.c.body),
-    ),
+    ("queue", select(literal("queue"), _placed(QUEUES.c.place, 10**6) + "/" + QUEUES.c.name, QUEUES.c.body)),
     ("run", select(literal("run"), RUNS.c.id, RUNS.c.body)),
     ("dag", select(literal("dag"), DAGS.c.name + "/" + cast(DAGS.c.version, String), DAGS.c.body)),
+    ("profile", select(literal("profile"), PROFILES.c.name, PROFILES.c.body)),
+    ("account", select(literal("account"), ACCOUNTS.c.job_id, ACCOUNTS.c.body)),
+    ("history", select(literal("history"), _placed(HISTORY.c.place, 10**18) + "/" + HISTORY.c.key, HISTORY.c.body)),
 )
-"""The key of a queue begins with its place, so that keys in order are queues in order."""
+"""The keys of queues and history begin with their place, so that keys in order are those rows in order."""
 
 
 def write_checkpoint(connection: Connection, clusters: Iterable[Cluster]) -> int:
@@ -80,6 +103,9 @@ def read_checkpoint(connection: Connection) -> Checkpoint | None:
         runs=tuple(from_json(Run, body) for body in bodies.get("run", ())),
         dags=newest(from_json(Dag, body) for body in bodies.get("dag", ())),
         clusters=tuple(from_json(Cluster, body) for body in bodies.get("cluster", ())),
+        profiles=tuple(from_json(Profile, body) for body in bodies.get("profile", ())),
+        accounts=tuple(from_json(Overtaking, body) for body in bodies.get("account", ())),
+        history=tuple(from_json(RunHistory, body) for body in bodies.get("history", ())),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tuttilab.scheduler.errors import StaleEpoch, StoreError
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, JobPhase, Queue, Run, RunPhase
+from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, JobQuery, Keyed, Loaded
 from tuttilab.scheduler.store.rows import LIVE_PHASES, MOST_FOUND, check_kept, highest_order, is_asked_for, key_taken, owner_in
 from tuttilab.scheduler.wire import event_kind
@@ -27,6 +27,9 @@ class MemoryStore:
         self._queues: tuple[Queue, ...] = ()
         self._runs: dict[str, Run] = {}
         self._dags: dict[str, Dag] = {}
+        self._accounts: dict[str, Overtaking] = {}
+        self._history: dict[str, RunHistory] = {}
+        self._profiles: dict[str, Profile] = {}
         self._keys: dict[tuple[str, str], Keyed] = {}
         self._artifacts: dict[tuple[str, str], ArtifactRow] = {}
         self._checkpoint: Checkpoint | None = None
@@ -51,6 +54,9 @@ class MemoryStore:
             last_order=self._order,
             runs=tuple(run for run in self._runs.values() if run.phase is RunPhase.RUNNING),
             dags=tuple(dag for _, dag in sorted(self._dags.items())),
+            accounts=tuple(account for _, account in sorted(self._accounts.items())),
+            history=tuple(self._history.values()),
+            profiles=tuple(profile for _, profile in sorted(self._profiles.items())),
         )
 
     async def committed(self, batch: Batch, after: int) -> int | None:
@@ -68,6 +74,17 @@ class MemoryStore:
         self._order = max(self._order, highest_order(batch) or 0)
         self._runs |= {run.id: run for run in batch.runs}
         self._dags |= {dag.name: dag for dag in batch.dags}
+        self._profiles |= {profile.name: profile for profile in batch.profiles}
+        for name in batch.deleted_profiles:
+            self._profiles.pop(name, None)
+        self._accounts |= {account.job_id: account for account in batch.accounts}
+        for job_id in batch.ended_accounts:
+            self._accounts.pop(job_id, None)
+        for one in batch.history:
+            self._history.pop(one.key, None)  # The order of the last change is the order of loading.
+            self._history[one.key] = one
+        for key in batch.dropped_history:
+            self._history.pop(key, None)
         self._attempts |= {(attempt.job_id, attempt.number): attempt for attempt in batch.attempts}
         if batch.queues is not None:
             self._queues = batch.queues
@@ -161,6 +178,9 @@ class MemoryStore:
             runs=tuple(run for _, run in sorted(self._runs.items())),
             dags=tuple(dag for _, dag in sorted(self._dags.items())),
             clusters=tuple(sorted(clusters, key=lambda cluster: cluster.name)),
+            profiles=tuple(profile for _, profile in sorted(self._profiles.items())),
+            accounts=tuple(account for _, account in sorted(self._accounts.items())),
+            history=tuple(self._history.values()),
         )
         return self._seq
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tuttilab.scheduler.errors import Conflict, NotFound
 from tuttilab.scheduler.events import DagApplied, JobSubmitted, RunSubmitted
-from tuttilab.scheduler.model import Attempt, Dag, Job, JobPhase, Queue, Run
+from tuttilab.scheduler.model import Attempt, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, JobQuery, Keyed
 from tuttilab.scheduler.wire import event_kind, event_to_json, to_data, to_json
 
@@ -67,8 +67,21 @@ def run_row(run: Run) -> Row:
     }
 
 
+def account_row(account: Overtaking) -> Row:
+    return {"job_id": account.job_id, "body": to_json(account).decode()}
+
+
+def history_rows(seq: int, history: Iterable[RunHistory]) -> list[Row]:
+    """``seq`` of the commit gives the place; within one commit the order given."""
+    return [{"key": one.key, "place": seq * 100_000 + at, "body": to_json(one).decode()} for at, one in enumerate(history)]
+
+
 def dag_row(dag: Dag) -> Row:
     return {"name": dag.name, "version": dag.version, "body": to_json(dag).decode()}
+
+
+def profile_row(profile: Profile) -> Row:
+    return {"name": profile.name, "body": to_json(profile).decode()}
 
 
 def highest_order(batch: Batch) -> int | None:

@@ -16,11 +16,23 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, func, 
 
 from tuttilab.scheduler.errors import StoreUnreadable
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import LIVE, Attempt, Cluster, Dag, Job, Queue, Run, RunPhase
+from tuttilab.scheduler.model import LIVE, Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.store import filesystems, keeping, leading, postgres, rows, schema, sqlite, statements
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, JobQuery, Keyed, Loaded
 from tuttilab.scheduler.store.statements import run_in, select_jobs, transact, upsert
-from tuttilab.scheduler.store.tables import ARTIFACTS, ATTEMPTS, DAGS, JOBS, JOURNAL, KEYS, QUEUES, RUNS
+from tuttilab.scheduler.store.tables import (
+    ACCOUNTS,
+    ARTIFACTS,
+    ATTEMPTS,
+    DAGS,
+    HISTORY,
+    JOBS,
+    JOURNAL,
+    KEYS,
+    PROFILES,
+    QUEUES,
+    RUNS,
+)
 from tuttilab.scheduler.wire import event_from_json, from_json
 
 T = TypeVar("T")
@@ -276,6 +288,15 @@ def _commit(connection: Connection, batch: Batch) -> int:
         upsert(connection, QUEUES, rows.queue_rows(batch.queues))
     upsert(connection, RUNS, [rows.run_row(run) for run in batch.runs])
     upsert(connection, DAGS, [rows.dag_row(dag) for dag in batch.dags])
+    upsert(connection, PROFILES, [rows.profile_row(profile) for profile in batch.profiles])
+    if batch.deleted_profiles:
+        connection.execute(delete(PROFILES).where(PROFILES.c.name.in_(batch.deleted_profiles)))
+    upsert(connection, ACCOUNTS, [rows.account_row(account) for account in batch.accounts])
+    if batch.ended_accounts:
+        connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.job_id.in_(batch.ended_accounts)))
+    upsert(connection, HISTORY, rows.history_rows(seq, batch.history))
+    if batch.dropped_history:
+        connection.execute(delete(HISTORY).where(HISTORY.c.key.in_(batch.dropped_history)))
     _add_keys(connection, batch.keys)
     if batch.deleted_jobs:
         connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch.deleted_jobs)))
@@ -376,6 +397,9 @@ def _load(connection: Connection) -> Loaded:
         last_order=_counter(connection, "order"),
         runs=tuple(_bodies(connection, select(RUNS.c.body).where(RUNS.c.phase == RunPhase.RUNNING.value), Run)),
         dags=tuple(_bodies(connection, _newest_dags(), Dag)),
+        profiles=tuple(_bodies(connection, select(PROFILES.c.body).order_by(PROFILES.c.name), Profile)),
+        accounts=tuple(_bodies(connection, select(ACCOUNTS.c.body).order_by(ACCOUNTS.c.job_id), Overtaking)),
+        history=tuple(_bodies(connection, select(HISTORY.c.body).order_by(HISTORY.c.place), RunHistory)),
     )
 
 

@@ -106,6 +106,31 @@ DAGS: Final = Table(
 )
 """Every version of every named DAG; a version never changes."""
 
+PROFILES: Final = Table(
+    "profiles",
+    METADATA,
+    Column("name", String(256), primary_key=True),
+    Column("body", Text, nullable=False),
+)
+"""What notebook servers get, as admins applied it; the journal has what was before."""
+
+ACCOUNTS: Final = Table(
+    "accounts",
+    METADATA,
+    Column("job_id", String(64), primary_key=True),
+    Column("body", Text, nullable=False),
+)
+"""By how much each waiting job was overtaken."""
+
+HISTORY: Final = Table(
+    "history",
+    METADATA,
+    Column("key", String(512), primary_key=True),
+    Column("place", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+"""Run times of before, from which those of the next runs are predicted; ``place`` rises with each change."""
+
 KEYS: Final = Table(
     "keys",
     METADATA,
@@ -153,6 +178,6 @@ CHECKPOINT_ROWS: Final = Table(
     "checkpoint_rows",
     METADATA,
     Column("kind", String(16), primary_key=True),
-    Column("key", String(320), primary_key=True),
+    Column("key", String(576), primary_key=True),
     Column("body", Text, nullable=False),
 )

@@ -12,13 +12,30 @@ from tests.postgres import Postgres
 from tuttilab.scheduler.errors import Conflict, NotFound, StaleEpoch, StoreError
 from tuttilab.scheduler.events import (
     ClusterLost,
+    DagApplied,
     JobCancelRequested,
     JobDeleted,
     JobSubmitted,
     PodEnded,
+    ProfileApplied,
+    ProfileDeleted,
     QueuesConfigured,
+    RunSubmitted,
 )
-from tuttilab.scheduler.model import AttemptPhase, Cluster, JobKind, JobPhase, Queue
+from tuttilab.scheduler.model import (
+    AttemptPhase,
+    Cluster,
+    Dag,
+    JobKind,
+    JobPhase,
+    Overtaking,
+    Profile,
+    Queue,
+    Run,
+    RunHistory,
+    RunNode,
+    RunPhase,
+)
 from tuttilab.scheduler.resources import Resources
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Checkpoint, Entry, JobQuery, Keyed
 from tuttilab.scheduler.store.memory import MemoryStore
@@ -383,6 +400,54 @@ async def test_artifact_belongs_to_each_who_brought_it(store: ReadingStore) -> N
     assert await store.artifact("0" * 64) is None
 
 
+def a_run(name: str, created_at: float, phase: RunPhase = RunPhase.RUNNING, order: int = 7) -> Run:
+    nodes = (RunNode("a", a_job(order)), RunNode("b", a_job(order + 1), after=("a",)))
+    return Run(name, "nightly", "ana", nodes, created_at, phase=phase)
+
+
+async def test_runs_are_loaded_while_they_are_not_over_and_listed_newest_first(place: Place) -> None:
+    store, epoch = await place.open()
+    runs = (a_run("r1", 1.0, RunPhase.FAILED), a_run("r2", 2.0), replace(a_run("r3", 3.0), owner="bob"))
+    await store.commit(Batch(epoch, entries=tuple(Entry(RunSubmitted(run), run.created_at, run.id) for run in runs), runs=runs))
+    store, _ = await place.open()
+    assert {run.id for run in (await store.load()).runs} == {"r2", "r3"}
+    assert [run.id for run in await store.runs("ana")] == ["r2", "r1"]
+    assert [run.id for run in await store.runs(None, limit=2)] == ["r3", "r2"]
+    assert await store.run("r1") == runs[0]
+    assert await store.run("r9") is None
+    assert [line.owner for line in await store.changes(0)] == ["ana", "ana", "bob"]
+
+
+async def test_the_places_of_a_runs_later_jobs_are_taken(place: Place) -> None:
+    store, epoch = await place.open()
+    await store.commit(Batch(epoch, runs=(a_run("r1", 1.0, order=7),)))
+    store, _ = await place.open()
+    assert (await store.load()).last_order == 8
+
+
+async def test_the_newest_version_of_each_dag_is_loaded(place: Place) -> None:
+    store, epoch = await place.open()
+    for name, version, owner in (("nightly", 1, "ana"), ("nightly", 2, "ana"), ("weekly", 1, "bob")):
+        dag = Dag(name, version, owner, "{}", float(version))
+        await store.commit(Batch(epoch, entries=(Entry(DagApplied(dag), 1.0, dag.name),), dags=(dag,)))
+    store, _ = await place.open()
+    assert [(dag.name, dag.version) for dag in (await store.load()).dags] == [("nightly", 2), ("weekly", 1)]
+
+
+async def test_profiles_are_kept_until_they_are_deleted(place: Place) -> None:
+    store, epoch = await place.open()
+    for name, body in (("gpu", "1"), ("cpu", "2"), ("old", "3"), ("gpu", "4")):
+        profile = Profile(name, body, "root", 1.0)
+        await store.commit(Batch(epoch, entries=(Entry(ProfileApplied(profile), 1.0, name),), profiles=(profile,)))
+    await store.commit(Batch(epoch, entries=(Entry(ProfileDeleted("old"), 2.0, "old"),), deleted_profiles=("old", "unknown")))
+
+    store, _ = await place.open()
+    assert [(profile.name, profile.body) for profile in (await store.load()).profiles] == [("cpu", "2"), ("gpu", "4")]
+    assert [change.owner for change in await store.changes(0)] == [""] * 5
+    again = [event for _, _, event in await store.journal(0)]
+    assert again[-2:] == [ProfileApplied(Profile("gpu", "4", "root", 1.0)), ProfileDeleted("old")]
+
+
 # --- what is kept ------------------------------------------------------------------------------------------------------
 
 
@@ -393,12 +458,15 @@ async def test_a_checkpoint_holds_everything_as_it_was_then(store: ReadingStore)
     clusters = (Cluster("a", "fake"), Cluster("b", "fake", unreachable_since=5.0))
     assert await store.last_checkpoint() is None
     await store.commit(Batch(1, (Entry(QueuesConfigured(queues), 1.0, "root"),), queues=queues))
-    await store.commit(submitted(job, ended, attempts=attempts))
+    profile, accounts = Profile("gpu", "{}", "root", 1.0), (Overtaking(job.id, 1001.0),)
+    history = tuple(RunHistory(f"queue/q{n}", (float(n),)) for n in range(12, 0, -1))
+    rows = replace(submitted(job, ended, attempts=attempts), profiles=(profile,), accounts=accounts, history=history)
+    await store.commit(rows)
 
     assert await store.checkpoint(1, clusters) == 3
     await store.commit(submitted(a_job(3)))
 
-    expected = Checkpoint(3, 1002.0, (job, ended), attempts, queues, (), (), clusters)
+    expected = Checkpoint(3, 1002.0, (job, ended), attempts, queues, (), (), clusters, (profile,), accounts, history)
     assert await store.last_checkpoint() == expected
     assert await store.checkpoint(1, ()) == 4
     found = await store.last_checkpoint()

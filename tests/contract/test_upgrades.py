@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from tests.contract.building import a_job, submitted
 from tests.postgres import Postgres
 from tuttilab.scheduler.errors import StoreUnreadable
-from tuttilab.scheduler.model import JobPhase
+from tuttilab.scheduler.model import JobPhase, Overtaking
 from tuttilab.scheduler.store import sqlite
 from tuttilab.scheduler.store.base import ArtifactRow, Keyed
 from tuttilab.scheduler.store.sql import SqlStore
@@ -53,7 +53,10 @@ async def test_the_first_release_s_rows_are_all_there(upgraded: SqlStore) -> Non
 
     assert loaded.jobs == (a_job(1), a_job(3))
     assert [queue.name for queue in loaded.queues] == ["root", "research"]
-    assert (loaded.last_seq, loaded.last_at, loaded.last_order) == (5, 1010.0, 3)
+    assert (loaded.last_seq, loaded.last_at, loaded.last_order) == (6, 1011.0, 3)
+    assert [profile.name for profile in loaded.profiles] == ["small"]
+    assert loaded.accounts == (Overtaking(a_job(1).id, 1001.0), Overtaking(a_job(3).id, 1003.0))
+    assert [one.key for one in loaded.history] == ["name/research/ana/job-2", "queue/research"]
     cancelled = await upgraded.job(a_job(2).id)
     assert cancelled is not None
     assert (cancelled.phase, cancelled.reason) == (JobPhase.CANCELLED, "cancelled by ana")
@@ -64,7 +67,9 @@ async def test_the_first_release_s_rows_are_all_there(upgraded: SqlStore) -> Non
 async def test_replay_begins_behind_the_journal_of_the_version_before(upgraded: SqlStore) -> None:
     checkpoint = await upgraded.last_checkpoint()
     assert checkpoint is not None
-    assert (checkpoint.seq, len(checkpoint.jobs)) == (5, 3)
+    assert (checkpoint.seq, len(checkpoint.jobs)) == (6, 3)
+    before = await upgraded.load()
+    assert (checkpoint.profiles, checkpoint.accounts, checkpoint.history) == (before.profiles, before.accounts, before.history)
     await upgraded.commit(submitted(a_job(4), epoch=2))
 
     replayed = await replay(upgraded)
@@ -79,7 +84,7 @@ async def test_a_second_start_upgrades_nothing(upgraded: SqlStore, first_release
     assert await again.open() == 3
     checkpoint = await again.last_checkpoint()
     assert checkpoint is not None
-    assert checkpoint.seq == 5
+    assert checkpoint.seq == 6
     await again.close()
 
 

@@ -89,7 +89,9 @@ def test_two_cells_share_one_session_and_a_second_kernel_connects_within_a_secon
 
 
 @pytest.mark.feature("B03")
-def test_without_a_java_the_bundled_one_runs_sql_python_and_parquet_and_dies_with_its_wrapper(tmp_path: Path, until: Until) -> None:
+def test_without_a_java_the_bundled_one_runs_sql_python_and_parquet_and_dies_with_its_wrapper(
+    tmp_path: Path, until: Until, request: pytest.FixtureRequest
+) -> None:
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     for folder in reversed(os.environ["PATH"].split(":")):

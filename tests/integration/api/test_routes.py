@@ -54,7 +54,21 @@ RULES = {
     ("POST", f"{V}/spark/sessions"): USER,
     ("GET", f"{V}/spark/sessions/{{name}}/endpoint"): USER,
     ("DELETE", f"{V}/spark/sessions/{{name}}"): USER,
+    ("GET", f"{V}/dags"): USER,
+    ("POST", f"{V}/dags"): USER,
+    ("GET", f"{V}/dags/{{name}}/runs"): USER,
+    ("GET", f"{V}/runs"): USER,
+    ("POST", f"{V}/runs"): USER,
+    ("GET", f"{V}/runs/{{run_id}}"): USER,
+    ("POST", f"{V}/runs/{{run_id}}/cancel"): USER,
+    ("POST", f"{V}/runs/{{run_id}}/retry"): USER,
     ("GET", f"{V}/changes"): USER,
+    ("POST", f"{V}/notebooks"): USER,
+    ("POST", f"{V}/notebooks/{{job_id}}/renew"): USER,
+    ("GET", f"{V}/profiles"): USER,
+    ("POST", f"{V}/profiles"): USER,
+    ("GET", f"{V}/profiles/{{name}}"): USER,
+    ("DELETE", f"{V}/profiles/{{name}}"): USER,
     ("POST", f"{V}/pods/report"): ATTEMPT,
     ("GET", f"{V}/me"): USER,
     ("POST", f"{V}/shutdown"): USER,
@@ -321,8 +335,10 @@ async def test_metrics_are_gauges_of_now(http: httpx.AsyncClient) -> None:
     for _ in range(2):
         await http.post(f"{V}/jobs", json={"command": ["sleep", "600"], "pods": [pod]}, headers=AUTHORIZED)
     async with asyncio.timeout(10):
-        while 'phase="Running"} 1' not in (text := (await http.get("/metrics", headers=AUTHORIZED)).text):  # noqa: ASYNC110  a gauge has no event
-            await asyncio.sleep(0.02)
+        text = ""
+        while 'phase="Running"} 1' not in text or "tuttilab_waiting{" not in text:
+            await asyncio.sleep(0.02)  # a gauge has no event
+            text = (await http.get("/metrics", headers=AUTHORIZED)).text
 
     lines = text.splitlines()
     assert 'tuttilab_jobs{phase="Queued"} 1' in lines

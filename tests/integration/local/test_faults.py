@@ -78,7 +78,7 @@ async def test_members_stop_themselves_when_their_master_is_killed(cluster: Clus
         os.kill(pid_of(master), signal.SIGKILL)
         members = await seen.ended("job-1-0", "job-1-1", "job-1-2")
 
-        assert [(pod.exit_code, pod.reason) for pod in members] == [(143, "Stopped")] * 3
+        assert [(pod.exit_code, pod.reason) for pod in members] == [(143, "LeaseLost")] * 3
         assert seen.pods["job-1-master"].reason == "Lost"
         lines = await all_lines(cluster, launch)
     assert lines[:2] == ["up", "tuttilab: stops itself: the gang's master is gone, within 30 s."]
@@ -95,7 +95,7 @@ async def test_members_stop_themselves_when_their_master_says_nothing(cluster: C
         await seen.ended("job-1-master")
         lines = await all_lines(cluster, launch)
 
-    assert [pod.reason for pod in members] == ["Stopped", "Stopped"]
+    assert [pod.reason for pod in members] == ["LeaseLost", "LeaseLost"]
     assert lines[:2] == ["up", "tuttilab: stops itself: no word from the gang's master for 2 s, within 30 s."]
 
 

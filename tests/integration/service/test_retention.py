@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.builders import ADMIN, node, request
+from tuttilab.scheduler.clock import Clock, World
 from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.config import ClusterConfig, default_config
 from tuttilab.scheduler.errors import NotFound
 from tuttilab.scheduler.model import Job
-from tuttilab.scheduler.service import Clock, Service
+from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.verify import differences, replay
 
@@ -35,11 +36,11 @@ class MovedClock(Clock):
 
 
 @asynccontextmanager
-async def service_in(folder: Path) -> AsyncIterator[Service]:
+async def service_in(folder: Path, world: World | None = None) -> AsyncIterator[Service]:
     config = default_config(folder)
     limits = replace(config.limits, keep_jobs_s=10 * DAY, keep_journal_s=5 * DAY)
     config = replace(config, clusters=(ClusterConfig("here", "fake", NODES),), limits=limits)
-    service = Service(config, SqlStore(config.store.url), {"here": FakeCluster("here", NODES)}, state_dir=folder)
+    service = Service(config, SqlStore(config.store.url), {"here": FakeCluster("here", NODES)}, state_dir=folder, world=world)
     await service.start()
     try:
         yield service
@@ -103,11 +104,10 @@ async def test_old_jobs_and_events_go_and_what_is_left_replays(tmp_path: Path) -
         assert [type(event).__name__ for _, _, event in lines_left] == ["JobSubmitted"]
 
 
-async def test_service_time_does_not_go_back_when_the_wall_clock_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_service_time_does_not_go_back_when_the_wall_clock_does(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         before = (await ended(service)).submitted_at
-    monkeypatch.setattr("tuttilab.scheduler.service.time.time", lambda: before - 1000 * DAY)
-    async with service_in(tmp_path) as service:
+    async with service_in(tmp_path, World(wall=lambda: before - 1000 * DAY)) as service:
         after = await ended(service)
         times = [at for _, at, _ in await service.store.journal(0)]
 

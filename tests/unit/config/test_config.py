@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from tuttilab.scheduler.config import Config, default_config, parse_config, with_environment
+from tuttilab.scheduler.config import Config, default_config, parse_config, with_environment, with_hub
 from tuttilab.scheduler.errors import BadInput
 from tuttilab.scheduler.model import Node, Queue
 from tuttilab.scheduler.resources import Resources
 
 STATE = Path("/state")
+HUB: Mapping[str, Any] = {"kind": "hub", "url": "https://hub.example/hub/api"}
 
 EXAMPLE: Mapping[str, Any] = {
     "store": {"url": "sqlite:///state.db"},
@@ -122,7 +123,26 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
             "t.yaml: listen.host: 'example.org' can be reached from other machines, and auth.kind local is one token for one user; "
             "expected 127.0.0.1.",
         ),
-        ({"auth": {"kind": "hub", "url": "x"}}, "t.yaml: auth.kind: 'hub' is not known; expected local."),
+        ({"auth": {"kind": "ldap", "url": "x"}}, "t.yaml: auth.kind: 'ldap' is not known; expected hub or local."),
+        ({"auth": {"kind": "local", "url": "x"}}, "t.yaml: auth.url: it goes with kind hub; expected no such key with kind local."),
+        (
+            {"auth": {"kind": "hub", "url": "hub:8081"}},
+            "t.yaml: auth.url: 'hub:8081' is not the API of a hub; expected one such as https://hub.example/hub/api.",
+        ),
+        (
+            {"auth": HUB, "clusters": [{"name": "a", "kind": "local"}]},
+            "t.yaml: clusters[0].kind: local runs the pods of all the hub's users as one user, open to each other; "
+            "expected another kind, or auth.unsafe_shared_user: true for a test.",
+        ),
+        (
+            {"auth": {**HUB, "unsafe_shared_user": True}, "listen": {"host": "0.0.0.0"}},
+            "t.yaml: listen.host: '0.0.0.0' can be reached from other machines, and there is no TLS here; "
+            "expected 127.0.0.1, with a proxy in front of it and its name in listen.names.",
+        ),
+        (
+            {"listen": {"names": ["tuttilab.example"]}},
+            "t.yaml: listen.names: it goes with auth.kind hub; expected no such key with kind local.",
+        ),
         (
             {"clusters": [{"name": "k", "kind": "kubernetes", "context": "c"}]},
             "t.yaml: clusters[0].kind: 'kubernetes' is not known; expected fake or local.",
@@ -204,3 +224,25 @@ def test_misspelt_variable_is_refused_with_the_nearest() -> None:
         with_environment({}, {"TUTTILAB_LISTEN_PROT": "1"})
 
     assert str(refusal.value) == "The variable TUTTILAB_LISTEN_PROT overrides nothing; expected TUTTILAB_LISTEN_PORT."
+
+
+@pytest.mark.feature("A07")
+def test_hub_of_a_site_is_read() -> None:
+    fake = {"name": "k", "kind": "fake", "nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}
+    config = parsed(auth={**HUB, "admin_groups": ["admins"]}, clusters=[fake], listen={"names": ["tuttilab.hub"]})
+
+    assert (config.auth.kind, config.auth.url, config.auth.service) == ("hub", "https://hub.example/hub/api", "tuttilab")
+    assert config.auth.admin_groups == ("admins",)
+
+
+def test_hub_that_started_the_service_says_where_it_is() -> None:
+    told = {"JUPYTERHUB_API_URL": "http://127.0.0.1:8081/hub/api", "JUPYTERHUB_SERVICE_NAME": "gangs"}
+
+    assert with_hub({"auth": {"kind": "hub"}}, told)["auth"] == {
+        "kind": "hub",
+        "url": "http://127.0.0.1:8081/hub/api",
+        "service": "gangs",
+    }
+    assert with_hub({"auth": dict(HUB)}, told)["auth"] == {**HUB, "service": "gangs"}
+    # A control plane that a user starts in a server of the hub is the user's own.
+    assert with_hub({}, told) == {}

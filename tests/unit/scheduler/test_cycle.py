@@ -1,5 +1,7 @@
 """One cycle: what starts, in which order, and what every waiting gang is told."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.builders import cluster, end_all, node, queue, run_cycle, start_all, state, submit
@@ -7,7 +9,7 @@ from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.errors import NeverFits
 from tuttilab.scheduler.instructions import LaunchGang
-from tuttilab.scheduler.model import MASTER, JobPhase, Why
+from tuttilab.scheduler.model import MASTER, JobPhase, Prediction, Why
 from tuttilab.scheduler.requests import PodRequest
 from tuttilab.scheduler.resources import GPU, Resources
 
@@ -87,15 +89,18 @@ def test_higher_priority_goes_first_in_its_queue() -> None:
 
 def test_small_gangs_do_not_delay_a_big_one_that_waits_longer() -> None:
     one = state([cluster(node("a", cpus=4))])
-    running = submit(one, cpus=3, timeout="10m")
+    running = submit(one, cpus=2, timeout="10m")
     run_cycle(one)
-    big = submit(one, cpus=4, timeout="1h")
-    long, short = submit(one, cpus=1, timeout="1h"), submit(one, cpus=1, timeout="5m")
-    decision, _ = run_cycle(one, at=1.0)
+    big = submit(one, cpus=4, timeout="20m")
+    # Each predicted at its limit, so the big one's work is 4 x 1200 and the long one's 1 x 7200.
+    long, short = submit(one, cpus=1, timeout="2h"), submit(one, cpus=1, timeout="5m")
+    snapshot = replace(one.snapshot(), predictions={j.id: Prediction(j.timeout_s or 0, 1.0, "") for j in (big, long, short)})
+    decision = schedule(snapshot, 1.0)
     assert [admitted.job_id for admitted in decision.admitted] == [short.id]
-    assert (one.waits[big.id].why, one.waits[big.id].blockers) == (Why.NO_ROOM, (running.id,))
-    assert one.waits[big.id].estimated_start == pytest.approx(600.0)
-    assert (one.waits[long.id].why, one.waits[long.id].blockers) == (Why.HOLD, (big.id,))
+    waits = {wait.job_id: wait for wait in decision.waits}
+    assert (waits[big.id].why, waits[big.id].blockers) == (Why.NO_ROOM, (running.id,))
+    assert waits[big.id].estimated_start == pytest.approx(600.0)
+    assert (waits[long.id].why, waits[long.id].blockers) == (Why.HOLD, (big.id,))
 
 
 def test_a_gang_that_could_never_start_holds_nobody_back() -> None:

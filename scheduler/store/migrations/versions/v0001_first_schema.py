@@ -79,6 +79,22 @@ def upgrade() -> None:
         sa.Column("body", sa.Text, nullable=False),
     )
     op.create_table(
+        "profiles",
+        sa.Column("name", sa.String(256), primary_key=True),
+        sa.Column("body", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "accounts",
+        sa.Column("job_id", sa.String(64), primary_key=True),
+        sa.Column("body", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "history",
+        sa.Column("key", sa.String(512), primary_key=True),
+        sa.Column("place", sa.BigInteger, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+    )
+    op.create_table(
         "keys",
         sa.Column("owner", sa.String(256), primary_key=True),
         sa.Column("key", sa.String(256), primary_key=True),

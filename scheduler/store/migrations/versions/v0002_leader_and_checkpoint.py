@@ -26,7 +26,7 @@ def upgrade() -> None:
     op.create_table(
         "checkpoint_rows",
         sa.Column("kind", sa.String(16), primary_key=True),
-        sa.Column("key", sa.String(320), primary_key=True),
+        sa.Column("key", sa.String(576), primary_key=True),
         sa.Column("body", sa.Text, nullable=False),
     )
     op.create_index("ix_jobs_ended_at", "jobs", ["ended_at"])

@@ -1,0 +1,398 @@
+"""The working set of one cycle: what is still free, who was met, who holds what; tries one gang and takes room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tuttilab.scheduler.core.accounts import Use
+from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, hold_for, latest_end, quota_hold
+from tuttilab.scheduler.core.causes import Cause, Refusal
+from tuttilab.scheduler.core.estimates import UNKNOWN
+from tuttilab.scheduler.core.layout import Amounts
+from tuttilab.scheduler.core.placement import Counts, Fit, Misfit, allowed_clusters, charge_of, fits_somewhere, place_demand
+from tuttilab.scheduler.core.protection import Protection, protection
+from tuttilab.scheduler.core.quota import Ledger, Shortage
+from tuttilab.scheduler.core.rules import Keep, Order
+from tuttilab.scheduler.core.shapes import Shape, shape_key
+from tuttilab.scheduler.core.snapshot import Room, Running, Snapshot
+from tuttilab.scheduler.events import GangAdmitted
+from tuttilab.scheduler.model import MASTER, Cluster, Job, JobPhase, Prediction, Wait, Why
+from tuttilab.scheduler.resources import Resources, show_duration, total
+
+MOST_PROTECTED_TRIED: Final = 32
+"""Protected gangs looked at for the hold in one cycle; the first of them that does not fit gets it."""
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A gang that waits and may be considered, with what decides its place."""
+
+    job: Job
+    shape: Shape
+    prediction: Prediction
+    is_protected: bool
+    is_lifted: bool
+    place: int = 0
+    cause: Cause | None = None
+
+    @property
+    def work(self) -> float:
+        """Room-seconds it will probably use."""
+        return self.shape.share * self.prediction.seconds
+
+    @property
+    def protected_rank(self) -> tuple[bool, int, int]:
+        return (not self.is_lifted, -self.job.priority, self.job.order)
+
+
+@dataclass(slots=True)
+class Desk:
+    snapshot: Snapshot
+    now: float
+    room: Room
+    ledger: Ledger
+    site: Resources
+    protection: Protection
+    running: list[Running]
+    admitted: list[GangAdmitted] = field(default_factory=list)
+    started: list[Candidate] = field(default_factory=list)
+    lines_: dict[str, list[Candidate]] = field(default_factory=dict)
+    early: dict[str, Wait] = field(default_factory=dict)
+    """Those that may not be considered: dependency, back-off, no queue."""
+    holds: dict[str, Hold] = field(default_factory=dict)
+    quota_holds: dict[str, QuotaHold] = field(default_factory=dict)
+    is_short: bool = False
+    _shapes: dict[tuple[int, tuple[str, ...]], Shape] = field(default_factory=dict)
+    _by_number: dict[tuple[int, str], Shape] = field(default_factory=dict)
+    _unknown: dict[Hashable, int] = field(default_factory=dict)
+    _refusals: dict[tuple[int, str], Refusal] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, now: float) -> Desk:
+        room = snapshot.room.copy()
+        site = total(layout.total for layout in room.layouts.values())
+        ledger = snapshot.ledger.copy()
+        desk = cls(snapshot, now, room, ledger, site, Protection(), list(snapshot.running))
+        if snapshot.rules.protects and snapshot.waiting:
+            desk.protection = desk._protection()
+        return desk
+
+    # --- who may be considered, in which order -----------------------------------------------------------------------
+
+    def _protection(self) -> Protection:
+        layouts = self.room.layouts
+        weights = {name: layout.total.dominant_share(self.site) for name, layout in layouts.items()}
+        in_use = [use_of(runner, self.now) for runner in self.running]
+        usable: dict[str, frozenset[str]] = {}
+        if len(weights) > 1:
+            for job in self.snapshot.waiting:
+                names = frozenset(c.name for c in allowed_clusters(job, self.snapshot.clusters, self.ledger.path(job.queue)))
+                if len(names) < len(weights):
+                    usable[job.id] = names
+        return protection(self.snapshot.waiting, self.snapshot.accounts, in_use, self.snapshot.queues, weights, usable, self.now)
+
+    def lines(self) -> Mapping[str, Sequence[Candidate]]:
+        """Every gang that may be considered, by queue, first in line first."""
+        snapshot, now = self.snapshot, self.now
+        protected, lifted = self.protection.protected, self.protection.lifted
+        for job in snapshot.waiting:
+            if job.after or job.not_before > now or job.queue not in snapshot.queues:
+                wait = self._not_yet(job)
+                if wait is not None:
+                    self.early[job.id] = wait
+                    continue
+            shape = self._shape(job)
+            shape.count += 1
+            is_lifted = job.id in lifted
+            prediction = snapshot.predictions.get(job.id, UNKNOWN)
+            candidate = Candidate(job, shape, prediction, is_lifted or job.id in protected, is_lifted)
+            self.lines_.setdefault(job.queue, []).append(candidate)
+        self.is_short = snapshot.rules.order is Order.SMALL_FIRST and self._is_short()
+        for line in self.lines_.values():
+            line.sort(key=self._rank)
+            for place, candidate in enumerate(line, start=1):
+                candidate.place = place
+        return self.lines_
+
+    def _rank(self, candidate: Candidate) -> tuple[int, bool, float, int]:
+        """Priority class, then protected gangs, then least predicted work while the cluster is short; ties by submission.
+
+        Of the protected, those of several pods go first, largest first: the room that one of them leaves serves the next without
+        draining the cluster again. They wait their turn by submission for the hold (`hold_for_protected`).
+        """
+        job = candidate.job
+        if candidate.is_protected:
+            return (-job.priority, False, -candidate.shape.share if job.gang.size > 1 else 0.0, job.order)
+        return (-job.priority, True, candidate.work if self.is_short else 0.0, job.order)
+
+    def _is_short(self) -> bool:
+        """Whether there is less room than all ready gangs ask for together, by any resource."""
+        asked = total(s.job.gang.resources * s.count for s in self._shapes.values())
+        free = total(self.room.free_total(name) for name in self.room.layouts)
+        return not asked.fits(free)
+
+    def _shape(self, job: Job) -> Shape:
+        number = self.snapshot.shapes.get(job.id)
+        if number is None:
+            number = self._unknown.setdefault(shape_key(job), -1 - len(self._unknown))
+        shape = self._by_number.get((number, job.queue))
+        if shape is None:
+            clusters = tuple(allowed_clusters(job, self.snapshot.clusters, self.ledger.path(job.queue)))
+            key = (number, tuple(cluster.name for cluster in clusters))
+            if key not in self._shapes:
+                site = total(self.room.layouts[cluster.name].total for cluster in clusters)
+                self._shapes[key] = Shape.of(job, clusters, site)
+            shape = self._by_number[number, job.queue] = self._shapes[key]
+        return shape
+
+    def _not_yet(self, job: Job) -> Wait | None:
+        """Why a job may not even be considered: its dependencies, its back-off, or a queue that is gone."""
+        waiting_for = tuple(j for j in job.after if self.snapshot.phases.get(j) is not JobPhase.SUCCEEDED)
+        if waiting_for:
+            names = ", ".join(waiting_for)
+            return Wait(job.id, Why.DEPENDENCY, f"waits for job {names} to succeed", 0, blockers=waiting_for)
+        if job.not_before > self.now:
+            left = show_duration(max(job.not_before - self.now, 1))
+            why = f": {job.reason}" if job.reason else ""
+            sentence = f"tries again in {left}{why}"
+            return Wait(job.id, Why.BACK_OFF, sentence, 0, estimated_start=job.not_before, basis="back-off")
+        if job.queue not in self.snapshot.queues:
+            return Wait(job.id, Why.QUOTA, f"queue {job.queue} no longer exists; submit to another", 0)
+        return None
+
+    def next_at(self) -> float | None:
+        """When a back-off ends or a gang becomes protected: before that nothing changes by itself."""
+        times = [job.not_before for job in self.snapshot.waiting if job.not_before > self.now]
+        if self.protection.next_at is not None:
+            times.append(self.protection.next_at)
+        return min(times, default=None)
+
+    # --- trying ------------------------------------------------------------------------------------------------------
+
+    def may_start_any(self) -> bool:
+        """False when no shape has room anywhere and nobody may be stopped, so that only reasons are left to find."""
+        if self.snapshot.rules.tells_all or self.may_preempt():
+            return bool(self.lines_)
+        layouts = self.room.layouts
+        return any(
+            fits_somewhere(shape.demand(layouts[c.name]), layouts[c.name], self.room.free[c.name])
+            for shape in self._shapes.values()
+            for c in shape.clusters
+        )
+
+    def may_preempt(self) -> bool:
+        """Whether any gang could ever stop another: something is guaranteed, or there is more than one class."""
+        classes = {c.job.priority for line in self.lines_.values() for c in line} | {r.job.priority for r in self.running}
+        return self.snapshot.rules.preempts and (len(classes) > 1 or bool(self.ledger.lent()))
+
+    def hold_for_protected(self, lines: Mapping[str, Sequence[Candidate]]) -> None:
+        """A protected gang always has the hold: the first of them that quota allows and that does not fit."""
+        if self.snapshot.rules.keep is not Keep.HOLD:
+            return
+        urgent = sorted((c for line in lines.values() for c in line if c.is_protected), key=lambda c: c.protected_rank)
+        for candidate in urgent[:MOST_PROTECTED_TRIED]:
+            shape = candidate.shape
+            charges = [shape.charges[c.name] for c in shape.clusters]
+            if not charges or all(self._shortage(candidate.job, shape, charge) is not None for charge in charges):
+                continue
+            trials = {c.name: self.room.free[c.name].copy() for c in shape.clusters}
+            if not any(self._places(shape, c, trials[c.name]) for c in shape.clusters):
+                self._keep_room(candidate)
+                return
+
+    def _places(self, shape: Shape, cluster: Cluster, free: Amounts) -> bool:
+        layout = self.room.layouts[cluster.name]
+        counts = shape.counts_less(shape.slack) if shape.is_elastic else None
+        return isinstance(place_demand(shape.demand(layout), layout, free, counts, False), Fit)
+
+    def consider(self, candidate: Candidate) -> None:
+        """Start the gang, or note its cause for waiting; the first that only lacks room gets the hold."""
+        job, shape = candidate.job, candidate.shape
+        refusal = self._refusals.get((id(shape), job.queue))
+        if refusal is not None and refusal.holds_for(candidate.prediction, job, self.now):
+            candidate.cause = refusal.again
+            return
+        if not shape.clusters:
+            self._refuse(candidate, Cause(Why.CLUSTER_DOWN, clusters=tuple(sorted(self._named(job)))))
+            return
+        shortages: list[tuple[Cluster, Shortage]] = []
+        misfits: list[tuple[Cluster, Misfit]] = []
+        held: Hold | QuotaHold | None = None
+        for cluster in self._by_room(shape):
+            outcome = self._try(candidate, cluster)
+            if isinstance(outcome, Fit):
+                return
+            if isinstance(outcome, Shortage):
+                shortages.append((cluster, outcome))
+            elif isinstance(outcome, Misfit):
+                misfits.append((cluster, outcome))
+            else:
+                held = held or outcome
+        if held is not None:
+            ends_at = latest_end(job, candidate.prediction, self.now, held.margin)
+            self._refuse(candidate, Cause(Why.HOLD, hold=held), ends_at, held.margin)
+        elif misfits:
+            kept = self._keep_room(candidate)
+            self._refuse(candidate, Cause(Why.NO_ROOM, misfits=tuple(misfits), hold=kept))
+        else:
+            self._refuse_quota(candidate, shortages[0][1])
+
+    def _refuse(self, candidate: Candidate, cause: Cause, ends_at: float = 0.0, margin: float | None = 0.0) -> None:
+        candidate.cause = cause
+        self._refusals[id(candidate.shape), candidate.job.queue] = Refusal(cause, cause.again(), ends_at, margin)
+
+    def _refuse_quota(self, candidate: Candidate, shortage: Shortage) -> None:
+        held = None
+        if self.snapshot.rules.keep is not Keep.NOTHING and shortage.queue not in self.quota_holds:
+            below = self.queues_below(shortage.queue)
+            users = [runner for runner in self.running if runner.queue in below]
+            held = quota_hold(candidate.job, shortage.over, users, self.now, self._margin(candidate))
+            if held is not None:
+                self.quota_holds[shortage.queue] = held
+        self._refuse(candidate, Cause(Why.QUOTA, shortage=shortage, hold=held))
+
+    def _named(self, job: Job) -> list[str]:
+        return [job.cluster] if job.cluster else list(self.snapshot.clusters)
+
+    def _by_room(self, shape: Shape) -> Iterable[Cluster]:
+        """Most room first, as a share of the cluster; ties by name."""
+        if len(shape.clusters) == 1:
+            return shape.clusters
+        return sorted(shape.clusters, key=lambda cluster: (-self._free_share(shape, cluster), cluster.name))
+
+    def _free_share(self, shape: Shape, cluster: Cluster) -> float:
+        """The free part of the scarcest resource that the shape asks for."""
+        free, layout = self.room.free_total(cluster.name), self.room.layouts[cluster.name]
+        asked = shape.charges[cluster.name]
+        return min((free[key] / layout.total[key] if layout.total[key] else 0.0 for key, _ in asked), default=0.0)
+
+    def _shortage(self, job: Job, shape: Shape, charge: Resources, pods: int | None = None) -> Shortage | None:
+        return self.ledger.shortage(job.queue, charge, pods if pods is not None else shape.pods, job.is_preemptible)
+
+    def _try(self, candidate: Candidate, cluster: Cluster) -> Fit | Shortage | Misfit | Hold | QuotaHold:
+        """At full size, else at the largest size that an elastic gang can start with (found by halving)."""
+        outcome = self._try_size(candidate, cluster, None)
+        shape = candidate.shape
+        if isinstance(outcome, Fit) or not shape.is_elastic:
+            return outcome
+        low, high = 1, shape.slack
+        best: Fit | None = None
+        while low <= high:
+            middle = (low + high) // 2
+            smaller = self._try_size(candidate, cluster, shape.counts_less(middle), is_trial=True)
+            if isinstance(smaller, Fit):
+                best, high = smaller, middle - 1
+            else:
+                low = middle + 1
+        return outcome if best is None else self._try_size(candidate, cluster, shape.counts_less(low))
+
+    def _try_size(
+        self, candidate: Candidate, cluster: Cluster, counts: Counts | None, is_trial: bool = False
+    ) -> Fit | Shortage | Misfit | Hold | QuotaHold:
+        job, shape, layout = candidate.job, candidate.shape, self.room.layouts[cluster.name]
+        charge = shape.charges[cluster.name] if counts is None else charge_of(job, cluster, counts)
+        pods = shape.pods if counts is None else shape.pods - job.gang.size + sum(counts.values())
+        shortage = self._shortage(job, shape, charge, pods)
+        if shortage is not None:
+            return shortage
+        for step in self.ledger.path(job.queue):
+            quota = self.quota_holds.get(step.name)
+            if quota is not None and quota.job is not job:
+                ends_at = latest_end(job, candidate.prediction, self.now, quota.margin)
+                if not quota.allows(charge, ends_at, is_trial):
+                    return quota
+        free = self.room.free[cluster.name]
+        trial = free.copy()
+        fit = place_demand(shape.demand(layout), layout, trial, counts, self.snapshot.rules.tells_all)
+        if isinstance(fit, Misfit):
+            return fit
+        hold = self.holds.get(cluster.name)
+        if hold is not None and not self._precedes(candidate, hold):
+            ends_at = latest_end(job, candidate.prediction, self.now, hold.margin)
+            if not hold.allows(free - trial, ends_at, is_trial):
+                return hold
+        if not is_trial:
+            self._admit(candidate, cluster, fit, trial, charge)
+        return fit
+
+    def _precedes(self, candidate: Candidate, hold: Hold) -> bool:
+        """Whether a gang goes before the one that has the hold, so that the hold does not bind it."""
+        holder = hold.holder_rank
+        if candidate.job is hold.job:
+            return True
+        if not hold.is_protected:
+            return False
+        if candidate.is_protected and candidate.protected_rank < holder:
+            return True
+        if not holder[0]:
+            return False
+        mine, its = self.snapshot.queues[candidate.job.queue], self.snapshot.queues[hold.job.queue]
+        return candidate.job.priority > hold.job.priority if mine.name == its.name else mine.priority > its.priority
+
+    def _admit(self, candidate: Candidate, cluster: Cluster, fit: Fit, free: Amounts, charge: Resources) -> None:
+        job = candidate.job
+        self.room.free[cluster.name][:] = free
+        self.ledger.add(job.queue, charge, len(fit.placements))
+        self.admitted.append(GangAdmitted(job.id, job.attempts + 1, cluster.name, fit.placements, self.snapshot.epoch))
+        self.started.append(candidate)
+        costs = {p.role: p.resources + cluster.sidecar_cost if job.work.sidecar else p.resources for p in job.gang.pod_sets}
+        costs[MASTER] = cluster.master_cost
+        holds = tuple(((cluster.name, place.node), costs[place.role]) for place in fit.placements)
+        limit = None if job.timeout_s is None else self.now + job.timeout_s
+        self.running.append(
+            Running(
+                job,
+                job.attempts + 1,
+                cluster.name,
+                holds,
+                charge,
+                self.now,
+                self.now,
+                limit,
+                candidate.prediction,
+                self.room.layouts[cluster.name].share_of(charge),
+            )
+        )
+
+    def _keep_room(self, candidate: Candidate) -> Hold | None:
+        """The hold for a gang that does not fit, on the cluster where it can start first; None where all are taken."""
+        keep = self.snapshot.rules.keep
+        if keep is Keep.NOTHING:
+            return None
+        best: Hold | None = None
+        for cluster in candidate.shape.clusters:
+            if cluster.name in self.holds:
+                continue
+            layout, free = self.room.layouts[cluster.name], self.room.free[cluster.name]
+            releases = Releases.of(layout, self.running, self.now)
+            counts = candidate.shape.counts_less(candidate.shape.slack) if candidate.shape.is_elastic else None
+            hold = hold_for(candidate.job, candidate.shape.demand(layout), layout, free, releases, counts)
+            if hold is not None:
+                hold.start = max(hold.start, self.now)
+                hold.is_protected = candidate.is_protected
+                hold.margin = self._margin(candidate)
+                hold.holder_rank = candidate.protected_rank
+                hold.shuts = keep is Keep.EVERYTHING
+                if best is None or hold.start < best.start:
+                    best = hold
+        if best is not None:
+            self.holds[best.cluster] = best
+        return best
+
+    def _margin(self, candidate: Candidate) -> float | None:
+        """How far the gang's hold trusts predictions: less, the more it was overtaken."""
+        if candidate.is_lifted or candidate.job.id in self.protection.strict:
+            return None
+        return 1.0 if candidate.is_protected else 0.0
+
+    def queues_below(self, name: str) -> set[str]:
+        """The queue and every queue below it."""
+        return {queue for queue in self.snapshot.queues if any(step.name == name for step in self.ledger.path(queue))}
+
+
+def use_of(runner: Running, now: float) -> Use:
+    """What a running gang has used so far, for the accounts."""
+    job = runner.job
+    return Use(job.id, job.order, (job.queue, job.priority), runner.cluster, runner.share, max(now - runner.admitted_at, 0.0))

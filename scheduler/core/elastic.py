@@ -1,0 +1,80 @@
+"""Gangs that can grow get more pods while nobody waits for room, and give them back to the first who does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tuttilab.scheduler.core.backfill import Hold
+from tuttilab.scheduler.core.desk import Desk
+from tuttilab.scheduler.core.placement import Demand, Fit, Part, place_demand
+from tuttilab.scheduler.core.snapshot import Running
+from tuttilab.scheduler.events import GangGrown, GangShrunk, Placement
+from tuttilab.scheduler.model import Why
+from tuttilab.scheduler.resources import Resources
+
+
+def shrinks(desk: Desk) -> tuple[GangShrunk, ...]:
+    """Spare pods, last ranks first, of whom it takes so that the gang with the hold fits at once; nothing when it would not."""
+    chosen: list[GangShrunk] = []
+    for hold in desk.holds.values():
+        chosen += _for_hold(desk, hold)
+    return tuple(chosen)
+
+
+def _for_hold(desk: Desk, hold: Hold) -> list[GangShrunk]:
+    candidate = next(c for line in desk.lines_.values() for c in line if c.job is hold.job)
+    if candidate.cause is None or candidate.cause.why is not Why.NO_ROOM:
+        return []
+    layout = desk.room.layouts[hold.cluster]
+    free = desk.room.free[hold.cluster].copy()
+    demand = candidate.shape.demand(layout)
+    taken: dict[str, tuple[Running, list[str]]] = {}
+    for runner in desk.running:
+        if runner.cluster != hold.cluster:
+            continue
+        if runner.is_stopping:
+            for (_, node), amount in runner.holds:
+                _give(free, layout.index.get(node), layout.vector(amount))
+            continue
+        for name, (_, node), amount in runner.spare:
+            _give(free, layout.index.get(node), layout.vector(amount))
+            taken.setdefault(runner.job_id, (runner, []))[1].append(name)
+            if isinstance(place_demand(demand, layout, free.copy()), Fit):
+                reason = "given back to a job that waits for room"
+                return [GangShrunk(r.job_id, r.attempt, tuple(names), reason) for r, names in taken.values()]
+    return []
+
+
+def _give(free: object, row: int | None, amount: object) -> None:
+    if row is not None and amount is not None:
+        free[row] += amount  # type: ignore[index]  # arrays of int64, whose indexing numpy types loosely
+
+
+def growths(desk: Desk) -> tuple[GangGrown, ...]:
+    """More pods for running gangs that asked for them, as far as quota and room go; none where another gang waits for room."""
+    return tuple(_growths(desk))
+
+
+def _growths(desk: Desk) -> Iterator[GangGrown]:
+    waits = any(c.cause is not None and c.cause.why is not Why.QUOTA for line in desk.lines_.values() for c in line)
+    if waits or desk.holds:
+        return
+    for runner in desk.running:
+        if not runner.missing or runner.is_stopping or not runner.is_running or runner.cluster not in desk.room.layouts:
+            continue
+        placements: list[Placement] = []
+        for pod_set, ranks in runner.missing:
+            for rank in ranks:
+                layout = desk.room.layouts[runner.cluster]
+                cluster = layout.cluster
+                cost: Resources = pod_set.resources + (cluster.sidecar_cost if runner.job.work.sidecar else Resources())
+                if desk.ledger.shortage(runner.queue, cost, 1, runner.job.is_preemptible, jobs=0) is not None:
+                    break
+                part = Part.of(pod_set, rank, cost, layout)
+                fit = place_demand(Demand((part,), None, ()), layout, desk.room.free[runner.cluster], {pod_set.role: 1})
+                if not isinstance(fit, Fit):
+                    break
+                desk.ledger.add(runner.queue, cost, 1, 0)
+                placements += fit.placements
+        if placements:
+            yield GangGrown(runner.job_id, runner.attempt, tuple(placements), desk.snapshot.epoch)

@@ -1,0 +1,147 @@
+"""How long a run will take, from how long earlier ones took: same owner and name, owner and template, then the queue.
+
+Durations are taken as logarithms, where run times scatter evenly. A name's own median counts as much as its history is worth:
+with n runs and the share r of the queue's variance that names explain, Z = n r / (1 + (n - 1) r) (Bühlmann's credibility; r is
+estimated from the ratios of repeats, half of whose mean square is the variance within names). Names that say nothing about
+duration have r near 0, and everybody gets the queue's prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import exp, fsum, log
+from statistics import median
+from typing import Final
+
+from tuttilab.scheduler.model import Job, Prediction, RunHistory
+
+RUNS_KEPT: Final = 12
+QUEUE_RUNS_KEPT: Final = 400
+KEYS_KEPT: Final = 20_000
+PRIOR_S: Final = 1200.0
+"""Before anything is known: the middle run of a well-known GPU cluster's trace."""
+PRIOR_SPREAD: Final = 6.0
+FEWEST_REPEATS: Final = 12
+"""Repeats in a queue before names are believed as measured; below, `TRUST_AT_FIRST` stands in for the measure."""
+TRUST_AT_FIRST: Final = 0.5
+SHORTEST_S: Final = 1.0
+UNKNOWN: Final = Prediction(PRIOR_S, PRIOR_SPREAD, "no run is known yet")
+
+TEMPLATE_LABEL: Final = "template"
+
+
+def keys_of(job: Job) -> tuple[str, ...]:
+    """The keys under which a job's run is remembered, most telling first; the queue's is last."""
+    own = f"name/{job.queue}/{job.owner}/{job.name}"
+    template = job.labels.get(TEMPLATE_LABEL)
+    queue = f"queue/{job.queue}"
+    return (own, f"template/{job.queue}/{job.owner}/{template}", queue) if template else (own, queue)
+
+
+@dataclass(slots=True)
+class History:
+    """Every key's `RunHistory`, bounded; `changed` are the rows that differ from the stored ones."""
+
+    rows: dict[str, RunHistory] = field(default_factory=dict)
+    changed: dict[str, None] = field(default_factory=dict)
+    dropped: dict[str, None] = field(default_factory=dict)
+    _memo: dict[tuple[str, ...], tuple[float, float, str]] = field(default_factory=dict)
+    _queues: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Iterable[RunHistory]) -> History:
+        return cls({row.key: row for row in rows})
+
+    def learn(self, job: Job, duration_s: float) -> None:
+        """A run that ended by itself took so long."""
+        took = max(duration_s, SHORTEST_S)
+        *own, queue = keys_of(job)
+        before = self.rows.get(own[0])
+        scatter = self.rows.get(queue, RunHistory(queue)).scatter
+        if before is not None and before.runs:
+            scatter = (*scatter, log(took / before.runs[-1]) ** 2)[-QUEUE_RUNS_KEPT:]
+        for key in own:
+            runs = self.rows.pop(key, RunHistory(key)).runs
+            self._put(RunHistory(key, (*runs, took)[-RUNS_KEPT:]))
+        runs = self.rows.pop(queue, RunHistory(queue)).runs
+        self._put(RunHistory(queue, (*runs, took)[-QUEUE_RUNS_KEPT:], scatter))
+        while len(self.rows) > KEYS_KEPT:
+            oldest = next(iter(self.rows))
+            del self.rows[oldest]
+            self.changed.pop(oldest, None)
+            self.dropped[oldest] = None
+        self._memo.clear()
+        self._queues.pop(queue, None)
+
+    def _put(self, row: RunHistory) -> None:
+        self.rows[row.key] = row
+        self.changed[row.key] = None
+        self.dropped.pop(row.key, None)
+
+    def take_changes(self) -> tuple[tuple[RunHistory, ...], tuple[str, ...]]:
+        """Rows to write, and keys whose rows are to be deleted."""
+        changed = tuple(self.rows[key] for key in self.changed)
+        dropped = tuple(self.dropped)
+        self.changed.clear()
+        self.dropped.clear()
+        return changed, dropped
+
+    def predict(self, job: Job) -> Prediction:
+        """The middle of what history says, never above the job's own limit."""
+        keys = keys_of(job)
+        found = self._memo.get(keys)
+        if found is None:
+            found = self._memo[keys] = self._estimate(keys)
+        middle, spread, basis = found
+        if job.timeout_s is not None and middle > job.timeout_s:
+            return Prediction(job.timeout_s, spread, "its own limit")
+        return Prediction(middle, spread, basis)
+
+    def _prior(self, queue: str) -> tuple[float, float, float]:
+        """Of a queue: log of the middle run, variance of the logs, share of it that names explain."""
+        known = self._queues.get(queue)
+        if known is not None:
+            return known
+        row = self.rows.get(queue, RunHistory(queue))
+        logs = [log(run) for run in row.runs]
+        variance = _variance(logs) if len(logs) > 1 else log(PRIOR_SPREAD) ** 2
+        middle = median(logs) if logs else log(PRIOR_S)
+        trust = TRUST_AT_FIRST
+        if len(row.scatter) >= FEWEST_REPEATS and variance > 0:
+            trust = min(max(1 - (sum(row.scatter) / len(row.scatter) / 2) / variance, 0.0), 0.99)
+        self._queues[queue] = (middle, variance, trust)
+        return self._queues[queue]
+
+    def _estimate(self, keys: tuple[str, ...]) -> tuple[float, float, str]:
+        middle, variance, trust = self._prior(keys[-1])
+        queue_runs = len(self.rows[keys[-1]].runs) if keys[-1] in self.rows else 0
+        for key in keys[:-1]:
+            row = self.rows.get(key)
+            if row is not None and row.runs:
+                count = len(row.runs)
+                weight = count * trust / (1 + (count - 1) * trust)
+                if weight < 0.05:
+                    break
+                seconds = exp(middle + weight * (median(log(run) for run in row.runs) - middle))
+                spread = exp(max(variance * (1 - weight * trust), 0.0) ** 0.5)
+                what = "this name" if key.startswith("name/") else "this template"
+                return seconds, spread, f"{count} earlier {'run' if count == 1 else 'runs'} of {what}"
+        basis = f"the last {queue_runs} runs in the queue" if queue_runs else "no run is known yet"
+        return exp(middle), exp(variance**0.5), basis
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = fsum(values) / len(values)
+    return fsum((value - mean) ** 2 for value in values) / len(values)
+
+
+def predicted_end(started_at: float, prediction: Prediction, timeout_s: float | None, now: float) -> float:
+    """When a running gang will probably end. One past its prediction is expected to take as long again as it took so far.
+
+    Run times have heavy tails, where what is left grows with what has passed (Harchol-Balter, Downey, SIGMETRICS 1996).
+    """
+    end = started_at + prediction.seconds
+    if end <= now:
+        end = now + (now - started_at)
+    return end if timeout_s is None else min(end, max(started_at + timeout_s, now))

@@ -1,0 +1,204 @@
+"""Why each gang waits: one sentence for people, the same as data, and when it will probably start with what that rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final
+
+from tuttilab.scheduler.core.backfill import Hold, QuotaHold, end_of
+from tuttilab.scheduler.core.causes import Cause
+from tuttilab.scheduler.core.desk import Candidate, Desk
+from tuttilab.scheduler.core.placement import Fit, Misfit, place_demand
+from tuttilab.scheduler.core.snapshot import Running
+from tuttilab.scheduler.model import Job, Wait, Why
+from tuttilab.scheduler.resources import NOTHING
+
+BY_ENDS: Final = "predicted ends of what runs"
+BY_LINE: Final = "predicted run times of the gangs before it"
+UNKNOWN: Final = "what holds it has no known end"
+MOST_BLOCKERS: Final = 20
+
+
+def _runs_on(cluster: str, runner: Running) -> bool:
+    return runner.cluster == cluster
+
+
+@dataclass(slots=True)
+class _Holders:
+    """Who holds room or quota, as far as the reader may know: own jobs by id, the own group's as data, others as a number."""
+
+    count: int = 0
+    by_owner: dict[str, list[str]] = field(default_factory=dict)
+    by_group: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, running: Iterable[Running]) -> _Holders:
+        holders = cls()
+        for runner in running:
+            holders.count += 1
+            holders.by_owner.setdefault(runner.job.owner, []).append(runner.job_id)
+            holders.by_group.setdefault(runner.job.group, []).append(runner.job_id)
+        return holders
+
+    def text(self, owner: str) -> str:
+        own = self.by_owner.get(owner, [])
+        others = self.count - len(own)
+        parts = []
+        if own:
+            parts.append(f"your {'job' if len(own) == 1 else 'jobs'} {', '.join(own[:3])}{' …' if len(own) > 3 else ''}")
+        if others:
+            parts.append(f"{others} {'job' if others == 1 else 'jobs'} of others")
+        return f" (held by {' and '.join(parts)})" if parts else ""
+
+    def blockers(self, group: str) -> tuple[str, ...]:
+        return tuple(self.by_group.get(group, ())[:MOST_BLOCKERS])
+
+
+@dataclass(slots=True)
+class _Words:
+    """Every sentence once: for each cause, and for each reader of it."""
+
+    desk: Desk
+    _causes: dict[int, tuple[Wait, _Holders | None]] = field(default_factory=dict)
+    _told: dict[tuple[int, str, str], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    _clusters: dict[str, _Holders] = field(default_factory=dict)
+    _queues: dict[str, _Holders] = field(default_factory=dict)
+    _first_ends: dict[str, float | None] = field(default_factory=dict)
+
+    def wait(self, candidate: Candidate, line_start: float | None) -> Wait:
+        job, cause = candidate.job, candidate.cause
+        assert cause is not None
+        known = self._causes.get(id(cause))
+        if known is None:
+            known = self._causes[id(cause)] = self._cause(candidate, cause)
+        pattern, holders = known
+        start, basis = pattern.estimated_start, pattern.basis
+        if start is None and line_start is not None and pattern.why is not Why.NEVER_FITS:
+            start, basis = line_start, BY_LINE
+        told = self._told.get((id(cause), job.owner, job.group))
+        if told is None:
+            told = (pattern.sentence + (holders.text(job.owner) if holders else ""), holders.blockers(job.group) if holders else ())
+            if isinstance(cause.hold, Hold | QuotaHold) and pattern.why is Why.HOLD:
+                told = self._behind(cause.hold.job, job)
+            self._told[id(cause), job.owner, job.group] = told
+        return Wait(
+            job.id,
+            pattern.why,
+            told[0],
+            candidate.place,
+            pattern.short,
+            pattern.queue,
+            pattern.role,
+            told[1],
+            start,
+            basis,
+            self.desk.protection.overtaken_s.get(job.id, 0.0),
+            candidate.is_protected,
+        )
+
+    def _holders(self, holds: Callable[[Running], bool]) -> _Holders:
+        """Those that ran before this cycle; only where there are none, those that it started."""
+        before = [runner for runner in self.desk.snapshot.running if holds(runner)]
+        return _Holders.of(before or filter(holds, self.desk.running))
+
+    @staticmethod
+    def _behind(first: Job, job: Job) -> tuple[str, tuple[str, ...]]:
+        """The wait of a gang whose room or quota is kept for one that goes before it."""
+        whose = f"{first.name} ({first.id})" if first.owner == job.owner else "a job"
+        seen = (first.id,) if first.group == job.group else ()
+        return f"room is kept for {whose} that waits longer, and this one could delay it", seen
+
+    def _cause(self, candidate: Candidate, cause: Cause) -> tuple[Wait, _Holders | None]:
+        job = candidate.job
+        if cause.why is Why.CLUSTER_DOWN:
+            down = ", ".join(cause.clusters)
+            return Wait(job.id, Why.CLUSTER_DOWN, f"cluster {down} does not answer; the job starts when it is back", 0), None
+        if cause.why is Why.QUOTA and cause.shortage is not None:
+            queue = cause.shortage.queue
+            if queue not in self._queues:
+                below = self.desk.queues_below(queue)
+                self._queues[queue] = self._holders(lambda runner: runner.queue in below)
+            start = cause.hold.start if cause.hold is not None else None
+            basis = BY_ENDS if start is not None else UNKNOWN
+            pattern = Wait(job.id, Why.QUOTA, cause.shortage.sentence, 0, cause.shortage.over, queue, None, (), start, basis)
+            return pattern, self._queues[queue]
+        if cause.why is Why.HOLD and cause.hold is not None:
+            return Wait(job.id, Why.HOLD, "", 0, NOTHING, None, None, (), cause.hold.start, BY_ENDS), None
+        if cause.why is Why.NO_ROOM:
+            return self._no_room(candidate, cause)
+        return self._equal(candidate, cause)
+
+    def _equal(self, candidate: Candidate, cause: Cause) -> tuple[Wait, _Holders | None]:
+        sentence = "no room: an equal job before it in line does not fit either"
+        first = cause.first
+        if first is not None and first.misfits:
+            pattern, holders = self._no_room(candidate, first)
+            if pattern.why is Why.NEVER_FITS:
+                return pattern, holders
+            return replace(pattern, why=Why.BEHIND, sentence=sentence, estimated_start=None, basis=UNKNOWN), None
+        return Wait(candidate.job.id, Why.BEHIND, sentence, 0), None
+
+    def _no_room(self, candidate: Candidate, cause: Cause) -> tuple[Wait, _Holders | None]:
+        desk, shape = self.desk, candidate.shape
+        counts = shape.counts_less(shape.slack) if shape.is_elastic else None
+        never: tuple[str, Misfit] | None = None
+        for cluster, misfit in cause.misfits:
+            layout = desk.room.layouts[cluster.name]
+            alone = place_demand(shape.demand(layout), layout, layout.allocatable.copy(), counts)
+            if isinstance(alone, Fit):
+                name = cluster.name
+                if name not in self._clusters:
+                    self._clusters[name] = self._holders(partial(_runs_on, name))
+                hold = cause.hold
+                start = hold.start if hold is not None else self._when(name)
+                basis = BY_ENDS if start is not None else UNKNOWN
+                sentence = f"no room now: {misfit.sentence()}"
+                role = misfit.pod_set.role
+                return Wait(candidate.job.id, Why.NO_ROOM, sentence, 0, misfit.short, None, role, (), start, basis), self._clusters[
+                    name
+                ]
+            never = never or (cluster.name, alone)
+        assert never is not None
+        sentence = f"cannot start on cluster {never[0]} even when it is empty: {never[1].sentence()}"
+        short, role = never[1].short, never[1].pod_set.role
+        return Wait(candidate.job.id, Why.NEVER_FITS, sentence, 0, short, None, role), None
+
+    def _when(self, cluster: str) -> float | None:
+        """When the first gang of the cluster ends: the earliest that a gang without a hold may start."""
+        if cluster not in self._first_ends:
+            ends = [end_of(runner, self.desk.now) for runner in self.desk.running if runner.cluster == cluster]
+            self._first_ends[cluster] = min(ends, default=None)
+        return self._first_ends[cluster]
+
+
+def explain(desk: Desk) -> tuple[Wait, ...]:
+    """One `Wait` for every waiting gang that does not start, in the order of the snapshot."""
+    words = _Words(desk)
+    starts = _line_starts(desk)
+    waits = dict(desk.early)
+    for line in desk.lines_.values():
+        for candidate in line:
+            if candidate.cause is not None:
+                waits[candidate.job.id] = words.wait(candidate, starts.get(candidate.job.id))
+    return tuple(waits[job.id] for job in desk.snapshot.waiting if job.id in waits)
+
+
+def _line_starts(desk: Desk) -> dict[str, float]:
+    """When each gang would start if gangs ran one after the other on the whole room, in the order in which they were met.
+
+    The work before it over the room that the running gangs leave: a fluid approximation, told as such by its basis.
+    """
+    first = min((end for end in _ends(desk)), default=desk.now)
+    before = 0.0
+    starts: dict[str, float] = {}
+    merged = sorted((c for line in desk.lines_.values() for c in line if c.cause is not None), key=lambda c: c.place)
+    for candidate in merged:
+        starts[candidate.job.id] = first + before
+        before += candidate.work
+    return starts
+
+
+def _ends(desk: Desk) -> Iterable[float]:
+    return (end_of(runner, desk.now) for runner in desk.running)

@@ -1,0 +1,36 @@
+"""The numbers and switches of a cycle. The defaults are the service's; the simulator also runs the classical policies with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Order(StrEnum):
+    SMALL_FIRST = "small-first"
+    """Least predicted work first while the cluster is short, with protection of who was overtaken enough."""
+    SUBMISSION = "submission"
+
+
+class Keep(StrEnum):
+    """What is kept for the first gang that does not fit."""
+
+    NOTHING = "nothing"
+    """Whoever fits starts (skipping)."""
+    EVERYTHING = "everything"
+    """Nobody passes it (strict order)."""
+    HOLD = "hold"
+    """Whoever does not delay it may pass it (EASY)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    order: Order = Order.SMALL_FIRST
+    keep: Keep = Keep.HOLD
+    protects: bool = True
+    """Whether the overtaking account protects; off for the policies that have no such promise."""
+    preempts: bool = True
+    idle_notebook_s: float = 60.0
+    """A notebook without a running cell for so long is not busy."""
+    tells_all: bool = True
+    """Whether every waiting gang gets its reason. A simulation that only asks what starts leaves it out."""

@@ -1,0 +1,96 @@
+"""What a gang asks for, apart from who asks: gangs of one shape fit or do not fit together, so one try answers for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from tuttilab.scheduler.core.layout import Layout
+from tuttilab.scheduler.core.placement import Counts, Demand, charge_of, demand_of, has_master
+from tuttilab.scheduler.model import Cluster, Job
+from tuttilab.scheduler.resources import Resources
+
+
+def shape_key(job: Job) -> Hashable:
+    """Equal for jobs whose placement and quota depend on nothing but the room there is."""
+    sets = tuple(
+        (
+            pod_set.role,
+            pod_set.count,
+            pod_set.min_count,
+            pod_set.resources.amounts,
+            tuple(sorted(pod_set.node_labels.items())),
+            pod_set.cluster,
+            pod_set.tolerations,
+        )
+        for pod_set in job.gang.pod_sets
+    )
+    return sets, job.work.sidecar, job.cluster, job.avoid_nodes, job.is_preemptible
+
+
+@dataclass(slots=True)
+class Shapes:
+    """A number for every shape that waits, so that a cycle compares numbers."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    """By job id."""
+    _known: dict[Hashable, int] = field(default_factory=dict)
+    _next: int = 0
+
+    def add(self, job: Job) -> None:
+        key = shape_key(job)
+        if key not in self._known:
+            self._known[key] = self._next
+            self._next += 1
+        self.numbers[job.id] = self._known[key]
+
+    def remove(self, job_id: str) -> None:
+        del self.numbers[job_id]
+        if len(self._known) > 1000 + 2 * len(self.numbers):
+            waiting = set(self.numbers.values())
+            self._known = {key: number for key, number in self._known.items() if number in waiting}
+
+
+@dataclass(slots=True)
+class Shape:
+    """One shape in one cycle: its clusters, what it costs on each, and what the cycle found out about it."""
+
+    job: Job
+    """Any one of this shape."""
+    clusters: tuple[Cluster, ...]
+    """Where it may go; empty when none of them answers."""
+    pods: int
+    share: float = 0.0
+    """Dominant share of the clusters it may use."""
+    demands: dict[str, Demand] = field(default_factory=dict)
+    charges: dict[str, Resources] = field(default_factory=dict)
+    count: int = 0
+    """Gangs of this shape that wait and may be considered."""
+
+    @classmethod
+    def of(cls, job: Job, clusters: tuple[Cluster, ...], site: Resources) -> Shape:
+        shape = cls(job, clusters, job.gang.size + int(has_master(job)))
+        for cluster in clusters:
+            shape.charges[cluster.name] = charge_of(job, cluster)
+        charge = shape.charges[clusters[0].name] if clusters else job.gang.resources
+        shape.share = min(charge.dominant_share(site), 1e9) if site else 0.0
+        return shape
+
+    @property
+    def is_elastic(self) -> bool:
+        return any(pod_set.min_count is not None and pod_set.min_count < pod_set.count for pod_set in self.job.gang.pod_sets)
+
+    def demand(self, layout: Layout) -> Demand:
+        name = layout.cluster.name
+        if name not in self.demands:
+            self.demands[name] = demand_of(self.job, layout)
+        return self.demands[name]
+
+    def counts_less(self, fewer: int) -> Counts:
+        """Pods by role with ``fewer`` less of each set that may be smaller, down to its minimum."""
+        return {s.role: max(s.count - fewer, s.min_count if s.min_count is not None else s.count) for s in self.job.gang.pod_sets}
+
+    @property
+    def slack(self) -> int:
+        """How many pods the most elastic set may do without."""
+        return max(s.count - (s.min_count if s.min_count is not None else s.count) for s in self.job.gang.pod_sets)

@@ -1,0 +1,118 @@
+"""What came out, as numbers and as one table: waits, completion, use, fairness, preemptions, decisions per second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from tuttilab.scheduler.resources import show_duration
+from tuttilab.scheduler.simulation.engine import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of one run. Times in seconds; ``fairness`` is Jain's index of the owners' mean slowdowns (1: all alike)."""
+
+    policy: str
+    jobs: int
+    ended: int
+    mean_wait: float
+    p50_wait: float
+    p99_wait: float
+    max_wait: float
+    mean_completion: float
+    p50_completion: float
+    p99_completion: float
+    max_completion: float
+    utilisation: float
+    fairness: float
+    preemptions: int
+    decisions_per_s: float
+    estimate_error: float | None
+    """Middle of |told - real| wait over real wait + 1 min, of the gangs that were asked about."""
+
+
+def quantile(values: Sequence[float], level: float) -> float:
+    """The smallest value that at least ``level`` of all do not exceed (nearest rank)."""
+    ranked = sorted(values)
+    return ranked[min(max(-int(-level * len(ranked) // 1) - 1, 0), len(ranked) - 1)] if ranked else 0.0
+
+
+def figures(outcome: Outcome) -> Figures:
+    waits = [ran.wait_s for ran in outcome.ran if ran.wait_s is not None]
+    ends = [ran.completion_s for ran in outcome.ran if ran.completion_s is not None]
+    errors = [abs(told - real) / (real + 60.0) for told, real in outcome.estimate_errors]
+    return Figures(
+        policy=outcome.policy,
+        jobs=len(outcome.ran),
+        ended=len(ends),
+        mean_wait=fmean(waits) if waits else 0.0,
+        p50_wait=quantile(waits, 0.5),
+        p99_wait=quantile(waits, 0.99),
+        max_wait=max(waits, default=0.0),
+        mean_completion=fmean(ends) if ends else 0.0,
+        p50_completion=quantile(ends, 0.5),
+        p99_completion=quantile(ends, 0.99),
+        max_completion=max(ends, default=0.0),
+        utilisation=_utilisation(outcome),
+        fairness=_fairness(outcome),
+        preemptions=outcome.preemptions,
+        decisions_per_s=outcome.decisions / outcome.seconds if outcome.seconds else 0.0,
+        estimate_error=median(errors) if errors else None,
+    )
+
+
+def _utilisation(outcome: Outcome) -> float:
+    """Mean use of the scarcest resource from the first submission to the last one."""
+    last = max((ran.job.submit_s for ran in outcome.ran), default=0.0)
+    used = span = 0.0
+    for (at, share), (after, _) in zip(outcome.use, outcome.use[1:], strict=False):
+        until = min(after, last)
+        if until > at:
+            used += share * (until - at)
+            span += until - at
+    return used / span if span else 0.0
+
+
+def _fairness(outcome: Outcome) -> float:
+    """Jain's index (Jain, Chiu, Hawe 1984) over owners of mean bounded slowdown, completion over at least 10 s of run time."""
+    by_owner: dict[str, list[float]] = {}
+    for ran in outcome.ran:
+        if ran.completion_s is not None:
+            by_owner.setdefault(ran.job.owner, []).append(max(ran.completion_s / max(ran.job.duration_s, 10.0), 1.0))
+    means = [fmean(values) for values in by_owner.values()]
+    return sum(means) ** 2 / (len(means) * sum(m * m for m in means)) if means else 1.0
+
+
+def table(rows: Iterable[Figures], against: Figures | None = None) -> str:
+    """Side by side, one policy a line. With ``against``, mean completion, p99 and longest wait also as ratios to its."""
+    head = ("policy", "mean wait", "p50", "p99", "longest", "mean done", "p99 done", "used", "fair", "stops", "dec/s", "estimate")
+    lines = [head]
+    for row in rows:
+        marks = ["", "", ""]
+        if against is not None and against is not row:
+            pairs = (
+                (row.p99_wait, against.p99_wait),
+                (row.max_wait, against.max_wait),
+                (row.mean_completion, against.mean_completion),
+            )
+            marks = [f" ({a / b:.2f}x)" if b else "" for a, b in pairs]
+        lines.append(
+            (
+                row.policy,
+                show_duration(row.mean_wait),
+                show_duration(row.p50_wait),
+                show_duration(row.p99_wait) + marks[0],
+                show_duration(row.max_wait) + marks[1],
+                show_duration(row.mean_completion) + marks[2],
+                show_duration(row.p99_completion),
+                f"{row.utilisation:.1%}",
+                f"{row.fairness:.2f}",
+                str(row.preemptions),
+                f"{row.decisions_per_s:.0f}",
+                "-" if row.estimate_error is None else f"±{row.estimate_error:.0%}",
+            )
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines)
