@@ -229,7 +229,8 @@ def test_wheel_holds_every_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
     (wheel,) = tmp_path.glob("tuttilab-*.whl")
-    inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    inside = {name for name in names if ".data/" not in name}
     sources = {
         f"tuttilab/{shown(path)}"
         for folder in FOLDERS.values()
@@ -237,6 +238,9 @@ def test_wheel_holds_every_file(tmp_path: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts and ".ipynb_checkpoints" not in path.parts
     }
     assert inside == sources
+    # Where a Jupyter server looks for extensions to turn on.
+    enabled = [name for name in names if name.endswith("/etc/jupyter/jupyter_server_config.d/tuttilab.json")]
+    assert len(enabled) == 1
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

@@ -258,6 +258,8 @@ export class Model implements IModel, IDisposable {
         // So many are new that the page does not reach what is listed: what lies between would be missing.
         this._byId.clear();
         this._jobs = [];
+        // An older page that is on its way would leave a hole.
+        this._generation += 1;
       }
       for (const job of this._jobs) {
         const isInRange = page.next === null || oldest === undefined || job.created_at > oldest.created_at;

@@ -124,6 +124,8 @@ def test_ten_thousand_jobs_scroll_to_the_last(browser: Browser, lab: Lab) -> Non
             scroller.evaluate("node => node.scrollTo(0, node.scrollHeight)")
             page.wait_for_timeout(100)
         assert int(scroller.get_attribute("aria-rowcount") or 0) > 10_000
+        scroller.evaluate("node => node.scrollTo(0, node.scrollHeight)")
+        page.wait_for_timeout(300)
         # Below it are only the few jobs of earlier tests.
         for _ in range(50):
             if row(page, first).count():
