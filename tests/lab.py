@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -159,6 +160,13 @@ def show_panel(page: Page) -> None:
 
 def row(page: Page, job: JobView) -> Locator:
     return page.locator(f'.tl-Job[data-job-id="{job.id}"]')
+
+
+def pictures() -> Path:
+    """Where pictures go that somebody wants to look at; tools/screenshot.py takes README's own from there."""
+    folder = Path(os.environ.get("TUTTILAB_PICTURES", Path(__file__).resolve().parents[1] / "build" / "pictures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def free_port() -> int:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.desk import eventually
-from tests.lab import TOKEN, Lab, row
+from tests.lab import TOKEN, Lab, pictures, row
 
 pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(180)]
 
@@ -52,12 +51,6 @@ def test_results_of_a_job_open_in_a_tab(page: Page, lab: Lab) -> None:
     frame = page.frame_locator(".tl-Board iframe")
     expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=60_000)
     page.screenshot(path=pictures() / "tensorboard.png")
-
-
-def pictures() -> Path:
-    folder = Path(__file__).resolve().parents[3] / "build" / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.mark.feature("N19")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.lab import CONFIG, GPU, SMALL, Lab, made_lab, open_lab, row, show_panel
+from tests.lab import CONFIG, GPU, SMALL, Lab, made_lab, open_lab, pictures, row, show_panel
 from tuttilab.scheduler.requests import JobRequest, PodRequest
 
 pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(300)]
@@ -44,13 +43,6 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.until(lab.submit("factor-search", "sleep", "600", queue="quant", pods=GPU), "Running")
         lab.submit("fine-tune", "sleep", "600", pods=(PodRequest(count=2, cpus=2, memory="8Gi", gpus=1),))
         yield lab
-
-
-def pictures() -> Path:
-    """Where pictures go that somebody wants to look at; README's own is made by tools/screenshot.py from here."""
-    folder = Path(os.environ.get("TUTTILAB_PICTURES", ROOT / "build" / "pictures"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.mark.feature("A09", "B16")
