@@ -78,6 +78,14 @@ class Lab:
 
         return eventually(reached)  # type: ignore[no-any-return]  # what `reached` gives
 
+    def begin_anew(self) -> None:
+        """All jobs end, and the control plane runs with the test's configuration, which a `down` forgets."""
+        self.desk.run("down", "--now", timeout_s=120)
+        said = self.desk.run("up", "--config", str(self.desk.home / "tuttilab.yaml"))
+        assert said.code == 0, said
+        self.holder = ""
+        self.reconnect()
+
     def reconnect(self) -> None:
         """The control plane runs anew, at another port and with another token."""
         runtime = self.desk.runtime()

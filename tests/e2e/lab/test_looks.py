@@ -133,9 +133,7 @@ def test_ten_thousand_jobs_scroll_to_the_last(browser: Browser, lab: Lab) -> Non
         assert worst < 500, f"{worst:.0f} ms for one frame"
     finally:
         page.context.close()
-        lab.desk.run("down", "--now", timeout_s=120)
-        lab.desk.run("up")
-        lab.reconnect()
+        lab.begin_anew()
 
 
 WORST_FRAME = """async node => {
