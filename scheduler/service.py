@@ -46,7 +46,7 @@ from tuttilab.scheduler.errors import (
 from tuttilab.scheduler.heartbeats import Heartbeats
 from tuttilab.scheduler.instructions import Instruction
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
-from tuttilab.scheduler.model import Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Run, RunPhase, Wait
+from tuttilab.scheduler.model import MASTER, Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Run, RunPhase, Wait
 from tuttilab.scheduler.model import Cluster as ClusterRow
 from tuttilab.scheduler.performing import Performer, look
 from tuttilab.scheduler.requests import DagRequest, JobRequest, RunRequest, SparkRequest, Who
@@ -446,7 +446,9 @@ class Service:
                 for member in report.members
                 if member.uid
             ]
-            self._heartbeats.heard([pod.name for pod in pods if pod.phase is not PodPhase.ENDED], self.now())
+            # A master repeats what it knows of its members; only of itself it says that it lives now.
+            sender = next((pod.name for pod in attempt.pods if pod.role == MASTER), attempt.pods[0].name)
+            self._heartbeats.heard([sender], self.now())
             if any(True for pod in pods for _ in reconcile.pod_events(self.state, pod)):
                 point("report.before")
                 await self.ask(lambda turn: self._apply_pods(turn, pods))
