@@ -67,6 +67,8 @@ def parts() -> tuple[Part, ...]:
         Part("contract", "all", tests=("tests/contract",), options=ALL_CORES),
         Part("integration", "all soak", tests=("tests/integration",)),
         Part("end to end", "all", tests=("tests/e2e",)),
+        Part("kills", "soak", tests=("tests/e2e/kills",)),
+        Part("load with a kill every 20 s", "soak", ((PYTHON, "-m", "tests.soak.run", "30"),)),
         Part("long properties", "soak", tests=("tests/property",), options=ALL_CORES),
         Part("demo", "all", demo()),
     )
