@@ -234,3 +234,14 @@ async def test_a_member_counts_as_lost_only_when_it_is_gone_and_was_silent_for_l
     assert beats.missed(state, 1031.0, 60.0) == ([], None)
     await service.cancel(job.id, ADMIN)
     await ended(service, job)
+
+
+async def test_a_report_of_a_master_says_that_the_master_lives_and_nothing_of_its_members(service: Service) -> None:
+    job = await service.submit(request(workers=2, command=("sleep", "60")), ADMIN)
+    await until(service, lambda: job.id in service.state._live and service.state.attempts[job.id, 1].started_at is not None)
+    attempt = service.state.attempts[job.id, 1]
+    members = tuple(MemberReport(pod.name, pod.rank, "Running", pod.uid or "") for pod in attempt.members)
+    await service.report(PodReport(job.id, 1, 1, 1, members), service._keys.attempt_token(job.id, 1))
+    assert set(service._heartbeats._heard) == {f"{job.id}-1-master"}
+    await service.cancel(job.id, ADMIN)
+    await ended(service, job)
