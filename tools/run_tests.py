@@ -69,6 +69,8 @@ def parts() -> tuple[Part, ...]:
         Part("integration", "all soak", tests=("tests/integration",)),
         Part("end to end", "all", tests=("tests/e2e",), options=("--ignore=tests/e2e/lab",)),
         Part("browser", "all", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab",)),
+        Part("kills", "soak", tests=("tests/e2e/kills",)),
+        Part("load with a kill every 20 s", "soak", ((PYTHON, "-m", "tests.soak.run", "30"),)),
         Part("long properties", "soak", tests=("tests/property",), options=ALL_CORES),
         Part("demo", "all", demo()),
     )
