@@ -273,10 +273,12 @@ def results_here(job: JobView, rank: int = 0) -> Path | None:
     """RESULT_DIR of a rank of the job's newest attempt, where its pod ran on this machine; else, or without one, None."""
     from tuttilab.scheduler import discovery
 
-    pod = next((pod for pod in job.attempts[-1].pods if pod.rank == rank), None) if job.attempts else None
-    if pod is None:
+    attempt = job.attempts[-1] if job.attempts else None
+    pod = next((pod for pod in attempt.pods if pod.rank == rank), None) if attempt else None
+    if attempt is None or pod is None:
         return None
-    folder = discovery.results_folder(discovery.state_dir(os.environ), job.id, job.attempts[-1].number, pod.name)
+    state = discovery.state_dir(os.environ)
+    folder = discovery.results_folder(state, attempt.cluster, job.id, attempt.number, pod.name)
     return folder if folder.is_dir() else None
 
 

@@ -102,12 +102,12 @@ def log_file(state: Path) -> Path:
     return state / "control.log"
 
 
-def results_folder(state: Path, job_id: str, attempt: int, pod: str) -> Path:
-    """RESULT_DIR of a pod of the local cluster. Raises BadInput for names that could lead elsewhere."""
-    for name in (job_id, pod):
+def results_folder(state: Path, cluster: str, job_id: str, attempt: int, pod: str) -> Path:
+    """RESULT_DIR of a pod of a local cluster. Raises BadInput for names that could lead elsewhere."""
+    for name in (cluster, job_id, pod):
         if not PLAIN_NAME.fullmatch(name):
-            raise BadInput(f"{name[:80]!r} is no name of a job or pod; expected letters, digits, dots and dashes.")
-    return state / "pods" / job_id / str(attempt) / pod / "result"
+            raise BadInput(f"{name[:80]!r} is no name of a cluster, job or pod; expected letters, digits, dots and dashes.")
+    return state / "clusters" / cluster / "pods" / job_id / str(attempt) / pod / "result"
 
 
 def prepare(state: Path) -> None:

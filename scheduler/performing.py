@@ -158,7 +158,7 @@ class Performer:
     async def _end_missing(self, job_id: str, number: int, cluster: Cluster) -> None:
         """After a stop no launch of the job is under way: a pod that the cluster does not show now will never end by itself."""
         seen = await look(cluster)
-        shown = {pod.name for pod in seen.pods if (pod.job_id, pod.attempt) == (job_id, number)}
+        shown = {pod.name: pod.uid for pod in seen.pods if (pod.job_id, pod.attempt) == (job_id, number)}
 
         def run(turn: Turn) -> None:
             for event in list(reconcile.stopped_pods(turn.state, job_id, number, shown)):

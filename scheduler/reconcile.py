@@ -5,7 +5,7 @@ Pure questions on a `State`; `service` asks them inside a turn, so that the answ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from tuttilab.scheduler import events as ev
@@ -44,9 +44,9 @@ def pod_events(state: State, seen: PodState) -> Iterator[ev.Event]:
 
 def gone_pods(state: State, cluster: str, seen: Iterable[PodState], known: frozenset[str]) -> list[str]:
     """Of a complete observation: pods that were seen before the look began (``known``) and that it does not show."""
-    shown = {pod.name for pod in seen}
+    shown = {pod.name: pod.uid for pod in seen}
     live = [pod for _, attempt in state.live() if attempt.cluster == cluster for pod in attempt.pods]
-    return [pod.name for pod in live if pod.name in known - shown and pod.phase is not PodPhase.ENDED]
+    return [pod.name for pod in live if pod.name in known and pod.phase is not PodPhase.ENDED and not _is_shown(pod, shown)]
 
 
 def seen_pods(state: State) -> frozenset[str]:
@@ -80,14 +80,22 @@ def orphans(state: State, cluster: str, seen: Iterable[PodState]) -> Iterator[In
             yield ForgetPods(job_id, number)
 
 
-def stopped_pods(state: State, job_id: str, number: int, shown: Set[str]) -> Iterator[ev.Event]:
-    """After a stop: pods that the cluster does not have cannot end by themselves, whether they were never made or are gone."""
+def stopped_pods(state: State, job_id: str, number: int, shown: Mapping[str, str]) -> Iterator[ev.Event]:
+    """After a stop: pods that the cluster does not have cannot end by themselves, whether they were never made or are gone.
+
+    ``shown``: the uid of each that it has.
+    """
     attempt = state.live_attempt(job_id)
     if attempt is None or attempt.number != number:
         return
     for pod in attempt.pods:
-        if pod.phase is not PodPhase.ENDED and pod.name not in shown:
+        if pod.phase is not PodPhase.ENDED and not _is_shown(pod, shown):
             yield ev.PodEnded(job_id, number, pod.name, None, "NeverStarted" if pod.uid is None else "Lost")
+
+
+def _is_shown(pod: Pod, shown: Mapping[str, str]) -> bool:
+    """The pod itself, not another one by its name. Of an end without a record the cluster may not know who it was."""
+    return pod.name in shown and (pod.uid is None or shown[pod.name] in (pod.uid, ""))
 
 
 def _is_unmade(pod: Pod, shown: set[str]) -> bool:

@@ -49,7 +49,7 @@ from tuttilab.scheduler.errors import (
 from tuttilab.scheduler.heartbeats import Heartbeats
 from tuttilab.scheduler.instructions import Instruction
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
-from tuttilab.scheduler.model import Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Profile, Run, RunPhase, Wait
+from tuttilab.scheduler.model import MASTER, Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Profile, Run, RunPhase, Wait
 from tuttilab.scheduler.model import Cluster as ClusterRow
 from tuttilab.scheduler.performing import Performer, look
 from tuttilab.scheduler.requests import (
@@ -567,13 +567,16 @@ class Service:
                 for member in report.members
                 if member.uid
             ]
-            self._heartbeats.heard([pod.name for pod in pods if pod.phase is not PodPhase.ENDED], self.now())
+            # A master repeats what it knows of its members; only of itself it says that it lives now.
+            sender = next((pod.name for pod in attempt.pods if pod.role == MASTER), attempt.pods[0].name)
+            self._heartbeats.heard([sender], self.now())
             if any(True for pod in pods for _ in reconcile.pod_events(self.state, pod)):
                 point("report.before")
                 await self.ask(lambda turn: self._apply_pods(turn, pods))
                 point("report.after")
-        if attempt.stopping_at is not None:
-            grace = self.state.jobs[report.job_id].work.grace_s
+        job = self.state.jobs.get(report.job_id)  # It may have been deleted meanwhile.
+        if attempt.stopping_at is not None and job is not None:
+            grace = job.work.grace_s
             return {"stop": {"grace_s": grace, "why": str(attempt.stop_reason or "")}}
         return {"stop": None}
 

@@ -45,6 +45,10 @@ def eventually(is_so: Callable[[], object], limit_s: float = 20.0) -> Any:
     return answer
 
 
+def _hears_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Said:
     code: int
@@ -80,6 +84,8 @@ class Desk:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A suite started in the background hands down an ignored SIGINT, and a person's terminal does not.
+            preexec_fn=_hears_ctrl_c,
         )
         self.started.append(process)
         return process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -76,6 +77,14 @@ class Lab:
             return found if found.phase == phase else None
 
         return eventually(reached)  # type: ignore[no-any-return]  # what `reached` gives
+
+    def begin_anew(self) -> None:
+        """All jobs end, and the control plane runs with the test's configuration, which a `down` forgets."""
+        self.desk.run("down", "--now", timeout_s=120)
+        said = self.desk.run("up", "--config", str(self.desk.home / "tuttilab.yaml"))
+        assert said.code == 0, said
+        self.holder = ""
+        self.reconnect()
 
     def reconnect(self) -> None:
         """The control plane runs anew, at another port and with another token."""
@@ -159,6 +168,13 @@ def show_panel(page: Page) -> None:
 
 def row(page: Page, job: JobView) -> Locator:
     return page.locator(f'.tl-Job[data-job-id="{job.id}"]')
+
+
+def pictures() -> Path:
+    """Where pictures go that somebody wants to look at; tools/screenshot.py takes README's own from there."""
+    folder = Path(os.environ.get("TUTTILAB_PICTURES", Path(__file__).resolve().parents[1] / "build" / "pictures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def free_port() -> int:

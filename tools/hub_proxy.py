@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent / "hub_proxy"
+HERE = Path(__file__).resolve().parent / "hub_proxy_npm"
 FILES = ("package.json", "package-lock.json", ".npmrc")
 SCRIPT = Path("node_modules") / "configurable-http-proxy" / "bin" / "configurable-http-proxy"
 

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
 def description() -> dict[str, Any]:
     """What the panel may read, as an OpenAPI document. Routes and views alone decide it, so no service has to run."""
-    service = SimpleNamespace(config=SimpleNamespace(listen=SimpleNamespace(host="127.0.0.1")))
+    service = SimpleNamespace(config=SimpleNamespace(listen=SimpleNamespace(host="127.0.0.1", names=())))
     document = create_app(cast(Service, service), LocalAuthenticator("unused", "nobody")).openapi()
     schemas = document["components"]["schemas"]
     wanted: dict[str, Any] = {}

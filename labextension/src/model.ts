@@ -159,6 +159,7 @@ export class Model implements IModel, IDisposable {
       const page = await this._requests.get<JobPage>('jobs', this._listQuery(NEXT_PAGE, this._cursor));
       if (generation === this._generation) {
         this._cursor = page.next;
+        page.jobs.forEach(job => this._paged.add(job.id));
         this._takeIn(page.jobs);
       }
     } catch (error) {
@@ -254,10 +255,13 @@ export class Model implements IModel, IDisposable {
       }
       const oldest = page.jobs[page.jobs.length - 1];
       const fresh = new Set(page.jobs.map(job => job.id));
-      if (page.next !== null && !page.jobs.some(job => this._byId.has(job.id))) {
-        // So many are new that the page does not reach what is listed: what lies between would be missing.
+      if (page.next !== null && !page.jobs.some(job => this._paged.has(job.id))) {
+        // So many are new that the page does not reach what pages brought before: what lies between would be missing.
         this._byId.clear();
+        this._paged.clear();
         this._jobs = [];
+        // An older page that is on its way would leave a hole.
+        this._generation += 1;
       }
       for (const job of this._jobs) {
         const isInRange = page.next === null || oldest === undefined || job.created_at > oldest.created_at;
@@ -269,9 +273,10 @@ export class Model implements IModel, IDisposable {
         }
       }
       fresh.forEach(id => this._stale.delete(id));
-      if (this._jobs.length <= FIRST_PAGE) {
+      if (this._paged.size <= FIRST_PAGE) {
         this._cursor = page.next;
       }
+      fresh.forEach(id => this._paged.add(id));
       this._takeIn(page.jobs, true);
       this.see(this._seen);
     } catch (error) {
@@ -402,6 +407,7 @@ export class Model implements IModel, IDisposable {
   private _forget(): void {
     this._generation += 1;
     this._byId.clear();
+    this._paged.clear();
     this._jobs = [];
     this._stale.clear();
     this._pending.clear();
@@ -435,6 +441,8 @@ export class Model implements IModel, IDisposable {
   private readonly _changed = new Signal<this, Part>(this);
   private readonly _byId = new Map<string, Job>();
   private readonly _otherRuns = new Map<string, Run>();
+  /** Jobs that came in pages, which follow each other without a gap; a job that was fetched alone tells nothing of its neighbours. */
+  private readonly _paged = new Set<string>();
   private readonly _stale = new Set<string>();
   private readonly _pending = new Set<string>();
   private _connection: Connection = 'connecting';

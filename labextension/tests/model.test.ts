@@ -160,6 +160,20 @@ describe('the list', () => {
     expect(model.jobs.length).toBe(1000);
   });
 
+  it('has no hole after a storm of which the last job came alone', async () => {
+    server.jobs.push(...Array.from({ length: 1000 }, (_, index) => job(`j${index}`, { created_at: 10 + index })));
+    server.jobs.push(job('last', { created_at: 5000 }));
+    model.notice(notice({ since: 1, seq: 2, jobs: ['last'] }));
+    await settle();
+    model.notice(notice({ since: 2, seq: 1002, resync: true }));
+    await settle();
+    while (model.hasMore) {
+      await model.loadMore();
+    }
+
+    expect(model.jobs.length).toBe(1003);
+  });
+
   it('takes 10,000 jobs', async () => {
     server.jobs = Array.from({ length: 10_000 }, (_, index) => job(`j${index}`, { created_at: index }));
     await model.refresh();

@@ -174,7 +174,7 @@ def _is_free(port: int) -> bool:
 def _ensure(plan: LaunchPlan, pod: PodPlan, attempt: Path, reserved: Reserved, settings: Settings) -> LocalPod | None:
     """Starts the pod unless that was done before, by whomever."""
     dirs = PodDirs.of(attempt, pod.name)
-    if (dirs.pod / records.SIDECAR).exists() or (dirs.pod / records.END).exists():
+    if pod.was_made or (dirs.pod / records.SIDECAR).exists() or (dirs.pod / records.END).exists():
         return None
     for folder in (dirs.pod, dirs.work, dirs.result, dirs.code, dirs.secrets, dirs.model, dirs.data):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

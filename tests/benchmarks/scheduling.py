@@ -47,6 +47,15 @@ class Figure:
         return f"{mark} {self.name:<52} {self.value:>9.4g} {self.unit:<6} {word} {self.limit:.4g}  {self.note}"
 
 
+def decide(turn: Turn) -> None:
+    """A cycle and its decision in one, as often as the service could at most; nothing when nothing changed."""
+    if turn.state.is_settled(turn.now):
+        return
+    decision = schedule(turn.state.snapshot(), turn.now)
+    turn.take(decision)
+    turn.state.settle(decision.waits, decision.next_at, has_changed=bool(decision.events))
+
+
 def site(nodes: int = 1000, gpus: int = 8) -> Cluster:
     room = Resources.of({CPU: 64_000, MEMORY: 512 * 2**30, GPU: gpus})
     return Cluster("site", "fake", tuple(Node(f"n{i:04d}", "site", room, {"rack": f"r{i // 20:02d}"}) for i in range(nodes)))
@@ -130,10 +139,10 @@ def cycles(waiting: int, rounds: int) -> tuple[list[float], list[float]]:
         state.take_changes()
         turn = Turn(state, now)
         began = time.perf_counter()
-        turn.schedule()
+        decide(turn)
         took.append(time.perf_counter() - began)
         began = time.perf_counter()
-        Turn(state, now).schedule()
+        decide(Turn(state, now))
         idle.append(time.perf_counter() - began)
         for entry in turn.entries:
             if isinstance(entry.event, ev.GangAdmitted):
@@ -189,7 +198,7 @@ def admissions(say: Callable[[Figure], None]) -> None:
             state.handle(ev.JobSubmitted(job(order, f"q{order % 30:02d}", 1, 1, at=now)), now)
         began = time.perf_counter()
         turn = Turn(state, now)
-        turn.schedule()
+        decide(turn)
         turn.batch()
         seconds += time.perf_counter() - began
         started = [e.event for e in turn.entries if isinstance(e.event, ev.GangAdmitted)]

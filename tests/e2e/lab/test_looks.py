@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.lab import CONFIG, GPU, SMALL, Lab, made_lab, open_lab, row, show_panel
+from tests.lab import CONFIG, GPU, SMALL, Lab, made_lab, open_lab, pictures, row, show_panel
 from tuttilab.scheduler.requests import JobRequest, PodRequest
 
 pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(300)]
@@ -44,13 +43,6 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.until(lab.submit("factor-search", "sleep", "600", queue="quant", pods=GPU), "Running")
         lab.submit("fine-tune", "sleep", "600", pods=(PodRequest(count=2, cpus=2, memory="8Gi", gpus=1),))
         yield lab
-
-
-def pictures() -> Path:
-    """Where pictures go that somebody wants to look at; README's own is made by tools/screenshot.py from here."""
-    folder = Path(os.environ.get("TUTTILAB_PICTURES", ROOT / "build" / "pictures"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.mark.feature("A09", "B16")
@@ -124,6 +116,8 @@ def test_ten_thousand_jobs_scroll_to_the_last(browser: Browser, lab: Lab) -> Non
             scroller.evaluate("node => node.scrollTo(0, node.scrollHeight)")
             page.wait_for_timeout(100)
         assert int(scroller.get_attribute("aria-rowcount") or 0) > 10_000
+        scroller.evaluate("node => node.scrollTo(0, node.scrollHeight)")
+        page.wait_for_timeout(300)
         # Below it are only the few jobs of earlier tests.
         for _ in range(50):
             if row(page, first).count():
@@ -139,9 +133,7 @@ def test_ten_thousand_jobs_scroll_to_the_last(browser: Browser, lab: Lab) -> Non
         assert worst < 500, f"{worst:.0f} ms for one frame"
     finally:
         page.context.close()
-        lab.desk.run("down", "--now", timeout_s=120)
-        lab.desk.run("up")
-        lab.reconnect()
+        lab.begin_anew()
 
 
 WORST_FRAME = """async node => {

@@ -233,3 +233,4 @@ def test_control_plane_that_was_stopped_starts_by_a_click_and_not_before(page: P
     lab.reconnect()
     job = lab.submit("after-start", "true")
     expect(row(page, job)).to_contain_text("Succeeded")
+    lab.begin_anew()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Notebook
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
+
+from tests.e2e.spark.notebook import Notebook
 
 pytestmark = pytest.mark.tier("spark")
 
@@ -29,7 +30,7 @@ class Kernel:
         return str(self.client.execute(code))
 
     def outputs(self, message_id: str) -> list[tuple[str, dict[str, Any]]]:  # Any: Jupyter's messages
-        found = []
+        found: list[tuple[str, dict[str, Any]]] = []
         while True:
             message = self.client.get_iopub_msg(timeout=60)
             if message["parent_header"].get("msg_id") != message_id:
@@ -50,8 +51,8 @@ def start_kernel(notebook: Notebook) -> Kernel:
     setup = (
         f"import os, sys\nos.environ['TUTTILAB_STATE_DIR'] = {str(notebook.workspace.parent / 'state')!r}\n"
         f"os.environ['TUTTILAB_WORKSPACE'] = {str(notebook.workspace)!r}\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\nfrom session_provider import FolderProvider\n"
+        f"sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})\n"
+        "from pathlib import Path\nfrom tests.e2e.spark.session_provider import FolderProvider\n"
         "from tuttilab.magics.spark_magic import register\n"
         f"magics = register(get_ipython(), FolderProvider(Path({str(notebook.provider.root)!r})))"
     )

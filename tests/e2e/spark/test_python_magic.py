@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Notebook
+
+from tests.e2e.spark.notebook import Notebook
 
 pytestmark = pytest.mark.tier("spark")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Notebook
-from session_provider import FolderProvider
 
+from tests.e2e.spark.notebook import Notebook
+from tests.e2e.spark.session_provider import FolderProvider
 from tuttilab.magics.spark_connect import SessionRequest, SparkEndpoint, open_session, operations
 
 pytestmark = pytest.mark.tier("spark")

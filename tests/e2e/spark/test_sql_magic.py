@@ -14,7 +14,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import Notebook
+
+from tests.e2e.spark.notebook import Notebook
 
 pytestmark = pytest.mark.tier("spark")
 

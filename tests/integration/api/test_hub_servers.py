@@ -15,7 +15,7 @@ from tuttilab.scheduler.model import Job, JobPhase
 from tuttilab.scheduler.requests import NotebookRequest, ProfileRequest, RenewRequest, Who
 
 HUB = HubSettings("http://hub/hub/api", "tuttilab", "token-of-the-hub")
-SEEN = {"/hub/api/users": []}
+SEEN: dict[str, Any] = {"/hub/api/users": []}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from tuttilab.scheduler import __version__, discovery
 
 
 def findings(desk: Desk, **environ: str) -> tuple[int, dict[str, dict[str, str]]]:
-    said = desk.run("doctor", "--json", cwd=None, **environ)
+    said = desk.run("doctor", "--json", cwd=None, timeout_s=60.0, **environ)
     return said.code, {finding["what"]: finding for finding in said.json}
 
 

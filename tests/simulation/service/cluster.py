@@ -331,7 +331,7 @@ class SimCluster:
     def make(self, plan: LaunchPlan, pod: PodPlan, began: float) -> None:
         key = (plan.job_id, plan.attempt)
         made = self.pods.setdefault(key, {})
-        if pod.name in made or key in self._forgotten or key in self._fenced:
+        if pod.was_made or pod.name in made or key in self._forgotten or key in self._fenced:
             return
         self._uids += 1
         uid = f"uid-{self._uids}"

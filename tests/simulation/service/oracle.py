@@ -6,7 +6,7 @@ Written from the list of invariants in plain Python; it asks the code under test
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import ClassVar
 
 from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase, Queue
@@ -39,7 +39,7 @@ def must(is_so: bool, what: str) -> None:
 
 
 class Oracle:
-    def __init__(self, nodes: Sequence[Node], queues: Sequence[Queue]) -> None:
+    def __init__(self, nodes: Sequence[Node], queues: Sequence[Queue], clock: Callable[[], float]) -> None:
         self._room = {node.name: node.allocatable for node in nodes}
         self._queues = {queue.name: queue for queue in queues}
         self.jobs: dict[str, Job] = {}
@@ -51,7 +51,9 @@ class Oracle:
         self._cancelled: set[str] = set()
         self._epoch = 0
         self._at = 0.0
-        self._uids: dict[str, str] = {}
+        self._uids: dict[str, set[str]] = {}
+        self._known_at: dict[str, float] = {}
+        self._clock = clock
         self._user_code: Counter[str] = Counter()
         self._exits: dict[str, int] = {}
         self._mains: dict[str, int] = {}
@@ -122,9 +124,9 @@ class Oracle:
             if was is not None and was.phase is PodPhase.ENDED:
                 must((pod.exit_code, pod.reason) == (was.exit_code, was.reason), f"I10: the end of {pod.name} changed")
             if pod.uid is not None:
-                must(
-                    self._uids.get(pod.name) == pod.uid, f"I13: {pod.name} is known as {pod.uid}, it is {self._uids.get(pod.name)}"
-                )
+                self._known_at.setdefault(pod.name, self._clock())
+                real = self._uids.get(pod.name, set())
+                must(pod.uid in real, f"I13: {pod.name} is known as {pod.uid}, it is {real}")
             if pod.phase is PodPhase.ENDED and pod.exit_code is not None and pod.role != MASTER and pod.name in self._exits:
                 must(pod.exit_code == self._exits[pod.name], f"I22: {pod.name} exited {self._exits[pod.name]}, not {pod.exit_code}")
                 must(dict(pod.outputs) == self._flushed.get(pod.name, {}), f"I22: outputs of {pod.name} are {pod.outputs}")
@@ -165,12 +167,15 @@ class Oracle:
         self.counts["pods"] += 1
         row = self.attempts.get((job_id, attempt))
         must(row is not None, f"I2: {pod} was made before its intent was committed")
-        must(pod not in self._uids, f"I2: {pod} was made twice, as {self._uids.get(pod)} and {uid}")
+        # One that was gone before anybody knew of it may be made again.
+        is_known = self._known_at.get(pod, began) < began
+        must(not is_known, f"I2: {pod} was made twice, as {self._uids.get(pod)} and {uid}")
+        must(pod not in self._alive[job_id, attempt], f"I2: {pod} was made while it lives")
         must(row is not None and row.phase.value in LIVE, f"I2: {pod} was made after the end of its attempt")
         must(job_id not in self._cancelled, f"I23: {pod} was made after the cancel was acknowledged")
         for (other, number), alive in self._alive.items():
             must(other != job_id or number == attempt or not alive, f"I2: attempt {number} of {job_id} lives beside {attempt}")
-        self._uids[pod] = uid
+        self._uids.setdefault(pod, set()).add(uid)
         self._alive[job_id, attempt].add(pod)
 
     def user_code(self, job_id: str, attempt: int, pod: str, ready: Set[str]) -> None:

@@ -157,7 +157,7 @@ class Life:
 class Simulation:
     def __init__(self, seed: int, folder: Path) -> None:
         self.chance = random.Random(seed)
-        self.oracle = Oracle(NODES, QUEUES)
+        self.oracle = Oracle(NODES, QUEUES, asyncio.get_running_loop().time)
         self.store = Store(self)
         self.cluster = SimCluster(NODES, self.chance, self.oracle, self.reported)
         self.life: Life | None = None

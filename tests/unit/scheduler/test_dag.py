@@ -1,6 +1,7 @@
 """Graphs of jobs: what is refused, what may start, and how a run moves with the ends of its jobs."""
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tuttilab.scheduler.requests import DagRequest, JobRequest, NodeRequest, Pod
 _ids = (f"id{number}" for number in itertools.count())
 
 
-def a_node(name: str, *after: str, **given: object) -> NodeRequest:
+def a_node(name: str, *after: str, **given: Any) -> NodeRequest:
     job = JobRequest(command=("true",), pods=(PodRequest(gpus=given.pop("gpus", 0)),))
     return NodeRequest(name=name, after=after, job=job, **given)
 
