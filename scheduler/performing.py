@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol, TypeVar
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler import reconcile
-from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, Observation
+from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, Observation, PodState
 from tuttilab.scheduler.crashpoints import point
 from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, StoreError, Unavailable, UserError
 from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang
@@ -42,6 +42,10 @@ class Loop(Protocol):
         """Where and what to launch; None when the attempt is not to be launched any more."""
         ...
 
+    def take_in_pods(self, turn: Turn, pods: Collection[PodState], /) -> None:
+        """Apply what is news about these pods."""
+        ...
+
 
 class Performer:
     def __init__(self, loop: Loop, clusters: Mapping[str, Cluster], may_act: Callable[[], bool] = lambda: True) -> None:
@@ -53,6 +57,7 @@ class Performer:
         """By job; the first one is under way."""
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._launching: dict[str, asyncio.Event] = {}
+        self._held: dict[str, dict[str, PodState]] = {}
 
     def perform(self, instruction: Instruction) -> None:
         queue = self._queues.get(instruction.job_id)
@@ -76,6 +81,17 @@ class Performer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAUNCH_SETTLES_S):
                     await settled.wait()
+
+    def holds(self, ended: PodState) -> bool:
+        """Keep the end of a pod until the launch of its job that is under way has answered; False without such a launch.
+
+        What is being launched was planned before that end was known: was the pod gone from the cluster, it would be made
+        again, for an attempt that may be over by then.
+        """
+        if ended.job_id not in self._launching:
+            return False
+        self._held.setdefault(ended.job_id, {})[ended.name] = ended
+        return True
 
     async def _work(self, job_id: str) -> None:
         queue = self._queues[job_id]
@@ -108,6 +124,7 @@ class Performer:
         match instruction:
             case LaunchGang(job_id, number):
                 await self._launch(job_id, number)
+                await self._tell_held(job_id)
             case StopGang(job_id, number, grace_s, _):
                 attempt = await self._attempt(job_id, number)
                 for cluster in self._where(attempt):
@@ -154,6 +171,12 @@ class Performer:
         finally:
             del self._launching[job_id]
             settled.set()
+
+    async def _tell_held(self, job_id: str) -> None:
+        held = self._held.get(job_id)
+        if held:
+            await self._loop.ask(lambda turn: self._loop.take_in_pods(turn, held.values()))
+        self._held.pop(job_id, None)
 
     async def _end_missing(self, job_id: str, number: int, cluster: Cluster) -> None:
         """After a stop no launch of the job is under way: a pod that the cluster does not show now will never end by itself."""

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -525,7 +525,7 @@ class Service:
             if nodes is not None:
                 turn.apply(nodes, name)
             again.extend(reconcile.orphans(turn.state, name, seen.pods))
-            self._apply_pods(turn, seen.pods)
+            self.take_in_pods(turn, seen.pods)
             if seen.is_complete:
                 gone = reconcile.gone_pods(turn.state, name, seen.pods, known)
                 self._heartbeats.looked(turn.state, gone, [pod.name for pod in seen.pods], turn.now)
@@ -535,11 +535,12 @@ class Service:
         for instruction in again:
             self._performer.perform(instruction)
 
-    @staticmethod
-    def _apply_pods(turn: Turn, pods: Sequence[PodState]) -> None:
+    def take_in_pods(self, turn: Turn, pods: Collection[PodState], /) -> None:
+        """Apply what is news about these pods; an end waits for a launch of the job that is under way."""
         for pod in pods:
             for event in list(reconcile.pod_events(turn.state, pod)):
-                turn.apply(event, pod.job_id)
+                if not (isinstance(event, ev.PodEnded) and self._performer.holds(pod)):
+                    turn.apply(event, pod.job_id)
 
     async def report(self, report: PodReport, token: str) -> dict[str, object]:
         """What a sidecar or a master tells; the answer says whether its pods are to stop. Raises Unauthenticated, NotFound."""
@@ -572,7 +573,7 @@ class Service:
             self._heartbeats.heard([sender], self.now())
             if any(True for pod in pods for _ in reconcile.pod_events(self.state, pod)):
                 point("report.before")
-                await self.ask(lambda turn: self._apply_pods(turn, pods))
+                await self.ask(lambda turn: self.take_in_pods(turn, pods))
                 point("report.after")
         job = self.state.jobs.get(report.job_id)  # It may have been deleted meanwhile.
         if attempt.stopping_at is not None and job is not None:

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 MUTANTS = sorted((Path(__file__).parent / "mutants").glob("*.patch"))
-SEEDS, STEPS = 40, 150
+SEEDS, STEPS = 40, 300
 
 
 def planted(patch: Path | None, folder: Path) -> Path:
