@@ -73,6 +73,8 @@ RECENT_KEYS: Final = 10_000
 LONGEST_PAUSE_S: Final = 5.0
 LONGEST_DOUBT_S: Final = 5.0
 """So long those who asked wait to hear whether a commit happened, before they hear that nobody knows."""
+TIMERS_REST_S: Final = 1.0
+"""A timer that begins after a look at all of them is noticed so much later at most."""
 TIDY_EVERY_S: Final = 3600.0
 TIDY_AT_ONCE: Final = 200
 """Old jobs that are deleted in one commit."""
@@ -136,6 +138,7 @@ class Service:
         self._heartbeats = Heartbeats(self._clock.now())
         self._performer = Performer(self, self._clusters, may_act)
         self._order = 0
+        self._timers_at = 0.0
         self._inbox: list[_Ask[object]] = []
         self._wake = asyncio.Event()
         self._is_unscheduled = asyncio.Event()
@@ -215,6 +218,7 @@ class Service:
         self._order = loaded.last_order
         self._clock.not_before(loaded.last_at)
         self._heard.begin(self.state, self.now())
+        self._timers_at = 0.0
 
     def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         async def run() -> None:
@@ -279,13 +283,18 @@ class Service:
         return next_timer
 
     def _apply_timers(self, turn: Turn) -> float | None:
+        """Ends what has run out of time; answers when to look again. A look walks over all that lives, so not each turn has one."""
+        if turn.now < self._timers_at:
+            return self._timers_at
         limits = self.config.limits
         due, next_timer = lifecycle.due_timers(self.state.live(), turn.now, limits.barrier_s)
         missed, next_missed = self._heartbeats.missed(self.state, turn.now, limits.lost_after_s)
         silent, next_silent = self._heard.expired(self.state, turn.now)
         for event in (*due, *missed, *silent):
             turn.apply(event, event.job_id)
-        return min((at for at in (next_timer, next_missed, next_silent) if at is not None), default=None)
+        upcoming = min((at for at in (next_timer, next_missed, next_silent) if at is not None), default=None)
+        self._timers_at = turn.now + TIMERS_REST_S if upcoming is None else min(upcoming, turn.now + TIMERS_REST_S)
+        return upcoming
 
     def _finish(self, turn: Turn, answers: Sequence[tuple[_Ask[object], object]]) -> None:
         """The turn is committed: tell those who asked, and carry out what it decided."""
@@ -597,12 +606,13 @@ class Service:
             raise Conflict(f"{len(keys)} keys for {len(requests)} jobs; expected one key for each.")
         found = {prefix: await self.find(prefix, who) for prefix in {p: None for request in requests for p in request.after}}
         requests = [replace(request, after=tuple(found[prefix][0].id for prefix in request.after)) for request in requests]
-        digests = [hashlib.sha256(to_json(request)).hexdigest() for request in requests]
+        digests = [hashlib.sha256(to_json(request)).hexdigest() for request in requests] if keys is not None else []
         known = {keyed.key: keyed for keyed in await self.store.keyed_among(who.name, keys or ())}
         earlier = {keyed.job_id: await self.store.job(keyed.job_id) for keyed in known.values()}
 
         def run(turn: Turn) -> list[Job]:
             jobs: list[tuple[Job, Keyed | None, bool]] = []
+            site = self._site()
             # Keys of the same turn too: the same submit may have come twice before either was committed.
             fresh = {(keyed.owner, keyed.key): keyed for keyed in turn.keys}
             for index, request in enumerate(requests):
@@ -618,7 +628,7 @@ class Service:
                     jobs.append((job, None, False))
                     continue
                 order = self._order + 1 + index
-                job = build(request, who, self._site(), job_id=self._world.new_id(), order=order, now=turn.now)
+                job = build(request, who, site, job_id=self._world.new_id(), order=order, now=turn.now)
                 keyed = Keyed(*key, digests[index], job.id) if key is not None else None
                 if keyed is not None:
                     fresh[keyed.owner, keyed.key] = keyed

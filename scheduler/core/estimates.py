@@ -19,6 +19,7 @@ from tuttilab.scheduler.model import Job, Prediction, RunHistory
 RUNS_KEPT: Final = 12
 QUEUE_RUNS_KEPT: Final = 400
 KEYS_KEPT: Final = 20_000
+MEMO_KEPT: Final = 50_000
 PRIOR_S: Final = 1200.0
 """Before anything is known: the middle run of a well-known GPU cluster's trace."""
 PRIOR_SPREAD: Final = 6.0
@@ -29,6 +30,8 @@ SHORTEST_S: Final = 1.0
 UNKNOWN: Final = Prediction(PRIOR_S, PRIOR_SPREAD, "no run is known yet")
 
 TEMPLATE_LABEL: Final = "template"
+
+_Alike = tuple[str, str, str, str | None, float | None]
 
 
 def keys_of(job: Job) -> tuple[str, ...]:
@@ -46,7 +49,8 @@ class History:
     rows: dict[str, RunHistory] = field(default_factory=dict)
     changed: dict[str, None] = field(default_factory=dict)
     dropped: dict[str, None] = field(default_factory=dict)
-    _memo: dict[tuple[str, ...], tuple[float, float, str]] = field(default_factory=dict)
+    _memo: dict[_Alike, Prediction] = field(default_factory=dict)
+    """By what `predict` looks at: every cycle asks for every waiting gang."""
     _queues: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
     @classmethod
@@ -89,11 +93,16 @@ class History:
 
     def predict(self, job: Job) -> Prediction:
         """The middle of what history says, never above the job's own limit."""
-        keys = keys_of(job)
-        found = self._memo.get(keys)
+        alike = (job.queue, job.owner, job.name, job.labels.get(TEMPLATE_LABEL), job.timeout_s)
+        found = self._memo.get(alike)
         if found is None:
-            found = self._memo[keys] = self._estimate(keys)
-        middle, spread, basis = found
+            if len(self._memo) > MEMO_KEPT:
+                self._memo.clear()
+            found = self._memo[alike] = self._predict(job)
+        return found
+
+    def _predict(self, job: Job) -> Prediction:
+        middle, spread, basis = self._estimate(keys_of(job))
         if job.timeout_s is not None and middle > job.timeout_s:
             return Prediction(job.timeout_s, spread, "its own limit")
         return Prediction(middle, spread, basis)

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, func, make_url, select, true
+from sqlalchemy import Connection, Engine, Select, delete, func, make_url, select
+from sqlalchemy.exc import IntegrityError
 
 from tuttilab.scheduler.errors import StoreUnreadable
 from tuttilab.scheduler.events import Event
@@ -217,7 +218,7 @@ class SqlStore:
     async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
         if not keys:
             return []
-        return await self._read(lambda c: _among(c, KEYS.c.owner == owner, KEYS.c.key, keys))
+        return await self._read(lambda c: _among(c, owner, keys))
 
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
         columns = (JOURNAL.c.seq, JOURNAL.c.at, JOURNAL.c.kind, JOURNAL.c.key, JOURNAL.c.owner)
@@ -306,31 +307,19 @@ def _commit(connection: Connection, batch: Batch) -> int:
 def _add_keys(connection: Connection, keys: Sequence[Keyed]) -> None:
     if not keys:
         return
-    by_owner: dict[str, list[Keyed]] = {}
-    for keyed in keys:
-        by_owner.setdefault(keyed.owner, []).append(keyed)
-    taken = {(known.owner, known.key) for owner, own in by_owner.items() for known in _used(connection, owner, own)}
-    used_for = {known.job_id for known in _among(connection, true(), KEYS.c.job_id, [keyed.job_id for keyed in keys])}
-    for keyed in keys:
-        if (keyed.owner, keyed.key) in taken or keyed.job_id in used_for:
-            raise rows.key_taken(keyed)
-        taken.add((keyed.owner, keyed.key))
-        used_for.add(keyed.job_id)
-    connection.execute(
-        statements.ADD_KEY,
-        [{"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id} for keyed in keys],
-    )
+    values = [{"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id} for keyed in keys]
+    try:
+        connection.execute(statements.ADD_KEY, values)
+    except IntegrityError as error:
+        # The table's own constraints say so: a key is the owner's for one job, and a job has one key.
+        raise rows.key_taken(keys) from error
 
 
-def _used(connection: Connection, owner: str, keys: Sequence[Keyed]) -> list[Keyed]:
-    return _among(connection, KEYS.c.owner == owner, KEYS.c.key, [keyed.key for keyed in keys])
-
-
-def _among(connection: Connection, of: ColumnElement[bool], column: ColumnElement[str], values: Sequence[str]) -> list[Keyed]:
+def _among(connection: Connection, owner: str, keys: Sequence[str]) -> list[Keyed]:
     """In slices, because a statement may carry only so many values."""
     found: list[Keyed] = []
-    for start in range(0, len(values), 500):
-        query = select(KEYS).where(of, column.in_(values[start : start + 500]))
+    for start in range(0, len(keys), 500):
+        query = select(KEYS).where(KEYS.c.owner == owner, KEYS.c.key.in_(keys[start : start + 500]))
         found += [Keyed(**row) for row in connection.execute(query).mappings()]
     return found
 
