@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -183,6 +184,8 @@ async def _serve_api(
     import uvicorn
 
     from tuttilab.scheduler.api import create_app
+    from tuttilab.scheduler.api.artifact_process import ArtifactProcess
+    from tuttilab.scheduler.api.artifacts import blobs_of, received
     from tuttilab.scheduler.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
     from tuttilab.scheduler.ending import Activity
     from tuttilab.scheduler.hub_servers import look_after
@@ -207,7 +210,8 @@ async def _serve_api(
         hub = hub_settings(service.config.auth, environ)
         authenticator = HubAuthenticator(hub, operator)
         looking = asyncio.create_task(look_after(service, hub, authenticator.http))
-    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs))
+    artifacts = ArtifactProcess(blobs_of(service), service.config.listen.host, partial(received, service))
+    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs, artifacts=artifacts))
     server = Server(
         uvicorn.Config(
             activity,
@@ -233,6 +237,7 @@ async def _serve_api(
     asked.cancel()
     server.should_exit = True
     await serving
+    await artifacts.close()
     if looking is not None:
         looking.cancel()
     if isinstance(authenticator, HubAuthenticator):
