@@ -60,6 +60,8 @@ class _Words:
     _told: dict[tuple[int, str, str], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     _clusters: dict[str, _Holders] = field(default_factory=dict)
     _queues: dict[str, _Holders] = field(default_factory=dict)
+    _alone: dict[tuple[int, str], Fit | Misfit] = field(default_factory=dict)
+    """Whether a shape fits an empty cluster."""
     _first_ends: dict[str, float | None] = field(default_factory=dict)
 
     def wait(self, candidate: Candidate, line_start: float | None) -> Wait:
@@ -141,7 +143,10 @@ class _Words:
         never: tuple[str, Misfit] | None = None
         for cluster, misfit in cause.misfits:
             layout = desk.room.layouts[cluster.name]
-            alone = place_demand(shape.demand(layout), layout, layout.allocatable.copy(), counts)
+            key = (id(shape), cluster.name)
+            if key not in self._alone:
+                self._alone[key] = place_demand(shape.demand(layout), layout, layout.allocatable.copy(), counts)
+            alone = self._alone[key]
             if isinstance(alone, Fit):
                 name = cluster.name
                 if name not in self._clusters:
