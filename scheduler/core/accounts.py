@@ -1,4 +1,4 @@
-"""The account of who was overtaken: how much room gangs submitted later used while an earlier one waited. Measured, never predicted.
+"""The account of who was overtaken: how much room later gangs used while an earlier one waited. Measured, never predicted.
 
 Gangs of one queue and one class stand in a lane, by order of submission. What a gang that has ended used counts for every gang of
 its lane submitted before it, so it is written once, at the nearest of them, and an account is a sum over the lane from the end.

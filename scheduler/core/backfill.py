@@ -96,7 +96,7 @@ def latest_end(job: Job, prediction: Prediction, now: float, margin: float | Non
     By prediction times its spread to the power of ``margin``; without a margin by its own limit alone (never, without one).
     """
     if margin is not None:
-        return now + prediction.seconds * prediction.spread**margin
+        return now + prediction.seconds * float(prediction.spread**margin)
     return now + job.timeout_s if job.timeout_s is not None else float("inf")
 
 

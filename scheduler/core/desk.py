@@ -91,9 +91,7 @@ class Desk:
                 names = frozenset(c.name for c in allowed_clusters(job, self.snapshot.clusters, self.ledger.path(job.queue)))
                 if len(names) < len(weights):
                     usable[job.id] = names
-        return protection(
-            self.snapshot.waiting, self.snapshot.accounts, in_use, self.snapshot.queues, weights, usable, self.now
-        )
+        return protection(self.snapshot.waiting, self.snapshot.accounts, in_use, self.snapshot.queues, weights, usable, self.now)
 
     def lines(self) -> Mapping[str, Sequence[Candidate]]:
         """Every gang that may be considered, by queue, first in line first."""

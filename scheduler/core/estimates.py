@@ -144,5 +144,3 @@ def predicted_end(started_at: float, prediction: Prediction, timeout_s: float | 
     if end <= now:
         end = now + (now - started_at)
     return end if timeout_s is None else min(end, max(started_at + timeout_s, now))
-
-

@@ -22,7 +22,7 @@ MOST_BLOCKERS: Final = 20
 
 @dataclass(slots=True)
 class _Holders:
-    """Who holds room or quota, told to each reader as far as they may know: own jobs by id, own group's as data, others as a number."""
+    """Who holds room or quota, as far as a reader may know: own jobs by id, own group's as data, others as a number."""
 
     count: int = 0
     by_owner: dict[str, list[str]] = field(default_factory=dict)
@@ -100,6 +100,9 @@ class _Words:
         before = [runner for runner in self.desk.snapshot.running if holds(runner)]
         return _Holders.of(before or filter(holds, self.desk.running))
 
+    def _holders_on(self, cluster: str) -> _Holders:
+        return self._holders(lambda runner: runner.cluster == cluster)
+
     @staticmethod
     def _behind(first: Job, job: Job) -> tuple[str, tuple[str, ...]]:
         """The wait of a gang whose room or quota is kept for one that goes before it."""
@@ -150,13 +153,15 @@ class _Words:
             if isinstance(alone, Fit):
                 name = cluster.name
                 if name not in self._clusters:
-                    self._clusters[name] = self._holders(lambda runner: runner.cluster == name)
+                    self._clusters[name] = self._holders_on(name)
                 hold = cause.hold
                 start = hold.start if hold is not None else self._when(name)
                 basis = BY_ENDS if start is not None else UNKNOWN
                 sentence = f"no room now: {misfit.sentence()}"
                 role = misfit.pod_set.role
-                return Wait(candidate.job.id, Why.NO_ROOM, sentence, 0, misfit.short, None, role, (), start, basis), self._clusters[name]
+                return Wait(candidate.job.id, Why.NO_ROOM, sentence, 0, misfit.short, None, role, (), start, basis), self._clusters[
+                    name
+                ]
             never = never or (cluster.name, alone)
         assert never is not None
         sentence = f"cannot start on cluster {never[0]} even when it is empty: {never[1].sentence()}"
@@ -200,5 +205,3 @@ def _line_starts(desk: Desk) -> dict[str, float]:
 
 def _ends(desk: Desk) -> Iterable[float]:
     return (end_of(runner, desk.now) for runner in desk.running)
-
-

@@ -118,9 +118,7 @@ def place(job: Job, cluster: Cluster, room: Room, counts: Counts | None = None) 
     return place_demand(demand_of(job, layout), layout, room.free[cluster.name], counts)
 
 
-def place_demand(
-    demand: Demand, layout: Layout, free: Amounts, counts: Counts | None = None, tells: bool = True
-) -> Fit | Misfit:
+def place_demand(demand: Demand, layout: Layout, free: Amounts, counts: Counts | None = None, tells: bool = True) -> Fit | Misfit:
     """Largest pods first. Equal pods go into one node if one takes them all, else one rack, else one zone, else anywhere.
 
     Pods without GPU keep off GPU nodes while others have room. One pod goes where least is left over (fewest free GPUs, then
@@ -163,7 +161,7 @@ def _capacity(part: Part, layout: Layout, free: Amounts, own: Mask | None = None
         return np.zeros(len(free), dtype=np.int64)
     asked = part.cost > 0
     if asked.any():
-        each = np.maximum((free[:, asked] // part.cost[asked]).min(axis=1), 0)
+        each: npt.NDArray[np.int64] = np.maximum((free[:, asked] // part.cost[asked]).min(axis=1), 0)
     else:
         each = np.full(len(free), _MOST)
     takes = layout.takes(part.terms)
@@ -250,7 +248,9 @@ def never_fits(job: Job, clusters: Iterable[Cluster]) -> Misfit | None:
     for cluster in clusters:
         layout = layout_of(cluster)
         parts = demand_of(job, layout).parts
-        misfit = next((_misfit(p, layout, layout.allocatable, 0) for p in parts if not _capacity(p, layout, layout.allocatable).any()), None)
+        misfit = next(
+            (_misfit(p, layout, layout.allocatable, 0) for p in parts if not _capacity(p, layout, layout.allocatable).any()), None
+        )
         if misfit is None:
             return None
         if layout.nodes:

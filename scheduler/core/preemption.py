@@ -169,7 +169,11 @@ def _eligible(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluste
     by_class = [r for r in desk.snapshot.running if r.queue == candidate.job.queue and r.job.priority < candidate.job.priority]
     lent = desk.ledger.lent()
     borrowed = (
-        [r for r in desk.snapshot.running if r.is_borrowed and _parting_queue(future.ledger, r.queue, candidate.job.queue) is not None]
+        [
+            r
+            for r in desk.snapshot.running
+            if r.is_borrowed and _parting_queue(future.ledger, r.queue, candidate.job.queue) is not None
+        ]
         if is_within_guarantee(future.ledger, candidate, lent)
         else []
     )
@@ -181,7 +185,9 @@ def _eligible(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluste
             found[runner.job_id, name] = Victim(runner, name, ((key, amount),), amount, 0.0)
         lost = runner.share * max(desk.now - runner.started_at, 0.0)
         found[runner.job_id, None] = Victim(runner, None, runner.holds, runner.charge, lost)
-    return sorted(found.values(), key=lambda v: (v.runner.job.kind is JobKind.NOTEBOOK, v.pod is None, v.lost, v.runner.job_id, v.pod or ""))
+    return sorted(
+        found.values(), key=lambda v: (v.runner.job.kind is JobKind.NOTEBOOK, v.pod is None, v.lost, v.runner.job_id, v.pod or "")
+    )
 
 
 def _may_be_stopped(desk: Desk, runner: Running) -> bool:

@@ -112,13 +112,12 @@ class Ledger:
         )
         why = "may not borrow" if not step.can_borrow else "may not be stopped for others, so it never borrows"
         used = ", ".join(
-            f"{show_amount(key, self.use[step.name][key])} of its guaranteed {show_amount(key, step.guaranteed[key])} {short_name(key)}"
+            f"{show_amount(key, self.use[step.name][key])} of {show_amount(key, step.guaranteed[key])} guaranteed {short_name(key)}"
             for key, _ in over
         )
         who = f"queue {step.name}" if not step.can_borrow else f"this job {why}, and queue {step.name}"
         ending = f" and {why}" if not step.can_borrow else ""
         return Shortage(step.name, over, f"{who} uses {used}{ending}; this needs {over} more than is left")
-
 
 
 def never_within(tree: Mapping[str, Queue], queue: str, resources: Resources, pods: int) -> str | None:

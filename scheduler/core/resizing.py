@@ -26,7 +26,9 @@ def is_whole(job: Job, placements: tuple[Placement, ...]) -> bool:
     return sizes and masters == int(has_master(job)) and len(ranks) == len(placements)
 
 
-def grown(job: Job, attempt: Attempt, cluster: Cluster, places: Iterable[Placement], name: Callable[[str, int, str, int], str]) -> Attempt:
+def grown(
+    job: Job, attempt: Attempt, cluster: Cluster, places: Iterable[Placement], name: Callable[[str, int, str, int], str]
+) -> Attempt:
     """The attempt with these pods more; places of ranks that it has, or of sets that cannot grow, are left out."""
     taken = {pod.rank for pod in attempt.pods}
     sets = {pod_set.role: pod_set for pod_set in job.gang.pod_sets if pod_set.can_grow}

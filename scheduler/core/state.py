@@ -21,7 +21,7 @@ from tuttilab.scheduler.core.layout import layout_of
 from tuttilab.scheduler.core.placement import allowed_clusters, charge_of, pod_cost
 from tuttilab.scheduler.core.queues import check_tree, path_of
 from tuttilab.scheduler.core.quota import Ledger
-from tuttilab.scheduler.core.rules import Rules
+from tuttilab.scheduler.core.rules import THE_SERVICES, Rules
 from tuttilab.scheduler.core.shapes import Shapes
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Snapshot, holds_of
 from tuttilab.scheduler.errors import Bug
@@ -80,7 +80,7 @@ class State:
     waits: dict[str, Wait] = field(default_factory=dict)
     """Why each queued job waits, as the last cycle saw it. Not a row: computed again after a restart."""
     epoch: int = 0
-    rules: Rules = Rules()
+    rules: Rules = THE_SERVICES
     accounts: Accounts = field(default_factory=Accounts)
     history: History = field(default_factory=History)
     version: int = 0

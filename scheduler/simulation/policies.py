@@ -27,10 +27,17 @@ POLICIES: Final[Mapping[str, Policy]] = {
     policy.name: policy
     for policy in (
         Policy("fifo", "strict order of submission", Rules(Order.SUBMISSION, Keep.EVERYTHING, False, tells_all=False), True),
-        Policy("besteffort", "order of submission, whoever fits starts", Rules(Order.SUBMISSION, Keep.NOTHING, False, tells_all=False)),
+        Policy(
+            "besteffort", "order of submission, whoever fits starts", Rules(Order.SUBMISSION, Keep.NOTHING, False, tells_all=False)
+        ),
         Policy("easy", "order of submission + EASY backfill, told the true durations", _FIRST, True),
         Policy("easy-predicted", "the same with durations predicted from history", _FIRST),
-        Policy("sjf-oracle", "least work first, told the true durations, no hold", Rules(keep=Keep.NOTHING, protects=False, tells_all=False), True),
+        Policy(
+            "sjf-oracle",
+            "least work first, told the true durations, no hold",
+            Rules(keep=Keep.NOTHING, protects=False, tells_all=False),
+            True,
+        ),
         Policy("ours", "least predicted work first with the overtaking account and a hold", _OURS),
     )
 }

@@ -1,4 +1,4 @@
-"""Figures of the scheduling core, each beside its limit: cycle times, throughput, memory, makespan, the policy table, shares.
+"""Figures of the scheduling core beside their limits: cycle times, throughput, memory, makespan, the policy table, shares.
 
 `python -m tests.benchmarks.scheduling [--only cycle,burst,policy,shares,guarantee,mixes]`; everything runs in this process, no peer.
 """
@@ -152,8 +152,24 @@ def measure_cycles(say: Callable[[Figure], None]) -> None:
         medians[waiting] = statistics.median(took)
         if waiting == 10_000:
             p99 = sorted(took)[int(len(took) * 0.99) - 1]
-            say(Figure("10,000 gangs, 1,000 nodes, 30 queues: cycle p99", p99 * 1000, 250, "ms", f"median {medians[waiting] * 1000:.0f} ms"))
-            say(Figure("the same, a cycle with nothing to do", max(idle[1:]) * 1000, 1.0, "ms", f"median {statistics.median(idle) * 1000:.4f}"))
+            say(
+                Figure(
+                    "10,000 gangs, 1,000 nodes, 30 queues: cycle p99",
+                    p99 * 1000,
+                    250,
+                    "ms",
+                    f"median {medians[waiting] * 1000:.0f} ms",
+                )
+            )
+            say(
+                Figure(
+                    "the same, a cycle with nothing to do",
+                    max(idle[1:]) * 1000,
+                    1.0,
+                    "ms",
+                    f"median {statistics.median(idle) * 1000:.4f}",
+                )
+            )
             say(Figure("resident memory with 10,000 gangs", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 512, "MiB"))
     shown = ", ".join(f"{n:,}: {s * 1000:.1f} ms" for n, s in medians.items())
     say(Figure("cost at 100,000 over 10,000 gangs (n log n: 12.5)", medians[100_000] / medians[10_000], 12.5, "x", shown))
@@ -220,20 +236,30 @@ LINES = (
 
 def policy(say: Callable[[Figure], None], jobs: int = 5000, seeds: Sequence[int] = (1, 2, 3)) -> None:
     """Each line of the table in scheduling.md: ours against EASY that is told the true durations, on 64 GPUs."""
-    gpus = [Cluster("gpu", "fake", tuple(Node(f"n{i}", "gpu", Resources.of({CPU: 64_000, MEMORY: 2**40, GPU: 8})) for i in range(8)))]
+    gpus = [
+        Cluster("gpu", "fake", tuple(Node(f"n{i}", "gpu", Resources.of({CPU: 64_000, MEMORY: 2**40, GPU: 8})) for i in range(8)))
+    ]
     for name, load, is_shuffled, mean, p99, p99_s, longest, longest_s in LINES:
         for seed in seeds:
             trace = generate(jobs, load, 64, seed)
             trace = shuffle_names(trace, seed) if is_shuffled else trace
             rows: list[Figures] = []
-            for one in ("easy", "easy-predicted", "fifo", "besteffort", "sjf-oracle", "ours") if seed == seeds[0] else ("easy", "easy-predicted", "ours"):
+            for one in (
+                ("easy", "easy-predicted", "fifo", "besteffort", "sjf-oracle", "ours")
+                if seed == seeds[0]
+                else ("easy", "easy-predicted", "ours")
+            ):
                 rows.append(figures(Simulation(gpus, [Queue("main")], trace, POLICIES[one], sample_every=50).run()))
             easy, ours = rows[0], rows[-1]
             peer = rows[1] if is_shuffled else easy
             print(f"\n{name}, seed {seed}:\n{table(rows, easy)}", flush=True)
             say(Figure(f"{name}, seed {seed}: mean completion over EASY's", ours.mean_completion / peer.mean_completion, mean, "x"))
             say(Figure(f"{name}, seed {seed}: p99 wait", ours.p99_wait / 3600, (p99 * easy.p99_wait + p99_s) / 3600, "h"))
-            say(Figure(f"{name}, seed {seed}: longest wait", ours.max_wait / 3600, (longest * easy.max_wait + longest_s) / 3600, "h"))
+            say(
+                Figure(
+                    f"{name}, seed {seed}: longest wait", ours.max_wait / 3600, (longest * easy.max_wait + longest_s) / 3600, "h"
+                )
+            )
 
 
 def shares(say: Callable[[Figure], None]) -> None:
@@ -242,7 +268,9 @@ def shares(say: Callable[[Figure], None]) -> None:
     nodes = tuple(Node(f"n{i}", "site", Resources.of({CPU: 64_000, MEMORY: 2**40, GPU: 8})) for i in range(8))
     queues = [Queue(f"q{weight}", weight=weight) for weight in (1, 2, 3, 4)]
     trace = [
-        TraceJob(f"{q}-{i}", 0.0, chance.uniform(20, 120), chance.choice((1, 1, 1, 2)), 1, 1000, 2**20, f"q{q}", f"u{i % 5}", f"n{i % 9}")
+        TraceJob(
+            f"{q}-{i}", 0.0, chance.uniform(20, 120), chance.choice((1, 1, 1, 2)), 1, 1000, 2**20, f"q{q}", f"u{i % 5}", f"n{i % 9}"
+        )
         for q in (1, 2, 3, 4)
         for i in range(2500)
     ]
@@ -253,7 +281,15 @@ def shares(say: Callable[[Figure], None]) -> None:
             used[ran.job.queue] += ran.job.gpus * (min(ran.ended_at or 3600.0, 3600.0) - ran.started_at)
     whole = sum(used.values())
     worst = max(abs(used[f"q{weight}"] / whole / (weight / 10) - 1) for weight in (1, 2, 3, 4))
-    say(Figure("shares over a busy hour off the weights", worst * 100, 5, "%", ", ".join(f"{q} {u / whole:.3f}" for q, u in used.items())))
+    say(
+        Figure(
+            "shares over a busy hour off the weights",
+            worst * 100,
+            5,
+            "%",
+            ", ".join(f"{q} {u / whole:.3f}" for q, u in used.items()),
+        )
+    )
 
 
 def guarantee(say: Callable[[Figure], None]) -> None:
@@ -278,14 +314,26 @@ def mixes(say: Callable[[Figure], None]) -> None:
     began = time.perf_counter()
     for seed in range(1000):
         chance = random.Random(seed)
-        nodes = tuple(Node(f"n{i}", "c", Resources.of({CPU: 8000, MEMORY: 2**36, GPU: chance.choice((0, 2, 4))})) for i in range(chance.randint(1, 4)))
+        nodes = tuple(
+            Node(f"n{i}", "c", Resources.of({CPU: 8000, MEMORY: 2**36, GPU: chance.choice((0, 2, 4))}))
+            for i in range(chance.randint(1, 4))
+        )
         most = sum(node.allocatable[GPU] for node in nodes)
         queues = [Queue("a", guaranteed=Resources.of({GPU: most // 2})), Queue("b", priority=chance.randint(0, 1))]
         trace = []
         for number in range(chance.randint(2, 25)):
             gpus = chance.randint(0, max((node.allocatable[GPU] for node in nodes), default=0))
             pods = chance.choice((1, 1, 2, 3))
-            line = TraceJob(f"g{number}", chance.uniform(0, 50), chance.uniform(1, 100), gpus * pods, pods, 1000 * pods, 2**20 * pods, chance.choice("ab"))
+            line = TraceJob(
+                f"g{number}",
+                chance.uniform(0, 50),
+                chance.uniform(1, 100),
+                gpus * pods,
+                pods,
+                1000 * pods,
+                2**20 * pods,
+                chance.choice("ab"),
+            )
             trace.append(replace(line, priority=chance.choice((0, 0, 5))))
         outcome = Simulation([Cluster("c", "fake", nodes)], queues, trace, POLICIES["ours"]).run()
         left = [ran for ran in outcome.ran if ran.phase is not JobPhase.SUCCEEDED]

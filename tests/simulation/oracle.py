@@ -103,7 +103,11 @@ class Oracle:
     def _one_live(jobs: Mapping[str, Job], attempts: Mapping[tuple[str, int], Attempt], live: list[Attempt]) -> None:
         count = Counter(attempt.job_id for attempt in live)
         for job_id, job in jobs.items():
-            need(count[job_id] == (1 if job.phase.value == "Active" else 0), "I2", f"{job_id} is {job.phase} with {count[job_id]} live")
+            need(
+                count[job_id] == (1 if job.phase.value == "Active" else 0),
+                "I2",
+                f"{job_id} is {job.phase} with {count[job_id]} live",
+            )
         names = [pod.name for attempt in attempts.values() for pod in attempt.pods]
         need(len(names) == len(set(names)), "I2", "two pods have one name")
 
@@ -144,7 +148,11 @@ class Oracle:
             counts = Counter(pod.role for pod in attempt.pods)
             for one in jobs[attempt.job_id].gang.pod_sets:
                 least = one.count if one.min_count is None else one.min_count
-                need(least <= counts[one.role] <= one.count, "I6", f"{attempt.job_id} has {counts[one.role]} {one.role} of {one.count}")
+                need(
+                    least <= counts[one.role] <= one.count,
+                    "I6",
+                    f"{attempt.job_id} has {counts[one.role]} {one.role} of {one.count}",
+                )
             if attempt.phase.value == "Running" and all(one.min_count is None for one in jobs[attempt.job_id].gang.pod_sets):
                 late = [pod.name for pod in attempt.pods if pod.phase.value in ("Pending", "Ready")]
                 need(not late, "I6", f"{attempt.job_id} runs before {late}")
@@ -180,7 +188,11 @@ class Oracle:
         attempt = self.attempts[event.job_id, event.attempt]
         need(attempt.phase.value in LIVE - {"Stopping"}, "I16", f"{victim.id} is told to stop and does not run")
         need(by.phase.value == "Queued", "I16", f"{victim.id} is stopped for {by.id}, which does not wait")
-        need(victim.preemptible is not False and victim.kind.value not in ("notebook", "service"), "I16", f"{victim.id} may not be stopped")
+        need(
+            victim.preemptible is not False and victim.kind.value not in ("notebook", "service"),
+            "I16",
+            f"{victim.id} may not be stopped",
+        )
         is_class = victim.queue == by.queue and victim.priority < by.priority
         is_share = attempt.is_borrowed and victim.queue != by.queue
         need(is_class or is_share, "I16", f"{victim.id} is not lower than {by.id}")
@@ -201,7 +213,9 @@ class Oracle:
             return
         job = ready[0]
         one = job.gang.pod_sets[0]
-        if any(queue.guaranteed or queue.max or queue.max_jobs is not None or queue.max_pods is not None for queue in queues.values()):
+        if any(
+            queue.guaranteed or queue.max or queue.max_jobs is not None or queue.max_pods is not None for queue in queues.values()
+        ):
             return
         used: dict[tuple[str, str], Amounts] = defaultdict(Counter)
         for attempt in self.attempts.values():

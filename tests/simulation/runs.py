@@ -35,7 +35,10 @@ def a_site(chance: random.Random) -> tuple[list[Cluster], list[Queue]]:
     half = Resources.of({GPU: gpus // 2})
     trees = (
         [Queue("a"), Queue("b", weight=2)],
-        [Queue("a", guaranteed=half), Queue("b", guaranteed=Resources.of({GPU: gpus // 4}), max=Resources.of({GPU: max(gpus - 1, 1)}))],
+        [
+            Queue("a", guaranteed=half),
+            Queue("b", guaranteed=Resources.of({GPU: gpus // 4}), max=Resources.of({GPU: max(gpus - 1, 1)})),
+        ],
         [Queue("top", max=Resources.of({CPU: 20_000})), Queue("a", "top", max_pods=5), Queue("b", "top", priority=1, max_jobs=3)],
     )
     return clusters, list(chance.choice(trees))
@@ -102,8 +105,8 @@ class World:
     def step(self) -> None:
         chance, live = self.chance, self.state.live()
         self.now += chance.choice((0.0, 1.0, 5.0, 40.0))
-        for event in due_timers(live, self.now, 300.0)[0]:
-            self.apply(event)
+        for due in due_timers(live, self.now, 300.0)[0]:
+            self.apply(due)
         live = self.state.live()
         what = chance.random()
         if what < 0.35:
@@ -124,7 +127,9 @@ class World:
             self.apply(ev.ClusterLost(name) if chance.random() < 0.5 else ev.ClusterBack(name))
         elif what < 0.95 and self.journal:
             event, _ = chance.choice(self.journal)
-            if not isinstance(event, ev.QueuesConfigured | ev.ClusterLost | ev.ClusterBack | ev.ClusterObserved | ev.NotebookActive):
+            if not isinstance(
+                event, ev.QueuesConfigured | ev.ClusterLost | ev.ClusterBack | ev.ClusterObserved | ev.NotebookActive
+            ):
                 before = (dict(self.state.jobs), dict(self.state.attempts))
                 told = self.state.handle(event, self.now)
                 late = isinstance(event, ev.JobSubmitted | ev.GangAdmitted)

@@ -18,7 +18,8 @@ def test_B05_without_history_the_prior_stands_in() -> None:
 
 
 def test_B05_a_prediction_is_never_above_the_jobs_own_limit() -> None:
-    assert History().predict(job(timeout="5m")) == Prediction(300.0, pytest.approx(6.0), "its own limit")
+    found = History().predict(job(timeout="5m"))
+    assert (found.seconds, found.basis) == (300.0, "its own limit")
 
 
 def test_B05_the_median_of_a_name_counts_as_much_as_its_history_is_worth() -> None:
@@ -106,7 +107,8 @@ def test_S06_a_gang_that_waits_again_starts_a_new_account() -> None:
 
 
 @pytest.mark.parametrize(
-    ("used", "is_protected", "is_strict"), [(359.0, False, False), (361.0, True, False), (3239.0, True, False), (3241.0, True, True)]
+    ("used", "is_protected", "is_strict"),
+    [(359.0, False, False), (361.0, True, False), (3239.0, True, False), (3241.0, True, True)],
 )
 def test_S06_protected_by_a_third_of_the_allowance_and_strictly_by_three_times_it(
     used: float, is_protected: bool, is_strict: bool
@@ -124,5 +126,5 @@ def test_S07_after_the_cap_a_lower_class_is_lifted() -> None:
     rows = {waiting.id: Overtaking(waiting.id, 0.0, (), (("here", 10.0),))}
     before = protection([waiting], rows, [], QUEUES, {"here": 1.0}, {}, 86_399.0)
     after = protection([waiting], rows, [], QUEUES, {"here": 1.0}, {}, 86_401.0)
-    assert (before.lifted, after.lifted) == (frozenset(), {waiting.id})
+    assert (set(before.lifted), set(after.lifted)) == (set(), {waiting.id})
     assert before.next_at == pytest.approx(86_400.0, abs=0.01)

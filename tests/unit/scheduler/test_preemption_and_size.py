@@ -1,6 +1,7 @@
 """Guarantees that are fetched back, classes that go first, gangs that grow and shrink, queues that move to another cluster."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,20 @@ from tuttilab.scheduler.core.cycle import Decision, schedule
 from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.instructions import LaunchGang, StopGang, StopPods
-from tuttilab.scheduler.model import AttemptPhase, Cluster, Gang, Job, JobKind, JobPhase, Node, Overtaking, StopReason, Taint, Toleration, Why
+from tuttilab.scheduler.model import (
+    AttemptPhase,
+    Cluster,
+    Gang,
+    Job,
+    JobKind,
+    JobPhase,
+    Node,
+    Overtaking,
+    StopReason,
+    Taint,
+    Toleration,
+    Why,
+)
 from tuttilab.scheduler.resources import GPU, Resources
 
 LENT = (queue("lender", guaranteed={GPU: 2}), queue("borrower", guaranteed={GPU: 2}))
@@ -29,11 +43,11 @@ def put(to: State, one: Job, at: float = 0.0) -> Job:
     return one
 
 
-def made(of: State, at: float = 0.0, **given: object) -> Job:
+def made(of: State, at: float = 0.0, **given: Any) -> Job:  # Any: fields of a job or of its request
     changes = {key: given.pop(key) for key in ("kind", "preemptible", "gang", "queue") if key in given}
     name = str(changes.pop("queue", "borrower"))
     base = job(Site(of.queues, of.clusters), queue=name, now=at, **given)
-    return put(of, replace(base, **changes), at)  # type: ignore[arg-type]  # fields chosen above
+    return put(of, replace(base, **changes), at)
 
 
 @pytest.mark.feature("S16", "S08")
@@ -174,7 +188,9 @@ def test_S16_a_gang_that_cannot_grow_chooses_its_size_once() -> None:
 
 @pytest.mark.feature("S10")
 def test_S11_a_drained_queue_starts_elsewhere_while_what_runs_ends_where_it_is() -> None:
-    one = state([cluster(node("a"), name="east"), cluster(node("b"), name="west")], [queue("main", max={"cpu": 4}, clusters=("east",))])
+    one = state(
+        [cluster(node("a"), name="east"), cluster(node("b"), name="west")], [queue("main", max={"cpu": 4}, clusters=("east",))]
+    )
     old = submit(one, cpus=2)
     decide(one, 0.0)
     start_all(one, old.id)
