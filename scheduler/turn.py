@@ -36,7 +36,8 @@ class Turn:
         decision = schedule(self.state.snapshot(), self.now)
         for event in decision.events:
             self.apply(event, event.job_id)
-        self.state.settle(decision.waits, decision.next_at, has_changed=bool(decision.events))
+        is_final = all(self.state.live_attempt(admitted.job_id) is not None for admitted in decision.admitted)
+        self.state.settle(decision.waits, decision.next_at, is_final)
         return decision.next_at
 
     def batch(self) -> Batch:

@@ -1,4 +1,4 @@
-"""The simulator: traces as files and as made up, policies side by side, journals replayed both ways, and everything that is refused."""
+"""The simulator: traces read and made up, policies side by side, journals replayed both ways, and everything that is refused."""
 
 from dataclasses import replace
 from statistics import fmean
