@@ -31,5 +31,5 @@ soak: env ## the simulations and fault tests with many more examples (hours)
 	@.venv/bin/python tools/run_tests.py soak
 
 clean: ## remove caches, builds and links (the environment stays: rm -r .venv)
-	@rm -rf .types .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .types .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist labextension/dist labextension/lib
 	@find . -path ./.venv -prune -o -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
-"""`make demo`: runs `tour.ipynb` headless in a real kernel against a control plane of its own, and prints each step with its time.
+"""`make demo`: runs `tour.ipynb` headless in a real kernel against its own control plane, and prints each step with its time.
 
-Everything it makes lies in `examples/.demo/`; when it ends, nothing of it runs any more. Exit code 0 means the tour did what it says.
+Everything it makes lies in `examples/.demo/`; when it ends, nothing of it runs any more. Exit code 0: the tour did what it says.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).resolve().parent
 SITE = HERE / "tuttilab.yaml"
 TOUR = HERE / "tour.ipynb"
+GRAPH = HERE / "nightly.yaml"
 LIMIT_S = 600
 
 
@@ -34,7 +36,8 @@ class Tour(NotebookClient):
         self.title = ""
         self.began = 0.0
 
-    async def async_execute_cell(self, cell: Any, cell_index: int, **kwargs: Any) -> Any:
+    # Any: cells are dictionaries whose keys nbformat makes attributes.
+    async def async_execute_cell(self, cell: Any, cell_index: int, *args: Any, **kwargs: Any) -> Any:
         if cell.cell_type == "markdown":
             headings = [line for line in cell.source.splitlines() if line.startswith("#")]
             if headings:
@@ -42,7 +45,7 @@ class Tour(NotebookClient):
                 print(f"\n{self.title}", flush=True)
             return cell
         self.began = time.monotonic()
-        result = await super().async_execute_cell(cell, cell_index, **kwargs)
+        result = await super().async_execute_cell(cell, cell_index, *args, **kwargs)
         first = cell.source.splitlines()[0]
         print(f"  {time.monotonic() - self.began:6.1f} s  {first[:100]}", flush=True)
         for line in shown(cell):
@@ -73,6 +76,7 @@ def main() -> int:
     work = HERE / ".demo"
     shutil.rmtree(work / "workspace", ignore_errors=True)
     work.mkdir(exist_ok=True)
+    shutil.copy(GRAPH, work)
     os.environ["TUTTILAB_STATE_DIR"] = str(work / "state")
     os.environ.pop("TUTTILAB_URL", None)
     tuttilab("down", "--now")
@@ -86,8 +90,10 @@ def main() -> int:
         print("Remedy: `.venv/bin/tuttilab doctor` looks for the cause.")
         return 1
     print(f"  {time.monotonic() - began:6.1f} s  tuttilab up")
-    notebook = nbformat.read(TOUR, as_version=4)
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
+    notebook = nbformat.read(TOUR, as_version=4)  # type: ignore[no-untyped-call]  # nbformat has no types
+    # Sockets in a folder of their own: nobody else on this machine can speak to the kernel, and their paths must be short.
+    sockets = tempfile.mkdtemp(prefix="tuttilab-")
+    kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
     tour = Tour(notebook, km=kernel, timeout=LIMIT_S, resources={"metadata": {"path": str(work)}})
     try:
         tour.execute()
@@ -100,13 +106,17 @@ def main() -> int:
         print("\nStopped; ending what runs.")
         code = 130
     finally:
-        nbformat.write(notebook, work / "tour-executed.ipynb")
+        if kernel.has_kernel:
+            kernel.shutdown_kernel(now=True)
+        shutil.rmtree(sockets, ignore_errors=True)
+        nbformat.write(notebook, work / "tour-executed.ipynb")  # type: ignore[no-untyped-call]  # as above
         jobs = tuttilab("jobs", "--all", "--json")
         if not keep:
             tuttilab("down", "--now")
     if code == 0:
         code = check(jobs.stdout)
-    print(f"\n{'Done' if code == 0 else 'Failed'} in {time.monotonic() - began:.1f} s; the executed notebook is {work / 'tour-executed.ipynb'}.")
+    took = f"{'Done' if code == 0 else 'Failed'} in {time.monotonic() - began:.1f} s"
+    print(f"\n{took}; the executed notebook is {work / 'tour-executed.ipynb'}.")
     if code == 0:
         print("Next: `make lab` opens JupyterLab; run examples/tour.ipynb there cell by cell.")
     return code
@@ -116,7 +126,7 @@ def check(listing: str) -> int:
     """The jobs of the tour as the control plane has them: each ended in success exactly once, the gang with both its workers."""
     found = json.loads(listing)
     jobs = {job["name"]: job for job in (found["jobs"] if isinstance(found, dict) else found)}
-    for name, members in (("train", 2), ("evaluate", 1)):
+    for name, members in (("train", 2), ("evaluate", 1), ("features", 1), ("report", 1)):
         job = jobs.get(name)
         succeeded = [attempt for attempt in (job or {}).get("attempts", []) if attempt["phase"] == "Succeeded"]
         workers = [pod for pod in succeeded[0]["pods"] if pod["role"] == "worker"] if len(succeeded) == 1 else []

@@ -35,6 +35,10 @@ class TuttiError(Exception):
     status: int = 500
     exit_code: int = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows this in place of a traceback: the sentence is what helps; `%tb` still has the rest."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UserError(TuttiError):
     type = "bad-request"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuttilab.scheduler.model import Cluster, Job, Queue
+from tuttilab.scheduler.model import Cluster, Dag, Job, Profile, Queue, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +195,49 @@ class RunTimedOut:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class NotebookExpired:
+    """Nobody said for a long time that he still waits for this notebook, starts it or stops it."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileApplied:
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileDeleted:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DagApplied:
+    """A new version of a named DAG."""
+
+    dag: Dag
+
+
+@dataclass(frozen=True, slots=True)
+class RunSubmitted:
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelRequested:
+    run_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRetried:
+    """The nodes named in ``jobs`` start over with these jobs; nodes that succeeded stay as they are."""
+
+    run_id: str
+    jobs: Mapping[str, Job]
+
+
 Event = (
     JobSubmitted
     | JobCancelRequested
@@ -217,4 +260,11 @@ Event = (
     | HeartbeatMissed
     | BarrierTimedOut
     | RunTimedOut
+    | NotebookExpired
+    | ProfileApplied
+    | ProfileDeleted
+    | DagApplied
+    | RunSubmitted
+    | RunCancelRequested
+    | RunRetried
 )

@@ -66,7 +66,9 @@ def plan_of(job: Job, attempt: Attempt, keys: Secrets, addresses: Addresses, bar
         kind=job.kind,
         epoch=attempt.epoch,
         work=job.work,
-        pods=tuple(PodPlan(pod.name, pod.role, pod.rank, pod.node, pod.resources) for pod in attempt.pods),
+        pods=tuple(
+            PodPlan(pod.name, pod.role, pod.rank, pod.node, pod.resources, was_made=pod.uid is not None) for pod in attempt.pods
+        ),
         token=keys.attempt_token(job.id, attempt.number),
         report_url=addresses.report_url,
         report_url_file=addresses.report_url_file,

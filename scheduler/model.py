@@ -410,3 +410,84 @@ class Wait(NamedTuple):
     """Seconds of the whole room that gangs submitted after this one used while it waits."""
     is_protected: bool = False
     """Whether that is so much that it now goes before smaller gangs and has the hold."""
+
+
+class NodePhase(StrEnum):
+    PENDING = "Pending"
+    """Its parents have not all ended."""
+    SUBMITTED = "Submitted"
+    """Its job is in the ledger: the job's own phase tells more."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+    SKIPPED = "Skipped"
+    """Never ran, because a parent did not succeed."""
+
+    @property
+    def is_terminal(self) -> bool:
+        return self not in (NodePhase.PENDING, NodePhase.SUBMITTED)
+
+
+class RunPhase(StrEnum):
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class When(StrEnum):
+    """Trigger rule of a DAG node."""
+
+    ALL_SUCCEEDED = "all_succeeded"
+    ALL_DONE = "all_done"
+
+
+@dataclass(frozen=True, slots=True)
+class RunNode:
+    """A node of a run. ``job`` is built and checked when the run is accepted, and enters the ledger when the node is ready."""
+
+    name: str
+    job: Job
+    after: tuple[str, ...] = ()
+    when: When = When.ALL_SUCCEEDED
+    ignore_fail: bool = False
+    phase: NodePhase = NodePhase.PENDING
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a DAG version: a job a node, with edges."""
+
+    id: str
+    name: str
+    owner: str
+    nodes: tuple[RunNode, ...]
+    created_at: float
+    variables: Mapping[str, str] = field(default_factory=dict)
+    phase: RunPhase = RunPhase.RUNNING
+    cancel_requested: bool = False
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dag:
+    """A named DAG as it was applied; ``version`` rises by one with each change, and a version never changes."""
+
+    name: str
+    version: int
+    owner: str
+    body: str
+    """The manifest as JSON, variables not yet filled in."""
+    applied_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a notebook server of a group gets, as an admin applied it. The newest body is the one that counts."""
+
+    name: str
+    body: str
+    """The manifest as JSON, checked when it was applied."""
+    applied_by: str
+    applied_at: float

@@ -5,14 +5,14 @@ Pure questions on a `State`; `service` asks them inside a turn, so that the answ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.clusters.base import Observation, PodState
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.instructions import ForgetPods, Instruction, LaunchGang, StopGang
-from tuttilab.scheduler.model import AttemptPhase, Cluster, Pod, PodPhase, StopReason
+from tuttilab.scheduler.model import AttemptPhase, Cluster, JobKind, Pod, PodPhase, StopReason
 
 ORPHAN_GRACE_S = 5.0
 
@@ -28,8 +28,10 @@ def pod_events(state: State, seen: PodState) -> Iterator[ev.Event]:
     where = (seen.job_id, seen.attempt, seen.name)
     if pod.uid is None and seen.uid:
         yield ev.PodSeen(*where, seen.uid)
-    elif seen.uid and pod.uid != seen.uid:
-        return  # An older or foreign pod by the same name never changes our state (I13).
+    elif pod.uid != seen.uid and (seen.uid or seen.phase is not PodPhase.ENDED):
+        # An older or foreign pod by the same name never changes our state (I13). Of an end without a record the cluster may
+        # not know any more who it was.
+        return
     if seen.phase is PodPhase.READY and pod.phase is PodPhase.PENDING:
         yield ev.PodReady(*where)
     if seen.phase is PodPhase.RUNNING and pod.phase in (PodPhase.PENDING, PodPhase.READY):
@@ -40,44 +42,60 @@ def pod_events(state: State, seen: PodState) -> Iterator[ev.Event]:
         yield ev.PodEnded(*where, seen.exit_code, seen.reason, dict(seen.outputs))
 
 
-def missing_pods(state: State, cluster: str, seen: Iterable[PodState]) -> Iterator[ev.Event]:
-    """Of a complete observation: pods that we saw once and that are gone without a record."""
-    shown = {(pod.job_id, pod.attempt, pod.name) for pod in seen}
-    for job, attempt in state.live():
-        if attempt.cluster != cluster:
-            continue
-        for pod in attempt.pods:
-            if pod.uid is not None and pod.phase is not PodPhase.ENDED and (job.id, attempt.number, pod.name) not in shown:
-                yield ev.PodEnded(job.id, attempt.number, pod.name, None, "Lost")
+def gone_pods(state: State, cluster: str, seen: Iterable[PodState], known: frozenset[str]) -> list[str]:
+    """Of a complete observation: pods that were seen before the look began (``known``) and that it does not show."""
+    shown = {pod.name: pod.uid for pod in seen}
+    live = [pod for _, attempt in state.live() if attempt.cluster == cluster for pod in attempt.pods]
+    return [pod.name for pod in live if pod.name in known and pod.phase is not PodPhase.ENDED and not _is_shown(pod, shown)]
+
+
+def seen_pods(state: State) -> frozenset[str]:
+    """Pods of live attempts that their cluster has shown: what a look that begins now has to show too, or they are gone."""
+    return frozenset(pod.name for _, attempt in state.live() for pod in attempt.pods if pod.uid is not None)
 
 
 def to_do_again(state: State, cluster: str, seen: Iterable[PodState]) -> Iterator[Instruction]:
-    """Of a complete observation: launches and stops whose effect is not there, and pods that nobody asked for any more."""
+    """Of a complete observation: launches and stops whose effect is not there."""
     shown: dict[tuple[str, int], set[str]] = {}
     for pod in seen:
         shown.setdefault((pod.job_id, pod.attempt), set()).add(pod.name)
     for job, attempt in state.live():
         if attempt.cluster != cluster:
             continue
-        names = shown.pop((job.id, attempt.number), set())
+        names = shown.get((job.id, attempt.number), set())
+        if job.kind is JobKind.NOTEBOOK:
+            continue  # The hub's spawner makes and ends it.
         if attempt.phase is AttemptPhase.LAUNCHING and any(_is_unmade(pod, names) for pod in attempt.pods):
             yield LaunchGang(job.id, attempt.number)
         elif attempt.phase is AttemptPhase.STOPPING:
             yield StopGang(job.id, attempt.number, job.work.grace_s, attempt.stop_reason or StopReason.CANCELLED)
-    for job_id, number in shown:
-        yield StopGang(job_id, number, ORPHAN_GRACE_S, StopReason.CANCELLED)
-        yield ForgetPods(job_id, number)
 
 
-def unmade_pods(state: State, job_id: str, number: int, seen: Iterable[str]) -> Iterator[ev.Event]:
-    """After a stop: pods that were never made cannot end by themselves."""
+def orphans(state: State, cluster: str, seen: Iterable[PodState]) -> Iterator[Instruction]:
+    """Of any observation: pods that nobody asked for any more are stopped and let go of."""
+    for job_id, number in dict.fromkeys((pod.job_id, pod.attempt) for pod in seen):
+        attempt = state.live_attempt(job_id)
+        if attempt is None or attempt.number != number or attempt.cluster != cluster:
+            yield StopGang(job_id, number, ORPHAN_GRACE_S, StopReason.CANCELLED)
+            yield ForgetPods(job_id, number)
+
+
+def stopped_pods(state: State, job_id: str, number: int, shown: Mapping[str, str]) -> Iterator[ev.Event]:
+    """After a stop: pods that the cluster does not have cannot end by themselves, whether they were never made or are gone.
+
+    ``shown``: the uid of each that it has.
+    """
     attempt = state.live_attempt(job_id)
     if attempt is None or attempt.number != number:
         return
-    names = set(seen)
     for pod in attempt.pods:
-        if _is_unmade(pod, names):
-            yield ev.PodEnded(job_id, number, pod.name, None, "NeverStarted")
+        if pod.phase is not PodPhase.ENDED and not _is_shown(pod, shown):
+            yield ev.PodEnded(job_id, number, pod.name, None, "NeverStarted" if pod.uid is None else "Lost")
+
+
+def _is_shown(pod: Pod, shown: Mapping[str, str]) -> bool:
+    """The pod itself, not another one by its name. Of an end without a record the cluster may not know who it was."""
+    return pod.name in shown and (pod.uid is None or shown[pod.name] in (pod.uid, ""))
 
 
 def _is_unmade(pod: Pod, shown: set[str]) -> bool:

@@ -7,14 +7,11 @@ again from the rows, so memory never runs ahead of the database.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import hmac
 import logging
-import secrets
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,21 +19,24 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar, cast
 
 from tuttilab.scheduler import events as ev
-from tuttilab.scheduler import reconcile
-from tuttilab.scheduler.clusters.base import Cluster, LogChunk, Observation, PodState
+from tuttilab.scheduler import notebooks, reconcile
+from tuttilab.scheduler.clock import Clock, World
+from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, LogChunk, Observation, PodState
 from tuttilab.scheduler.config import Config
 from tuttilab.scheduler.core import lifecycle
 from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.dag import to_retry
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.kinds import spark as spark_kind
+from tuttilab.scheduler.core.profiles import check as check_profile
+from tuttilab.scheduler.core.snapshot import Snapshot
 from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.crashpoints import point
+from tuttilab.scheduler.dags import build_run, check, retry_jobs
 from tuttilab.scheduler.errors import (
     AboveMax,
-    Bug,
     ClusterError,
-    ClusterUnreachable,
     Conflict,
-    LaunchRefused,
     NeverFits,
     NotFound,
     StoreError,
@@ -44,19 +44,36 @@ from tuttilab.scheduler.errors import (
     Unavailable,
     UserError,
 )
-from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang
+from tuttilab.scheduler.heartbeats import Heartbeats
+from tuttilab.scheduler.instructions import Instruction
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
-from tuttilab.scheduler.model import Attempt, Job, JobKind, JobPhase, Pod, PodPhase, Wait
-from tuttilab.scheduler.requests import JobRequest, SparkRequest, Who
+from tuttilab.scheduler.model import MASTER, Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Profile, Run, RunPhase, Wait
+from tuttilab.scheduler.model import Cluster as ClusterRow
+from tuttilab.scheduler.performing import Performer, look
+from tuttilab.scheduler.requests import (
+    DagRequest,
+    JobRequest,
+    NotebookRequest,
+    ProfileRequest,
+    RenewRequest,
+    RunRequest,
+    SparkRequest,
+    Who,
+)
 from tuttilab.scheduler.store.base import Keyed, Store
 from tuttilab.scheduler.turn import Turn
-from tuttilab.scheduler.wire import PodReport, SparkEndpointView, to_json
+from tuttilab.scheduler.wire import PodReport, SparkEndpointView, event_kind, from_json, to_json
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 RECENT_KEYS: Final = 10_000
 LONGEST_PAUSE_S: Final = 5.0
+RETRY_S: Final = 1.0
+"""Before a turn is tried again that could not be committed."""
+LOOK_AGAIN_S: Final = 30.0
+CYCLE_REST: Final = 4.0
+"""Pause after a cycle, as a multiple of what it took."""
 SHORTEST_PREFIX: Final = 4
 
 
@@ -85,37 +102,33 @@ class DryRun:
     wait: Wait | None = None
 
 
-class Clock:
-    """Service time: monotonic, anchored at start to the later of wall clock and the last journal entry, never backwards."""
-
-    def __init__(self, last_at: float) -> None:
-        self._anchor = max(time.time(), last_at)
-        self._from = time.monotonic()
-
-    def now(self) -> float:
-        return self._anchor + time.monotonic() - self._from
-
-
 class Service:
     """See the module. Methods that change something return after the commit; all raise the errors of `errors`."""
 
-    def __init__(self, config: Config, store: Store, clusters: Mapping[str, Cluster], *, state_dir: Path) -> None:
+    def __init__(
+        self, config: Config, store: Store, clusters: Mapping[str, Cluster], *, state_dir: Path, world: World | None = None
+    ) -> None:
         self.config = config
         self.store = store
         self.state = State()
         self.last_seq = 0
         self.addresses = Addresses("", str(state_dir / "control.json"), config.artifacts.url)
+        self._world = world or World()
         self._clusters = dict(clusters)
         self._kinds = {cluster.name: cluster.kind for cluster in config.clusters}
         self._keys = Secrets.in_folder(state_dir)
-        self._clock = Clock(0.0)
+        self._clock = Clock(self._world)
+        self._heartbeats = Heartbeats(self._clock.now())
+        self._performer = Performer(self, self._clusters)
         self._order = 0
         self._inbox: list[_Ask[object]] = []
         self._wake = asyncio.Event()
+        self._is_unscheduled = asyncio.Event()
+        """Something changed since the snapshot of the last cycle."""
         self._recent_keys: dict[tuple[str, str], Keyed] = {}
-        self._change_waiters: set[asyncio.Future[int]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._change_waiters: dict[asyncio.Future[int], None] = {}
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._heard = notebooks.Heard()
         self._stopping = False
 
     # --- life ----------------------------------------------------------------------------------------------------------
@@ -128,23 +141,32 @@ class Service:
 
         Returns once every cluster that answers has been observed completely, so that adopted pods are known.
         """
+        point("start.open")
         epoch = await self.store.open()
+        point("start.opened")
         await self._load(epoch)
+        self._heartbeats = Heartbeats(self.now())
+        point("start.loaded")
         self._spawn(self._loop, "loop")
         wanted = tuple(self.config.queues)
         if tuple(self.state.queues.values()) != wanted:
-            await self._ask(lambda turn: turn.apply(ev.QueuesConfigured(wanted), "queues"))
+            await self.ask(lambda turn: turn.apply(ev.QueuesConfigured(wanted), "queues"))
         first_looks = [asyncio.Event() for _ in self._clusters]
         for (name, cluster), looked in zip(self._clusters.items(), first_looks, strict=True):
             self._spawn(partial(self._watch, name, cluster, looked), f"watch {name}")
+            self._spawn(partial(self._look_again, name, cluster), f"look at {name}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
                 for looked in first_looks:
                     await looked.wait()
+        point("start.looked")
+        # From here on, so that the first decision knows what the clusters hold already.
+        self._spawn(self._decide, "cycle")
 
     async def stop(self) -> None:
         """End the loop after the turn that runs; pods stay as they are."""
         self._stopping = True
+        await self._performer.stop()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -157,12 +179,21 @@ class Service:
 
     async def _load(self, epoch: int) -> None:
         loaded = await self.store.load()
-        clusters, waits = self.state.clusters, self.state.waits
-        self.state = State.load(loaded.jobs, loaded.attempts, loaded.queues, epoch, loaded.accounts, loaded.history)
-        self.state.clusters, self.state.waits = clusters, waits
+        self.state = State.load(
+            loaded.jobs,
+            loaded.attempts,
+            loaded.queues,
+            epoch,
+            runs=loaded.runs,
+            dags=loaded.dags,
+            profiles=loaded.profiles,
+            accounts=loaded.accounts,
+            history=loaded.history,
+        )
         self.last_seq = loaded.last_seq
         self._order = loaded.last_order
-        self._clock = Clock(max(loaded.last_at, self.now()))
+        self._clock.not_before(loaded.last_at)
+        self._heard.begin(self.state, self.now())
 
     def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         async def run() -> None:
@@ -174,12 +205,13 @@ class Service:
                 log.exception("%s ended unexpectedly", name)
 
         task = asyncio.create_task(run(), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     # --- the loop ------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, run: Callable[[Turn], T]) -> T:
+    async def ask(self, run: Callable[[Turn], T], /) -> T:
+        """``run`` in the next turn; answers after the commit of what it applied."""
         if self._stopping:
             raise Unavailable("The control plane is ending; try again in a moment.")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -198,8 +230,9 @@ class Service:
             next_at = await self._turn()
 
     async def _turn(self) -> float | None:
-        """One transaction: everything that was asked, the timers that ran out, a cycle if anything changed."""
+        """One transaction: everything that was asked, and the timers that ran out. Answers when the next one will."""
         asks, self._inbox = self._inbox, []
+        clusters = dict(self.state.clusters)
         turn = Turn(self.state, self.now())
         answers: list[tuple[_Ask[object], object]] = []
         try:
@@ -208,50 +241,113 @@ class Service:
                     answers.append((ask, ask.run(turn)))
                 except UserError as refusal:
                     _refuse([ask], refusal)
-            due, next_timer = lifecycle.due_timers(self.state.live(), turn.now, self.config.limits.barrier_s)
-            for event in due:
-                turn.apply(event, event.job_id)
-            next_back_off = None
-            if turn.entries or any(job.not_before <= turn.now for job in self.state.queued()):
-                next_back_off = turn.schedule()
+            next_timer = self._apply_timers(turn)
             if turn.entries:
+                point("commit.before")
                 self.last_seq = await self.store.commit(turn.batch())
+                point("commit.after")
         except Exception as error:
-            await self._give_up(turn, asks, error)
-            return self.now()
+            if not await self._give_up(turn, asks, error, clusters):
+                return self.now() + RETRY_S
+            next_timer = self.now()
+        self._finish(turn, answers)
+        return next_timer
+
+    def _apply_timers(self, turn: Turn) -> float | None:
+        limits = self.config.limits
+        due, next_timer = lifecycle.due_timers(self.state.live(), turn.now, limits.barrier_s)
+        missed, next_missed = self._heartbeats.missed(self.state, turn.now, limits.lost_after_s)
+        silent, next_silent = self._heard.expired(self.state, turn.now)
+        for event in (*due, *missed, *silent):
+            turn.apply(event, event.job_id)
+        return min((at for at in (next_timer, next_missed, next_silent) if at is not None), default=None)
+
+    def _finish(self, turn: Turn, answers: Sequence[tuple[_Ask[object], object]]) -> None:
+        """The turn is committed: tell those who asked, and carry out what it decided."""
+        for keyed in turn.keys:
+            self._recent_keys[keyed.owner, keyed.key] = keyed
+        while len(self._recent_keys) > RECENT_KEYS:
+            del self._recent_keys[next(iter(self._recent_keys))]
         if turn.entries:
+            self._is_unscheduled.set()
             self._tell_changed()
         for ask, value in answers:
             if not ask.answer.done():
                 ask.answer.set_result(value)
         for instruction in turn.instructions:
-            self._perform(instruction)
-        return min((at for at in (next_timer, next_back_off) if at is not None), default=None)
+            job = self.state.jobs.get(instruction.job_id)
+            if job is None or job.kind is not JobKind.NOTEBOOK:  # The hub makes and ends a server; it hears with its next renewal.
+                self._performer.perform(instruction)
 
-    async def _give_up(self, turn: Turn, asks: Sequence[_Ask[object]], error: Exception) -> None:
-        """Nothing of this turn happened: forget its keys, load the rows again, then tell those who asked."""
+    async def _give_up(self, turn: Turn, asks: Sequence[_Ask[object]], error: Exception, clusters: dict[str, ClusterRow]) -> bool:
+        """A turn that broke: load the rows again, which either have it, although nobody said so, or nothing of it.
+
+        Answers whether they have it. Those who asked are told of the error at once when they do not, or when nobody can tell.
+        """
         if isinstance(error, StoreError):
             log.error("a commit failed, the rows are loaded again: %s", error)
         else:
             log.error("a turn broke, the rows are loaded again", exc_info=error)
             error = Unavailable("The control plane could not do this and has taken it back; its log says why. Try again.")
-        for keyed in turn.keys:
-            self._recent_keys.pop((keyed.owner, keyed.key), None)
+        waits = self.state.waits
+        shown = dict(self.state.clusters)
         while True:
             try:
+                is_there = await self._is_committed(turn)
                 await self._load(self.state.epoch)
-                _refuse(asks, error)
-                return
+                break
             except StoreError as still:
                 log.error("the store does not answer: %s", still)
                 _refuse([*asks, *self._inbox], still)
                 self._inbox = []
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(RETRY_S)
+        self.state.waits = {job_id: wait for job_id, wait in waits.items() if job_id in self.state.jobs}
+        # Nodes are no rows; what of them is not in the journal is not known yet.
+        self.state.clusters = shown if is_there else clusters
+        self._is_unscheduled.set()
+        if not is_there:
+            _refuse(asks, error)
+        return is_there
 
-    def _remember(self, keyed: Keyed) -> None:
-        self._recent_keys[keyed.owner, keyed.key] = keyed
-        while len(self._recent_keys) > RECENT_KEYS:
-            del self._recent_keys[next(iter(self._recent_keys))]
+    async def _is_committed(self, turn: Turn) -> bool:
+        """Whether the journal goes on with this turn: a commit that failed may have happened."""
+        if not turn.entries:
+            return False
+        wanted = [(entry.at, event_kind(entry.event), entry.key) for entry in turn.entries]
+        found = await self.store.changes(self.last_seq, len(wanted))
+        return [(line.at, line.kind, line.key) for line in found] == wanted
+
+    # --- decisions -----------------------------------------------------------------------------------------------------
+
+    async def _decide(self) -> None:
+        """Cycles, each on a snapshot and beside the loop, for at most a fifth of the time."""
+        next_at: float | None = None
+        while True:
+            pause = LONGEST_PAUSE_S if next_at is None else min(max(next_at - self.now(), 0.0), LONGEST_PAUSE_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._is_unscheduled.wait()
+            begun = self._world.monotonic()
+            try:
+                next_at = await self._cycle()
+            except (StoreError, Unavailable) as error:
+                log.warning("what was decided could not be committed, it is decided again: %s", error)
+                next_at = self.now() + RETRY_S
+            await asyncio.sleep(CYCLE_REST * (self._world.monotonic() - begun))
+
+    async def _cycle(self) -> float | None:
+        """One cycle; answers when the next back-off ends."""
+        snapshot, now = await self.ask(lambda turn: (self._snapshot(), turn.now))
+        if snapshot is None:
+            return None
+        decision = await self._world.in_thread(partial(schedule, snapshot, now))
+        await self.ask(lambda turn: turn.take(decision))
+        return decision.next_at
+
+    def _snapshot(self) -> Snapshot | None:
+        """None when nobody waits."""
+        self._is_unscheduled.clear()
+        return self.state.snapshot() if self.state.queued() else None
 
     def _tell_changed(self) -> None:
         for waiter in self._change_waiters:
@@ -264,131 +360,84 @@ class Service:
         if self.last_seq > since or timeout_s <= 0:
             return self.last_seq
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._change_waiters.add(waiter)
+        self._change_waiters[waiter] = None
         try:
             async with asyncio.timeout(timeout_s):
                 return await waiter
         except TimeoutError:
             return self.last_seq
         finally:
-            self._change_waiters.discard(waiter)
-
-    # --- performing ----------------------------------------------------------------------------------------------------
-
-    def _perform(self, instruction: Instruction) -> None:
-        self._spawn(partial(self._perform_one, instruction), f"{type(instruction).__name__} {instruction.job_id}")
-
-    async def _perform_one(self, instruction: Instruction) -> None:
-        """Carry out one instruction; instructions about one job go one after the other. Unreachable clusters are tried again."""
-        lock = self._locks.setdefault(instruction.job_id, asyncio.Lock())
-        pause = 0.2
-        async with lock:
-            while True:
-                try:
-                    await self._carry_out(instruction)
-                    break
-                except (ClusterUnreachable, StoreError, Unavailable) as error:
-                    log.warning("%s: %s; trying again in %.1f s", instruction, error, pause)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 30.0)
-        if isinstance(instruction, (ForgetPods, DropJob)) and not lock.locked():
-            self._locks.pop(instruction.job_id, None)
-
-    async def _carry_out(self, instruction: Instruction) -> None:
-        match instruction:
-            case LaunchGang(job_id, number):
-                await self._launch(job_id, number)
-            case StopGang(job_id, number, grace_s, _):
-                attempt = self.state.attempts.get((job_id, number))
-                for cluster in self._where(attempt):
-                    await cluster.stop(job_id, number, grace_s)
-                if attempt is not None:
-                    await self._end_unmade(job_id, number, attempt.cluster)
-            case ForgetPods(job_id, number):
-                for cluster in self._where(self.state.attempts.get((job_id, number))):
-                    await cluster.forget(job_id, number)
-            case DropJob(job_id, attempts):
-                for cluster in self._clusters.values():
-                    for number in range(1, attempts + 1):
-                        await cluster.forget(job_id, number, erase=True)
-
-    def _where(self, attempt: Attempt | None) -> list[Cluster]:
-        return [self._clusters[attempt.cluster]] if attempt is not None else list(self._clusters.values())
-
-    async def _launch(self, job_id: str, number: int) -> None:
-        attempt = self.state.live_attempt(job_id)
-        if attempt is None or attempt.number != number or attempt.stopping_at is not None:
-            return
-        plan = plan_of(self.state.jobs[job_id], attempt, self._keys, self.addresses, self.config.limits.barrier_s)
-        try:
-            await self._clusters[attempt.cluster].launch(plan)
-        except LaunchRefused as refusal:
-            event = ev.LaunchFailed(job_id, number, str(refusal), refusal.permanent, refusal.node)
-            await self._ask(lambda turn: turn.apply(event, job_id))
-        except Bug as bug:
-            log.error("job %s attempt %s: %s", job_id, number, bug)
-            broken = ev.LaunchFailed(job_id, number, str(bug), permanent=True)
-            await self._ask(lambda turn: turn.apply(broken, job_id))
-
-    async def _end_unmade(self, job_id: str, number: int, cluster: str) -> None:
-        """After a stop under the job's lock no launch is under way, so a pod that the cluster does not have never will be."""
-        seen = await self._look(self._clusters[cluster])
-        shown = [pod.name for pod in seen.pods if (pod.job_id, pod.attempt) == (job_id, number)]
-
-        def run(turn: Turn) -> None:
-            for event in list(reconcile.unmade_pods(turn.state, job_id, number, shown)):
-                turn.apply(event, job_id)
-
-        attempt = self.state.live_attempt(job_id)
-        if attempt is not None and any(pod.uid is None and pod.name not in shown for pod in attempt.pods):
-            await self._ask(run)
-
-    @staticmethod
-    async def _look(cluster: Cluster) -> Observation:
-        """One complete observation."""
-        async with contextlib.aclosing(cluster.observe()) as stream:
-            return await anext(stream)
+            self._change_waiters.pop(waiter, None)
 
     # --- watching ------------------------------------------------------------------------------------------------------
+
+    def plan(self, turn: Turn, job_id: str, attempt: int, /) -> tuple[str, LaunchPlan] | None:
+        """Where and what to launch; None when the attempt is over or to be stopped."""
+        live = turn.state.live_attempt(job_id)
+        if live is None or live.number != attempt or live.stopping_at is not None:
+            return None
+        job = turn.state.jobs[job_id]
+        return live.cluster, plan_of(job, live, self._keys, self.addresses, self.config.limits.barrier_s)
 
     async def _watch(self, name: str, cluster: Cluster, looked: asyncio.Event) -> None:
         """Turn what the cluster shows into events, for as long as the service lives."""
         pause = 0.2
         while True:
             try:
+                known = reconcile.seen_pods(self.state)
                 async for observation in cluster.observe():
-                    await self._take_in(name, observation)
+                    await self._take_in(name, observation, known)
                     looked.set()
                     pause = 0.2
             except ClusterError as error:
                 log.warning("cluster %s does not answer: %s", name, error)
                 looked.set()
                 with contextlib.suppress(StoreError, Unavailable):
-                    await self._ask(lambda turn: turn.apply(ev.ClusterLost(name), name))
+                    await self.ask(lambda turn: self._lose(turn, name))
             except (StoreError, Unavailable) as error:
                 log.warning("what cluster %s shows could not be committed, it is looked at again: %s", name, error)
+            except Exception:
+                log.exception("watching cluster %s broke, it is looked at again", name)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 30.0)
 
-    async def _take_in(self, name: str, seen: Observation) -> None:
+    async def _look_again(self, name: str, cluster: Cluster) -> None:
+        """A stream of changes does not tell what is not there: pods that are gone, and what was not carried out."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            try:
+                known = reconcile.seen_pods(self.state)
+                await self._take_in(name, await look(cluster), known)
+            except (ClusterError, StoreError, Unavailable) as error:
+                log.warning("cluster %s could not be looked at again: %s", name, error)
+
+    @staticmethod
+    def _lose(turn: Turn, name: str) -> None:
+        known = turn.state.clusters.get(name)
+        if known is not None and known.unreachable_since is None:
+            turn.apply(ev.ClusterLost(name), name)
+
+    async def _take_in(self, name: str, seen: Observation, known: frozenset[str]) -> None:
+        """``known``: the pods that were seen before this look began. One that was made since is not gone."""
         again: list[Instruction] = []
 
         def run(turn: Turn) -> None:
-            known = turn.state.clusters.get(name)
-            if known is not None and known.unreachable_since is not None:
+            row = turn.state.clusters.get(name)
+            if row is not None and row.unreachable_since is not None:
                 turn.apply(ev.ClusterBack(name), name)
             nodes = reconcile.cluster_event(turn.state, name, self._kinds.get(name, "fake"), seen)
             if nodes is not None:
                 turn.apply(nodes, name)
+            again.extend(reconcile.orphans(turn.state, name, seen.pods))
             self._apply_pods(turn, seen.pods)
             if seen.is_complete:
-                for event in list(reconcile.missing_pods(turn.state, name, seen.pods)):
-                    turn.apply(event, cast("ev.PodEnded", event).job_id)
+                gone = reconcile.gone_pods(turn.state, name, seen.pods, known)
+                self._heartbeats.looked(turn.state, gone, [pod.name for pod in seen.pods], turn.now)
                 again.extend(reconcile.to_do_again(turn.state, name, seen.pods))
 
-        await self._ask(run)
+        await self.ask(run)
         for instruction in again:
-            self._perform(instruction)
+            self._performer.perform(instruction)
 
     @staticmethod
     def _apply_pods(turn: Turn, pods: Sequence[PodState]) -> None:
@@ -404,24 +453,34 @@ class Service:
         attempt = self.state.live_attempt(report.job_id)
         if attempt is None or attempt.number != report.attempt:
             raise NotFound(f"Attempt {report.attempt} of job {report.job_id} is over; nobody waits for its reports.")
-        pods = [
-            PodState(
-                report.job_id,
-                report.attempt,
-                member.pod,
-                member.uid,
-                PodPhase(member.phase),
-                member.exit_code,
-                member.reason,
-                member.endpoints,
-                member.outputs,
-            )
-            for member in report.members
-        ]
-        if any(True for pod in pods for _ in reconcile.pod_events(self.state, pod)):
-            await self._ask(lambda turn: self._apply_pods(turn, pods))
-        if attempt.stopping_at is not None:
-            grace = self.state.jobs[report.job_id].work.grace_s
+        if report.epoch != attempt.epoch:
+            raise NotFound(f"Attempt {report.attempt} of job {report.job_id} is of epoch {attempt.epoch}, not {report.epoch}.")
+        if self._heartbeats.is_news(report.job_id, report.attempt, report.seq):
+            pods = [
+                PodState(
+                    report.job_id,
+                    report.attempt,
+                    member.pod,
+                    member.uid,
+                    PodPhase(member.phase),
+                    member.exit_code,
+                    member.reason,
+                    member.endpoints,
+                    member.outputs,
+                )
+                for member in report.members
+                if member.uid
+            ]
+            # A master repeats what it knows of its members; only of itself it says that it lives now.
+            sender = next((pod.name for pod in attempt.pods if pod.role == MASTER), attempt.pods[0].name)
+            self._heartbeats.heard([sender], self.now())
+            if any(True for pod in pods for _ in reconcile.pod_events(self.state, pod)):
+                point("report.before")
+                await self.ask(lambda turn: self._apply_pods(turn, pods))
+                point("report.after")
+        job = self.state.jobs.get(report.job_id)  # It may have been deleted meanwhile.
+        if attempt.stopping_at is not None and job is not None:
+            grace = job.work.grace_s
             return {"stop": {"grace_s": grace, "why": str(attempt.stop_reason or "")}}
         return {"stop": None}
 
@@ -439,15 +498,19 @@ class Service:
         """Accept all or none, in one commit."""
         if keys is not None and len(keys) != len(requests):
             raise Conflict(f"{len(keys)} keys for {len(requests)} jobs; expected one key for each.")
-        requests = [replace(request, after=tuple([await self._full_id(j, who) for j in request.after])) for request in requests]
+        found = {prefix: await self.find(prefix, who) for prefix in {p: None for request in requests for p in request.after}}
+        requests = [replace(request, after=tuple(found[prefix][0].id for prefix in request.after)) for request in requests]
         digests = [hashlib.sha256(to_json(request)).hexdigest() for request in requests]
         known = [await self._keyed(who.name, key) for key in keys] if keys is not None else [None] * len(requests)
         earlier = {k.job_id: await self.store.job(k.job_id) for k in known if k is not None}
 
         def run(turn: Turn) -> list[Job]:
             jobs: list[tuple[Job, Keyed | None, bool]] = []
+            # Keys of the same turn too: the same submit may have come twice before either was committed.
+            fresh = {(keyed.owner, keyed.key): keyed for keyed in turn.keys}
             for index, request in enumerate(requests):
-                before = known[index] or (self._recent_keys.get((who.name, keys[index])) if keys is not None else None)
+                key = (who.name, keys[index]) if keys is not None else None
+                before = (known[index] or self._recent_keys.get(key) or fresh.get(key)) if key is not None else None
                 if before is not None:
                     if before.digest != digests[index]:
                         raise Conflict(f"The idempotency key {before.key[:40]!r} was used for another submit; use a new key.")
@@ -456,26 +519,27 @@ class Service:
                         raise NotFound(f"Job {before.job_id}, submitted under this key, was deleted.")
                     jobs.append((job, None, False))
                     continue
-                job = build(request, who, self._site(), job_id=new_id(), order=self._order + 1 + index, now=turn.now)
-                keyed = Keyed(who.name, keys[index], digests[index], job.id) if keys is not None else None
+                order = self._order + 1 + index
+                job = build(request, who, self._site(), job_id=self._world.new_id(), order=order, now=turn.now)
+                keyed = Keyed(*key, digests[index], job.id) if key is not None else None
+                if keyed is not None:
+                    fresh[keyed.owner, keyed.key] = keyed
                 jobs.append((job, keyed, True))
             self._order += len(requests)
+            for before_it, attempts in found.values():
+                if before_it.phase.is_terminal:
+                    turn.state.adopt(before_it, attempts)
             for job, keyed, is_new in jobs:
                 if is_new:
                     turn.apply(ev.JobSubmitted(job), job.id)
                 if keyed is not None:
                     turn.keys.append(keyed)
-                    self._remember(keyed)
             return [turn.state.jobs.get(job.id, job) for job, _, _ in jobs]
 
-        return await self._ask(run)
+        return await self.ask(run)
 
     async def _keyed(self, owner: str, key: str) -> Keyed | None:
         return self._recent_keys.get((owner, key)) or await self.store.keyed(owner, key)
-
-    async def _full_id(self, prefix: str, who: Who) -> str:
-        job, _ = await self.find(prefix, who)
-        return job.id
 
     def dry_run(self, request: JobRequest, who: Who) -> DryRun:
         """What a submit would lead to now, by the same code."""
@@ -513,7 +577,10 @@ class Service:
                 turn.apply(ev.JobCancelRequested(job_id, who.name), job_id)
             return turn.state.jobs.get(job_id)
 
-        return await self._ask(run) or (await self.find(job_id, who))[0]
+        job = await self.ask(run)
+        # Acknowledged is: no pod of it is made from here on.
+        await self._performer.launched(job_id)
+        return job or (await self.find(job_id, who))[0]
 
     async def retry(self, job_id: str, who: Who) -> Job:
         """The same work again as a new job that knows where it comes from. Raises Conflict while the first one is live."""
@@ -524,14 +591,15 @@ class Service:
         def run(turn: Turn) -> Job:
             self._order += 1
             fresh = Job(
-                id=new_id(), name=old.name, owner=old.owner, group=old.group, queue=old.queue, kind=old.kind, gang=old.gang,
+                id=self._world.new_id(), name=old.name,
+                owner=old.owner, group=old.group, queue=old.queue, kind=old.kind, gang=old.gang,
                 work=old.work, submitted_at=turn.now, order=self._order, priority=old.priority, timeout_s=old.timeout_s,
                 retries=old.retries, after=(), cluster=old.cluster, labels=old.labels, retry_of=old.id,
             )  # fmt: skip
             turn.apply(ev.JobSubmitted(fresh), fresh.id)
             return turn.state.jobs[fresh.id]
 
-        return await self._ask(run)
+        return await self.ask(run)
 
     async def delete(self, job_id: str, who: Who) -> None:
         """Remove an ended job with its logs and results. Raises Conflict while it is live."""
@@ -540,10 +608,14 @@ class Service:
             raise Conflict(f"Job {job.id} is {job.phase}; cancel it first.")
 
         def run(turn: Turn) -> None:
+            # One that runs too: it may be queued again.
+            later = next((one for one in turn.state.unended() if job.id in one.after), None)
+            if later is not None:
+                raise Conflict(f"Job {later.id} comes after job {job.id} and has not ended; cancel it or wait for its end.")
             turn.state.adopt(job, attempts)
             turn.apply(ev.JobDeleted(job.id), job.id)
 
-        await self._ask(run)
+        await self.ask(run)
 
     async def logs(
         self, job_id: str, who: Who, attempt: int | None, rank: int, start: int, limit: int
@@ -564,6 +636,145 @@ class Service:
         except NotFound:
             return pod, LogChunk(start, (), pod.phase is PodPhase.ENDED)
 
+    # --- graphs of jobs ------------------------------------------------------------------------------------------------
+
+    async def run_dag(self, request: RunRequest, who: Who) -> Run:
+        """Accept a run: every node's job is checked, then all of it is committed at once."""
+        asked = request.dag if request.dag is not None else self._applied(request.name, who)
+
+        def run(turn: Turn) -> Run:
+            now, order, new_id = turn.now, self._order + 1, self._world.new_id
+            fresh = build_run(
+                asked,
+                request.variables,
+                who,
+                self._site(),
+                run_id=new_id(),
+                new_id=new_id,
+                order=order,
+                now=now,
+            )
+            self._order += len(fresh.nodes)
+            turn.apply(ev.RunSubmitted(fresh), fresh.id)
+            return turn.state.runs[fresh.id]
+
+        return await self.ask(run)
+
+    def _applied(self, name: str | None, who: Who) -> DagRequest:
+        known = self.state.dags.get(name or "")
+        if known is None or (known.owner != who.name and not who.is_admin):
+            raise NotFound(f"There is no DAG {name!r}; apply one with `tuttilab dag apply FILE` or run a file.")
+        return from_json(DagRequest, known.body)
+
+    async def apply_dag(self, request: DagRequest, who: Who) -> Dag:
+        """Keep a DAG by its name: a new version when it changed, the known one when not."""
+        check(request)
+        body = to_json(request).decode()
+
+        def run(turn: Turn) -> Dag:
+            known = turn.state.dags.get(request.name)
+            if known is not None and known.owner != who.name and not who.is_admin:
+                raise Conflict(f"The DAG {request.name!r} belongs to somebody else; choose another name.")
+            if known is None or known.body != body:
+                version = known.version + 1 if known is not None else 1
+                owner = known.owner if known is not None else who.name
+                turn.apply(ev.DagApplied(Dag(request.name, version, owner, body, turn.now)), request.name)
+            return turn.state.dags[request.name]
+
+        return await self.ask(run)
+
+    async def find_run(self, prefix_or_id: str, who: Who) -> Run:
+        """A run by its id or a unique prefix of it. Another owner's is not found, except by an admin."""
+        run = self.state.runs.get(prefix_or_id) or await self.store.run(prefix_or_id)
+        if run is None and len(prefix_or_id) >= SHORTEST_PREFIX:
+            known = await self.store.runs(None if who.is_admin else who.name, 1000)
+            found = [one for one in {**{r.id: r for r in known}, **self.state.runs}.values() if one.id.startswith(prefix_or_id)]
+            run = found[0] if len(found) == 1 else None
+        if run is None or (run.owner != who.name and not who.is_admin):
+            raise NotFound(f"There is no run {prefix_or_id!r}; `tuttilab dag runs` lists yours.")
+        return self.state.runs.get(run.id, run)
+
+    async def cancel_run(self, run_id: str, who: Who) -> Run:
+        def run(turn: Turn) -> Run | None:
+            known = turn.state.runs.get(run_id)
+            if known is not None and known.phase is RunPhase.RUNNING and not known.cancel_requested:
+                turn.apply(ev.RunCancelRequested(run_id, who.name), run_id)
+            return turn.state.runs.get(run_id)
+
+        return await self.ask(run) or await self.find_run(run_id, who)
+
+    async def retry_run(self, run_id: str, who: Who) -> Run:
+        """Start over the nodes that did not end well and what is below them; what succeeded stays. Raises Conflict."""
+        old = await self.find_run(run_id, who)
+        if old.phase is RunPhase.RUNNING:
+            raise Conflict(f"Run {old.id} is still running; wait for its end or cancel it before you retry it.")
+        if not to_retry(old):
+            raise Conflict(f"Run {old.id} succeeded; there is nothing to retry.")
+
+        def run(turn: Turn) -> Run:
+            turn.state.adopt_run(old)
+            jobs = retry_jobs(old, self._world.new_id, self._order + 1, turn.now)
+            self._order += len(jobs)
+            turn.apply(ev.RunRetried(old.id, jobs), old.id)
+            return turn.state.runs[old.id]
+
+        return await self.ask(run)
+
+    # --- servers of the hub --------------------------------------------------------------------------------------------
+
+    async def notebook(self, asked: NotebookRequest) -> Job:
+        """Put a server of the hub into the ledger, before its pod exists. Raises Forbidden, BadInput, AboveMax, NeverFits."""
+
+        def run(turn: Turn) -> Job:
+            order = self._order + 1
+            job, _ = notebooks.build_server(asked, turn.state, self._site(), job_id=self._world.new_id(), order=order, now=turn.now)
+            placed = notebooks.place(turn, job)
+            self._order = max(self._order, placed.order)
+            self._heard.note(placed.id, turn.now)
+            return placed
+
+        return await self.ask(run)
+
+    async def renew(self, job_id: str, said: RenewRequest) -> Job:
+        """The hub says how the server is. Raises NotFound for what is no server."""
+        job = self.state.jobs.get(job_id) or await self.store.job(job_id)
+        if job is None or job.kind is not JobKind.NOTEBOOK:
+            raise NotFound(f"There is no notebook server {job_id!r}; expected the id that its submit answered.")
+        self._heard.note(job_id, self.now())
+        if notebooks.has_news(self.state, job, said):
+            await self.ask(lambda turn: notebooks.apply_news(turn, turn.state.jobs[job_id], said))
+        return self.state.jobs.get(job_id, job)
+
+    def silent_servers(self, for_s: float) -> list[Job]:
+        """Those that run and that the hub has not spoken of for so long."""
+        return self._heard.silent(self.state, self.now() - for_s)
+
+    def expires_at(self, job_id: str) -> float | None:
+        return self._heard.deadline(job_id, self.state.live_attempt(job_id))
+
+    async def apply_profile(self, request: ProfileRequest, who: Who) -> Profile:
+        """Keep a profile by its name, in place of the one before. Raises what is wrong with it."""
+        check_profile(request, self._site())
+        profile = Profile(request.name, to_json(request).decode(), who.name, self.now())
+
+        def run(turn: Turn) -> Profile:
+            known = turn.state.profiles.get(request.name)
+            if known is None or known.body != profile.body:
+                turn.apply(ev.ProfileApplied(profile), request.name)
+            return turn.state.profiles[request.name]
+
+        return await self.ask(run)
+
+    async def delete_profile(self, name: str) -> None:
+        """Servers that were started with it go on."""
+
+        def run(turn: Turn) -> None:
+            if name not in turn.state.profiles:
+                raise NotFound(f"There is no profile {name!r}; `tuttilab profile list` shows what there is.")
+            turn.apply(ev.ProfileDeleted(name), name)
+
+        await self.ask(run)
+
     # --- Spark sessions ------------------------------------------------------------------------------------------------
 
     def spark_jobs(self, who: Who) -> list[Job]:
@@ -581,11 +792,11 @@ class Service:
                 if spark_kind.is_live_session(job, request.name, who.name):
                     return job
             self._order += 1
-            job = build(submit, who, self._site(), job_id=new_id(), order=self._order, now=turn.now)
+            job = build(submit, who, self._site(), job_id=self._world.new_id(), order=self._order, now=turn.now)
             turn.apply(ev.JobSubmitted(job), job.id)
             return turn.state.jobs[job.id]
 
-        return await self._ask(run)
+        return await self.ask(run)
 
     def spark_endpoint(self, name: str, who: Who) -> SparkEndpointView:
         """How the owner reaches the session. Raises NotFound without one, Conflict while it is not ready."""
@@ -605,8 +816,3 @@ class Service:
     def is_at_rest(self) -> bool:
         """No job is live: nothing keeps an embedded control plane from ending by itself."""
         return self.state.is_at_rest()
-
-
-def new_id() -> str:
-    """128 random bits as 26 lower-case letters and digits."""
-    return base64.b32hexencode(secrets.token_bytes(16)).decode().rstrip("=").lower()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.cycle import Decision
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.instructions import Instruction
 from tuttilab.scheduler.store.base import Batch, Entry, Keyed
@@ -26,19 +26,20 @@ class Turn:
         self.instructions.extend(self.state.handle(event, self.now))
         self.entries.append(Entry(event, self.now, key))
 
-    def schedule(self) -> float | None:
-        """Run a cycle and apply its decision; answers when to look again if nothing happens.
+    def take(self, decision: Decision) -> None:
+        """Apply what a cycle decided on an earlier snapshot: `State.handle` checks each part again, and drops a stale one.
 
-        Costs nothing while nothing changed since the last cycle and no timer of its decision has run out.
+        Gangs keep the size they were admitted with: no cluster here adds or stops single pods of a running gang yet.
         """
-        if self.state.is_settled(self.now):
-            return self.state.settled_until
-        decision = schedule(self.state.snapshot(), self.now)
-        for event in decision.events:
-            self.apply(event, event.job_id)
-        is_final = all(self.state.live_attempt(admitted.job_id) is not None for admitted in decision.admitted)
-        self.state.settle(decision.waits, decision.next_at, is_final)
-        return decision.next_at
+        decided: tuple[ev.GangPreempted | ev.GangAdmitted, ...] = (*decision.preempted, *decision.admitted)
+        for event in decided:
+            told = self.state.handle(event, self.now)
+            # A stale decision changed nothing, and what changed nothing is not journalled.
+            if told:
+                self.instructions.extend(told)
+                self.entries.append(Entry(event, self.now, event.job_id))
+        queued = {job.id for job in self.state.queued()}
+        self.state.waits = {wait.job_id: wait for wait in decision.waits if wait.job_id in queued}
 
     def batch(self) -> Batch:
         changes = self.state.take_changes()
@@ -54,4 +55,8 @@ class Turn:
             history=changes.history,
             dropped_history=changes.dropped_history,
             keys=tuple(self.keys),
+            runs=changes.runs,
+            dags=changes.dags,
+            profiles=changes.profiles,
+            deleted_profiles=changes.deleted_profiles,
         )

@@ -12,20 +12,36 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tuttilab.scheduler.errors import BadInput
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.requests import InputRequest, JobRequest, OutputRequest, PodRequest, SparkRequest
+from tuttilab.scheduler.requests import (
+    DagRequest,
+    HdfsRequest,
+    IdleRequest,
+    InputRequest,
+    JobRequest,
+    MountRequest,
+    NodeRequest,
+    NotebookRequest,
+    OutputRequest,
+    PodRequest,
+    ProfileRequest,
+    RenewRequest,
+    RunRequest,
+    SparkRequest,
+    VariableRequest,
+)
 
 T = TypeVar("T")
 
+UNKNOWN_KEY: Final = ("unexpected_keyword_argument", "extra_forbidden")
+"""pydantic's names of the error, for dataclasses and for models."""
+
 STRICT = ConfigDict(extra="forbid", strict=True)
-_REQUESTS: tuple[Any, ...] = (JobRequest, PodRequest, InputRequest, OutputRequest, SparkRequest)  # Any: the hook is not in their type
-for _request in _REQUESTS:
-    _request.__pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +268,68 @@ class ResultView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunNodeView:
+    """A node of a run. ``phase`` is its job's while that is in the ledger, else the node's own."""
+
+    name: str
+    phase: str
+    after: tuple[str, ...] = ()
+    reason: str = ""
+    job_id: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    id: str
+    name: str
+    owner: str
+    phase: str
+    created_at: float
+    ended_at: float | None = None
+    is_ended: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    nodes: tuple[RunNodeView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagView:
+    name: str
+    version: int
+    owner: str
+    applied_at: float
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileView:
+    profile: ProfileRequest
+    applied_by: str
+    applied_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotebookView:
+    """A server of the hub as the ledger sees it, for the hub only.
+
+    ``is_admitted``: make its pod, on ``node`` of the job's cluster. ``is_wanted`` false: stop what there is of it.
+    """
+
+    job: JobView
+    profile: ProfileRequest
+    is_admitted: bool
+    is_wanted: bool
+    node: str | None = None
+    image: str | None = None
+    place: int | None = None
+    refusal: str = ""
+    """While it waits: what it asks for, what is free, and who of the owner's group holds the rest."""
+    expires_at: float | None = None
+    """When it is given up without another renewal; None once the server runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityView:
     name: str
     groups: tuple[str, ...]
@@ -293,6 +371,29 @@ class PodReport:
     seq: int
     members: tuple[MemberReport, ...]
 
+
+# Any: the hook is not in their type.
+_REQUESTS: tuple[Any, ...] = (
+    JobRequest,
+    PodRequest,
+    InputRequest,
+    OutputRequest,
+    SparkRequest,
+    DagRequest,
+    NodeRequest,
+    VariableRequest,
+    RunRequest,
+    ProfileRequest,
+    MountRequest,
+    HdfsRequest,
+    IdleRequest,
+    NotebookRequest,
+    RenewRequest,
+    MemberReport,
+    PodReport,
+)
+for _request in _REQUESTS:
+    _request.__pydantic_config__ = STRICT
 
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
@@ -342,10 +443,12 @@ def parse_json(cls: type[T], text: str | bytes, what: str) -> T:
     try:
         return typing.cast(T, adapter(cls).validate_json(text))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        # A misspelt key is also a missing one: the spelling is what helps.
+        first = next((one for one in found if one["type"] in UNKNOWN_KEY), found[0])
         path = [step for step in first["loc"] if not (isinstance(step, str) and step in ("str", "int", "float"))]
         where = show_path(path) or what
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        if first["type"] in UNKNOWN_KEY:
             known = _known_keys(cls, path)
             near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."

@@ -1,10 +1,12 @@
 """Create .venv and install the project with all that its demo and its tests need, and show how far it is.
 
-Called by tools/env.sh with the key to remember when all went well. Runs on a bare Python: standard library only.
+Called by tools/env.sh with the keys to remember when all went well: of the installation, or an empty one when that is done, and of
+the panel. Runs on a bare Python: standard library only.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOG = VENV / "install.log"
-# Not hub and kubernetes: nothing that `make` runs needs them yet.
-EXTRAS = "spark,lab,scheduler,tour,test"
+# Not kubernetes: nothing that `make` runs needs it yet.
+EXTRAS = "spark,lab,scheduler,hub,tour,test"
 PLAIN_LINE_EVERY_S = 15.0
 LOG_TAIL_LINES = 20
 # What pip's last words mean, and what to do about it.
@@ -26,22 +28,58 @@ REMEDIES = (
 )
 
 
-def main(key: str) -> int:
+# An editable install puts no data files: what a wheel copies is linked, so Lab sees each new build.
+LINKS = {
+    "share/jupyter/labextensions/@tuttilab/labextension": "labextension/dist",
+    "etc/jupyter/jupyter_server_config.d/tuttilab.json": "jupyter_ext/etc/tuttilab.json",
+}
+
+
+def main(key: str, panel_key: str) -> int:
     began = time.monotonic()
+    if key and not install_packages(key):
+        return 1
+    if not build_panel(panel_key):
+        return 1
+    say(f"Environment ready in .venv after {time.monotonic() - began:.0f} s")
+    return 0
+
+
+def install_packages(key: str) -> bool:
     if not has_working_venv():
         say(f"Creating .venv with Python {sys.version.split()[0]}")
         made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True)
         if made.returncode != 0:
             say(made.stdout + made.stderr)
             say("The environment could not be created. Debian: apt-get install python3-venv; or name another PYTHON=.")
-            return 1
+            return False
     say("Installing tuttilab and what its demo and tests use: the first time 2 to 6 minutes, 800 MB to fetch, 1.9 GB on disk")
     returncode = install()
     if returncode != 0:
-        return explain_failure()
+        explain_failure()
+        return False
     (VENV / "install.key").write_text(key + "\n", encoding="utf-8")
-    say(f"Environment ready in .venv after {time.monotonic() - began:.0f} s")
-    return 0
+    return True
+
+
+def build_panel(key: str) -> bool:
+    say("Building the panel of JupyterLab: the first time half a minute, 60 MB to fetch")
+    command = [str(VENV / "bin" / "python"), str(ROOT / "labextension" / "build.py")]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        say(done.stdout + done.stderr)
+        say("The panel could not be built; all else is installed. Then run the same command again.")
+        return False
+    for place, source in LINKS.items():
+        link = VENV / place
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink() or link.is_file():
+            link.unlink()
+        elif link.is_dir():
+            shutil.rmtree(link)
+        link.symlink_to(ROOT / source)
+    (VENV / "panel.key").write_text(key + "\n", encoding="utf-8")
+    return True
 
 
 def has_working_venv() -> bool:
@@ -90,13 +128,12 @@ def doing_now() -> str:
     return "Installing the packages" if step.startswith("Installing collected") else step
 
 
-def explain_failure() -> int:
+def explain_failure() -> None:
     text = LOG.read_text(encoding="utf-8", errors="replace")
     tail = text.splitlines()[-LOG_TAIL_LINES:]
     remedy = next((do for sign, do in REMEDIES if re.search(sign, text, re.IGNORECASE)), "See the end of the log above.")
     say("\n".join(["The installation failed. The end of .venv/install.log:", *("  " + line for line in tail)]))
     say(f"{remedy} Then run the same command again: it goes on from what was fetched.")
-    return 1
 
 
 def say(text: str) -> None:
@@ -105,7 +142,7 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1]))
+        sys.exit(main(sys.argv[1], sys.argv[2]))
     except KeyboardInterrupt:
         say("\nInterrupted. Run the same command again to go on.")
         sys.exit(130)

@@ -22,6 +22,8 @@ class PodPlan:
     node: str
     resources: Resources
     env: Mapping[str, str] = field(default_factory=dict)
+    was_made: bool = False
+    """The pod was seen already: one that is not there any more is gone, and is not made a second time."""
 
     @property
     def is_master(self) -> bool:

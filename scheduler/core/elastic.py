@@ -52,7 +52,7 @@ def _give(free: Amounts, row: int | None, amount: Amounts | None) -> None:
 
 
 def growths(desk: Desk) -> tuple[GangGrown, ...]:
-    """More pods for running gangs that asked for them, as far as quota and room go; none while a gang waits for room."""
+    """More pods for running gangs that asked for them, as far as quota and room go; none where another gang waits for room."""
     return tuple(_growths(desk))
 
 

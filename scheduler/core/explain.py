@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from tuttilab.scheduler.core.backfill import end_of
@@ -20,9 +21,13 @@ UNKNOWN: Final = "what holds it has no known end"
 MOST_BLOCKERS: Final = 20
 
 
+def _runs_on(cluster: str, runner: Running) -> bool:
+    return runner.cluster == cluster
+
+
 @dataclass(slots=True)
 class _Holders:
-    """Who holds room or quota, as far as a reader may know: own jobs by id, own group's as data, others as a number."""
+    """Who holds room or quota, as far as the reader may know: own jobs by id, the own group's as data, others as a number."""
 
     count: int = 0
     by_owner: dict[str, list[str]] = field(default_factory=dict)
@@ -105,9 +110,6 @@ class _Words:
         before = [runner for runner in self.desk.snapshot.running if holds(runner)]
         return _Holders.of(before or filter(holds, self.desk.running))
 
-    def _holders_on(self, cluster: str) -> _Holders:
-        return self._holders(lambda runner: runner.cluster == cluster)
-
     @staticmethod
     def _behind(first: Job, job: Job) -> tuple[str, tuple[str, ...]]:
         """The wait of a gang whose room or quota is kept for one that goes before it."""
@@ -158,7 +160,7 @@ class _Words:
             if isinstance(alone, Fit):
                 name = cluster.name
                 if name not in self._clusters:
-                    self._clusters[name] = self._holders_on(name)
+                    self._clusters[name] = self._holders(partial(_runs_on, name))
                 hold = cause.hold
                 start = hold.start if hold is not None else self._when(name)
                 basis = BY_ENDS if start is not None else UNKNOWN

@@ -8,7 +8,7 @@ from typing import Final
 
 from tuttilab.scheduler.errors import Bug
 from tuttilab.scheduler.events import BarrierTimedOut, RunTimedOut
-from tuttilab.scheduler.model import Attempt, AttemptPhase, Job, JobPhase
+from tuttilab.scheduler.model import Attempt, AttemptPhase, Job, JobKind, JobPhase
 
 JOB_EDGES: Final[Mapping[JobPhase, frozenset[JobPhase]]] = {
     JobPhase.QUEUED: frozenset({JobPhase.ACTIVE, JobPhase.FAILED, JobPhase.CANCELLED}),
@@ -60,9 +60,13 @@ def run_deadline(job: Job, attempt: Attempt) -> float | None:
     return attempt.started_at + job.timeout_s
 
 
-def barrier_deadline(attempt: Attempt, barrier_s: float) -> float | None:
-    """Service time by which every member must run; None once it does. Pulling images counts here until clusters report it."""
-    return attempt.admitted_at + barrier_s if attempt.phase is AttemptPhase.LAUNCHING else None
+def barrier_deadline(job: Job, attempt: Attempt, barrier_s: float) -> float | None:
+    """Service time by which every member must run; None once it does. Pulling images counts here until clusters report it.
+
+    A notebook server has no barrier: whoever starts it has its own patience (`core.kinds.notebook`).
+    """
+    has_barrier = attempt.phase is AttemptPhase.LAUNCHING and job.kind is not JobKind.NOTEBOOK
+    return attempt.admitted_at + barrier_s if has_barrier else None
 
 
 def due_timers(
@@ -78,7 +82,7 @@ def due_timers(
                 due.append(RunTimedOut(job.id, attempt.number))
             else:
                 upcoming.append(limit)
-        limit = barrier_deadline(attempt, barrier_s)
+        limit = barrier_deadline(job, attempt, barrier_s)
         if limit is not None:
             if limit <= now:
                 due.append(BarrierTimedOut(job.id, attempt.number))

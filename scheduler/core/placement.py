@@ -160,8 +160,9 @@ def _capacity(part: Part, layout: Layout, free: Amounts, own: Mask | None = None
     if part.cost is None or not len(free):
         return np.zeros(len(free), dtype=np.int64)
     asked = part.cost > 0
+    each: npt.NDArray[np.int64]
     if asked.any():
-        each: npt.NDArray[np.int64] = np.maximum((free[:, asked] // part.cost[asked]).min(axis=1), 0)
+        each = np.maximum((free[:, asked] // part.cost[asked]).min(axis=1), 0)
     else:
         each = np.full(len(free), _MOST)
     takes = layout.takes(part.terms)

@@ -79,6 +79,8 @@ def choose_queue(tree: Mapping[str, Queue], wanted: str | None, default: str | N
     mine = [queue.name for queue in leaves(tree) if may_use(queue, who)]
     expected = f"expected one of {', '.join(sorted(mine))}" if mine else "you may use none; ask your admin for a group"
     name = wanted or (default if default in mine else None) or (mine[0] if mine else "")
+    if not name:
+        raise Forbidden("queue: you are in no group that has one; ask your admin for a group.")
     if name not in tree:
         raise BadInput(f"queue: there is no queue {name!r}; {expected}.")
     queue = tree[name]

@@ -12,11 +12,12 @@ from functools import singledispatchmethod
 from typing import Final
 
 from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.core import lifecycle, resizing
+from tuttilab.scheduler.core import dag, lifecycle, resizing
 from tuttilab.scheduler.core.accounts import Accounts
 from tuttilab.scheduler.core.books import Books
 from tuttilab.scheduler.core.desk import use_of
 from tuttilab.scheduler.core.estimates import History
+from tuttilab.scheduler.core.kinds import notebook
 from tuttilab.scheduler.core.layout import layout_of
 from tuttilab.scheduler.core.placement import allowed_clusters, charge_of, pod_cost
 from tuttilab.scheduler.core.queues import check_tree, path_of
@@ -32,15 +33,21 @@ from tuttilab.scheduler.model import (
     AttemptPhase,
     Charge,
     Cluster,
+    Dag,
     Ends,
     Gang,
     Job,
+    JobKind,
     JobPhase,
+    NodePhase,
     Overtaking,
     Pod,
     PodPhase,
+    Profile,
     Queue,
+    Run,
     RunHistory,
+    RunPhase,
     StopReason,
     Wait,
 )
@@ -49,6 +56,13 @@ from tuttilab.scheduler.resources import NOTHING, Resources, show_duration, tota
 ENDED_JOBS_KEPT: Final = 2000
 """Ended jobs kept in memory for quick answers; the database has them all."""
 
+ENDED_JOBS_SLACK: Final = 200
+"""So many more before they are thinned out: looking which are still needed costs a walk over all live jobs."""
+
+ENDED_RUNS_KEPT: Final = 200
+
+LEASE_LOST: Final = "LeaseLost"
+"""Reason of a pod that stopped itself because nobody answered it any more: lost infrastructure, no failure of the job's own."""
 ENDED_BY_ITSELF: Final = (None, StopReason.REQUIRED_DONE, StopReason.MEMBER_FAILED, StopReason.TIMEOUT)
 """Reasons for a stop (none: it just ended) after which the run time says something about the next run."""
 
@@ -63,6 +77,10 @@ class Changes:
     attempts: tuple[Attempt, ...]
     queues: tuple[Queue, ...] | None
     deleted_jobs: tuple[str, ...]
+    runs: tuple[Run, ...] = ()
+    dags: tuple[Dag, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    deleted_profiles: tuple[str, ...] = ()
     accounts: tuple[Overtaking, ...] = ()
     ended_accounts: tuple[str, ...] = ()
     """Jobs that wait no more: their account rows go."""
@@ -79,7 +97,16 @@ class State:
     clusters: dict[str, Cluster] = field(default_factory=dict)
     waits: dict[str, Wait] = field(default_factory=dict)
     """Why each queued job waits, as the last cycle saw it. Not a row: computed again after a restart."""
+    runs: dict[str, Run] = field(default_factory=dict)
+    dags: dict[str, Dag] = field(default_factory=dict)
+    """The newest version of each named DAG."""
+    profiles: dict[str, Profile] = field(default_factory=dict)
     epoch: int = 0
+    _node_of: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Job id to run id and node name, for the nodes of runs that are not over."""
+    _changed_runs: dict[str, None] = field(default_factory=dict)
+    _changed_dags: dict[str, None] = field(default_factory=dict)
+    _changed_profiles: dict[str, None] = field(default_factory=dict)
     rules: Rules = THE_SERVICES
     accounts: Accounts = field(default_factory=Accounts)
     history: History = field(default_factory=History)
@@ -107,6 +134,9 @@ class State:
         attempts: Iterable[Attempt],
         queues: Iterable[Queue],
         epoch: int,
+        runs: Iterable[Run] = (),
+        dags: Iterable[Dag] = (),
+        profiles: Iterable[Profile] = (),
         accounts: Iterable[Overtaking] = (),
         history: Iterable[RunHistory] = (),
     ) -> State:
@@ -126,6 +156,10 @@ class State:
             if attempt.phase.is_live:
                 state._live[attempt.job_id] = key
                 state._books.put(state.jobs[attempt.job_id], attempt)
+        for run in runs:
+            state._keep_run(run)
+        state.dags = {one.name: one for one in dags}
+        state.profiles = {one.name: one for one in profiles}
         state._books.configure(state.queues)
         return state
 
@@ -141,8 +175,11 @@ class State:
     def queued(self) -> list[Job]:
         return [self.jobs[job_id] for job_id in self._queued]
 
+    def unended(self) -> list[Job]:
+        return [*self.queued(), *(job for job, _ in self.live())]
+
     def is_at_rest(self) -> bool:
-        """No job waits or runs."""
+        """No job waits or runs, so no run of a DAG does either."""
         return not self._queued and not self._live
 
     def charges(self) -> list[Charge]:
@@ -204,15 +241,27 @@ class State:
             tuple(self.attempts[key] for key in self._changed_attempts if key in self.attempts),
             tuple(self.queues.values()) if self._queues_changed else None,
             tuple(self._deleted),
+            tuple(self.runs[run_id] for run_id in self._changed_runs),
+            tuple(self.dags[name] for name in self._changed_dags),
+            tuple(self.profiles[name] for name in self._changed_profiles if name in self.profiles),
+            tuple(name for name in self._changed_profiles if name not in self.profiles),
             *self.accounts.take_changes(),
             *self.history.take_changes(),
         )
+        self._changed_profiles.clear()
+        self._changed_runs.clear()
+        self._changed_dags.clear()
         self._changed_jobs.clear()
         self._changed_attempts.clear()
         self._queues_changed = False
         self._deleted.clear()
         self._drop_old_ended()
         return changes
+
+    def adopt_run(self, run: Run) -> None:
+        """Take an ended run back into memory, so that an event about it is heard."""
+        if run.id not in self.runs:
+            self._keep_run(run)
 
     def adopt(self, job: Job, attempts: Iterable[Attempt]) -> None:
         """Take an ended job back into memory, so that an event about it is heard."""
@@ -222,9 +271,14 @@ class State:
             self.attempts.update({(attempt.job_id, attempt.number): attempt for attempt in attempts})
 
     def _drop_old_ended(self) -> None:
-        if len(self._ended) <= ENDED_JOBS_KEPT:
+        over = [run_id for run_id, run in self.runs.items() if run.phase is not RunPhase.RUNNING][:-ENDED_RUNS_KEPT]
+        for run_id in over:
+            del self.runs[run_id]
+        if len(self._ended) <= ENDED_JOBS_KEPT + ENDED_JOBS_SLACK:
             return
-        for job_id in [j for j in self._ended if j not in self._followers][: len(self._ended) - ENDED_JOBS_KEPT]:
+        # Of what runs too: it may be queued again.
+        needed = {job_id for job in self.unended() for job_id in job.after}
+        for job_id in [j for j in self._ended if j not in needed][: len(self._ended) - ENDED_JOBS_KEPT]:
             self._forget_job(job_id)
 
     def _forget_job(self, job_id: str) -> None:
@@ -328,11 +382,14 @@ class State:
     def _(self, event: ev.JobSubmitted, at: float) -> list[Instruction]:
         if event.job.id in self.jobs:
             return []
-        job = self._put_job(event.job)
+        self._accept(event.job, at)
+        return []
+
+    def _accept(self, job: Job, at: float) -> None:
+        self._put_job(job)
         self._begin_wait(job, at)
         for waited_for in job.after:
             self._end_if_hopeless(job.id, self.jobs.get(waited_for), waited_for, at)
-        return []
 
     @handle.register
     def _(self, event: ev.JobCancelRequested, at: float) -> list[Instruction]:
@@ -550,6 +607,100 @@ class State:
         limit = show_duration(found[0].timeout_s)
         return self._stop(*found, StopReason.TIMEOUT, at, f"ran past its limit of {limit}; raise --timeout or do less")
 
+    # --- notebooks -------------------------------------------------------------------------------------------------
+
+    @handle.register
+    def _(self, event: ev.NotebookExpired, at: float) -> list[Instruction]:
+        job, attempt = self.jobs.get(event.job_id), self.live_attempt(event.job_id)
+        if job is None or job.phase.is_terminal or not notebook.may_expire(attempt):
+            return []
+        reason = "nobody waited for it any more"
+        if attempt is None:
+            self._end_job(job, JobPhase.CANCELLED, at, reason, None)
+            return []
+        told = self._stop(self._put_job(replace(job, cancel_requested=True)), attempt, StopReason.CANCELLED, at, reason)
+        for pod in attempt.pods:
+            told += self.handle(ev.PodEnded(job.id, attempt.number, pod.name, None, "NeverStarted"), at)
+        return told
+
+    @handle.register
+    def _(self, event: ev.ProfileApplied, at: float) -> list[Instruction]:
+        self.profiles[event.profile.name] = event.profile
+        self._changed_profiles[event.profile.name] = None
+        return []
+
+    @handle.register
+    def _(self, event: ev.ProfileDeleted, at: float) -> list[Instruction]:
+        if self.profiles.pop(event.name, None) is not None:
+            self._changed_profiles[event.name] = None
+        return []
+
+    # --- graphs of jobs --------------------------------------------------------------------------------------------
+
+    @handle.register
+    def _(self, event: ev.DagApplied, at: float) -> list[Instruction]:
+        known = self.dags.get(event.dag.name)
+        if known is None or event.dag.version == known.version + 1:
+            self.dags[event.dag.name] = event.dag
+            self._changed_dags[event.dag.name] = None
+        return []
+
+    @handle.register
+    def _(self, event: ev.RunSubmitted, at: float) -> list[Instruction]:
+        if event.run.id not in self.runs:
+            self._advance_run(event.run, at)
+        return []
+
+    @handle.register
+    def _(self, event: ev.RunCancelRequested, at: float) -> list[Instruction]:
+        run = self.runs.get(event.run_id)
+        if run is None or run.phase is not RunPhase.RUNNING or run.cancel_requested:
+            return []
+        self._advance_run(replace(run, cancel_requested=True), at)
+        submitted = [node.job.id for node in run.nodes if node.phase is NodePhase.SUBMITTED]
+        return [told for job_id in submitted for told in self.handle(ev.JobCancelRequested(job_id, event.by), at)]
+
+    @handle.register
+    def _(self, event: ev.RunRetried, at: float) -> list[Instruction]:
+        run = self.runs.get(event.run_id)
+        if run is None or run.phase is RunPhase.RUNNING:
+            return []
+        nodes = tuple(
+            replace(node, job=event.jobs[node.name], phase=NodePhase.PENDING, reason="") if node.name in event.jobs else node
+            for node in run.nodes
+        )
+        self._advance_run(replace(run, nodes=nodes, phase=RunPhase.RUNNING, cancel_requested=False, ended_at=None), at)
+        return []
+
+    def _keep_run(self, run: Run) -> None:
+        self.runs[run.id] = run
+        for node in run.nodes:
+            if run.phase is RunPhase.RUNNING:
+                self._node_of[node.job.id] = (run.id, node.name)
+            else:
+                self._node_of.pop(node.job.id, None)
+
+    def _advance_run(self, run: Run, at: float) -> None:
+        """Submit the nodes that became ready, in the same turn as the ends that made them so."""
+        run, ready = dag.advance(run)
+        if run.phase is not RunPhase.RUNNING:
+            run = replace(run, ended_at=at)
+        self._keep_run(run)
+        self._changed_runs[run.id] = None
+        for node in ready:
+            self._accept(replace(node.job, submitted_at=at), at)
+
+    def _node_ended(self, job: Job, at: float) -> None:
+        found = self._node_of.get(job.id)
+        if found is None:
+            return
+        run = self.runs[found[0]]
+        nodes = tuple(
+            replace(node, phase=dag.node_phase(job.phase), reason=job.reason) if node.name == found[1] else node
+            for node in run.nodes
+        )
+        self._advance_run(replace(run, nodes=nodes), at)
+
     # --- attempts and jobs on their way to the end --------------------------------------------------------------------
 
     def _pod(self, job_id: str, number: int, name: str) -> Pod | None:
@@ -597,6 +748,9 @@ class State:
             )
         if ended.exit_code is None:
             return self._stop(job, attempt, StopReason.MEMBER_LOST, at, f"pod {ended.name} was lost ({ended.reason or 'no trace'})")
+        if ended.reason == LEASE_LOST:
+            why = f"pod {ended.name} stopped itself, cut off from its master"
+            return self._stop(job, attempt, StopReason.MEMBER_LOST, at, why)
         if ended.exit_code != 0:
             return self._stop(job, attempt, StopReason.MEMBER_FAILED, at, describe_end(job.gang, ended))
         self._start_when_all_run(job_id, number, at)
@@ -656,6 +810,10 @@ class State:
             self._end_job(job, JobPhase.FAILED, at, attempt.reason, attempt.exit_code)
 
     def _requeue(self, job: Job, at: float, reason: str, tries: int) -> None:
+        if job.kind is JobKind.NOTEBOOK:
+            # Nobody but its user starts a server again.
+            self._end_job(job, JobPhase.CANCELLED, at, reason, None)
+            return
         queued = lifecycle.move_job(job, JobPhase.QUEUED)
         again = self._put_job(replace(queued, reason=reason, not_before=at + lifecycle.back_off_s(tries)))
         self._begin_wait(again, at)
@@ -663,6 +821,7 @@ class State:
     def _end_job(self, job: Job, phase: JobPhase, at: float, reason: str, exit_code: int | None) -> None:
         ended = replace(lifecycle.move_job(job, phase), ended_at=at, reason=reason, exit_code=exit_code)
         self._put_job(ended)
+        self._node_ended(ended, at)
         for waiting_id in list(self._followers.get(job.id, ())):
             self._end_if_hopeless(waiting_id, ended, job.id, at)
             if waiting_id in self._queued:
@@ -754,7 +913,7 @@ def _exit_code(gang: Gang, attempt: Attempt) -> int | None:
     """Of the first required member that failed, else 0 when all are known, else None."""
     required: Sequence[Pod] = [pod for pod in attempt.members if _ends(gang, pod) is Ends.REQUIRED]
     ended = sorted(required, key=lambda pod: (pod.ended_at or 0.0, pod.rank))
-    failed = next((pod.exit_code for pod in ended if pod.exit_code and pod.reason != "Stopped"), None)
+    failed = next((pod.exit_code for pod in ended if pod.exit_code and pod.reason not in ("Stopped", LEASE_LOST)), None)
     if failed is not None:
         return failed
     codes = [pod.exit_code for pod in required]

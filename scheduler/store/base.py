@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import Attempt, Job, Overtaking, Queue, RunHistory
+from tuttilab.scheduler.model import Attempt, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ class Batch:
     """All queues, when they changed."""
     deleted_jobs: tuple[str, ...] = ()
     keys: tuple[Keyed, ...] = ()
+    runs: tuple[Run, ...] = ()
+    dags: tuple[Dag, ...] = ()
+    """New versions of named DAGs."""
+    profiles: tuple[Profile, ...] = ()
+    deleted_profiles: tuple[str, ...] = ()
     accounts: tuple[Overtaking, ...] = ()
     """Overtaking accounts of waiting jobs that changed, to be written by job id."""
     ended_accounts: tuple[str, ...] = ()
@@ -74,6 +79,11 @@ class Loaded:
     last_seq: int
     last_at: float
     last_order: int
+    runs: tuple[Run, ...] = ()
+    """Runs that are not over."""
+    dags: tuple[Dag, ...] = ()
+    """The newest version of each."""
+    profiles: tuple[Profile, ...] = ()
     accounts: tuple[Overtaking, ...] = ()
     history: tuple[RunHistory, ...] = ()
     """In the order in which they last changed, oldest first."""
@@ -131,6 +141,12 @@ class Store(Protocol):
     async def attempts(self, job_id: str) -> Sequence[Attempt]: ...
 
     async def jobs(self, query: JobQuery) -> Sequence[Job]: ...
+
+    async def run(self, run_id: str) -> Run | None: ...
+
+    async def runs(self, owner: str | None, limit: int = 100) -> Sequence[Run]:
+        """Newest first; of everybody when ``owner`` is None."""
+        ...
 
     async def keyed(self, owner: str, key: str) -> Keyed | None: ...
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,7 +36,8 @@ print(json.dumps([plain[5:], magic[5:]]))
 
 @contextmanager
 def kernel(environ: dict[str, str]) -> Iterator[BlockingKernelClient]:
-    manager = KernelManager(kernel_name="python3", transport="ipc")
+    sockets = tempfile.mkdtemp(prefix="tuttilab-")
+    manager = KernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
     manager.start_kernel(env=environ)
     client = manager.client()
     client.start_channels()
@@ -45,6 +48,7 @@ def kernel(environ: dict[str, str]) -> Iterator[BlockingKernelClient]:
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 def run(client: BlockingKernelClient, code: str) -> str:

@@ -1,6 +1,6 @@
 """Figures of the scheduling core beside their limits: cycle times, throughput, memory, makespan, the policy table, shares.
 
-`python -m tests.benchmarks.scheduling [--only cycle,burst,policy,shares,guarantee,mixes]`; everything runs in this process, no peer.
+`python -m tests.benchmarks.scheduling [--only cycle,burst,policy,shares,guarantee,mixes]`; all of it in this process, no peer.
 """
 
 from __future__ import annotations
@@ -45,6 +45,16 @@ class Figure:
         mark = "ok  " if self.is_good else "OVER"
         word = "at least" if self.is_least else "at most"
         return f"{mark} {self.name:<52} {self.value:>9.4g} {self.unit:<6} {word} {self.limit:.4g}  {self.note}"
+
+
+def decide(turn: Turn) -> None:
+    """A cycle and its decision in one, as often as the service could at most; nothing when nothing changed."""
+    if turn.state.is_settled(turn.now):
+        return
+    decision = schedule(turn.state.snapshot(), turn.now)
+    turn.take(decision)
+    is_final = all(turn.state.live_attempt(admitted.job_id) is not None for admitted in decision.admitted)
+    turn.state.settle(decision.waits, decision.next_at, is_final)
 
 
 def site(nodes: int = 1000, gpus: int = 8) -> Cluster:
@@ -131,10 +141,10 @@ def cycles(waiting: int, rounds: int) -> tuple[list[float], list[float]]:
         state.take_changes()
         turn = Turn(state, now)
         began = time.process_time()
-        turn.schedule()
+        decide(turn)
         took.append(time.process_time() - began)
         began = time.process_time()
-        Turn(state, now).schedule()
+        decide(Turn(state, now))
         idle.append(time.process_time() - began)
         for entry in turn.entries:
             if isinstance(entry.event, ev.GangAdmitted):
@@ -190,7 +200,7 @@ def admissions(say: Callable[[Figure], None]) -> None:
             state.handle(ev.JobSubmitted(job(order, f"q{order % 30:02d}", 1, 1, at=now)), now)
         began = time.process_time()
         turn = Turn(state, now)
-        turn.schedule()
+        decide(turn)
         turn.batch()
         seconds += time.process_time() - began
         started = [e.event for e in turn.entries if isinstance(e.event, ev.GangAdmitted)]

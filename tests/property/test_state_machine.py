@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from tests.builders import cluster, node, queue, request
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import schedule

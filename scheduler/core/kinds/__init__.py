@@ -11,17 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tuttilab.scheduler.core.kinds import batch, spark
+from tuttilab.scheduler.core.kinds import batch, notebook, spark
 from tuttilab.scheduler.core.placement import allowed_clusters, charge_of, has_master, never_fits
 from tuttilab.scheduler.core.queues import choose_queue
 from tuttilab.scheduler.core.quota import never_within
-from tuttilab.scheduler.errors import AboveMax, BadInput, NeverFits
+from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden, NeverFits
 from tuttilab.scheduler.model import Cluster, Gang, Job, JobKind, Queue, Work
 from tuttilab.scheduler.requests import JobRequest, Who
 from tuttilab.scheduler.resources import parse_duration
 
 KINDS: Final[Mapping[str, Callable[[JobRequest], tuple[JobKind, Gang, Work]]]] = {
     "batch": batch.gang,
+    "notebook": notebook.gang,
     "spark": spark.gang,
 }
 
@@ -45,6 +46,8 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
     """The job a request stands for. Raises BadInput, Forbidden, AboveMax or NeverFits with one sentence; decides nothing else."""
     if request.kind not in KINDS:
         raise BadInput(f"kind: {request.kind!r} is not known; expected one of {', '.join(sorted(KINDS))}.")
+    if request.kind == JobKind.NOTEBOOK and not who.is_hub:
+        raise Forbidden("kind: a notebook server is started on the hub, which asks for its room; expected batch.")
     if not _NAME.fullmatch(request.name):
         raise BadInput(f"name: {request.name[:40]!r} is not a name; expected 1 to 120 printable characters.")
     for key, value in request.labels.items():
@@ -91,8 +94,10 @@ def _check_sizes(job: Job, site: Site) -> None:
     """Refuse what waiting cannot help: above a max on the queue's path, or a pod larger than any node."""
     clusters = allowed_clusters(job, site.clusters) or list(site.clusters.values())
     pods = job.gang.size + int(has_master(job))
-    refusals = [never_within(site.queues, job.queue, charge_of(job, cluster), pods) for cluster in clusters]
-    if refusals and all(refusals):
+    # Before any cluster has been seen, our own pods count nothing.
+    charges = [charge_of(job, cluster) for cluster in clusters or [Cluster("", "")]]
+    refusals = [never_within(site.queues, job.queue, charge, pods) for charge in charges]
+    if all(refusals):
         raise AboveMax(f"{job.name}: {refusals[0]}")
     with_nodes = [cluster for cluster in clusters if cluster.nodes]
     misfit = never_fits(job, with_nodes) if with_nodes else None

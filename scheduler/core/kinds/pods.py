@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from tuttilab.scheduler.errors import BadInput
@@ -72,9 +73,7 @@ def work_of(request: JobRequest) -> Work:
     for field, text in texts:
         if "\x00" in text:
             raise BadInput(f"{field}: it holds a NUL character, which no program can be given.")
-    for name in request.env:
-        if not _ENV.fullmatch(name):
-            raise BadInput(f"env: {name[:60]!r} is not a variable's name; expected letters, digits and underscores.")
+    check_env_names(request.env)
     if request.framework not in list(Framework):
         raise BadInput(f"framework: {request.framework!r} is not known; expected one of {', '.join(Framework)}.")
     if request.code is not None and not _SHA256.fullmatch(request.code):
@@ -104,6 +103,12 @@ def work_of(request: JobRequest) -> Work:
         sidecar=request.sidecar,
         grace_s=parse_duration(request.grace, "grace"),
     )
+
+
+def check_env_names(env: Iterable[str]) -> None:
+    for name in env:
+        if not _ENV.fullmatch(name):
+            raise BadInput(f"env: {name[:60]!r} is not a variable's name; expected letters, digits and underscores.")
 
 
 def _below_result_dir(path: str, field: str) -> str:

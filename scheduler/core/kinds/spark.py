@@ -26,6 +26,7 @@ def request_of(spark: SparkRequest, interpreter: str) -> JobRequest:
         "memory_bytes": parse_memory(spark.memory, "memory"),
         "conf": dict(spark.conf),
         "idle_s": parse_duration(spark.idle, "idle"),
+        "ui": spark.ui,
     }
     return JobRequest(
         name=f"spark-{spark.name}",

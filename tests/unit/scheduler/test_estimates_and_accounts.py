@@ -20,6 +20,7 @@ def test_B05_without_history_the_prior_stands_in() -> None:
 def test_B05_a_prediction_is_never_above_the_jobs_own_limit() -> None:
     found = History().predict(job(timeout="5m"))
     assert (found.seconds, found.basis) == (300.0, "its own limit")
+    assert found.spread == pytest.approx(6.0)
 
 
 def test_B05_the_median_of_a_name_counts_as_much_as_its_history_is_worth() -> None:

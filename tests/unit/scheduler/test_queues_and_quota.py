@@ -5,7 +5,7 @@ import pytest
 from tests.builders import ANN, cluster, node, queue, run_cycle, state, submit
 from tuttilab.scheduler.core.queues import check_tree, choose_queue, order_queues
 from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden
-from tuttilab.scheduler.model import Why
+from tuttilab.scheduler.model import Queue, Why
 from tuttilab.scheduler.requests import Who
 from tuttilab.scheduler.resources import GPU, Resources
 
@@ -25,7 +25,7 @@ def test_a_loop_of_queues_is_refused_and_drawn() -> None:
         ([queue("a"), queue("a")], "'a' stands there twice"),
     ],
 )
-def test_an_unsound_tree_is_refused_with_the_queues_name(tree: list, sentence: str) -> None:
+def test_an_unsound_tree_is_refused_with_the_queues_name(tree: list[Queue], sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
         check_tree(tree)
 

@@ -1,8 +1,10 @@
 """Events in, instructions out: how jobs, attempts and pods move, and what late or doubled events do (nothing)."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+
 from tests.builders import cluster, end_all, end_pod, node, run_cycle, start_all, state, submit
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import schedule
@@ -17,7 +19,7 @@ def one() -> State:
     return state([cluster(node("a", cpus=8, gpus=4), node("b", cpus=8))])
 
 
-def started(one: State, **given: object) -> Job:
+def started(one: State, **given: Any) -> Job:
     job = submit(one, **given)
     run_cycle(one)
     start_all(one, job.id)

@@ -1,0 +1,97 @@
+"""Is it alive, is it ready, who am I, how full is it; and the end of a local control plane."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from tuttilab.scheduler import __version__, wire
+from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer, body_of
+from tuttilab.scheduler.api.schema import ShutdownRequest, takes
+from tuttilab.scheduler.api.views import shown_phase
+from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.errors import Conflict, Forbidden
+
+probes = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"])
+
+Sample = tuple[Mapping[str, str], float]
+
+
+@probes.get("/healthz", response_class=PlainTextResponse)
+async def healthz() -> Response:
+    """The process answers. Anybody may ask, so it says nothing else."""
+    return PlainTextResponse("ok\n")
+
+
+@probes.get("/readyz", response_class=PlainTextResponse)
+async def readyz(service: ServiceHere) -> Response:
+    """The database answers, so requests can be served. 5xx when it does not."""
+    await service.store.changes(service.last_seq, 1)
+    return PlainTextResponse("ready\n")
+
+
+@router.get("/me", response_model=wire.IdentityView)
+async def me(who: Caller) -> Response:
+    """The caller as the token says."""
+    return answer(wire.IdentityView(name=who.name, groups=who.groups, admin=who.is_admin, version=__version__))
+
+
+@router.post("/shutdown", status_code=202, response_model=wire.IdentityView, openapi_extra=takes(ShutdownRequest))
+async def shutdown(request: Request, who: Caller) -> Response:
+    """End a local control plane once no job is live; with ``now`` every job is cancelled first."""
+    shut_down = cast(Callable[[bool], None] | None, request.app.state.shut_down)
+    wanted = await body_of(request, ShutdownRequest, "shutdown")
+    if not (who.is_admin and who.in_every_group):
+        raise Forbidden("shutdown: only the user who started a local control plane ends it; its token is in the state folder.")
+    if shut_down is None:
+        raise Conflict("shutdown: this control plane was not started as a local one; end its process as it was started.")
+    shut_down(wanted.now)
+    return answer(wire.IdentityView(name=who.name, groups=who.groups, admin=who.is_admin, version=__version__), status=202)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(service: ServiceHere, who: Caller) -> Response:
+    """Gauges in the text format of Prometheus."""
+    text = "".join(line + "\n" for line in gauges(service.state, service.last_seq))
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def gauges(state: State, last_seq: int) -> Iterator[str]:
+    phases: Counter[str] = Counter()
+    for job in state.jobs.values():
+        attempt = state.live_attempt(job.id)
+        if not job.phase.is_terminal:
+            phases[shown_phase(job, [attempt] if attempt else [])] += 1
+    ledger = state.ledger()
+    waits = Counter((state.jobs[wait.job_id].queue, wait.why.value) for wait in state.waits.values() if wait.job_id in state.jobs)
+    queues = state.queues.values()
+    limits = (({"queue": queue.name, "resource": key}, amount) for queue in queues for key, amount in queue.max)
+    use = (({"queue": name, "resource": key}, amount) for name, used in ledger.use.items() for key, amount in used)
+    reachable = (({"cluster": c.name}, float(c.unreachable_since is None)) for c in state.clusters.values())
+    yield from _gauge("tuttilab_jobs", "Live jobs by phase.", (({"phase": p}, n) for p, n in sorted(phases.items())))
+    yield from _gauge(
+        "tuttilab_waiting",
+        "Waiting jobs by queue and reason.",
+        (({"queue": q, "why": w}, n) for (q, w), n in sorted(waits.items())),
+    )
+    yield from _gauge("tuttilab_queue_used", "Held by the queue and below (cpu: milli-cores, memory: bytes).", use)
+    yield from _gauge("tuttilab_queue_max", "What the queue may hold at most, in the same units.", limits)
+    yield from _gauge("tuttilab_cluster_reachable", "1 when the cluster answers.", reachable)
+    yield from _gauge("tuttilab_journal_seq", "Number of the newest journal line.", [({}, last_seq)])
+
+
+def _gauge(name: str, help_text: str, samples: Iterable[Sample]) -> Iterator[str]:
+    yield f"# HELP {name} {help_text}"
+    yield f"# TYPE {name} gauge"
+    for labels, value in samples:
+        inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        yield f"{name}{{{inside}}} {value:.17g}" if inside else f"{name} {value:.17g}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

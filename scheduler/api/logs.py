@@ -1,0 +1,36 @@
+"""Logs of a job's pods, by line number, so that a reader goes on where it left off."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from tuttilab.scheduler import wire
+from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.get("/jobs/{job_id}/logs", response_model=wire.LogView)
+async def job_logs(
+    job_id: str,
+    service: ServiceHere,
+    who: Caller,
+    rank: int = 0,
+    start: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    attempt: Annotated[int | None, Query(ge=1)] = None,
+) -> Response:
+    """Whole lines of one rank from line ``start``, of the newest attempt unless one is named. A job that waits has none yet."""
+    job, _ = await service.find(job_id, who)
+    pod, chunk = await service.logs(job.id, who, attempt, rank, start, limit)
+    view = wire.LogView(
+        pod=pod.name if pod else "",
+        rank=rank,
+        start=chunk.start,
+        lines=chunk.lines,
+        next=chunk.start + len(chunk.lines),
+        is_end=chunk.is_end,
+    )
+    return answer(view)

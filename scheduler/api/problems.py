@@ -1,0 +1,74 @@
+"""Every error as a problem document (RFC 9457) whose ``type`` is a stable word of `errors`."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from tuttilab.scheduler import wire
+from tuttilab.scheduler.errors import BadInput, Bug, NotFound, TuttiError, Unauthenticated, Unavailable, UserError
+
+MEDIA_TYPE = "application/problem+json"
+
+log = logging.getLogger(__name__)
+
+
+class Gone(NotFound):
+    """Changes that are not kept any more: the same type as NotFound, with the status that says "fetch anew"."""
+
+    status = 410
+
+
+class NotAllowed(UserError):
+    type = "method-not-allowed"
+    status = 405
+
+
+def response_of(error: TuttiError) -> Response:
+    phrase = HTTPStatus(error.status).phrase
+    problem = wire.Problem(type=error.type, title=phrase, status=error.status, detail=str(error))
+    headers = {}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = "1"
+    return Response(wire.to_json(problem), error.status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(TuttiError, _known)
+    app.add_exception_handler(HTTPException, _of_the_router)
+    app.add_exception_handler(RequestValidationError, _parameter)
+    app.add_exception_handler(Exception, _unknown)
+
+
+async def _known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TuttiError)
+    if not isinstance(error, UserError):
+        log.warning("%s %s: %s", request.method, request.url.path, error)
+    return response_of(error)
+
+
+async def _of_the_router(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return response_of(NotAllowed(f"{request.method} {path}: the path has no such method; see /api/v1/openapi.json."))
+    return response_of(NotFound(f"{request.method} {path}: there is no such path; see /api/v1/openapi.json."))
+
+
+async def _parameter(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place, *path = first["loc"]
+    given = f" (given: {str(first['input'])[:80]!r})" if first.get("input") is not None else ""
+    return response_of(BadInput(f"{place}: {wire.show_path(path)}: {str(first['msg']).lower()}{given}."))
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    log.error("%s %s broke", request.method, request.url.path, exc_info=error)
+    return response_of(Bug("The control plane made a mistake; its log (control.log) has the details: please report it."))

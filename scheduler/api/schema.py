@@ -1,0 +1,104 @@
+"""The OpenAPI document: request bodies are in it too, although routes parse them themselves, because clients are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from tuttilab.scheduler import wire
+from tuttilab.scheduler.api.problems import MEDIA_TYPE
+from tuttilab.scheduler.requests import (
+    DagRequest,
+    JobRequest,
+    NotebookRequest,
+    ProfileRequest,
+    RenewRequest,
+    RunRequest,
+    SparkRequest,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRequest:
+    """Several submits in one commit: all or none. ``keys`` are their idempotency keys, one each."""
+
+    jobs: tuple[JobRequest, ...]
+    keys: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownRequest:
+    """The local control plane ends as soon as no job is live. ``now``: all jobs are cancelled first."""
+
+    now: bool = False
+
+
+_STRICT: Final[tuple[Any, ...]] = (BatchRequest, ShutdownRequest)
+for _request in _STRICT:
+    # pydantic's documented hook for stdlib dataclasses, as in `wire`.
+    _request.__pydantic_config__ = wire.STRICT
+
+BODIES: Final = (
+    JobRequest,
+    BatchRequest,
+    SparkRequest,
+    DagRequest,
+    RunRequest,
+    NotebookRequest,
+    RenewRequest,
+    ProfileRequest,
+    ShutdownRequest,
+    wire.PodReport,
+)
+"""Every class that the body of a request may have."""
+
+# `Any`: JSON as FastAPI takes and gives it.
+Json = dict[str, Any]
+
+PROBLEMS: Final[dict[int | str, Json]] = {
+    "4XX": {"description": "What is wrong with the request.", "model": wire.Problem},
+    "5XX": {"description": "What is wrong with the service.", "model": wire.Problem},
+}
+
+
+def takes(cls: type) -> Json:
+    """For ``openapi_extra``: the route's body is a ``cls`` in JSON."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{cls.__name__}"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def takes_bytes() -> Json:
+    content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def install(app: FastAPI) -> None:
+    def openapi() -> Json:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _document(app: FastAPI) -> Json:
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for cls in BODIES:
+        schema = TypeAdapter(cls).json_schema(ref_template="#/components/schemas/{model}", mode="validation")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[cls.__name__] = schema
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for status, response in operation["responses"].items():
+                if status in PROBLEMS:
+                    # Whatever the route's own media type is.
+                    response["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return dict(document)

@@ -1,0 +1,90 @@
+"""The command `tuttilab` itself: its subcommands, and what an error looks like."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from tuttilab.scheduler import __version__
+from tuttilab.scheduler.cli import dag, jobs, local, profile, service, simulate, site, spark, submit
+from tuttilab.scheduler.errors import TuttiError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, no_args_is_help=True)
+@click.version_option(__version__, prog_name="tuttilab", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere before --.")
+def cli(debug: bool) -> None:
+    """Jobs, gangs and Spark sessions on this machine or your site's clusters.
+
+    Ids may be given as any unique beginning of four characters or more.
+    """
+
+
+for _module in (local, submit, jobs, dag, profile, site, spark, service, simulate):
+    for _command in _module.COMMANDS:
+        cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and answer its exit code; every error becomes one sentence on stderr."""
+    arguments, debug = _without_debug(arguments)
+    try:
+        code = cli.main(arguments, prog_name="tuttilab", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.ClickException as error:
+        return _say(error, _sentence(error), error.exit_code, debug)
+    except TuttiError as error:
+        return _say(error, str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, click.Abort) as error:
+        return _say(error, "", INTERRUPTED, debug)
+    except SystemExit:
+        # Without standalone_mode click exits for one reason only: the reader of the output (`head`) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(error, f"{where}{error.strerror or error}; `tuttilab doctor` checks the state folder and its disk.", 2, debug)
+    except Exception as error:
+        return _say(error, f"{type(error).__name__}: {error}. This is a bug; run it again with --debug and report it.", 1, debug)
+
+
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """People put --debug at the end, where it belongs to a subcommand; what follows -- belongs to the job."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    ours = [word for word in arguments[:end] if word != "--debug"]
+    return ours + arguments[end:], len(ours) < end
+
+
+def _sentence(error: click.ClickException) -> str:
+    """A usage error with where help is."""
+    text = " ".join(error.format_message().split())
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        # click lists several, sorted by letter.
+        text = f"{error.message} Did you mean {error.possibilities[0]!r}?"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        end = "" if text.endswith((".", "?", ")")) else "."
+        text = f"{text}{end} See `{error.ctx.command_path} --help`."
+    return text
+
+
+def _say(error: BaseException, sentence: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    if sentence:
+        click.echo(f"tuttilab: {sentence}", err=True)
+    return code

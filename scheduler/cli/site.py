@@ -1,0 +1,144 @@
+"""`tuttilab quota`, `queues`, `clusters`, `nodes`: live use against what there is, a bar each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from tuttilab.scheduler.cli import console
+from tuttilab.scheduler.cli.console import bar
+from tuttilab.scheduler.resources import parse_amount, short_name
+
+if TYPE_CHECKING:
+    from tuttilab.scheduler.wire import QueueView
+
+Row = tuple[str, ...]
+
+
+@click.command()
+@console.json_option
+def quota(as_json: bool) -> None:
+    """Show what your queues use of what they may."""
+    views = [view for view in console.connected().quota() if view.mine or as_json]
+    if as_json:
+        console.put_json(views)
+        return
+    rows = [row for view in views for row in use_rows(view.name, view)]
+    console.put_table(("QUEUE", "RESOURCE", "USED", "GUARANTEED", "MAX", ""), rows, "No queue takes your jobs; ask your admin.")
+
+
+@click.command()
+@console.json_option
+def queues(as_json: bool) -> None:
+    """Show the tree of queues: use, waiting and running jobs."""
+    views = console.connected().queues()
+    if as_json:
+        console.put_json(views)
+        return
+    rows = [
+        (*row[:1], *counts, *row[1:])
+        for depth, view in in_tree(views)
+        for row, counts in zip(
+            use_rows("  " * depth + view.name, view), _once((str(view.weight), str(view.running), str(view.waiting))), strict=False
+        )
+    ]
+    columns = ("QUEUE", "WEIGHT", "RUNNING", "WAITING", "RESOURCE", "USED", "GUARANTEED", "MAX", "")
+    console.put_table(columns, rows, "There are no queues.")
+
+
+@click.command()
+@console.json_option
+def clusters(as_json: bool) -> None:
+    """Show the clusters and what is used of them."""
+    views = console.connected().clusters()
+    if as_json:
+        console.put_json(views)
+        return
+    rows = [
+        row
+        for view in views
+        for row in room_rows(
+            (view.name, view.kind, str(view.nodes), "reachable" if view.is_reachable else "unreachable"),
+            view.used,
+            view.allocatable,
+        )
+    ]
+    console.put_table(("CLUSTER", "KIND", "NODES", "STATE", "RESOURCE", "USED", "OF", ""), rows, "There are no clusters.")
+
+
+@click.command()
+@console.json_option
+def nodes(as_json: bool) -> None:
+    """Show the nodes and what is used of them."""
+    views = console.connected().nodes()
+    if as_json:
+        console.put_json(views)
+        return
+    rows = [
+        row
+        for view in views
+        for row in room_rows((view.name, view.cluster, "ready" if view.is_ready else "not ready"), view.used, view.allocatable)
+    ]
+    console.put_table(("NODE", "CLUSTER", "STATE", "RESOURCE", "USED", "OF", ""), rows, "No cluster has shown its nodes yet.")
+
+
+def use_rows(title: str, view: QueueView) -> list[Row]:
+    """A line for each resource of the queue, its name on the first one only."""
+    lines = [
+        (
+            short_name(use.resource),
+            use.used_text,
+            use.guaranteed_text if use.guaranteed else "",
+            "no limit" if use.max is None else use.max_text,
+            bar(use.used, use.max, use.guaranteed),
+        )
+        for use in view.use
+    ]
+    return _titled((title,), lines or [("", "nothing", "", "no limit", "")])
+
+
+def room_rows(title: Sequence[str], used: Mapping[str, str], allocatable: Mapping[str, str]) -> list[Row]:
+    lines = [
+        (short_name(key), used.get(key, "0"), whole, bar(parse_amount(key, used.get(key, 0), key), parse_amount(key, whole, key)))
+        for key, whole in allocatable.items()
+    ]
+    return _titled(title, lines or [("", "", "", "")])
+
+
+def _titled(title: Sequence[str], lines: Sequence[Row]) -> list[Row]:
+    return [(*(title if first else [""] * len(title)), *line) for first, line in zip(_first(), lines, strict=False)]
+
+
+def _first() -> Iterator[bool]:
+    yield True
+    while True:
+        yield False
+
+
+def _once(cells: Row) -> Iterator[Row]:
+    yield cells
+    while True:
+        yield ("",) * len(cells)
+
+
+def in_tree(views: Sequence[QueueView]) -> Iterable[tuple[int, QueueView]]:
+    """Every queue after its parent, with its depth."""
+
+    def below(parent: str | None, depth: int) -> Iterator[tuple[int, QueueView]]:
+        for view in views:
+            if view.parent == parent:
+                yield depth, view
+                yield from below(view.name, depth + 1)
+
+    known = {view.name for view in views}
+    # A caller who may not see a parent still sees the queue.
+    orphans = [view for view in views if view.parent is not None and view.parent not in known]
+    yield from below(None, 0)
+    for orphan in orphans:
+        yield 0, orphan
+        yield from below(orphan.name, 1)
+
+
+COMMANDS = (quota, queues, clusters, nodes)

@@ -1,0 +1,187 @@
+"""`tuttilab submit`: a manifest, or a command with its size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuttilab.scheduler.cli import console
+from tuttilab.scheduler.errors import BadInput
+from tuttilab.scheduler.resources import parse_count, parse_cpu, parse_duration, parse_memory
+
+if TYPE_CHECKING:
+    from tuttilab.scheduler.requests import JobRequest
+    from tuttilab.scheduler.wire import DryRunView
+
+COMMAND = "tuttilab.command"
+
+
+class CommandAfterDashes(click.Command):
+    """Takes everything after the first ``--`` as the job's own command, before click sees it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[COMMAND] = tuple(args[at + 1 :])
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["[OPTIONS]", "FILE.yaml | -- COMMAND..."]
+
+
+@click.command(cls=CommandAfterDashes)
+@click.argument("file", required=False)
+@click.argument("rest", nargs=-1, type=click.UNPROCESSED)
+@click.option("--name", help="What people call it.  [default: the program's name]")
+@click.option("--cpus", metavar="CORES", help="Per pod: 2, 0.5 or 1500m.  [default: 1]")
+@click.option("--memory", metavar="BYTES", help="Per pod: 512Mi, 8Gi.  [default: 1Gi]")
+@click.option("--gpus", metavar="N", help="Per pod, whole ones.  [default: 0]")
+@click.option("--gpu-type", metavar="MODEL", help="Only nodes with this GPU model.")
+@click.option("--workers", metavar="N", help="Pods that start together or not at all.  [default: 1]")
+@click.option("--min-workers", metavar="N", help="With how many the job can go on (elastic).")
+@click.option("--queue", help="Queue to wait in.")
+@click.option("--group", help="Group it is charged to.")
+@click.option("--priority", type=int, help="Higher goes first.")
+@click.option("--image", help="Container image, where the cluster has containers.")
+@click.option("--env", "-e", multiple=True, metavar="K=V", callback=console.pairs("--env"), help="Variable of the job; repeat it.")
+@click.option("--in", "inputs", multiple=True, metavar="PATH", help="Must exist before the job starts; repeat it.")
+@click.option(
+    "--out",
+    "outputs",
+    multiple=True,
+    metavar="NAME=PATH",
+    callback=console.pairs("--out"),
+    help="Kept, below RESULT_DIR; repeat it.",
+)
+@click.option("--timeout", metavar="TIME", help="End it after 90s, 10m, 2h, 1d.")
+@click.option("--grace", metavar="TIME", help="From the polite signal to the forced end.  [default: 30s]")
+@click.option("--retries", metavar="N", help="Attempts after the first that fails.  [default: 0]")
+@click.option("--after", multiple=True, metavar="ID", help="Start when this job has succeeded; repeat it.")
+@click.option("--cluster", help="Only this cluster.")
+@click.option("--framework", metavar="NAME", help="torch, tensorflow, xgboost or none: which variables the pods get.")
+@click.option("--label", multiple=True, metavar="K=V", callback=console.pairs("--label"), help="Label; repeat it.")
+@click.option("--wait", is_flag=True, help="Follow its log and exit with its exit code.")
+@click.option("--dry-run", is_flag=True, help="Only say what would happen now.")
+@console.json_option
+@click.pass_context
+def submit(
+    context: click.Context, /, file: str | None, rest: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **options: Any
+) -> int:
+    """Submit a job and print its id.
+
+    Either FILE.yaml with documents of `kind: Job`, or a command after --, which runs in the current directory:
+
+        tuttilab submit --name train --gpus 1 --workers 2 -- python train.py --epochs 3
+    """
+    requests = _requests(file, rest, context.meta.get(COMMAND), options)
+    if wait and as_json:
+        raise click.UsageError("--wait prints the log and --json prints JSON: give one of them.")
+    client = console.connected()
+    if dry_run:
+        answers = [client.dry_run(request) for request in requests]
+        if as_json:
+            console.put_json(answers if len(answers) > 1 else answers[0])
+        else:
+            for answer in answers:
+                _show_dry_run(answer)
+        return 3 if any(answer.verdict == "refused" for answer in answers) else 0
+    jobs = [client.submit(requests[0])] if len(requests) == 1 else client.submit_many(requests)
+    if as_json:
+        console.put_json(jobs if len(jobs) > 1 else jobs[0])
+        return 0
+    for job in jobs:
+        click.echo(job.id)
+    if not wait:
+        return 0
+    from tuttilab.scheduler.cli.follow import wait_for
+
+    codes = [wait_for(client, job.id) for job in jobs]
+    return next((code for code in codes if code), 0)
+
+
+# Any: click hands over every option by name, in whatever type the option has.
+def _requests(
+    file: str | None, rest: tuple[str, ...], command: tuple[str, ...] | None, options: dict[str, Any]
+) -> list[JobRequest]:
+    from tuttilab.scheduler import manifests
+    from tuttilab.scheduler.requests import JobRequest
+
+    given = sorted(
+        f"--{key.removesuffix('puts').replace('_', '-')}" for key, value in options.items() if value not in (None, (), {})
+    )
+    if command is not None:
+        if file is not None:
+            raise BadInput(f"Both the file {file!r} and a command were given; expected one of them.")
+        return [request_of(command, options, os.getcwd())]
+    if file is None:
+        raise BadInput(
+            "Nothing to submit was given; expected `tuttilab submit FILE.yaml` or `tuttilab submit [OPTIONS] -- COMMAND`."
+        )
+    if rest or not (file.endswith((".yaml", ".yml")) or Path(file).exists()):
+        words = " ".join([file, *rest])
+        raise BadInput(f"{file!r} is not a manifest; a command goes after two dashes: `tuttilab submit [OPTIONS] -- {words}`.")
+    if given:
+        raise BadInput(
+            f"{', '.join(given)}: a manifest says this itself; expected options of this kind only with a command after --."
+        )
+    return manifests.read(Path(file), JobRequest)
+
+
+def request_of(command: tuple[str, ...], options: dict[str, Any], workdir: str) -> JobRequest:
+    """The request of `submit [OPTIONS] -- COMMAND`. Raises BadInput that names the option as it was typed."""
+    from tuttilab.scheduler.requests import InputRequest, JobRequest, OutputRequest, PodRequest
+
+    if not command or not command[0]:
+        raise BadInput("The command after -- is empty; expected a program and its arguments, such as `-- python train.py`.")
+    check: dict[str, Callable[[object, str], float]] = {
+        "cpus": parse_cpu,
+        "memory": parse_memory,
+        "gpus": parse_count,
+        "workers": parse_count,
+        "min_workers": parse_count,
+        "retries": parse_count,
+        "timeout": parse_duration,
+        "grace": parse_duration,
+    }
+    # The service checks it all again, but names the keys of a request, which nobody typed here.
+    parsed = {
+        key: parse(options[key], f"--{key.replace('_', '-')}") for key, parse in check.items() if options.get(key) is not None
+    }
+    if parsed.get("workers", 1) < 1:
+        raise BadInput(f"--workers: {options['workers']!r} starts nothing; expected 1 or more.")
+    given = {key: options[key] for key in ("cpus", "memory", "gpus", "gpu_type") if options.get(key) is not None}
+    pod = PodRequest(count=int(parsed.get("workers", 1)), min_count=_whole(parsed.get("min_workers")), **given)
+    plain = ("group", "queue", "priority", "image", "timeout", "grace", "cluster", "framework")
+    return JobRequest(
+        name=options.get("name") or Path(command[0]).name or "job",
+        pods=(pod,),
+        command=command,
+        workdir=workdir,
+        env=dict(options.get("env") or {}),
+        labels=dict(options.get("label") or {}),
+        inputs=tuple(InputRequest(path=os.path.join(workdir, path)) for path in options.get("inputs") or ()),
+        outputs=tuple(OutputRequest(name=name, path=path) for name, path in (options.get("outputs") or {}).items()),
+        after=tuple(options.get("after") or ()),
+        retries=int(parsed.get("retries", 0)),
+        **{key: options[key] for key in plain if options.get(key) is not None},
+    )
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _show_dry_run(answer: DryRunView) -> None:
+    click.echo(f"{answer.verdict}: {answer.sentence.removeprefix('would wait: ')}")
+    if answer.charge:
+        click.echo("charge: " + ", ".join(f"{key} {amount}" for key, amount in answer.charge.items()))
+    for member, node in answer.placements.items():
+        click.echo(f"{member} -> {node}")
+
+
+COMMANDS = (submit,)

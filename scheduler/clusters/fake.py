@@ -1,0 +1,235 @@
+"""A cluster in memory: its pods do what their command says, in real time or on a clock that a test moves.
+
+A command is a row of steps: ``print TEXT``, ``sleep SECONDS``, ``offer NAME ADDRESS``, ``stubborn`` (only force ends it from here),
+``exit CODE``; after the last step, or for a first word that is no step, the pod exits 0. ``FAKE_READY_S`` in the environment of the
+job or of a pod says how long that pod needs until it is ready, ``FAKE_STEPS`` of a pod are its own steps in place of the command's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from tuttilab.scheduler.clusters.base import LaunchPlan, LogChunk, Observation, PodPlan, PodState
+from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, NotFound
+from tuttilab.scheduler.model import Node, PodPhase
+
+READY_S: Final = "FAKE_READY_S"
+STEPS: Final = "FAKE_STEPS"
+ARGUMENTS: Final = {"print": 1, "sleep": 1, "offer": 2, "stubborn": 0, "exit": 1}
+_NEVER: Final = float("inf")
+
+_Attempt = tuple[str, int]
+
+
+@dataclass(slots=True, eq=False)
+class _FakePod:
+    state: PodState
+    is_master: bool
+    steps: deque[tuple[str, ...]]
+    due: float
+    """When the next thing happens to it by itself."""
+    kill_at: float = _NEVER
+    is_stubborn: bool = False
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state.phase is PodPhase.ENDED
+
+    def move(self, phase: PodPhase) -> None:
+        self.state = replace(self.state, phase=phase)
+
+    def end(self, exit_code: int | None, reason: str) -> None:
+        self.state = replace(self.state, phase=PodPhase.ENDED, exit_code=exit_code, reason=reason)
+        self.due = self.kill_at = _NEVER
+
+
+class FakeCluster:
+    """``clock`` other than the default is moved by its owner, who calls `tick` afterwards.
+
+    `is_unreachable`, `refusals` (node to message) and `lose` are the faults that it can be given.
+    """
+
+    def __init__(self, name: str, nodes: tuple[Node, ...], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name = name
+        self.nodes = nodes
+        self.is_unreachable = False
+        self.refusals: dict[str, str] = {}
+        self._clock = clock
+        self._is_real_time = clock is time.monotonic
+        self._uids = itertools.count(1)
+        self._digests: dict[_Attempt, str] = {}
+        """Of everything ever launched: what was forgotten is not made again."""
+        self._pods: dict[_Attempt, dict[str, _FakePod]] = {}
+        self._forgotten: set[_Attempt] = set()
+        self._observers: set[asyncio.Event] = set()
+
+    def tick(self) -> None:
+        """Lets everything happen that is due by now."""
+        now = self._clock()
+        while True:
+            due = [(min(pod.due, pod.kill_at), pod) for pods in self._pods.values() for pod in pods.values()]
+            at, pod = min(due, key=lambda each: each[0], default=(_NEVER, None))
+            if pod is None or at > now:
+                break
+            self._happen(pod, at)
+        for wake in self._observers:
+            wake.set()
+
+    def lose(self, pod: str) -> None:
+        """Its node is gone: nobody can tell how it ended."""
+        for pods in self._pods.values():
+            if pod in pods and not pods[pod].has_ended:
+                pods[pod].end(None, "Lost")
+                self._master_follows(pods)
+        self.tick()
+
+    async def observe(self) -> AsyncGenerator[Observation]:
+        self._reach()
+        wake = asyncio.Event()
+        self._observers.add(wake)
+        try:
+            self.tick()
+            shown = self._states()
+            yield Observation(tuple(shown.values()), self.nodes, is_complete=True)
+            while True:
+                wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._wait_s()):
+                        await wake.wait()
+                self._reach()
+                if self._is_real_time:
+                    self.tick()
+                states = self._states()
+                changed = tuple(state for name, state in states.items() if shown.get(name) != state)
+                shown = states
+                if changed:
+                    yield Observation(changed)
+        finally:
+            self._observers.discard(wake)
+
+    async def launch(self, plan: LaunchPlan) -> None:
+        self._reach()
+        key = (plan.job_id, plan.attempt)
+        known = self._digests.get(key)
+        if known is not None:
+            if known != plan.digest:
+                raise Bug(f"attempt {plan.attempt} of job {plan.job_id} was launched with another digest ({known}).")
+            return
+        for pod in plan.pods:
+            if pod.node not in {node.name for node in self.nodes}:
+                raise LaunchRefused(f"node {pod.node!r} is not part of this cluster.", node=pod.node)
+            if pod.node in self.refusals:
+                raise LaunchRefused(self.refusals[pod.node], node=pod.node)
+        self._digests[key] = plan.digest
+        self._pods[key] = {pod.name: self._make(plan, pod) for pod in plan.pods}
+        self.tick()
+
+    async def stop(self, job_id: str, attempt: int, grace_s: float) -> None:
+        self._reach()
+        pods = self._pods.get((job_id, attempt), {})
+        for pod in pods.values():
+            if pod.has_ended or pod.is_master:
+                continue
+            if pod.state.phase is not PodPhase.RUNNING:
+                pod.end(143, "NeverStarted")
+            elif pod.is_stubborn:
+                pod.kill_at = min(pod.kill_at, self._clock() + grace_s)
+            else:
+                pod.end(143, "Stopped")
+        self._master_follows(pods)
+        self.tick()
+
+    async def logs(self, job_id: str, attempt: int, pod: str, start: int, limit: int) -> LogChunk:
+        self._reach()
+        found = self._pods.get((job_id, attempt), {}).get(pod)
+        if found is None:
+            raise NotFound(f"pod {pod} of attempt {attempt} of job {job_id}: no log is kept here.")
+        lines = tuple(found.lines[start : start + limit])
+        return LogChunk(start, lines, is_end=found.has_ended and start + len(lines) >= len(found.lines))
+
+    async def forget(self, job_id: str, attempt: int, *, erase: bool = False) -> None:
+        self._reach()
+        self._forgotten.add((job_id, attempt))
+        if erase:
+            self._pods.pop((job_id, attempt), None)
+        self.tick()
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _reach(self) -> None:
+        if self.is_unreachable:
+            raise ClusterUnreachable(f"cluster {self.name} does not answer.")
+
+    def _states(self) -> dict[str, PodState]:
+        kept = [pods for key, pods in self._pods.items() if key not in self._forgotten]
+        return {name: pod.state for pods in kept for name, pod in pods.items()}
+
+    def _wait_s(self) -> float | None:
+        due = min((min(pod.due, pod.kill_at) for pods in self._pods.values() for pod in pods.values()), default=_NEVER)
+        return max(0.0, due - self._clock()) if self._is_real_time and due < _NEVER else None
+
+    def _make(self, plan: LaunchPlan, pod: PodPlan) -> _FakePod:
+        ready_s = float({**plan.work.env, **pod.env}.get(READY_S, "0"))
+        state = PodState(plan.job_id, plan.attempt, pod.name, f"fake-{next(self._uids)}", PodPhase.PENDING)
+        if pod.is_master:
+            return _FakePod(replace(state, phase=PodPhase.RUNNING), True, deque(), _NEVER)
+        steps = deque(_steps(pod.env[STEPS].split() if STEPS in pod.env else plan.work.command))
+        return _FakePod(state, False, steps, self._clock() + ready_s)
+
+    def _happen(self, pod: _FakePod, at: float) -> None:
+        pods = self._pods[pod.state.job_id, pod.state.attempt]
+        if at >= pod.kill_at:
+            pod.end(137, "Stopped")
+        elif pod.state.phase is PodPhase.PENDING:
+            pod.move(PodPhase.READY)
+            pod.due = _NEVER
+            members = [each for each in pods.values() if not each.is_master]
+            if all(each.state.phase is PodPhase.READY for each in members):
+                for member in members:
+                    member.move(PodPhase.RUNNING)
+                    member.due = at
+        else:
+            _run(pod, at)
+        self._master_follows(pods)
+
+    @staticmethod
+    def _master_follows(pods: dict[str, _FakePod]) -> None:
+        """It ends when all its members have."""
+        if all(pod.has_ended or pod.is_master for pod in pods.values()):
+            for pod in pods.values():
+                if pod.is_master and not pod.has_ended:
+                    pod.end(0, "Completed")
+
+
+def _steps(command: Iterable[str]) -> Iterable[tuple[str, ...]]:
+    words = deque(command)
+    while words and words[0] in ARGUMENTS:
+        yield tuple(words.popleft() for _ in range(ARGUMENTS[words[0]] + 1) if words)
+
+
+def _run(pod: _FakePod, at: float) -> None:
+    """Steps up to the next sleep."""
+    while pod.steps:
+        match pod.steps.popleft():
+            case ("print", text):
+                pod.lines.append(text)
+            case ("sleep", seconds):
+                pod.due = at + float(seconds)
+                return
+            case ("offer", name, address):
+                pod.state = replace(pod.state, endpoints={**pod.state.endpoints, name: address})
+            case ("stubborn",):
+                pod.is_stubborn = True
+            case ("exit", code):
+                pod.end(int(code), "Completed" if int(code) == 0 else "Error")
+                return
+    pod.end(0, "Completed")

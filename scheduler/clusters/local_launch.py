@@ -1,0 +1,296 @@
+"""Makes the pods of an attempt: reserves GPUs and ports, writes the plans, starts the sidecars, each exactly once.
+
+Crash safety: what is reserved, and each plan, is on disk before the process it is for; a sidecar holds its pod's lock from
+before it runs until it is gone, and says who it is before user code starts. So whoever comes back knows of each pod: started,
+or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from tuttilab.scheduler.clusters import local_pods
+from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
+from tuttilab.scheduler.clusters.local_env import HOST, PodDirs, pod_env, ports_needed
+from tuttilab.scheduler.clusters.local_pods import LocalPod
+from tuttilab.scheduler.crashpoints import point
+from tuttilab.scheduler.errors import BadInput, Bug, LaunchRefused
+from tuttilab.scheduler.resources import GPU, MEMORY
+from tuttilab.sidecar import records
+
+SIDECAR: Final = str(Path(records.__file__).with_name("__main__.py"))
+PORTS: Final = range(20_000, 32_000)
+"""Below the range from which the kernel takes ports for outgoing connections, so that one found free stays free."""
+_LOG_OF_SIDECAR: Final = "sidecar.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every sidecar of a cluster is told. Times in seconds."""
+
+    python: str
+    base_env: Mapping[str, str]
+    devices: Mapping[str, tuple[str, ...]]
+    """By node, what CUDA calls its GPUs."""
+    heartbeat_s: float
+    lease_s: float
+    log_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What the pods of an attempt were given, as it stands in the attempt's file."""
+
+    ports: tuple[int, ...]
+    gpus: Mapping[str, tuple[int, ...]]
+
+
+def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, living: Iterable[LocalPod]) -> list[LocalPod]:
+    """Starts what of the attempt was not started yet; returns the pods that it started. Blocks for some ms a pod.
+
+    Raises LaunchRefused when nothing can be started, after having ended and erased what was; Bug for another digest.
+    """
+    attempt = local_pods.attempt_folder(state_dir, plan.job_id, plan.attempt)
+    _check(plan, settings)
+    started: list[LocalPod] = []
+    refused = records.read(str(attempt / local_pods.REFUSED))
+    if refused is not None:
+        # Whoever was told may have been killed before writing it down.
+        raise LaunchRefused(refused["why"])
+    try:
+        reserved = _reserve(plan, attempt, settings, living)
+        if (attempt / local_pods.FORGOTTEN).exists():
+            return []
+        for pod in plan.pods:
+            point("launch.pod")
+            local = _ensure(plan, pod, attempt, reserved, settings)
+            if local is not None:
+                started.append(local)
+    except OSError as error:
+        why = f"attempt {plan.attempt} of job {plan.job_id} cannot start on this machine: {error}."
+        _undo(plan, state_dir, attempt, started, why)
+        raise LaunchRefused(why) from error
+    return started
+
+
+def _undo(plan: LaunchPlan, state_dir: Path, attempt: Path, started: Sequence[LocalPod], why: str) -> None:
+    """A gang that cannot start whole leaves nothing but the refusal, so that no second pod by one of its names is ever made.
+
+    No user code of it ran: a member was missing.
+    """
+    earlier = local_pods.found_pods(state_dir, plan.job_id, plan.attempt)
+    for pod in {pod.name: pod for pod in [*earlier, *started]}.values():
+        local_pods.end_by_force(pod)
+        shutil.rmtree(pod.folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the disk that refused the launch may refuse this too
+        records.write(str(attempt / local_pods.REFUSED), {"why": why})
+        (attempt / local_pods.ATTEMPT).unlink(missing_ok=True)
+        return
+    shutil.rmtree(attempt, ignore_errors=True)
+
+
+def _check(plan: LaunchPlan, settings: Settings) -> None:
+    for pod in plan.pods:
+        if not local_pods.NAME.fullmatch(pod.name):
+            raise BadInput(f"pod name {pod.name!r}: expected letters, digits, dots and dashes.")
+        if pod.node not in settings.devices:
+            known = ", ".join(sorted(settings.devices))
+            raise LaunchRefused(f"node {pod.node!r} is not part of this cluster; it has {known}.", node=pod.node)
+    for name in plan.secrets:
+        if not local_pods.NAME.fullmatch(name):
+            raise BadInput(f"secret {name!r}: expected letters, digits, dots and dashes.")
+
+
+def _reserve(plan: LaunchPlan, attempt: Path, settings: Settings, living: Iterable[LocalPod]) -> Reserved:
+    file = attempt / local_pods.ATTEMPT
+    record = records.read(str(file))
+    if record is not None:
+        if record["digest"] != plan.digest:
+            raise Bug(f"attempt {plan.attempt} of job {plan.job_id} was launched with another digest ({record['digest']}).")
+        gpus = {name: tuple(reserved["gpus"]) for name, reserved in record["pods"].items()}
+        return Reserved(tuple(record["ports"]), gpus)
+    pods = [pod for pod in living if not pod.has_ended]
+    reserved = Reserved(_free_ports(plan, pods), _free_gpus(plan, settings, pods))
+    attempt.mkdir(mode=0o700, parents=True, exist_ok=True)
+    body = {
+        "digest": plan.digest,
+        "ports": reserved.ports,
+        "pods": {pod.name: {"node": pod.node, "gpus": reserved.gpus[pod.name]} for pod in plan.pods},
+    }
+    point("launch.reserve")
+    records.write(str(file), body)
+    for folder in (attempt.parent, attempt.parent.parent):
+        records.sync_folder(str(folder))
+    return reserved
+
+
+def _free_gpus(plan: LaunchPlan, settings: Settings, living: Sequence[LocalPod]) -> dict[str, tuple[int, ...]]:
+    """The lowest indexes of its node that no living pod has, for each pod."""
+    free = {
+        node: [i for i in range(len(names)) if not any(i in pod.gpus for pod in living if pod.node == node)]
+        for node, names in settings.devices.items()
+    }
+    given: dict[str, tuple[int, ...]] = {}
+    for pod in plan.pods:
+        count, room = pod.resources[GPU], free[pod.node]
+        if count > len(room):
+            raise LaunchRefused(f"pod {pod.name} needs {count} GPUs of node {pod.node}, which has {len(room)} free.", node=pod.node)
+        given[pod.name], free[pod.node] = tuple(room[:count]), room[count:]
+    return given
+
+
+def _free_ports(plan: LaunchPlan, living: Sequence[LocalPod]) -> tuple[int, ...]:
+    """As many as the framework needs; where to look first follows from the attempt, so that two launchers rarely meet."""
+    taken = {port for pod in living for port in pod.ports}
+    first = int(hashlib.sha256(f"{plan.job_id} {plan.attempt}".encode()).hexdigest()[:8], 16)
+    found: list[int] = []
+    for step in range(len(PORTS)):
+        if len(found) == ports_needed(plan):
+            return tuple(found)
+        port = PORTS[(first + step) % len(PORTS)]
+        if port not in taken and _is_free(port):
+            found.append(port)
+    raise LaunchRefused(f"no free port between {PORTS.start} and {PORTS.stop} for job {plan.job_id}.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _ensure(plan: LaunchPlan, pod: PodPlan, attempt: Path, reserved: Reserved, settings: Settings) -> LocalPod | None:
+    """Starts the pod unless that was done before, by whomever."""
+    dirs = PodDirs.of(attempt, pod.name)
+    if pod.was_made or (dirs.pod / records.SIDECAR).exists() or (dirs.pod / records.END).exists():
+        return None
+    for folder in (dirs.pod, dirs.work, dirs.result, dirs.code, dirs.secrets, dirs.model, dirs.data):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = records.take_lock(str(dirs.pod / records.LOCK))
+    if lock is None:
+        return None
+    listening: socket.socket | None = None
+    try:
+        if (dirs.pod / records.SIDECAR).exists() or (dirs.pod / records.END).exists():
+            return None
+        _write_secrets(plan, dirs.secrets)
+        if pod.is_master:
+            # The master's socket is open before any member is made, and inherited: no port is lost to somebody else.
+            listening = socket.create_server((HOST, 0), backlog=512)
+        gpus = reserved.gpus[pod.name]
+        names = [settings.devices[pod.node][index] for index in gpus]
+        env = pod_env(plan, pod, settings.base_env, dirs, names, reserved.ports)
+        body = _sidecar_plan(plan, pod, attempt, dirs, env, settings, listening)
+        records.write(str(dirs.pod / records.PLAN), body)
+        records.sync_folder(str(attempt))
+        point("launch.spawn")
+        pid = _spawn(settings.python, dirs.pod, lock, listening)
+    finally:
+        os.close(lock)
+        if listening is not None:
+            listening.close()
+    return LocalPod(
+        job_id=plan.job_id,
+        attempt=plan.attempt,
+        name=pod.name,
+        folder=dirs.pod,
+        node=pod.node,
+        gpus=gpus,
+        ports=reserved.ports,
+        pid=pid,
+        start_time=records.start_time(pid),
+        is_child=True,
+    )
+
+
+def _write_secrets(plan: LaunchPlan, folder: Path) -> None:
+    for name, content in plan.secrets.items():
+        descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+
+
+def _sidecar_plan(
+    plan: LaunchPlan,
+    pod: PodPlan,
+    attempt: Path,
+    dirs: PodDirs,
+    env: Mapping[str, str],
+    settings: Settings,
+    listening: socket.socket | None,
+) -> dict[str, object]:
+    """The plan as the sidecar reads it; plain values only."""
+    master = next((other for other in plan.pods if other.is_master), None)
+    members = [other for other in plan.pods if not other.is_master]
+    return {
+        "digest": plan.digest,
+        "job_id": plan.job_id,
+        "attempt": plan.attempt,
+        "epoch": plan.epoch,
+        "pod": pod.name,
+        "rank": pod.rank,
+        "role": pod.role,
+        "node": pod.node,
+        "command": list(plan.work.command),
+        "env": dict(env),
+        "workdir": plan.work.workdir,
+        "code": plan.work.code,
+        "inputs": [asdict(needed) for needed in plan.work.inputs],
+        "outputs": [asdict(output) for output in plan.work.outputs],
+        "artifacts_url": plan.artifacts_url,
+        "grace_s": plan.work.grace_s,
+        "memory": pod.resources[MEMORY],
+        "dirs": dirs.show(),
+        "token": plan.token,
+        "report_url": plan.report_url,
+        "report_url_file": plan.report_url_file,
+        "heartbeat_s": settings.heartbeat_s,
+        "lease_s": settings.lease_s,
+        "log_bytes": settings.log_bytes,
+        "listens_at": None if listening is None else f"{HOST}:{listening.getsockname()[1]}",
+        "members": [{"pod": m.name, "rank": m.rank, "dir": str(attempt / m.name)} for m in members] if listening else [],
+        "master": None if master is None or pod.is_master else _master_as_seen(attempt / master.name),
+    }
+
+
+def _master_as_seen(folder: Path) -> dict[str, str]:
+    """By the plan that the master was started with, in this life of ours or an earlier one."""
+    plan = records.read(str(folder / records.PLAN))
+    if plan is None:
+        raise FileNotFoundError(f"{folder / records.PLAN}: the master's plan is not there")
+    return {"address": plan["listens_at"], "lock": str(folder / records.LOCK)}
+
+
+def _spawn(python: str, folder: Path, lock: int, listening: socket.socket | None) -> int:
+    """A sidecar in a session of its own, with SIGTERM blocked until it can answer it."""
+    arguments = [python, "-I", "-S", SIDECAR, str(folder / records.PLAN), "--lock-fd", str(lock)]
+    actions: list[tuple[int, int, str, int, int] | tuple[int, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(folder / _LOG_OF_SIDECAR), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+        (os.POSIX_SPAWN_DUP2, lock, lock),  # onto itself: lets it pass through exec
+    ]
+    if listening is not None:
+        arguments += ["--listen-fd", str(listening.fileno())]
+        actions.append((os.POSIX_SPAWN_DUP2, listening.fileno(), listening.fileno()))
+    return os.posix_spawn(
+        python,
+        arguments,
+        {"PATH": "/usr/local/bin:/usr/bin:/bin"},
+        file_actions=actions,
+        setsid=True,
+        setsigmask=[signal.SIGTERM],
+        setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE],
+    )

@@ -1,0 +1,427 @@
+"""What `tuttilab.yaml` says, checked: clusters, queues, store, limits, and what `TUTTILAB_…` variables override.
+
+Unknown keys are refused with their path and the nearest known one, amounts and durations are parsed, the queue tree is sound, and
+relative paths are made absolute below the state folder, so that nothing depends on where the service was started from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from tuttilab.scheduler.core.queues import check_tree, leaves
+from tuttilab.scheduler.errors import BadInput
+from tuttilab.scheduler.model import Node, Queue
+from tuttilab.scheduler.requests import Amount
+from tuttilab.scheduler.resources import CPU, MEMORY, Resources, parse_cpu, parse_duration, parse_memory
+from tuttilab.scheduler.wire import STRICT, parse
+from tuttilab.scheduler.yaml_text import documents
+
+AUTH_KINDS: Final = ("hub", "local")
+CLUSTER_KINDS: Final = ("fake", "local")
+
+_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?")
+
+
+# --- what the service works with ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    url: str = "sqlite:///state.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactsConfig:
+    url: str = "artifacts"
+    """A folder, as a path or as a file: URL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthConfig:
+    """``local``: one token for one user. ``hub``: the users of a JupyterHub, by its tokens."""
+
+    kind: str = "local"
+    url: str = ""
+    """The hub's API, such as https://hub.example/hub/api; as a service that the hub started, JUPYTERHUB_API_URL without it."""
+    service: str = "tuttilab"
+    """The name under which the hub knows this service."""
+    token_file: str = ""
+    """Holds the token that the hub gave the service; JUPYTERHUB_API_TOKEN without it."""
+    admin_groups: tuple[str, ...] = ()
+    unsafe_shared_user: bool = False
+    """Pods of all users run as the one user of this process, who can read everything of each other: for tests only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenConfig:
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 lets the system choose a free one."""
+    names: tuple[str, ...] = ()
+    """Other names under which it is asked, such as that of a proxy with TLS in front of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    name: str
+    kind: str
+    nodes: tuple[Node, ...] | None
+    """None: find out what the machine has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    queue: str
+    timeout_s: float | None = None
+    spark_conf: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    bundle_bytes: int = 200 * 2**20
+    """Of one artifact, a job's code bundle included."""
+    barrier_s: float = 300.0
+    """From all members' images pulled to all members ready."""
+    idle_stop_s: float = 1800.0
+    """The local control plane ends after this long without live jobs and without requests."""
+    lost_after_s: float = 60.0
+    """A member whose node is gone counts as lost after this long without a heartbeat."""
+    heartbeat_s: float = 5.0
+    """Between two reports of a pod in which nothing changes."""
+    lease_s: float = 45.0
+    """A member that is cut off from its gang's master for this long stops itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    store: StoreConfig
+    artifacts: ArtifactsConfig
+    auth: AuthConfig
+    listen: ListenConfig
+    clusters: tuple[ClusterConfig, ...]
+    queues: tuple[Queue, ...]
+    defaults: Defaults
+    limits: Limits
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return Path(unquote(urlsplit(self.artifacts.url).path))
+
+
+# --- what the file may hold --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFile:
+    name: str
+    cpus: Amount
+    memory: Amount
+    resources: Mapping[str, Amount] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFile:
+    name: str
+    kind: str
+    nodes: tuple[NodeFile, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueFile:
+    name: str
+    parent: str | None = None
+    weight: int = 1
+    priority: int = 0
+    guaranteed: Mapping[str, Amount] = field(default_factory=dict)
+    max: Mapping[str, Amount] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    max_jobs: int | None = None
+    max_pods: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultsFile:
+    queue: str | None = None
+    timeout: str | int | None = None
+    spark_conf: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsFile:
+    bundle_bytes: Amount = 200 * 2**20
+    barrier_s: int | float = 300
+    idle_stop_s: int | float = 1800
+    lost_after_s: int | float = 60
+    heartbeat_s: int | float = 5
+    lease_s: int | float = 45
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigFile:
+    store: StoreConfig = StoreConfig()
+    artifacts: ArtifactsConfig = ArtifactsConfig()
+    auth: AuthConfig = AuthConfig()
+    listen: ListenConfig = ListenConfig()
+    clusters: tuple[ClusterFile, ...] = (ClusterFile(name="here", kind="local"),)
+    queues: tuple[QueueFile, ...] = (QueueFile(name="root"), QueueFile(name="default", parent="root"))
+    defaults: DefaultsFile = DefaultsFile()
+    limits: LimitsFile = LimitsFile()
+
+
+SECTIONS: Final[Mapping[str, type]] = {
+    "store": StoreConfig,
+    "artifacts": ArtifactsConfig,
+    "auth": AuthConfig,
+    "listen": ListenConfig,
+    "defaults": DefaultsFile,
+    "limits": LimitsFile,
+}
+"""Sections whose keys a variable overrides: TUTTILAB_LISTEN_PORT is `port` of `listen`."""
+
+for _cls in (ConfigFile, NodeFile, ClusterFile, QueueFile, *SECTIONS.values()):
+    _cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]  # pydantic's documented hook for stdlib dataclasses
+
+
+# --- from the one to the other -----------------------------------------------------------------------------------------
+
+
+def default_config(state_dir: Path) -> Config:
+    """SQLite in the state folder, this machine as the one cluster, one queue without a limit."""
+    return parse_config({}, state_dir, "the built-in configuration")
+
+
+def load_config(path: Path | None, state_dir: Path, environ: Mapping[str, str]) -> Config:
+    """From a file, or the built-in one, with the variables on top. Raises BadInput with file, path and remedy."""
+    what = str(path) if path else "the built-in configuration"
+    return parse_config(with_hub(with_environment(read_file(path) if path else {}, environ), environ), state_dir, what)
+
+
+def read_file(path: Path) -> Mapping[str, object]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise BadInput(f"The configuration {path} cannot be read ({why}); give the path of a tuttilab.yaml.") from error
+    found = documents(text, str(path))
+    if len(found) > 1 or not all(isinstance(document, dict) for document in found):
+        raise BadInput(
+            f"{path}: expected one mapping with keys such as clusters and queues; see `tuttilab scheduler check --help`."
+        )
+    return {str(key): value for document in found if isinstance(document, dict) for key, value in document.items()}
+
+
+def with_environment(data: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, object]:
+    """The file's data with each TUTTILAB_<SECTION>_<KEY> in its place. Raises BadInput for a key that the section does not have."""
+    result = dict(data)
+    for name, text in sorted(environ.items()):
+        section, _, key = name.removeprefix("TUTTILAB_").lower().partition("_")
+        if not name.startswith("TUTTILAB_") or section not in SECTIONS or not key:
+            continue
+        types = {item.name: str(item.type) for item in fields(SECTIONS[section]) if not str(item.type).startswith("Mapping")}
+        if key not in types:
+            near = difflib.get_close_matches(key, types, n=1, cutoff=0.5) or list(types)
+            expected = " or ".join(f"TUTTILAB_{section}_{known}".upper() for known in near)
+            raise BadInput(f"The variable {name} overrides nothing; expected {expected}.")
+        is_number = "int" in types[key] and re.fullmatch(r"\d+(\.\d+)?", text)
+        value = (float(text) if "." in text else int(text)) if is_number else text
+        there = result.get(section)
+        result[section] = {**(there if isinstance(there, dict) else {}), key: value}
+    return result
+
+
+def with_hub(data: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, object]:
+    """With what the hub tells a service that it started: where its API is, and the service's name. The file's own keys win."""
+    auth = data.get("auth")
+    if not isinstance(auth, dict) or auth.get("kind") != "hub":
+        return dict(data)
+    said = {"url": environ.get("JUPYTERHUB_API_URL"), "service": environ.get("JUPYTERHUB_SERVICE_NAME")}
+    return {**data, "auth": {**{key: value for key, value in said.items() if value}, **auth}}
+
+
+def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Config:
+    """A checked configuration. Raises BadInput that begins with ``what``."""
+    # A kind has keys of its own: say that the kind is unknown before its keys are called unknown.
+    _check_kinds(data, what)
+    file = parse(ConfigFile, data, what)
+    try:
+        queues = _queues(file)
+        return Config(
+            store=StoreConfig(url=_store_url(file.store.url, state_dir)),
+            artifacts=ArtifactsConfig(url=_folder_url(file.artifacts.url, state_dir)),
+            auth=_auth(file),
+            listen=_listen(file.listen, file.auth),
+            clusters=_clusters(file),
+            queues=queues,
+            defaults=Defaults(
+                queue=_default_queue(file.defaults.queue, queues),
+                timeout_s=None if file.defaults.timeout is None else parse_duration(file.defaults.timeout, "defaults.timeout"),
+                spark_conf={key: _spark_value(value) for key, value in file.defaults.spark_conf.items()},
+            ),
+            limits=_limits(file.limits),
+        )
+    except BadInput as error:
+        raise BadInput(f"{what}: {error}") from error
+
+
+# Any: the file's data before it is checked.
+def _check_kinds(data: Mapping[str, Any], what: str) -> None:
+    auth, clusters = data.get("auth"), data.get("clusters")
+    if isinstance(auth, dict) and isinstance(kind := auth.get("kind"), str) and kind not in AUTH_KINDS:
+        raise BadInput(f"{what}: auth.kind: {kind!r} is not known; expected {' or '.join(AUTH_KINDS)}.")
+    for index, cluster in enumerate(clusters if isinstance(clusters, list) else []):
+        if isinstance(cluster, dict) and isinstance(kind := cluster.get("kind"), str) and kind not in CLUSTER_KINDS:
+            raise BadInput(f"{what}: clusters[{index}].kind: {kind!r} is not known; expected {' or '.join(CLUSTER_KINDS)}.")
+
+
+def _auth(file: ConfigFile) -> AuthConfig:
+    auth = file.auth
+    if auth.kind == "local":
+        given = [item.name for item in fields(AuthConfig) if item.name != "kind" and getattr(auth, item.name) != item.default]
+        if given:
+            raise BadInput(f"auth.{given[0]}: it goes with kind hub; expected no such key with kind local.")
+        return auth
+    parts = urlsplit(auth.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadInput(f"auth.url: {auth.url!r} is not the API of a hub; expected one such as https://hub.example/hub/api.")
+    for index, cluster in enumerate(file.clusters):
+        if cluster.kind == "local" and not auth.unsafe_shared_user:
+            raise BadInput(
+                f"clusters[{index}].kind: local runs the pods of all the hub's users as one user, open to each other; "
+                "expected another kind, or auth.unsafe_shared_user: true for a test."
+            )
+    return auth
+
+
+def _clusters(file: ConfigFile) -> tuple[ClusterConfig, ...]:
+    if not file.clusters:
+        raise BadInput("clusters: an empty list runs nothing; leave the key out for this machine, or list one.")
+    _check_names("clusters", [cluster.name for cluster in file.clusters])
+    result = []
+    for index, cluster in enumerate(file.clusters):
+        path = f"clusters[{index}].nodes"
+        if cluster.nodes is None and cluster.kind != "local":
+            raise BadInput(f"{path}: a {cluster.kind} cluster has no machine to look at; expected a list of nodes.")
+        if cluster.nodes == ():
+            raise BadInput(f"{path}: an empty list runs nothing; leave the key out for what the machine has, or list one node.")
+        _check_names(path, [node.name for node in cluster.nodes or ()])
+        nodes = tuple(_node(node, cluster.name, f"{path}[{at}]") for at, node in enumerate(cluster.nodes or ()))
+        result.append(ClusterConfig(cluster.name, cluster.kind, nodes or None))
+    return tuple(result)
+
+
+def _node(node: NodeFile, cluster: str, path: str) -> Node:
+    for key in (CPU, MEMORY):
+        if key in node.resources:
+            raise BadInput(f"{path}.resources.{key}: use the node's own key {'cpus' if key == CPU else key!r} for this.")
+    own = Resources.of({CPU: parse_cpu(node.cpus, f"{path}.cpus"), MEMORY: parse_memory(node.memory, f"{path}.memory")})
+    return Node(node.name, cluster, own + Resources.parse(node.resources, f"{path}.resources"), dict(node.labels))
+
+
+def _queues(file: ConfigFile) -> tuple[Queue, ...]:
+    if not file.queues:
+        raise BadInput("queues: an empty list takes no job; leave the key out for one queue without a limit, or list one.")
+    _check_names("queues", [queue.name for queue in file.queues])
+    queues = tuple(
+        Queue(
+            name=queue.name,
+            parent=queue.parent,
+            weight=queue.weight,
+            priority=queue.priority,
+            guaranteed=Resources.parse(queue.guaranteed, f"queues[{index}].guaranteed"),
+            max=Resources.parse(queue.max, f"queues[{index}].max"),
+            groups=queue.groups,
+            max_jobs=queue.max_jobs,
+            max_pods=queue.max_pods,
+        )
+        for index, queue in enumerate(file.queues)
+    )
+    for index, queue in enumerate(queues):
+        for key, limit in (("max_jobs", queue.max_jobs), ("max_pods", queue.max_pods)):
+            if limit is not None and limit < 0:
+                raise BadInput(f"queues[{index}].{key}: {limit} is negative; expected 0 or more, or no such key for no limit.")
+    check_tree(queues)
+    return queues
+
+
+def _default_queue(name: str | None, queues: tuple[Queue, ...]) -> str:
+    """The one that is named, else `default`, else the only one that takes jobs."""
+    known = [queue.name for queue in leaves({queue.name: queue for queue in queues})]
+    if name is None:
+        if "default" in known or len(known) == 1:
+            return "default" if "default" in known else known[0]
+        raise BadInput(f"defaults.queue: it is missing and there are several queues; expected one of {', '.join(known)}.")
+    if name not in known:
+        why = "only holds other queues" if name in {queue.name for queue in queues} else "is not there"
+        raise BadInput(f"defaults.queue: {name!r} {why}; expected {'one of ' if len(known) > 1 else ''}{', '.join(known)}.")
+    return name
+
+
+def _check_names(path: str, names: list[str]) -> None:
+    for index, name in enumerate(names):
+        if not _NAME.fullmatch(name):
+            raise BadInput(
+                f"{path}[{index}].name: {name!r} is not a name; expected up to 63 lower-case letters, digits, '-' and '.'."
+            )
+        if name in names[:index]:
+            raise BadInput(f"{path}[{index}].name: {name!r} stands there twice; expected each name once.")
+
+
+def _listen(listen: ListenConfig, auth: AuthConfig) -> ListenConfig:
+    if not 0 <= listen.port <= 65535:
+        raise BadInput(f"listen.port: {listen.port} is out of range; expected 0 (any free port) to 65535.")
+    try:
+        is_loopback = listen.host == "localhost" or ipaddress.ip_address(listen.host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        why, how = "auth.kind local is one token for one user", ""
+        if auth.kind == "hub":
+            why, how = "there is no TLS here", ", with a proxy in front of it and its name in listen.names"
+        raise BadInput(f"listen.host: {listen.host!r} can be reached from other machines, and {why}; expected 127.0.0.1{how}.")
+    if listen.names and auth.kind == "local":
+        raise BadInput("listen.names: it goes with auth.kind hub; expected no such key with kind local.")
+    return listen
+
+
+def _store_url(url: str, state_dir: Path) -> str:
+    scheme, _, path = url.partition("://")
+    if scheme != "sqlite" or not path.startswith("/") or path == "/":
+        raise BadInput(f"store.url: {_without_password(url)!r} is no database that is known; expected sqlite:///FILE.")
+    return f"sqlite:///{state_dir / path[1:]}"
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//…@", url)
+
+
+def _folder_url(url: str, state_dir: Path) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost") or not parts.path:
+        raise BadInput(f"artifacts.url: {url!r} is not a folder of this machine; expected a path or file:///FOLDER.")
+    return (state_dir / unquote(parts.path)).as_uri()
+
+
+def _limits(limits: LimitsFile) -> Limits:
+    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s"):
+        if getattr(limits, name) <= 0:
+            raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0.")
+    return Limits(
+        bundle_bytes=parse_memory(limits.bundle_bytes, "limits.bundle_bytes"),
+        barrier_s=float(limits.barrier_s),
+        idle_stop_s=float(limits.idle_stop_s),
+        lost_after_s=float(limits.lost_after_s),
+        heartbeat_s=float(limits.heartbeat_s),
+        lease_s=float(limits.lease_s),
+    )
+
+
+def _spark_value(value: str | int | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,157 @@
+"""Profiles of notebook servers: is one sound, who is offered it, and which image may be chosen with it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from tuttilab.scheduler.core.kinds import Site, build
+from tuttilab.scheduler.core.kinds.notebook import request_of
+from tuttilab.scheduler.core.kinds.pods import check_env_names
+from tuttilab.scheduler.core.quota import Ledger
+from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden, Refused, UserError
+from tuttilab.scheduler.model import Job
+from tuttilab.scheduler.requests import HdfsRequest, IdleRequest, MountRequest, NotebookRequest, ProfileRequest, Who
+from tuttilab.scheduler.resources import parse_duration
+
+OWNER: Final = "{owner}"
+"""In a sub-path: the user's name, as a folder can be called."""
+MODES: Final = ("r", "rw")
+SYSTEM: Final = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
+"""First folders of paths that belong to the image or the node."""
+OURS: Final = ("JUPYTERHUB_", "TUTTILAB_", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HADOOP_CONF_DIR", "KRB5CCNAME")
+"""Beginnings of variables that a profile must not set, because the spawner does."""
+
+_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_KUBERNETES_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
+_PATH = re.compile(r"/[-A-Za-z0-9._/]{1,1023}")
+_SUB_PATH = re.compile(r"[-A-Za-z0-9._/]{0,512}")
+_IMAGE = re.compile(
+    r"(?P<repository>[a-z0-9]+(?:[-._a-z0-9]*[a-z0-9])?(?::\d{1,5})?(?:/[a-z0-9]+(?:[-._]+[a-z0-9]+)*)*)"
+    r"(?::[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+
+
+def check(profile: ProfileRequest, site: Site) -> None:
+    """Raises BadInput with the key that is wrong, AboveMax, NeverFits or Forbidden when a group could never use it."""
+    if not _NAME.fullmatch(profile.name):
+        raise BadInput(f"name: {profile.name[:80]!r} is no profile's name; expected up to 63 lower-case letters, digits and '-'.")
+    for key, text in (("title", profile.title), ("description", profile.description)):
+        if not re.fullmatch(r"[^\x00-\x1f\x7f]{0,500}", text):
+            raise BadInput(f"{key}: expected one line of up to 500 characters.")
+    for index, image in enumerate((*([profile.image] if profile.image is not None else []), *profile.images)):
+        repository_of(image, f"images[{index}]")
+    for index, prefix in enumerate(profile.custom_images):
+        if repository_of(prefix, f"custom_images[{index}]") != prefix:
+            raise BadInput(f"custom_images[{index}]: {prefix!r} names a tag; expected a registry or repository without one.")
+    check_env_names(profile.env)
+    for name in profile.env:
+        if name.startswith(OURS):
+            raise BadInput(f"env: {name} is set by the hub; leave it out.")
+    _check_mounts(profile.mounts)
+    _check_hdfs(profile.hdfs)
+    _check_idle(profile.idle)
+    _check_sizes(profile, site)
+
+
+def _check_mounts(mounts: Sequence[MountRequest]) -> None:
+    for index, mount in enumerate(mounts):
+        where = f"mounts[{index}]"
+        if not _PATH.fullmatch(mount.path) or posixpath.normpath(mount.path) != mount.path or mount.path.startswith("//"):
+            raise BadInput(f"{where}.path: {mount.path[:80]!r} is no plain absolute path; expected one such as /workspace.")
+        if mount.path.split("/")[1] in SYSTEM:
+            raise BadInput(f"{where}.path: {mount.path!r} belongs to the image; expected a folder of its own such as /workspace.")
+        if mount.path in [other.path for other in mounts[:index]]:
+            raise BadInput(f"{where}.path: {mount.path!r} stands there twice; expected each path once.")
+        if mount.mode not in MODES:
+            raise BadInput(f"{where}.mode: {mount.mode!r} is not known; expected {' or '.join(MODES)}.")
+        if (mount.cephfs is None) == (mount.claim is None):
+            raise BadInput(f"{where}: expected either cephfs (a shared volume) or claim (a PersistentVolumeClaim).")
+        _check_name(mount.cephfs or mount.claim or "", f"{where}.{'cephfs' if mount.cephfs is not None else 'claim'}")
+        steps = mount.sub_path.replace(OWNER, "owner").split("/")
+        if mount.sub_path and (not _SUB_PATH.fullmatch("/".join(steps)) or {"", ".", ".."} & set(steps)):
+            raise BadInput(f"{where}.sub_path: {mount.sub_path[:80]!r} is no folder; expected one such as users/{OWNER}.")
+
+
+def _check_hdfs(hdfs: HdfsRequest | None) -> None:
+    if hdfs is not None:
+        _check_name(hdfs.config, "hdfs.config")
+
+
+def _check_name(name: str, where: str) -> None:
+    if not _KUBERNETES_NAME.fullmatch(name):
+        raise BadInput(f"{where}: {name[:80]!r} is not a name; expected lower-case letters, digits, '-' and '.'.")
+
+
+def _check_idle(idle: IdleRequest | None) -> None:
+    if idle is None:
+        return
+    stop = parse_duration(idle.stop_after, "idle.stop_after")
+    if parse_duration(idle.warn_before, "idle.warn_before") >= stop:
+        raise BadInput(f"idle.warn_before: {idle.warn_before!r} is not before the stop after {idle.stop_after!r}; expected less.")
+
+
+def _check_sizes(profile: ProfileRequest, site: Site) -> None:
+    """As a member of each group would ask for it: what no member could ever get is not offered."""
+    asked = NotebookRequest(owner="member")
+    for group in profile.groups or (None,):
+        member = Who("member", () if group is None else (group,), is_hub=True)
+        try:
+            job = build(request_of(asked, profile, profile.image), member, site, job_id="check", order=0, now=0.0)
+            _check_guarantee(profile, job, site)
+        except UserError as error:
+            # Sizes and names are the profile's own mistakes whoever asks; what a group may have is said with the group.
+            whose = f"group {group!r}: " if group is not None and isinstance(error, Refused) else ""
+            raise type(error)(f"profile {profile.name!r}: {whose}{str(error).removeprefix('notebook: ')}") from error
+
+
+def _check_guarantee(profile: ProfileRequest, job: Job, site: Site) -> None:
+    """A server that may not be stopped for others never borrows, so above its guarantee it would wait for ever."""
+    ledger = Ledger.of(site.queues, ())
+    short = None if profile.preemptible else ledger.shortage(job.queue, job.gang.resources, 1, may_borrow=False)
+    if short is not None:
+        raise AboveMax(
+            f"asks for {short.over} more than queue {short.queue!r} is guaranteed, and it may not be stopped for others, "
+            "so it never borrows; ask for less, or say preemptible: true."
+        )
+
+
+def repository_of(image: str, where: str = "image") -> str:
+    """Registry and path of an image reference, without tag and digest. Raises BadInput for what is no reference."""
+    match = _IMAGE.fullmatch(image)
+    if match is None or ".." in image:
+        raise BadInput(f"{where}: {image[:120]!r} is no image; expected one such as registry.example/team/lab:1.0.")
+    return match["repository"]
+
+
+def image_of(profile: ProfileRequest, asked: str | None) -> str | None:
+    """The image that was asked for, when the profile allows it, else the profile's own. Raises BadInput with what it does allow."""
+    if asked is None or asked in (profile.image, *profile.images):
+        return asked if asked is not None else profile.image
+    repository = repository_of(asked)
+    if any(repository == allowed or repository.startswith(f"{allowed}/") for allowed in profile.custom_images):
+        return asked
+    known = ", ".join(image for image in (profile.image, *profile.images) if image)
+    below = f", or any below {', '.join(profile.custom_images)}" if profile.custom_images else ""
+    raise BadInput(f"image: {asked[:120]!r} is not an image of profile {profile.name!r}; expected {known or 'none'}{below}.")
+
+
+def is_offered(profile: ProfileRequest, groups: Iterable[str]) -> bool:
+    return not profile.disabled and (not profile.groups or not set(profile.groups).isdisjoint(groups))
+
+
+def choose(profiles: Mapping[str, ProfileRequest], asked: NotebookRequest) -> ProfileRequest:
+    """The profile that a server gets. Raises Forbidden when the owner is offered none, or not the one that was asked for."""
+    mine = [profile for _, profile in sorted(profiles.items()) if is_offered(profile, asked.groups)]
+    names = ", ".join(profile.name for profile in mine)
+    if not mine:
+        why = f"is in the groups {', '.join(asked.groups)}, which have none" if asked.groups else "is in no group of the hub"
+        raise Forbidden(f"profile: none is offered to {asked.owner}, who {why}; ask an admin for a group or a profile.")
+    if asked.profile is None:
+        return mine[0]
+    found = next((profile for profile in mine if profile.name == asked.profile), None)
+    if found is None:
+        raise Forbidden(f"profile: {asked.profile[:80]!r} is not offered to {asked.owner}; expected {names}.")
+    return found

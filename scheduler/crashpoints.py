@@ -1,0 +1,39 @@
+"""Places where a test ends the process as a power cut would. Without the variables that name one they do nothing.
+
+`TUTTILAB_CRASH_AT=commit.after:3` kills the process when it reaches `commit.after` for the third time;
+`TUTTILAB_CRASH_LOG=FILE` appends the name of every point that is reached, so that a test can enumerate them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final
+
+CRASH_AT: Final = "TUTTILAB_CRASH_AT"
+CRASH_LOG: Final = "TUTTILAB_CRASH_LOG"
+
+
+def _point(environ: Mapping[str, str]) -> Callable[[str], None]:
+    """What a point does in a process with these variables."""
+    wanted, _, times = environ.get(CRASH_AT, "").partition(":")
+    trace = environ.get(CRASH_LOG, "")
+    if not wanted and not trace:
+        return lambda name: None
+    reached: Counter[str] = Counter()
+
+    def reach(name: str) -> None:
+        reached[name] += 1
+        if trace:
+            with open(trace, "a") as file:
+                file.write(name + "\n")
+        if name == wanted and reached[name] == int(times or "1"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return reach
+
+
+point: Final = _point(os.environ)
+"""``point(name)`` stands before and after every boundary that a crash may cut: commits, calls to clusters, files."""

@@ -1,0 +1,159 @@
+"""Instructions carried out on the clusters, after the commit: those of one job in order, those of different jobs side by side.
+
+Each is tried until the cluster has answered; a restart finds by `reconcile` what was committed and not carried out. What an
+instruction needs to know is asked in a turn of the loop, so that it never acts on what is not committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, TypeVar
+
+from tuttilab.scheduler import events as ev
+from tuttilab.scheduler import reconcile
+from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, Observation
+from tuttilab.scheduler.crashpoints import point
+from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, StoreError, Unavailable, UserError
+from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang
+from tuttilab.scheduler.model import Attempt
+from tuttilab.scheduler.turn import Turn
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 30.0
+LAUNCH_SETTLES_S: Final = 10.0
+
+
+class Loop(Protocol):
+    """What performing needs of the service."""
+
+    async def ask(self, run: Callable[[Turn], T], /) -> T:
+        """``run`` in the next turn; its answer after the commit of what it applied."""
+        ...
+
+    def plan(self, turn: Turn, job_id: str, attempt: int, /) -> tuple[str, LaunchPlan] | None:
+        """Where and what to launch; None when the attempt is not to be launched any more."""
+        ...
+
+
+class Performer:
+    def __init__(self, loop: Loop, clusters: Mapping[str, Cluster]) -> None:
+        self._loop = loop
+        self._clusters = clusters
+        self._queues: dict[str, deque[Instruction]] = {}
+        """By job; the first one is under way."""
+        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._launching: dict[str, asyncio.Event] = {}
+
+    def perform(self, instruction: Instruction) -> None:
+        queue = self._queues.get(instruction.job_id)
+        if queue is None:
+            self._queues[instruction.job_id] = deque([instruction])
+            task = asyncio.create_task(self._work(instruction.job_id), name=f"perform {instruction.job_id}")
+            self._workers[instruction.job_id] = task
+        elif instruction not in list(queue)[1:]:
+            queue.append(instruction)
+
+    async def stop(self) -> None:
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    async def launched(self, job_id: str) -> None:
+        """Returns when no launch of the job is under way: then no pod of it is made any more, if it was cancelled before."""
+        settled = self._launching.get(job_id)
+        if settled is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAUNCH_SETTLES_S):
+                    await settled.wait()
+
+    async def _work(self, job_id: str) -> None:
+        queue = self._queues[job_id]
+        try:
+            while queue:
+                await self._until_done(queue[0])
+                queue.popleft()
+        finally:
+            del self._queues[job_id], self._workers[job_id]
+
+    async def _until_done(self, instruction: Instruction) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                point("perform.before")
+                await self._carry_out(instruction)
+                point("perform.after")
+                return
+            except (ClusterUnreachable, StoreError, Unavailable) as error:
+                log.warning("%s: %s; trying again in %.1f s", instruction, error, pause)
+            except Exception:
+                log.exception("%s broke; trying again in %.1f s", instruction, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    async def _carry_out(self, instruction: Instruction) -> None:
+        match instruction:
+            case LaunchGang(job_id, number):
+                await self._launch(job_id, number)
+            case StopGang(job_id, number, grace_s, _):
+                attempt = await self._attempt(job_id, number)
+                for cluster in self._where(attempt):
+                    await cluster.stop(job_id, number, grace_s)
+                if attempt is not None and attempt.phase.is_live:
+                    await self._end_missing(job_id, number, self._clusters[attempt.cluster])
+            case ForgetPods(job_id, number):
+                for cluster in self._where(await self._attempt(job_id, number)):
+                    point("forget.before")
+                    await cluster.forget(job_id, number)
+            case DropJob(job_id, attempts):
+                for cluster in self._clusters.values():
+                    for number in range(1, attempts + 1):
+                        point("drop.before")
+                        await cluster.forget(job_id, number, erase=True)
+
+    async def _attempt(self, job_id: str, number: int) -> Attempt | None:
+        return await self._loop.ask(lambda turn: turn.state.attempts.get((job_id, number)))
+
+    def _where(self, attempt: Attempt | None) -> list[Cluster]:
+        return [self._clusters[attempt.cluster]] if attempt is not None else list(self._clusters.values())
+
+    async def _launch(self, job_id: str, number: int) -> None:
+        settled = self._launching[job_id] = asyncio.Event()
+        try:
+            planned = await self._loop.ask(lambda turn: self._loop.plan(turn, job_id, number))
+            if planned is not None:
+                await self._clusters[planned[0]].launch(planned[1])
+        except (LaunchRefused, UserError, Bug) as refusal:
+            is_final = not isinstance(refusal, LaunchRefused) or refusal.permanent
+            node = refusal.node if isinstance(refusal, LaunchRefused) else None
+            if isinstance(refusal, Bug):
+                log.error("job %s attempt %s: %s", job_id, number, refusal)
+            failed = ev.LaunchFailed(job_id, number, str(refusal), is_final, node)
+            await self._loop.ask(lambda turn: turn.apply(failed, job_id))
+        finally:
+            del self._launching[job_id]
+            settled.set()
+
+    async def _end_missing(self, job_id: str, number: int, cluster: Cluster) -> None:
+        """After a stop no launch of the job is under way: a pod that the cluster does not show now will never end by itself."""
+        seen = await look(cluster)
+        shown = {pod.name: pod.uid for pod in seen.pods if (pod.job_id, pod.attempt) == (job_id, number)}
+
+        def run(turn: Turn) -> None:
+            for event in list(reconcile.stopped_pods(turn.state, job_id, number, shown)):
+                turn.apply(event, job_id)
+
+        await self._loop.ask(run)
+
+
+async def look(cluster: Cluster) -> Observation:
+    """One complete observation."""
+    async with contextlib.aclosing(cluster.observe()) as stream:
+        return await anext(stream)

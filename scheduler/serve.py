@@ -1,0 +1,313 @@
+"""The process of the control plane: `python -m tuttilab.scheduler.serve`. Lock, log, store, clusters, service, API, and the end.
+
+It says that it is ready, or in one sentence why it is not, on the pipe that TUTTILAB_NOTIFY_FD names (see `discovery`). What it is
+told to do is in the configuration; the token is made here and only ever written to files of mode 0600.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import logging.handlers
+import os
+import pwd
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tuttilab.scheduler import __version__, discovery
+from tuttilab.scheduler.discovery import NOTIFY_FD, Last, Runtime
+from tuttilab.scheduler.errors import EnvironmentProblem, TuttiError, Unavailable
+from tuttilab.scheduler.processes import this_process
+
+if TYPE_CHECKING:
+    from tuttilab.scheduler.clusters.base import Cluster
+    from tuttilab.scheduler.config import ClusterConfig, Config, Limits
+    from tuttilab.scheduler.ending import Ending
+    from tuttilab.scheduler.service import Service
+
+LOG_BYTES: Final = 5 * 2**20
+LOG_FILES: Final = 3
+DRAIN_REQUESTS_S: Final = 2
+"""How long requests under way may take when the process ends; long polls are cut off then."""
+# Run as a program, this module would call itself __main__.
+log = logging.getLogger("tuttilab.scheduler.serve")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tuttilab.scheduler.serve", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument("--config", type=Path, help="tuttilab.yaml; the built-in configuration without it")
+    return serve(parser.parse_args(arguments).config, os.environ)
+
+
+def serve(config_path: Path | None, environ: Mapping[str, str], *, in_foreground: bool = False) -> int:
+    """Run until SIGTERM, `tuttilab down` or a long time without work; answers the exit code. Raises the error of a failed start."""
+    notify = _Notify(environ)
+    state = discovery.state_dir(environ)
+    try:
+        discovery.prepare(state)
+        with _only_one(state), _logging(state, in_foreground):
+            try:
+                return asyncio.run(_run(config_path.absolute() if config_path else None, state, environ, notify))
+            except OSError as error:
+                raise EnvironmentProblem(
+                    f"{error.filename or state}: {error.strerror or error}; `tuttilab doctor` checks the state folder and its disk."
+                ) from error
+            except TuttiError as error:
+                if not in_foreground:
+                    log.error("not started: %s", error)
+                raise
+    except TuttiError as error:
+        notify.failed(error)
+        if notify.is_heard:
+            return error.exit_code
+        raise
+
+
+class _Notify:
+    """The pipe to whoever started us; says one thing."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        number = environ.get(NOTIFY_FD, "")
+        self._fd = int(number) if number.isdecimal() else None
+        self.is_heard = self._fd is not None
+        if self._fd is not None:
+            # Pods must not inherit it: the starter waits for its last holder.
+            os.set_inheritable(self._fd, False)
+            os.environ.pop(NOTIFY_FD, None)
+
+    def ready(self) -> None:
+        self._say({"ready": True})
+
+    def failed(self, error: TuttiError) -> None:
+        self._say({"type": error.type, "message": str(error)[:1500]})
+
+    def _say(self, notice: Mapping[str, object]) -> None:
+        if self._fd is None:
+            return
+        # Whoever started us may be gone.
+        with contextlib.suppress(OSError):
+            os.write(self._fd, json.dumps(notice).encode())
+            os.close(self._fd)
+        self._fd = None
+
+
+@contextlib.contextmanager
+def _only_one(state: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            # Others hold it for an instant to see whether somebody does.
+            stack.enter_context(discovery.locked(state / "control.lock", 1.0))
+        except Unavailable:
+            running = discovery.find(state).runtime
+            who = f"pid {running.pid}, {running.url}" if running else "it is starting or ending"
+            raise EnvironmentProblem(
+                f"A control plane already runs in {state} ({who}); `tuttilab down` ends it, "
+                "and TUTTILAB_STATE_DIR names another folder."
+            ) from None
+        yield
+
+
+@contextlib.contextmanager
+def _logging(state: Path, in_foreground: bool) -> Iterator[None]:
+    path = discovery.log_file(state)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    handlers: list[logging.Handler] = [logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1)]
+    if in_foreground:
+        handlers.append(logging.StreamHandler())
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    root = logging.getLogger()
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    # Their lines about connections, plugins and their own start say nothing that ours do not.
+    for name in ("uvicorn", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
+
+
+async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str], notify: _Notify) -> int:
+    from tuttilab.scheduler.config import load_config
+    from tuttilab.scheduler.ending import Ending
+    from tuttilab.scheduler.service import Service
+    from tuttilab.scheduler.store.sql import SqlStore
+
+    digest = discovery.config_digest(config_path)
+    config = load_config(config_path, state, environ)
+    log.info("tuttilab %s starts in %s with %s", __version__, state, config_path or "the built-in configuration")
+    with contextlib.closing(listener(config.listen.host, config.listen.port)) as bound:
+        host, port = bound.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        service = Service(config, SqlStore(config.store.url), clusters_of(config, state, environ), state_dir=state)
+        service.addresses = replace(service.addresses, report_url=url)
+        # Before recovery, because pods that are launched or adopted by it want to report.
+        discovery.write_private(discovery.url_file(state), json.dumps({"url": url}))
+        ending = Ending(service, user_name())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, ending.at_once, signal.Signals(number).name)
+        await service.start()
+        runtime = _runtime(url, state, config, config_path, digest)
+        try:
+            await _serve_api(service, bound, ending, runtime, notify, environ)
+        finally:
+            _withdraw(runtime)
+            left = sum(not job.phase.is_terminal for job in service.state.jobs.values())
+            await service.stop()
+            discovery.write_last(state, Last(config=runtime.config, live_jobs=left))
+            log.info("ended; %d live jobs go on by themselves", left)
+    return 0
+
+
+async def _serve_api(
+    service: Service, bound: socket.socket, ending: Ending, runtime: Runtime, notify: _Notify, environ: Mapping[str, str]
+) -> None:
+    import uvicorn
+
+    from tuttilab.scheduler.api import create_app
+    from tuttilab.scheduler.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
+    from tuttilab.scheduler.ending import Activity
+    from tuttilab.scheduler.hub_servers import look_after
+
+    started = asyncio.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """Signals are ours: uvicorn would raise them again at the end, and the exit code would say that we were killed."""
+            yield
+
+    operator = LocalAuthenticator(runtime.token, user_name())
+    authenticator: Authenticator = operator
+    has_hub = service.config.auth.kind == "hub"
+    looking: asyncio.Task[None] | None = None
+    if has_hub:
+        hub = hub_settings(service.config.auth, environ)
+        authenticator = HubAuthenticator(hub, operator)
+        looking = asyncio.create_task(look_after(service, hub, authenticator.http))
+    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs))
+    server = Server(
+        uvicorn.Config(
+            activity,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_REQUESTS_S,
+        )
+    )
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    await asyncio.wait({serving, asyncio.ensure_future(started.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    discovery.write_last(Path(runtime.state_dir), Last(config=runtime.config))
+    discovery.write_runtime(runtime)
+    log.info("ready: %s, pid %d", runtime.url, runtime.pid)
+    notify.ready()
+    if not has_hub:
+        ending.when_idle(activity, service.config.limits.idle_stop_s)
+    asked = asyncio.create_task(ending.wait())
+    await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
+    _withdraw(runtime)
+    asked.cancel()
+    server.should_exit = True
+    await serving
+    if looking is not None:
+        looking.cancel()
+    if isinstance(authenticator, HubAuthenticator):
+        await authenticator.close()
+
+
+def _withdraw(runtime: Runtime) -> None:
+    """Nobody shall find us any more; what a successor wrote stays."""
+    state = Path(runtime.state_dir)
+    found = discovery.find(state).runtime
+    if found is not None and found.process == runtime.process:
+        discovery.runtime_file(state).unlink(missing_ok=True)
+        discovery.token_file(state).unlink(missing_ok=True)
+
+
+def _runtime(url: str, state: Path, config: Config, config_path: Path | None, digest: str) -> Runtime:
+    me = this_process()
+    return Runtime(
+        url=url,
+        token=secrets.token_urlsafe(32),
+        pid=me.pid,
+        start_time=me.start_time,
+        boot_id=me.boot_id,
+        version=__version__,
+        state_dir=str(state),
+        clusters=tuple(cluster.name for cluster in config.clusters),
+        config=str(config_path or ""),
+        config_digest=digest,
+    )
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises EnvironmentProblem that names the port when it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Without the protocol's number asyncio does not turn Nagle's algorithm off, which costs 40 ms an answer.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # A port that was ours a moment ago still has connections in TIME_WAIT.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        # Two sockets may be bound with SO_REUSEADDR; only one may listen.
+        bound.listen(2048)
+    except OSError as error:
+        bound.close()
+        why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise EnvironmentProblem(
+            f"Port {port} of {host} {why}; end what listens there, or set listen.port to another one (0: any that is free)."
+        ) from error
+    return bound
+
+
+def clusters_of(config: Config, state: Path, environ: Mapping[str, str]) -> dict[str, Cluster]:
+    return {cluster.name: _cluster(cluster, config.limits, state, environ) for cluster in config.clusters}
+
+
+def _cluster(cluster: ClusterConfig, limits: Limits, state: Path, environ: Mapping[str, str]) -> Cluster:
+    if cluster.kind == "fake":
+        from tuttilab.scheduler.clusters.fake import FakeCluster
+
+        return FakeCluster(cluster.name, cluster.nodes or ())
+    from tuttilab.scheduler.clusters.local import LocalCluster
+
+    # A folder each: two clusters must not adopt one another's pods.
+    folder = state / "clusters" / cluster.name
+    beat, lease = limits.heartbeat_s, limits.lease_s
+    return LocalCluster(cluster.name, cluster.nodes, folder, environ, sys.executable, heartbeat_s=beat, lease_s=lease)
+
+
+def user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        # A container may run under a uid that no one gave a name.
+        return str(os.geteuid())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""The bytes of artifacts in a folder: ``<folder>/<first two digits>/<sha256>``, written beside and renamed when they are whole.
+
+The name is the content's digest, so a file that is there is right for ever, and two who write the same one do no harm.
+Pods on this machine read and write the same folder by the same rules (`sidecar/context.py`, `sidecar/drain.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuttilab.scheduler.errors import BadInput, NotFound, StoreError, TooLarge
+
+_ID = re.compile(r"[0-9a-f]{64}")
+
+
+class Upload:
+    """One artifact on its way in. Not seen by anybody before `Blobs.receive` ends well."""
+
+    def __init__(self, descriptor: int, limit: int) -> None:
+        self.size = 0
+        self._file = os.fdopen(descriptor, "wb")
+        self._digest = hashlib.sha256()
+        self._limit = limit
+
+    def write(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self.size > self._limit:
+            raise too_large(self.size, self._limit)
+        self._digest.update(chunk)
+        try:
+            self._file.write(chunk)
+        except OSError as error:
+            raise _refused(error) from error
+
+    def finish(self, artifact_id: str) -> None:
+        found = self._digest.hexdigest()
+        if found != artifact_id:
+            raise BadInput(f"artifact {artifact_id}: the content has sha256 {found}; send the bytes that the id names.")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+class Blobs:
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder = folder
+        self.limit = limit
+
+    def path(self, artifact_id: str) -> Path:
+        """Where the artifact lies if it is there. Raises BadInput for what is no id, so that no path leads elsewhere."""
+        if not _ID.fullmatch(artifact_id):
+            raise BadInput(f"artifact: {artifact_id[:80]!r} is no id; expected a sha256, 64 hexadecimal digits in lower case.")
+        return self._folder / artifact_id[:2] / artifact_id
+
+    def find(self, artifact_id: str) -> Path:
+        path = self.path(artifact_id)
+        if not path.is_file():
+            raise NotFound(f"There is no artifact {artifact_id}.")
+        return path
+
+    @contextlib.contextmanager
+    def receive(self, artifact_id: str) -> Iterator[Upload]:
+        """Write to the upload inside the block; when the block ends well, `finish` having been called, the artifact is there."""
+        path = self.path(artifact_id)
+        upload = None
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=".", dir=path.parent)
+            try:
+                upload = Upload(descriptor, self.limit)
+                yield upload
+                os.replace(name, path)
+                folder = os.open(path.parent, os.O_RDONLY)
+                os.fsync(folder)
+                os.close(folder)
+            finally:
+                if upload is not None:
+                    upload.close()
+                Path(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _refused(error) from error
+
+
+def too_large(size: int, limit: int) -> TooLarge:
+    return TooLarge(f"{size} bytes or more were sent, and at most {limit} are taken; send less, or mount the data instead.")
+
+
+def _refused(error: OSError) -> StoreError:
+    return StoreError(f"The artifact folder refused: {error.strerror} ({error.filename}); make room or mend its mode.")

@@ -1,0 +1,162 @@
+"""The store without a disk: for tests, the simulator, and a service whose state may go with it. Same contract as `sql`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tuttilab.scheduler.errors import StaleEpoch, StoreError
+from tuttilab.scheduler.events import Event
+from tuttilab.scheduler.model import Attempt, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Entry, JobQuery, Keyed, Loaded
+from tuttilab.scheduler.store.rows import LIVE_PHASES, MOST_FOUND, check_kept, highest_order, is_asked_for, key_taken, owner_in
+from tuttilab.scheduler.wire import event_kind
+
+
+class MemoryStore:
+    """Everything in dictionaries. It outlives `close`, so that a test can open it again as after a restart."""
+
+    def __init__(self) -> None:
+        self._epoch = 0
+        self._seq = 0
+        self._order = 0
+        self._lines: list[tuple[Change, Event]] = []
+        self._jobs: dict[str, Job] = {}
+        self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._queues: tuple[Queue, ...] = ()
+        self._runs: dict[str, Run] = {}
+        self._dags: dict[str, Dag] = {}
+        self._accounts: dict[str, Overtaking] = {}
+        self._history: dict[str, RunHistory] = {}
+        self._profiles: dict[str, Profile] = {}
+        self._keys: dict[tuple[str, str], Keyed] = {}
+        self._artifacts: dict[tuple[str, str], ArtifactRow] = {}
+
+    async def open(self) -> int:
+        self._epoch += 1
+        return self._epoch
+
+    async def close(self) -> None:
+        return
+
+    async def load(self) -> Loaded:
+        live = {job.id for job in self._jobs.values() if job.phase in LIVE_PHASES}
+        live |= {attempt.job_id for attempt in self._attempts.values() if attempt.phase.is_live}
+        wanted = live | {before for job_id in live for before in self._jobs[job_id].after if before in self._jobs}
+        return Loaded(
+            jobs=tuple(sorted((self._jobs[job_id] for job_id in wanted), key=lambda job: job.order)),
+            attempts=tuple(await self.attempts_of(sorted(wanted))),
+            queues=self._queues,
+            last_seq=self._seq,
+            last_at=self._lines[-1][0].at if self._lines else 0.0,
+            last_order=self._order,
+            runs=tuple(run for run in self._runs.values() if run.phase is RunPhase.RUNNING),
+            dags=tuple(dag for _, dag in sorted(self._dags.items())),
+            accounts=tuple(account for _, account in sorted(self._accounts.items())),
+            history=tuple(self._history.values()),
+            profiles=tuple(profile for _, profile in sorted(self._profiles.items())),
+        )
+
+    async def commit(self, batch: Batch) -> int:
+        # Everything that can be refused comes first: from here to the end nothing awaits and nothing fails.
+        self._check(batch)
+        for entry in batch.entries:
+            self._seq += 1
+            change = Change(self._seq, entry.at, event_kind(entry.event), entry.key, self._owner(entry, batch))
+            self._lines.append((change, entry.event))
+        for job in batch.jobs:
+            self._jobs[job.id] = job
+        self._order = max(self._order, highest_order(batch) or 0)
+        self._runs |= {run.id: run for run in batch.runs}
+        self._dags |= {dag.name: dag for dag in batch.dags}
+        self._profiles |= {profile.name: profile for profile in batch.profiles}
+        for name in batch.deleted_profiles:
+            self._profiles.pop(name, None)
+        self._accounts |= {account.job_id: account for account in batch.accounts}
+        for job_id in batch.ended_accounts:
+            self._accounts.pop(job_id, None)
+        for one in batch.history:
+            self._history.pop(one.key, None)  # The order of the last change is the order of loading.
+            self._history[one.key] = one
+        for key in batch.dropped_history:
+            self._history.pop(key, None)
+        self._attempts |= {(attempt.job_id, attempt.number): attempt for attempt in batch.attempts}
+        if batch.queues is not None:
+            self._queues = batch.queues
+        self._keys |= {(keyed.owner, keyed.key): keyed for keyed in batch.keys}
+        for job_id in batch.deleted_jobs:
+            self._jobs.pop(job_id, None)
+            self._attempts = {key: attempt for key, attempt in self._attempts.items() if key[0] != job_id}
+        return self._seq
+
+    def _check(self, batch: Batch) -> None:
+        if batch.epoch != self._epoch:
+            raise StaleEpoch(f"epoch {batch.epoch} was given, and {self._epoch} leads; this process has to stop.")
+        known = self._jobs.keys() | {job.id for job in batch.jobs}
+        orphans = {attempt.job_id for attempt in batch.attempts}
+        if orphans - known:
+            raise StoreError(f"rows of {', '.join(sorted(orphans - known))} were given, and there is no such job.")
+        taken = set(self._keys)
+        owned = {keyed.job_id for keyed in self._keys.values()}
+        for keyed in batch.keys:
+            if (keyed.owner, keyed.key) in taken or keyed.job_id in owned:
+                raise key_taken(keyed)
+            taken.add((keyed.owner, keyed.key))
+            owned.add(keyed.job_id)
+
+    def _owner(self, entry: Entry, batch: Batch) -> str:
+        owner = owner_in(entry)
+        if owner is not None:
+            return owner
+        job = next((job for job in batch.jobs if job.id == entry.key), None) or self._jobs.get(entry.key)
+        run = next((run for run in batch.runs if run.id == entry.key), None) or self._runs.get(entry.key)
+        return job.owner if job else run.owner if run else ""
+
+    async def job(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    async def find_job(self, prefix: str, owner: str | None) -> Sequence[str]:
+        found = (j.id for j in self._jobs.values() if j.id.startswith(prefix) and owner in (None, j.owner))
+        return sorted(found)[:MOST_FOUND]
+
+    async def attempts(self, job_id: str) -> Sequence[Attempt]:
+        return await self.attempts_of([job_id])
+
+    async def attempts_of(self, job_ids: Sequence[str]) -> Sequence[Attempt]:
+        wanted = set(job_ids)
+        return [attempt for key, attempt in sorted(self._attempts.items()) if key[0] in wanted]
+
+    async def jobs(self, query: JobQuery) -> Sequence[Job]:
+        newest_first = sorted(self._jobs.values(), key=lambda job: -job.order)
+        return [job for job in newest_first if is_asked_for(job, query)][: query.limit]
+
+    async def run(self, run_id: str) -> Run | None:
+        return self._runs.get(run_id)
+
+    async def runs(self, owner: str | None, limit: int = 100) -> Sequence[Run]:
+        mine = [run for run in self._runs.values() if owner in (None, run.owner)]
+        return sorted(mine, key=lambda run: (-run.created_at, run.id))[:limit]
+
+    async def keyed(self, owner: str, key: str) -> Keyed | None:
+        return self._keys.get((owner, key))
+
+    async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
+        return [change for change, _ in self._after(since, limit, key)]
+
+    async def journal(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[tuple[int, float, Event]]:
+        return [(change.seq, change.at, event) for change, event in self._after(since, limit, key)]
+
+    def _after(self, since: int, limit: int, key: str | None) -> list[tuple[Change, Event]]:
+        oldest = self._lines[0][0].seq if self._lines else self._seq + 1
+        if key is None:
+            check_kept(since, oldest, self._seq)
+            begin = since + 1 - oldest
+            return self._lines[begin : begin + limit]
+        return [line for line in self._lines if line[0].seq > since and line[0].key == key][:limit]
+
+    async def add_artifact(self, row: ArtifactRow) -> None:
+        self._artifacts.setdefault((row.id, row.owner), replace(row, labels=dict(row.labels)))
+
+    async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
+        rows = (row for key, row in sorted(self._artifacts.items()) if key[0] == artifact_id)
+        return next((row for row in rows if owner in (None, row.owner)), None)

@@ -1,0 +1,144 @@
+"""Between model and rows: which columns a value fills, and what both stores must agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from tuttilab.scheduler.errors import Conflict, NotFound
+from tuttilab.scheduler.events import DagApplied, JobSubmitted, RunSubmitted
+from tuttilab.scheduler.model import Attempt, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, JobQuery, Keyed
+from tuttilab.scheduler.wire import event_kind, event_to_json, to_data, to_json
+
+BODY_VERSION: Final = 1
+"""Of journal bodies; a reader of old journals picks its parser by it."""
+
+MOST_FOUND: Final = 10
+"""Ids that a prefix search answers: enough to say which one was meant."""
+
+LIVE_PHASES: Final = (JobPhase.QUEUED, JobPhase.ACTIVE)
+
+Row = dict[str, Any]
+"""Column name to value, for SQLAlchemy. ``Any``: columns have different types."""
+
+
+def search_text(job: Job) -> str:
+    return f"{job.name} {job.id}".casefold()
+
+
+def job_row(job: Job) -> Row:
+    return {
+        "id": job.id,
+        "order_no": job.order,
+        "owner": job.owner,
+        "group": job.group,
+        "queue": job.queue,
+        "kind": job.kind.value,
+        "phase": job.phase.value,
+        "name": job.name,
+        "search": search_text(job),
+        "submitted_at": job.submitted_at,
+        "ended_at": job.ended_at,
+        "body": to_json(job).decode(),
+    }
+
+
+def attempt_row(attempt: Attempt) -> Row:
+    return {
+        "job_id": attempt.job_id,
+        "number": attempt.number,
+        "phase": attempt.phase.value,
+        "body": to_json(attempt).decode(),
+    }
+
+
+def queue_rows(queues: Iterable[Queue]) -> list[Row]:
+    return [{"name": queue.name, "place": place, "body": to_json(queue).decode()} for place, queue in enumerate(queues)]
+
+
+def run_row(run: Run) -> Row:
+    return {
+        "id": run.id,
+        "owner": run.owner,
+        "phase": run.phase.value,
+        "created_at": run.created_at,
+        "body": to_json(run).decode(),
+    }
+
+
+def account_row(account: Overtaking) -> Row:
+    return {"job_id": account.job_id, "body": to_json(account).decode()}
+
+
+def history_rows(seq: int, history: Iterable[RunHistory]) -> list[Row]:
+    """``seq`` of the commit gives the place; within one commit the order given."""
+    return [{"key": one.key, "place": seq * 100_000 + at, "body": to_json(one).decode()} for at, one in enumerate(history)]
+
+
+def dag_row(dag: Dag) -> Row:
+    return {"name": dag.name, "version": dag.version, "body": to_json(dag).decode()}
+
+
+def profile_row(profile: Profile) -> Row:
+    return {"name": profile.name, "body": to_json(profile).decode()}
+
+
+def highest_order(batch: Batch) -> int | None:
+    """Of the jobs in the batch, and of those that its runs will submit later: their places are taken."""
+    orders = [job.order for job in batch.jobs] + [node.job.order for run in batch.runs for node in run.nodes]
+    return max(orders, default=None)
+
+
+def journal_row(seq: int, epoch: int, owner: str, entry: Entry) -> Row:
+    return {
+        "seq": seq,
+        "at": entry.at,
+        "epoch": epoch,
+        "kind": event_kind(entry.event),
+        "key": entry.key,
+        "owner": owner,
+        "version": BODY_VERSION,
+        "body": event_to_json(entry.event),
+    }
+
+
+def artifact_row(row: ArtifactRow) -> Row:
+    data: Row = to_data(row)
+    return data | {"labels": to_json(row.labels).decode()}
+
+
+def owner_in(entry: Entry) -> str | None:
+    """Whose event it is: what the event itself says, empty for everybody's, None to look the job or the run up by its key."""
+    if isinstance(entry.event, JobSubmitted):
+        return entry.event.job.owner
+    if isinstance(entry.event, RunSubmitted):
+        return entry.event.run.owner
+    if isinstance(entry.event, DagApplied):
+        return entry.event.dag.owner
+    return None if hasattr(entry.event, "job_id") or hasattr(entry.event, "run_id") else ""
+
+
+def check_kept(since: int, oldest: int, newest: int) -> None:
+    """Raises NotFound when lines after ``since`` are gone, or ``since`` belongs to another database."""
+    if since + 1 < oldest:
+        raise NotFound(f"changes since {since} are not kept any more; expected at least {oldest - 1}: fetch anew.")
+    if since > newest:
+        raise NotFound(f"there is no change {since} yet, the newest is {newest}; expected a number from here: fetch anew.")
+
+
+def key_taken(keyed: Keyed) -> Conflict:
+    return Conflict(f"Idempotency-Key {keyed.key!r} was used before; expected a new key for a new job.")
+
+
+def is_asked_for(job: Job, query: JobQuery) -> bool:
+    """Whether the job is on a page of ``query``, its length aside."""
+    return (
+        (query.owner is None or job.owner == query.owner)
+        and (query.group is None or job.group == query.group)
+        and (query.queue is None or job.queue == query.queue)
+        and (not query.phases or job.phase in query.phases)
+        and (query.kind is None or job.kind == query.kind)
+        and (query.text is None or query.text.casefold() in search_text(job))
+        and (query.cursor is None or job.order < query.cursor)
+    )

@@ -1,0 +1,292 @@
+"""The store on a relational database, in SQLAlchemy Core: SQLite embedded.
+
+One connection writes, in a thread of its own, one transaction a batch; reads use other connections and see the last commit.
+Nothing here but `SqlStore._prepare` knows that the database is SQLite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Select, delete, func, make_url, select, update
+
+from tuttilab.scheduler import __version__
+from tuttilab.scheduler.errors import StaleEpoch, StoreUnreadable
+from tuttilab.scheduler.events import Event
+from tuttilab.scheduler.model import LIVE, Attempt, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
+from tuttilab.scheduler.store import filesystems, rows, schema, sqlite, statements
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, JobQuery, Keyed, Loaded
+from tuttilab.scheduler.store.statements import select_jobs, transact, upsert
+from tuttilab.scheduler.store.tables import (
+    ACCOUNTS,
+    ARTIFACTS,
+    ATTEMPTS,
+    DAGS,
+    HISTORY,
+    JOBS,
+    JOURNAL,
+    KEYS,
+    META,
+    PROFILES,
+    QUEUES,
+    RUNS,
+)
+from tuttilab.scheduler.wire import event_from_json, from_json
+
+T = TypeVar("T")
+
+READERS = 2
+
+
+class SqlStore:
+    """`Store` and `ReadingStore` for a URL such as ``sqlite:////home/me/state.db``."""
+
+    def __init__(self, url: str, *, detect: filesystems.Detector = filesystems.detect, ours: schema.Schema = schema.OURS) -> None:
+        self._url = make_url(url)
+        self._detect = detect
+        self._ours = ours
+        self._writer: Engine | None = None
+        self._reader: Engine | None = None
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+
+    async def open(self) -> int:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._writing, self._prepare)
+            return await self._write(self._take_over)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Ends the threads too: a store is opened once."""
+        loop = asyncio.get_running_loop()
+        # The writer's connection goes last: only it may fold the log into the file.
+        for pool, engine in ((self._reading, self._reader), (self._writing, self._writer)):
+            if engine is not None:
+                await loop.run_in_executor(pool, engine.dispose)
+            pool.shutdown(wait=False)
+        self._reader = self._writer = None
+
+    def _prepare(self) -> None:
+        name = self._url.database
+        if self._url.get_backend_name() != "sqlite" or not name or name.startswith((":memory:", "file:")):
+            raise StoreUnreadable(f"store.url is {self._url!r}; expected a file such as sqlite:////var/lib/tuttilab/state.db.")
+        path = Path(name).absolute()
+        sqlite.refuse_shared(path, self._detect)
+        if path.exists():
+            sqlite.check(path, self._ours)
+        else:
+            sqlite.create(path, self._ours)
+        self._writer = sqlite.engine_of(path, is_writer=True)
+        self._reader = sqlite.engine_of(path, is_writer=False)
+
+    def _take_over(self, connection: Connection) -> int:
+        if schema.version_of(connection) != self._ours.version:
+            schema.upgrade(connection, self._ours)
+        taken = update(META).values(epoch=META.c.epoch + 1, product=__version__).returning(META.c.epoch)
+        return int(connection.execute(taken).scalar_one())
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        return await self._in(self._writing, self._writer, work)
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self._in(self._reading, self._reader, work)
+
+    async def _in(self, pool: ThreadPoolExecutor, engine: Engine | None, work: Callable[[Connection], T]) -> T:
+        if engine is None:
+            raise StoreUnreadable("the store is not open; open it first.")
+        return await asyncio.get_running_loop().run_in_executor(pool, transact, engine, work)
+
+    async def commit(self, batch: Batch) -> int:
+        return await self._write(lambda connection: _commit(connection, batch))
+
+    async def load(self) -> Loaded:
+        return await self._read(_load)
+
+    async def job(self, job_id: str) -> Job | None:
+        found = await self._read(lambda c: c.execute(select(JOBS.c.body).where(JOBS.c.id == job_id)).scalar())
+        return None if found is None else from_json(Job, found)
+
+    async def find_job(self, prefix: str, owner: str | None) -> Sequence[str]:
+        # Not LIKE: it disregards case on one database and not on another.
+        query = select(JOBS.c.id).where(func.substr(JOBS.c.id, 1, len(prefix)) == prefix)
+        if owner is not None:
+            query = query.where(JOBS.c.owner == owner)
+        query = query.order_by(JOBS.c.id).limit(rows.MOST_FOUND)
+        return await self._read(lambda c: list(c.execute(query).scalars()))
+
+    async def attempts(self, job_id: str) -> Sequence[Attempt]:
+        return await self.attempts_of([job_id])
+
+    async def attempts_of(self, job_ids: Sequence[str]) -> Sequence[Attempt]:
+        query = select(ATTEMPTS.c.body).where(ATTEMPTS.c.job_id.in_(job_ids))
+        query = query.order_by(ATTEMPTS.c.job_id, ATTEMPTS.c.number)
+        return await self._read(lambda c: _bodies(c, query, Attempt))
+
+    async def jobs(self, query: JobQuery) -> Sequence[Job]:
+        return await self._read(lambda c: _bodies(c, select_jobs(query), Job))
+
+    async def run(self, run_id: str) -> Run | None:
+        found = await self._read(lambda c: c.execute(select(RUNS.c.body).where(RUNS.c.id == run_id)).scalar())
+        return None if found is None else from_json(Run, found)
+
+    async def runs(self, owner: str | None, limit: int = 100) -> Sequence[Run]:
+        query = select(RUNS.c.body).order_by(RUNS.c.created_at.desc(), RUNS.c.id).limit(limit)
+        if owner is not None:
+            query = query.where(RUNS.c.owner == owner)
+        return await self._read(lambda c: _bodies(c, query, Run))
+
+    async def keyed(self, owner: str, key: str) -> Keyed | None:
+        query = select(KEYS).where(KEYS.c.owner == owner, KEYS.c.key == key)
+        found = await self._read(lambda c: c.execute(query).mappings().first())
+        return None if found is None else Keyed(**found)
+
+    async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
+        columns = (JOURNAL.c.seq, JOURNAL.c.at, JOURNAL.c.kind, JOURNAL.c.key, JOURNAL.c.owner)
+        found = await self._read(lambda c: _lines(c, select(*columns), since, limit, key))
+        return [Change(**line) for line in found]
+
+    async def journal(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[tuple[int, float, Event]]:
+        found = await self._read(lambda c: _lines(c, select(JOURNAL), since, limit, key))
+        return [(line["seq"], line["at"], event_from_json(line["kind"], line["body"])) for line in found]
+
+    async def add_artifact(self, row: ArtifactRow) -> None:
+        values = rows.artifact_row(row)
+        await self._write(lambda c: upsert(c, ARTIFACTS, [values], replace=False))
+
+    async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
+        query = select(ARTIFACTS).where(ARTIFACTS.c.id == artifact_id).order_by(ARTIFACTS.c.owner).limit(1)
+        if owner is not None:
+            query = query.where(ARTIFACTS.c.owner == owner)
+        found = await self._read(lambda c: c.execute(query).mappings().first())
+        if found is None:
+            return None
+        return ArtifactRow(**{**found, "labels": from_json(dict[str, str], found["labels"])})
+
+
+def _commit(connection: Connection, batch: Batch) -> int:
+    leads = connection.execute(statements.EPOCH).scalar_one()
+    if leads != batch.epoch:
+        raise StaleEpoch(f"epoch {batch.epoch} was given, and {leads} leads; this process has to stop.")
+    seq = _append(connection, batch)
+    if batch.jobs:
+        upsert(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
+    top = rows.highest_order(batch)
+    if top is not None:
+        # Kept apart from the jobs, because the newest may be deleted and its place must not be given again.
+        connection.execute(statements.RAISE_ORDER, {"top": top})
+    if batch.attempts:
+        upsert(connection, ATTEMPTS, [rows.attempt_row(attempt) for attempt in batch.attempts])
+    if batch.queues is not None:
+        connection.execute(delete(QUEUES))
+        upsert(connection, QUEUES, rows.queue_rows(batch.queues))
+    upsert(connection, RUNS, [rows.run_row(run) for run in batch.runs])
+    upsert(connection, DAGS, [rows.dag_row(dag) for dag in batch.dags])
+    upsert(connection, PROFILES, [rows.profile_row(profile) for profile in batch.profiles])
+    if batch.deleted_profiles:
+        connection.execute(delete(PROFILES).where(PROFILES.c.name.in_(batch.deleted_profiles)))
+    upsert(connection, ACCOUNTS, [rows.account_row(account) for account in batch.accounts])
+    if batch.ended_accounts:
+        connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.job_id.in_(batch.ended_accounts)))
+    upsert(connection, HISTORY, rows.history_rows(seq, batch.history))
+    if batch.dropped_history:
+        connection.execute(delete(HISTORY).where(HISTORY.c.key.in_(batch.dropped_history)))
+    for keyed in batch.keys:
+        values = {"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id}
+        if connection.execute(statements.SAME_KEY, values).first() is not None:
+            raise rows.key_taken(keyed)
+        connection.execute(statements.ADD_KEY, values)
+    if batch.deleted_jobs:
+        connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch.deleted_jobs)))
+    return seq
+
+
+def _append(connection: Connection, batch: Batch) -> int:
+    """The journal's lines, numbered by the counter row, whose lock orders the commits as their numbers."""
+    if not batch.entries:
+        return _counter(connection, "seq")
+    count = len(batch.entries)
+    last = int(connection.execute(statements.TAKE_NUMBERS, {"count": count}).scalar_one())
+    owners = _owners(connection, batch)
+    first = last - count + 1
+    lines = [
+        rows.journal_row(first + index, batch.epoch, rows.owner_in(entry) or owners.get(entry.key, ""), entry)
+        for index, entry in enumerate(batch.entries)
+    ]
+    connection.execute(statements.APPEND, lines)
+    return last
+
+
+def _owners(connection: Connection, batch: Batch) -> dict[str, str]:
+    """Owners of the jobs that events without an owner of their own are about."""
+    owners = {job.id: job.owner for job in batch.jobs} | {run.id: run.owner for run in batch.runs}
+    wanted = {entry.key for entry in batch.entries if rows.owner_in(entry) is None} - owners.keys()
+    if wanted:
+        found = connection.execute(select(JOBS.c.id, JOBS.c.owner).where(JOBS.c.id.in_(wanted)))
+        owners |= {row.id: row.owner for row in found}
+    return owners
+
+
+def _counter(connection: Connection, name: str) -> int:
+    return int(connection.execute(statements.COUNTER, {"counter": name}).scalar_one())
+
+
+def _load(connection: Connection) -> Loaded:
+    with_live_attempt = select(ATTEMPTS.c.job_id).where(ATTEMPTS.c.phase.in_([phase.value for phase in LIVE]))
+    is_live = JOBS.c.phase.in_([phase.value for phase in rows.LIVE_PHASES]) | JOBS.c.id.in_(with_live_attempt)
+    jobs = _bodies(connection, select(JOBS.c.body).where(is_live), Job)
+    before = sorted({job_id for job in jobs for job_id in job.after} - {job.id for job in jobs})
+    attempts = _bodies(
+        connection,
+        select(ATTEMPTS.c.body).join(JOBS, JOBS.c.id == ATTEMPTS.c.job_id).where(is_live),
+        Attempt,
+    )
+    # In slices, because a statement may carry only so many values.
+    for start in range(0, len(before), 500):
+        ids = before[start : start + 500]
+        jobs += _bodies(connection, select(JOBS.c.body).where(JOBS.c.id.in_(ids)), Job)
+        attempts += _bodies(connection, select(ATTEMPTS.c.body).where(ATTEMPTS.c.job_id.in_(ids)), Attempt)
+    return Loaded(
+        jobs=tuple(sorted(jobs, key=lambda job: job.order)),
+        attempts=tuple(sorted(attempts, key=lambda attempt: (attempt.job_id, attempt.number))),
+        queues=tuple(_bodies(connection, select(QUEUES.c.body).order_by(QUEUES.c.place), Queue)),
+        last_seq=_counter(connection, "seq"),
+        last_at=connection.execute(select(JOURNAL.c.at).order_by(JOURNAL.c.seq.desc()).limit(1)).scalar() or 0.0,
+        last_order=_counter(connection, "order"),
+        runs=tuple(_bodies(connection, select(RUNS.c.body).where(RUNS.c.phase == RunPhase.RUNNING.value), Run)),
+        dags=tuple(_bodies(connection, _newest_dags(), Dag)),
+        profiles=tuple(_bodies(connection, select(PROFILES.c.body).order_by(PROFILES.c.name), Profile)),
+        accounts=tuple(_bodies(connection, select(ACCOUNTS.c.body).order_by(ACCOUNTS.c.job_id), Overtaking)),
+        history=tuple(_bodies(connection, select(HISTORY.c.body).order_by(HISTORY.c.place), RunHistory)),
+    )
+
+
+def _newest_dags() -> Select[tuple[str]]:
+    newest = select(DAGS.c.name, func.max(DAGS.c.version).label("version")).group_by(DAGS.c.name).subquery()
+    return (
+        select(DAGS.c.body)
+        .join(newest, (DAGS.c.name == newest.c.name) & (DAGS.c.version == newest.c.version))
+        .order_by(DAGS.c.name)
+    )
+
+
+def _bodies(connection: Connection, query: Select[Any], cls: type[T]) -> list[T]:
+    return [from_json(cls, body) for body in connection.execute(query).scalars()]
+
+
+def _lines(connection: Connection, query: Select[Any], since: int, limit: int, key: str | None) -> Sequence[Any]:
+    """Rows of the journal as mappings (``Any``: the columns are the caller's choice)."""
+    if key is None:
+        newest = _counter(connection, "seq")
+        oldest = connection.execute(select(func.min(JOURNAL.c.seq))).scalar()
+        rows.check_kept(since, newest + 1 if oldest is None else oldest, newest)
+    else:
+        query = query.where(JOURNAL.c.key == key)
+    query = query.where(JOURNAL.c.seq > since).order_by(JOURNAL.c.seq).limit(limit)
+    return connection.execute(query).mappings().all()

@@ -1,0 +1,195 @@
+"""How the client's requests travel: connections, retries that cannot do harm, and errors back as the classes of `errors`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from tuttilab.scheduler import wire
+from tuttilab.scheduler.errors import BadInput, TuttiError, Unauthenticated, Unavailable
+
+PREFIX: Final = "/api/v1"
+RETRIES_S: Final = (0.1, 0.4, 1.0)
+"""Pauses before a request is sent again that may be: reads, and submits under their key."""
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+Rediscover = Callable[[], "tuple[str, str] | None"]
+"""Where the service is now: URL and token; None when it is not known. May block; called in a thread."""
+
+Param = str | int | float | bool | list[str] | None
+Params = Mapping[str, Param]
+
+
+def _classes() -> dict[str, type[TuttiError]]:
+    found: dict[str, type[TuttiError]] = {}
+    queue: list[type[TuttiError]] = [TuttiError]
+    for cls in queue:
+        # A subclass that keeps its parent's type is the parent to a caller.
+        found.setdefault(cls.type, cls)
+        queue.extend(cls.__subclasses__())
+    return found
+
+
+def error_of(response: httpx.Response) -> TuttiError:
+    """The error that a response tells. Its body has been read."""
+    try:
+        problem = wire.from_json(wire.Problem, response.content)
+    except ValueError:
+        shown = response.text[:200].strip()
+        if response.is_server_error:
+            return Unavailable(f"{response.url.host} answers {response.status_code} in the service's place; try again in a moment.")
+        return TuttiError(f"{response.url} answered {response.status_code}, which is no answer of the service: {shown!r}.")
+    return _classes().get(problem.type, TuttiError)(problem.detail)
+
+
+class Transport:
+    """One service over HTTP/1.1 with connections kept alive. Made and used in one event loop."""
+
+    def __init__(self, url: str, token: str, *, timeout_s: float, rediscover: Rediscover | None = None) -> None:
+        self._timeout_s = timeout_s
+        self._rediscover = rediscover
+        self._http: httpx.AsyncClient | None = None
+        self._go_to(url, token)
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    def _go_to(self, url: str, token: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BadInput(f"the service's URL is {url!r}; expected one such as http://127.0.0.1:8080.")
+        if not token or not token.isascii() or not token.isprintable():
+            raise BadInput(f"the token for {parts.netloc} is empty or has characters that no token has; set TUTTILAB_TOKEN.")
+        self._url = url.rstrip("/").removesuffix(PREFIX)
+        self._token = token
+
+    def _client(self) -> httpx.AsyncClient:
+        if self._http is None:
+            self._http = httpx.AsyncClient(
+                timeout=self._timeout_s,
+                # A proxy for the world must not see what goes to this machine.
+                trust_env=urlsplit(self._url).hostname not in LOOPBACK,
+                limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
+            )
+        return self._http
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
+    async def find_again(self) -> None:
+        """Ask where the service is now, as after a restart at another port."""
+        found = await asyncio.to_thread(self._rediscover) if self._rediscover is not None else None
+        if found is not None and found != (self._url, self._token):
+            await self.close()
+            self._go_to(*found)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        may_repeat: bool = False,
+        wait_s: float = 0.0,
+    ) -> bytes:
+        """The body of the answer. Raises the error that the service tells, or Unavailable when it does not answer.
+
+        ``may_repeat``: sending it twice is as good as once, so it is sent again when no answer came. ``wait_s``: the answer may
+        take so long.
+        """
+        pauses = iter(RETRIES_S if may_repeat else ())
+        while True:
+            try:
+                async with self.stream(method, path, params=params, content=body, headers=headers, wait_s=wait_s) as response:
+                    return await response.aread()
+            except Unavailable:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        content: bytes | Callable[[], AsyncIterator[bytes]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0.0,
+    ) -> AsyncIterator[httpx.Response]:
+        """An answer that is no error, its body still to be read. ``content`` that is made anew for each try is a function."""
+        response = await self._open(method, path, params, content, headers, wait_s)
+        try:
+            if not response.is_success:
+                await response.aread()
+                raise error_of(response)
+            yield response
+        except httpx.TransportError as error:
+            raise self._unavailable(error) from error
+        finally:
+            await response.aclose()
+
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        params: Params | None,
+        content: bytes | Callable[[], AsyncIterator[bytes]] | None,
+        headers: Mapping[str, str] | None,
+        wait_s: float,
+    ) -> httpx.Response:
+        """Once more at the service's new place when nobody listens at the old one, or another one does: nothing was done there."""
+        for is_last in (self._rediscover is None, True):
+            client, before = self._client(), (self._url, self._token)
+            request = client.build_request(
+                method,
+                f"{self._url}{PREFIX}{path}",
+                params=[
+                    (key, _text(one))
+                    for key, value in (params or {}).items()
+                    for one in (value if isinstance(value, list) else [value])
+                    if one is not None
+                ],
+                content=content() if callable(content) else content,
+                headers={"Authorization": f"Bearer {self._token}", **(headers or {})},
+                timeout=httpx.Timeout(self._timeout_s, read=self._timeout_s + wait_s),
+            )
+            try:
+                response = await client.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                await self.find_again()
+                if is_last or before == (self._url, self._token):
+                    raise self._unavailable(error) from error
+                continue
+            except httpx.TransportError as error:
+                raise self._unavailable(error) from error
+            if response.status_code == Unauthenticated.status and not is_last:
+                await self.find_again()
+                if before != (self._url, self._token):
+                    await response.aclose()
+                    continue
+            return response
+        raise AssertionError("the second try returns or raises")
+
+    def _unavailable(self, error: httpx.TransportError) -> Unavailable:
+        if isinstance(error, httpx.ConnectError):
+            return Unavailable(f"Nobody answers at {self._url}; `tuttilab status` shows what runs, `tuttilab up` starts it.")
+        if isinstance(error, httpx.TimeoutException):
+            return Unavailable(f"{self._url} did not answer within {self._timeout_s:g} s; it may be overloaded, try again.")
+        return Unavailable(f"The connection to {self._url} broke ({type(error).__name__}); it may be restarting, try again.")
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,88 @@
+"""Do the rows say what the journal says? Replays every event into an empty state and compares (`tuttilab scheduler verify`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.events import Event, GangAdmitted, JobDeleted, JobSubmitted
+from tuttilab.scheduler.model import Attempt, Job
+from tuttilab.scheduler.store.base import JobQuery, Store
+
+PAGE = 500
+
+
+@dataclass(slots=True)
+class Replay:
+    """Every job and attempt that the journal tells of, as its last event left them."""
+
+    state: State = field(default_factory=State)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
+    events: int = 0
+
+    def take(self, event: Event, at: float) -> None:
+        if isinstance(event, GangAdmitted):
+            self._as_its_leader_saw_it(event)
+        elif isinstance(event, JobDeleted):
+            self._recall(event.job_id)
+        elif isinstance(event, JobSubmitted):
+            for job_id in event.job.after:
+                self._recall(job_id)
+        self.state.handle(event, at)
+        changes = self.state.take_changes()
+        self.jobs.update((job.id, job) for job in changes.jobs)
+        self.attempts.update(((attempt.job_id, attempt.number), attempt) for attempt in changes.attempts)
+        for job_id in changes.deleted_jobs:
+            for number in range(1, self.jobs.pop(job_id).attempts + 1):
+                self.attempts.pop((job_id, number), None)
+        self.events += 1
+
+    def attempts_of(self, job: Job) -> tuple[Attempt, ...]:
+        keys = [(job.id, number) for number in range(1, job.attempts + 1)]
+        return tuple(self.attempts[key] for key in keys if key in self.attempts)
+
+    def _as_its_leader_saw_it(self, event: GangAdmitted) -> None:
+        """A leader that has just started does not know that an earlier one had lost the cluster; nor must the replay."""
+        self.state.epoch = event.epoch
+        cluster = self.state.clusters.get(event.cluster)
+        if cluster is not None:
+            self.state.clusters[event.cluster] = replace(cluster, unreachable_since=None)
+
+    def _recall(self, job_id: str) -> None:
+        """An old ended job is out of the state's memory; whoever handled the event first read it back from its row."""
+        if job_id in self.jobs and job_id not in self.state.jobs:
+            self.state.adopt(self.jobs[job_id], self.attempts_of(self.jobs[job_id]))
+
+
+async def replay(store: Store) -> Replay:
+    result = Replay()
+    since = 0
+    while lines := await store.journal(since, PAGE):
+        for _, at, event in lines:
+            result.take(event, at)
+        since = lines[-1][0]
+    return result
+
+
+async def differences(store: Store, replayed: Replay) -> AsyncIterator[str]:
+    """One sentence a job whose rows and journal differ."""
+    unseen = dict(replayed.jobs)
+    cursor = None
+    while page := await store.jobs(JobQuery(cursor=cursor, limit=PAGE)):
+        for row in page:
+            job = unseen.pop(row.id, None)
+            if job is None:
+                yield f"Job {row.id} has a row and is not in the journal."
+            elif job != row:
+                yield f"Job {row.id} is {row.phase} in its row and {job.phase} by the journal ({_fields(job, row)} differ)."
+            elif tuple(await store.attempts(row.id)) != replayed.attempts_of(job):
+                yield f"Job {row.id} has other attempts in its rows than by the journal."
+        cursor = page[-1].order
+    for job_id in unseen:
+        yield f"Job {job_id} is in the journal and has no row."
+
+
+def _fields(one: Job, other: Job) -> str:
+    return ", ".join(name for name in one.__slots__ if getattr(one, name) != getattr(other, name))

@@ -1,0 +1,148 @@
+"""Prepares what the main command finds when it starts: the code bundle unpacked, the declared inputs there, its command line.
+
+Artifacts are named by the sha256 of their content, so what is fetched is checked against its own name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from tuttilab.sidecar.protocol import INPUT_MISSING, WORKDIR_MISSING
+
+INPUT_CORRUPT = "InputCorrupt"
+_BLOCK = 2**20
+
+
+class Unprepared(Exception):
+    """The main command must not start; ``reason`` is what the pod ends with, the text names the path."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """``$(NAME)`` as Kubernetes does it: an unknown name stays as it is, ``$$(NAME)`` is the way to write ``$(NAME)``."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[0].startswith("$$"):
+            return match[0][1:]
+        return env.get(match[1], match[0])
+
+    return re.sub(r"\$?\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)", value, text)
+
+
+def command_line(plan: Mapping[str, Any]) -> list[str]:
+    return [expand(argument, plan["env"]) for argument in plan["command"]]
+
+
+def working_directory(plan: Mapping[str, Any]) -> str:
+    """The job's own directory if it names one, else the pod's. Raises Unprepared."""
+    own: str = plan["dirs"]["work"]
+    if not plan["workdir"]:
+        return own
+    folder = os.path.join(own, expand(plan["workdir"], plan["env"]))
+    if not os.path.isdir(folder):
+        raise Unprepared(WORKDIR_MISSING, f"working directory {folder} is not there.")
+    return folder
+
+
+def is_needed(plan: Mapping[str, Any]) -> bool:
+    return bool(plan["code"] or plan["inputs"])
+
+
+def prepare(plan: Mapping[str, Any]) -> None:
+    """Fetches code and inputs. Raises Unprepared."""
+    if plan["code"]:
+        _unpack(plan["artifacts_url"], plan["code"], plan["dirs"]["code"])
+    for needed in plan["inputs"]:
+        if needed["artifact"]:
+            _fetch(plan["artifacts_url"], needed["artifact"], plan["dirs"]["data"], needed["path"])
+        else:
+            path = os.path.join(plan["dirs"]["work"], expand(needed["path"], plan["env"]))
+            if not os.path.exists(path):
+                raise Unprepared(INPUT_MISSING, f"input {path} is not there.")
+
+
+def store_folder(artifacts_url: str) -> str:
+    """The directory behind a ``file://`` URL. Raises ValueError for any other."""
+    scheme, _, path = artifacts_url.partition("://")
+    if scheme != "file" or not path.startswith("/"):
+        raise ValueError(f"{artifacts_url!r}: expected an artifact store such as file:///var/lib/tuttilab/artifacts.")
+    if "%" in path:
+        from urllib.parse import unquote
+
+        return unquote(path)
+    return path
+
+
+def place(folder: str, artifact: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", artifact):
+        raise ValueError(f"{artifact!r} is no artifact: expected the sha256 of its content, 64 hexadecimal digits.")
+    return f"{folder}/{artifact[:2]}/{artifact}"
+
+
+def _open(artifacts_url: str, artifact: str, wanted_for: str) -> BinaryIO:
+    try:
+        return open(place(store_folder(artifacts_url), artifact), "rb")
+    except (OSError, ValueError) as error:
+        raise Unprepared(INPUT_MISSING, f"{wanted_for}: artifact {artifact} cannot be read ({error}).") from error
+
+
+def _check(file: BinaryIO, artifact: str, wanted_for: str, sink: BinaryIO | None = None) -> None:
+    """Reads the whole file, into ``sink`` if there is one, and compares its sha256 with its name."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        digest.update(block)
+        if sink is not None:
+            sink.write(block)
+    if digest.hexdigest() != artifact:
+        raise Unprepared(INPUT_CORRUPT, f"{wanted_for}: artifact {artifact} has another content than its name says.")
+
+
+def _unpack(artifacts_url: str, artifact: str, folder: str) -> None:
+    import tarfile
+
+    with _open(artifacts_url, artifact, "code bundle") as file:
+        _check(file, artifact, "code bundle")
+        file.seek(0)
+        try:
+            with tarfile.open(fileobj=file, mode="r:*") as bundle:
+                bundle.extractall(folder, filter="data")
+        except (tarfile.TarError, OSError) as error:
+            raise Unprepared(INPUT_CORRUPT, f"code bundle {artifact} cannot be unpacked ({error}).") from error
+
+
+def _fetch(artifacts_url: str, artifact: str, data: str, path: str) -> None:
+    """To ``path`` below DATA_DIR, which the members of an attempt share: the first one fetches, the others wait and find it."""
+    import fcntl
+
+    wanted_for = f"input {path}"
+    target = inside(data, path)
+    if target is None:
+        raise Unprepared(INPUT_MISSING, f"{wanted_for}: an artifact goes to a relative path below DATA_DIR.")
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(f"{data}/.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.exists(target):
+                return
+            with _open(artifacts_url, artifact, wanted_for) as file, open(f"{target}.new", "wb") as copy:
+                _check(file, artifact, wanted_for, copy)
+            os.rename(f"{target}.new", target)
+    except OSError as error:
+        raise Unprepared(INPUT_MISSING, f"{wanted_for} cannot be written ({error}).") from error
+
+
+def inside(folder: str, path: str) -> str | None:
+    """``path`` below ``folder`` with every link followed; None when it leads anywhere else."""
+    root = os.path.realpath(folder)
+    target = os.path.realpath(os.path.join(root, path))
+    if os.path.isabs(path) or target == root or os.path.commonpath((root, target)) != root:
+        return None
+    return target

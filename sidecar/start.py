@@ -1,0 +1,67 @@
+"""From the command line to a running worker or master: reads the plan, claims the pod, says who it is on disk."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from typing import Any
+
+from tuttilab.sidecar import records
+from tuttilab.sidecar.processes import become_subreaper
+
+
+def _option(arguments: list[str], name: str) -> int | None:
+    return int(arguments[arguments.index(name) + 1]) if name in arguments else None
+
+
+def _close_strangers(keep: set[int]) -> None:
+    """What the starter had open is not ours to hold."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in keep:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # the descriptor that listed the folder
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the pod and ends the process; whatever fails in here is told in ``sidecar.log``."""
+    plan_file = os.path.abspath(arguments[0])
+    lock = _option(arguments, "--lock-fd")
+    listen = _option(arguments, "--listen-fd")
+    inherited = {descriptor for descriptor in (lock, listen) if descriptor is not None}
+    _close_strangers(inherited)
+    for descriptor in inherited:
+        os.set_inheritable(descriptor, False)  # the lock says "the sidecar lives": user code must not hold it
+    pod_dir = os.path.dirname(plan_file)
+    os.chdir(pod_dir)
+    plan = records.read(plan_file)
+    if plan is None:
+        raise SystemExit(f"{plan_file} cannot be read: expected the plan of a pod.")
+    become_subreaper()
+    pid = os.getpid()
+    identity = {"pid": pid, "start_time": records.start_time(pid), "boot_id": records.boot_id(), "at": time.time()}
+    # Synced before any user code: after a power cut this file is the proof that the pod was started once.
+    records.write(f"{pod_dir}/{records.SIDECAR}", identity)
+    os._exit(_run(plan, pod_dir, records.uid(identity), listen))
+
+
+def _run(plan: dict[str, Any], pod_dir: str, uid: str, listen: int | None) -> int:
+    try:
+        if plan["role"] == "master":
+            from tuttilab.sidecar.master import Master
+
+            if listen is None:
+                raise SystemExit("A master needs --listen-fd: the socket on which its members reach it.")
+            return Master(plan, pod_dir, uid, listen).run()
+        from tuttilab.sidecar.worker import Worker
+
+        return Worker(plan, pod_dir, uid).run()
+    except BaseException:  # the last frame of the process: told, then ended without waiting for threads
+        traceback.print_exc()
+        return 70
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()

@@ -1,0 +1,175 @@
+"""What both spawners share: traits of the control plane, and JupyterHub's hooks around the start and the end of a server.
+
+The order is always: room in the ledger, then the server; the server's end, then the room given back. `poll` is the sign of life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from jupyterhub.spawner import Spawner
+from jupyterhub.utils import maybe_future
+from traitlets import Float, Unicode, default
+
+from tuttilab.scheduler.errors import BadInput, TuttiError
+from tuttilab.scheduler.requests import NotebookRequest
+from tuttilab.scheduler.wire import NotebookView
+from tuttilab.spawner import options
+from tuttilab.spawner.ledger import Ledger, refusal
+from tuttilab.spawner.pods import idle_arguments
+
+SERVER_SCOPES = ("users:activity!user", "access:servers!server")
+"""What the hub gives a server's token by itself."""
+
+
+class Ledgered(Spawner):  # type: ignore[misc]  # JupyterHub has no types
+    """Stands before the spawner that makes the server in the order of bases. ``Any``: what comes from JupyterHub."""
+
+    control_url = Unicode(config=True, help="URL of the control plane, as the hub reaches it. Default: TUTTILAB_URL.")
+    control_token = Unicode(config=True, help="The token of the hub's service `tuttilab`. Default: TUTTILAB_HUB_TOKEN.")
+    control_url_for_servers = Unicode(config=True, help="URL of the control plane, as servers reach it. Default: control_url.")
+    service_name = Unicode("tuttilab", config=True, help="The name under which the hub knows the control plane.")
+    cluster = Unicode(None, allow_none=True, config=True, help="The control plane's name of the cluster where servers run.")
+    patience_s = Float(300.0, min=0.0, config=True, help="How long a user waits for room before the spawn is refused, in seconds.")
+    starting_s = Float(120.0, min=1.0, config=True, help="How long a server may take to start once it has room, in seconds.")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._job_id = ""
+        self._admitted: NotebookView | None = None
+        self._is_in_hand = False
+        """Between the beginning and the end of `start` or `stop`: whoever polls then is told nothing and tells nothing."""
+        self._said: list[str] = []
+        self._news = asyncio.Event()
+
+    @default("control_url")
+    def _control_url(self) -> str:
+        return os.environ.get("TUTTILAB_URL", "")
+
+    @default("control_token")
+    def _control_token(self) -> str:
+        return os.environ.get("TUTTILAB_HUB_TOKEN", "")
+
+    @default("start_timeout")
+    def _start_timeout(self) -> int:
+        return round(self.patience_s + self.starting_s)
+
+    @default("server_token_scopes")
+    def _server_token_scopes(self) -> list[str]:
+        return [*SERVER_SCOPES, f"access:services!service={self.service_name}"]
+
+    def _ledger(self) -> Ledger:
+        return Ledger(self.control_url, self.control_token)
+
+    def _groups(self) -> tuple[str, ...]:
+        return tuple(sorted(group.name for group in self.user.groups))
+
+    # --- what the user chooses -----------------------------------------------------------------------------------------
+
+    async def get_options_form(self) -> str:
+        try:
+            return options.form(await self._ledger().profiles(self.user.name, self._groups()))
+        except TuttiError as error:
+            return options.notice(refusal(error).message)
+
+    def run_options_from_form(self, form_data: Mapping[str, list[str]]) -> dict[str, str]:
+        return options.from_form(form_data)
+
+    async def _run_apply_user_options(self, user_options: Mapping[str, object]) -> None:
+        try:
+            options.checked(user_options)
+        except BadInput as error:
+            raise refusal(error) from error
+
+    # --- the life of a server ------------------------------------------------------------------------------------------
+
+    async def start(self) -> Any:
+        self._is_in_hand = True
+        self._said, self._admitted = [], None
+        try:
+            chosen = options.checked(self.user_options)
+            asked = NotebookRequest(
+                owner=self.user.name,
+                groups=self._groups(),
+                server=self.name,
+                profile=chosen.get("profile"),
+                image=chosen.get("image"),
+                cluster=self.cluster,
+            )
+            view = await self._ledger().admit(asked, self.patience_s, self._tell)
+            self._job_id, self._admitted = view.job.id, view
+            self._tell(f"Room on {view.node} of cluster {view.job.cluster}; the server starts")
+            where = await maybe_future(super().start())
+            # Should it fail, the hub asks `poll`, and `stop` where there is something left, and there the room is given back.
+            await self._ledger().renew(self._job_id)
+            return where
+        finally:
+            self._is_in_hand = False
+
+    async def stop(self, now: bool = False) -> None:
+        was_in_hand, self._is_in_hand = self._is_in_hand, True
+        try:
+            await maybe_future(super().stop(now=now))
+        finally:
+            self._is_in_hand = was_in_hand
+        if not was_in_hand:
+            await self._end(0, "stopped on the hub")
+
+    async def poll(self) -> int | None:
+        status: int | None = await maybe_future(super().poll())
+        if self._is_in_hand or not self._job_id:
+            return status
+        if status is not None:
+            await self._end(status, "")
+        elif not await self._ledger().renew(self._job_id):
+            self.log.info("Server %s is stopped: its job %s was cancelled", self._log_name, self._job_id)
+            await self.stop()
+            return 0
+        return status
+
+    async def _end(self, exit_code: int, reason: str) -> None:
+        job_id, self._job_id, self._admitted = self._job_id, "", None
+        if job_id:
+            await self._ledger().end(job_id, exit_code, reason)
+
+    def get_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().get_state()
+        return {**state, "tutti_job": self._job_id} if self._job_id else state
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self._job_id = state.get("tutti_job", "")
+
+    # --- what the server gets ------------------------------------------------------------------------------------------
+
+    def get_env(self) -> dict[str, str]:
+        """Its own hub token is what the server shows the control plane, so no other token is given to it."""
+        env: dict[str, str] = super().get_env()
+        return {**env, "TUTTILAB_URL": self.control_url_for_servers or self.control_url}
+
+    def get_args(self) -> list[str]:
+        args: list[str] = super().get_args()
+        return [*args, *(idle_arguments(self._admitted.profile) if self._admitted is not None else [])]
+
+    # --- the progress page ---------------------------------------------------------------------------------------------
+
+    def _tell(self, text: str) -> None:
+        if self._said[-1:] != [text]:
+            self._said.append(text)
+            self._news.set()
+            self._news = asyncio.Event()
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """First the place in line as it changes, then what the spawner below has to tell."""
+        shown = 0
+        while self._admitted is None or shown < len(self._said):
+            for text in self._said[shown:]:
+                shown += 1
+                yield {"progress": 10, "message": text}
+            if self._admitted is None:
+                await self._news.wait()
+        async for event in super().progress():
+            yield event

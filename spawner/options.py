@@ -1,0 +1,69 @@
+"""What a user chooses before a server starts: the form from the profiles, and the choice back, which may be any script's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Final
+
+from tuttilab.scheduler.errors import BadInput
+from tuttilab.scheduler.requests import ProfileRequest
+
+KEYS: Final = ("profile", "image")
+NOTHING_OFFERED: Final = "No profile is offered to you; ask an admin for a group or a profile."
+
+
+def form(profiles: Sequence[ProfileRequest]) -> str:
+    """HTML for the hub's page; empty where there is nothing to choose."""
+    if not profiles:
+        return notice(NOTHING_OFFERED)
+    if len(profiles) == 1 and not profiles[0].images and not profiles[0].custom_images:
+        return ""
+    rows = "".join(_choice(profile, is_first=profile is profiles[0]) for profile in profiles)
+    return f'<fieldset class="form-group"><legend>Profile</legend>{rows}</fieldset>{_images(profiles)}'
+
+
+def notice(text: str) -> str:
+    return f'<p class="alert alert-warning">{escape(text)}</p>'
+
+
+def _choice(profile: ProfileRequest, *, is_first: bool) -> str:
+    name, checked = escape(profile.name), " checked" if is_first else ""
+    gpus = f", {profile.gpus} GPU" if profile.gpus else ""
+    risk = "; may be stopped for others" if profile.preemptible else ""
+    size = escape(f"{profile.cpus} CPU, {profile.memory}{gpus}{risk}")
+    about = f"<br><small>{escape(profile.description)}</small>" if profile.description else ""
+    return (
+        f'<div class="radio"><label><input type="radio" name="profile" value="{name}"{checked}> '
+        f"<strong>{escape(profile.title or profile.name)}</strong> ({size}){about}</label></div>"
+    )
+
+
+def _images(profiles: Sequence[ProfileRequest]) -> str:
+    if not any(profile.images or profile.custom_images for profile in profiles):
+        return ""
+    known = dict.fromkeys(image for profile in profiles for image in (profile.image, *profile.images) if image)
+    below = dict.fromkeys(prefix for profile in profiles for prefix in profile.custom_images)
+    hint = f"Empty for the profile's own; any below {', '.join(below)}." if below else "Empty for the profile's own."
+    listed = "".join(f'<option value="{escape(image)}">' for image in known)
+    return (
+        '<div class="form-group"><label for="tutti-image">Image</label>'
+        '<input class="form-control" id="tutti-image" name="image" list="tutti-images">'
+        f'<datalist id="tutti-images">{listed}</datalist><small>{escape(hint)}</small></div>'
+    )
+
+
+def from_form(data: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """One text a field; what was left empty was not chosen."""
+    first = {key: str(values[0]).strip() for key, values in data.items() if values}
+    return {key: value for key, value in first.items() if key in KEYS and value}
+
+
+def checked(options: Mapping[str, object]) -> dict[str, str]:
+    """The choice, whoever sent it. Raises BadInput naming the key."""
+    for key, value in options.items():
+        if key not in KEYS:
+            raise BadInput(f"options: {str(key)[:60]!r} cannot be chosen; expected {' and '.join(KEYS)}.")
+        if not isinstance(value, str):
+            raise BadInput(f"options: {key} is {value!r}; expected a text.")
+    return {key: str(value) for key, value in options.items() if value}

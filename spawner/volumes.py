@@ -1,0 +1,93 @@
+"""From a profile's mounts to volumes of a pod: shared CephFS by claim, HDFS configuration, tickets in memory. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+from tuttilab.scheduler.requests import ProfileRequest
+
+HADOOP_CONF: Final = "/etc/hadoop/conf"
+TICKETS: Final = "/run/tuttilab/krb5"
+CEPHFS_DRIVER: Final = "cephfs.csi.ceph.com"
+
+Manifest = dict[str, Any]
+"""A piece of a manifest as Kubernetes spells it (``Any``: JSON)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    volumes: tuple[Manifest, ...] = ()
+    mounts: tuple[Manifest, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def volumes_of(profile: ProfileRequest, owner: str, cephfs_claim: str) -> Volumes:
+    """``cephfs_claim`` names the claim of a shared volume, with ``{name}`` in it. A claim that is mounted twice is one volume."""
+    volumes: dict[str, Manifest] = {}
+    mounts: list[Manifest] = []
+    env: dict[str, str] = {}
+    for mount in profile.mounts:
+        claim = mount.claim or cephfs_claim.format(name=mount.cephfs)
+        if claim not in volumes:
+            volumes[claim] = {"name": f"tutti-{len(volumes)}", "persistentVolumeClaim": {"claimName": claim}}
+        piece: Manifest = {"name": volumes[claim]["name"], "mountPath": mount.path, "readOnly": mount.mode == "r"}
+        if mount.sub_path:
+            piece["subPath"] = mount.sub_path.replace("{owner}", folder_of(owner))
+        mounts.append(piece)
+    if profile.hdfs is not None:
+        volumes["hdfs"] = {"name": "tutti-hdfs", "configMap": {"name": profile.hdfs.config}}
+        mounts.append({"name": "tutti-hdfs", "mountPath": HADOOP_CONF, "readOnly": True})
+        env["HADOOP_CONF_DIR"] = HADOOP_CONF
+        if profile.hdfs.kerberos:
+            # Never on a disk: whoever has the cache is the user.
+            volumes["krb5"] = {"name": "tutti-krb5", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+            mounts.append({"name": "tutti-krb5", "mountPath": TICKETS, "readOnly": False})
+            env["KRB5CCNAME"] = f"FILE:{TICKETS}/ccache"
+    return Volumes(tuple(volumes.values()), tuple(mounts), env)
+
+
+def folder_of(owner: str) -> str:
+    """A user's name as one folder: two names never share one, and none leads elsewhere."""
+    escaped = quote(owner, safe="")
+    return escaped.replace(".", "%2E") if set(escaped) <= {"."} else escaped
+
+
+def cephfs_static(
+    name: str, *, namespace: str, claim: str, cluster_id: str, fs_name: str, root_path: str, secret: str, secret_namespace: str
+) -> tuple[Manifest, Manifest]:
+    """The PersistentVolume and the claim of a CephFS folder that is there already, for an admin to apply once."""
+    # Kubernetes wants a size; CephFS holds to the folder's own quota, not to this.
+    size = {"storage": "1Gi"}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"{namespace}-{name}"},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "capacity": size,
+            "storageClassName": "",
+            "persistentVolumeReclaimPolicy": "Retain",
+            "volumeMode": "Filesystem",
+            "claimRef": {"namespace": namespace, "name": claim},
+            "csi": {
+                "driver": CEPHFS_DRIVER,
+                "volumeHandle": f"{namespace}-{name}",
+                "nodeStageSecretRef": {"name": secret, "namespace": secret_namespace},
+                "volumeAttributes": {"clusterID": cluster_id, "fsName": fs_name, "staticVolume": "true", "rootPath": root_path},
+            },
+        },
+    }
+    wanted = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": claim, "namespace": namespace},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": size},
+            "storageClassName": "",
+            "volumeName": f"{namespace}-{name}",
+        },
+    }
+    return volume, wanted

@@ -1,0 +1,188 @@
+"""Clusters to ask the same questions of, plans to launch on them, and somebody who watches what they show."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, LogChunk, Observation, PodPlan, PodState
+from tuttilab.scheduler.clusters.fake import STEPS, FakeCluster
+from tuttilab.scheduler.clusters.local import LocalCluster
+from tuttilab.scheduler.model import MASTER, Node, Work
+from tuttilab.scheduler.resources import NOTHING, Resources
+
+DEADLINE_S = 20.0
+NODES = (
+    Node("a", "here", Resources.parse({"cpu": 8, "memory": "16Gi", "nvidia.com/gpu": 4})),
+    Node("b", "here", Resources.parse({"cpu": 8, "memory": "16Gi"})),
+)
+
+
+def plan(
+    job: str,
+    *command: str,
+    members: int = 1,
+    attempt: int = 1,
+    resources: Resources | None = None,
+    work: dict[str, Any] | None = None,
+    **given: Any,
+) -> LaunchPlan:
+    """One attempt on node a: a single pod, or a master and its members."""
+    asked = resources or Resources.parse({"cpu": 1})
+    pods = [PodPlan(f"{job}-{attempt}-{rank}", "worker", rank, "a", asked) for rank in range(members)]
+    if members > 1:
+        pods.insert(0, PodPlan(f"{job}-{attempt}-master", MASTER, -1, "a", NOTHING))
+    return LaunchPlan(
+        job_id=job,
+        attempt=attempt,
+        owner="ann",
+        kind="batch",
+        epoch=1,
+        work=Work(command, **(work or {})),
+        pods=tuple(pods),
+        token="secret-token",
+        # Nobody listens at the discard port: pods live without a control plane.
+        **{"report_url": "http://127.0.0.1:9", **given},
+    )
+
+
+class Place:
+    """Where pods run; `open` comes back to it as a control plane does after a restart."""
+
+    def __init__(self, kind: str, folder: Path, **settings: Any) -> None:
+        self.kind = kind
+        self.folder = folder
+        self._settings = settings
+        self._fake = FakeCluster("here", NODES)
+        self._opened: list[LocalCluster] = []
+
+    def open(self) -> Cluster:
+        if self.kind == "fake":
+            return self._fake
+        cluster = LocalCluster("here", NODES, self.folder, os.environ, sys.executable, **self._settings)
+        self._opened.append(cluster)
+        return cluster
+
+    def command(self, *steps: str) -> tuple[str, ...]:
+        """Of steps as `FakeCluster` has them."""
+        if self.kind == "fake":
+            return steps
+        shell = {"print": "echo", "sleep": "sleep", "exit": "exit"}
+        words, lines = list(steps), []
+        while words:
+            match words.pop(0):
+                case "stubborn":
+                    # A shell that ignores the signal passes that on to what it starts.
+                    lines.append("trap '' TERM")
+                case word:
+                    lines.append(f"{shell[word]} {shlex.quote(words.pop(0))}")
+        return ("sh", "-c", "\n".join(lines))
+
+    def failing(self, of: LaunchPlan, rank: int, exit_code: int) -> LaunchPlan:
+        """The same plan, but the member of that rank fails at once."""
+        if self.kind == "fake":
+            own = {STEPS: f"exit {exit_code}"}
+            return replace(of, pods=tuple(replace(pod, env=own) if pod.rank == rank else pod for pod in of.pods))
+        script = f'[ "$TUTTILAB_RANK" = {rank} ] && exit {exit_code}; exec {shlex.join(of.work.command)}'
+        return with_command(of, "sh", "-c", script)
+
+    async def close(self) -> None:
+        """Ends what still runs."""
+        if self.kind == "local":
+            cluster = LocalCluster("here", NODES, self.folder, os.environ, sys.executable)
+            async with watching(cluster) as seen:
+                attempts = {(pod.job_id, pod.attempt) for pod in seen.pods.values()}
+            for job, attempt in attempts:
+                await cluster.forget(job, attempt)
+            await cluster.close()
+        for each in self._opened:
+            await each.close()
+
+
+class Seen:
+    """What a cluster has shown so far: the newest state of each pod, and all of them in order."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, PodState] = {}
+        self.history: list[PodState] = []
+        self.first: Observation | None = None
+        self._news = asyncio.Condition()
+
+    async def take(self, observation: Observation) -> None:
+        async with self._news:
+            self.first = self.first or observation
+            self.history.extend(observation.pods)
+            self.pods.update({pod.name: pod for pod in observation.pods})
+            self._news.notify_all()
+
+    async def until(self, is_there: Callable[[dict[str, PodState]], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S), self._news:
+            await self._news.wait_for(lambda: is_there(self.pods))
+
+    async def phase(self, phase: str, *pods: str) -> list[PodState]:
+        """Their states, once all of them are in ``phase``."""
+        await self.until(lambda seen: all(name in seen and seen[name].phase == phase for name in pods))
+        return [self.pods[name] for name in pods]
+
+    async def ended(self, *pods: str) -> list[PodState]:
+        return await self.phase("Ended", *pods)
+
+    def phases(self, pod: str) -> list[str]:
+        return [str(state.phase) for state in self.history if state.name == pod]
+
+
+@contextlib.asynccontextmanager
+async def watching(cluster: Cluster) -> Any:  # Any: AsyncIterator[Seen], which the decorator turns around
+    seen = Seen()
+
+    async def watch() -> None:
+        async with contextlib.aclosing(cluster.observe()) as stream:
+            async for observation in stream:
+                await seen.take(observation)
+
+    task = asyncio.create_task(watch())
+    try:
+        await seen.until(lambda _: seen.first is not None or task.done())
+        yield seen
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def first_lines(cluster: Cluster, of: LaunchPlan, count: int = 1, rank: int = 0) -> LogChunk:
+    """Once there are at least ``count``."""
+    for _ in range(int(DEADLINE_S / 0.01)):
+        chunk = await lines_from(cluster, of, 0, 1000, rank)
+        if len(chunk.lines) >= count:
+            return chunk
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{of.job_id}: {count} lines expected, {chunk} printed")
+
+
+async def all_lines(cluster: Cluster, of: LaunchPlan, rank: int = 0, step: int = 1000) -> list[str]:
+    """From the first line on, until the end is shown."""
+    lines: list[str] = []
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            chunk = await lines_from(cluster, of, len(lines), step, rank)
+            lines.extend(chunk.lines)
+            if chunk.is_end:
+                return lines
+            await asyncio.sleep(0.01)
+
+
+async def lines_from(cluster: Cluster, of: LaunchPlan, start: int, limit: int, rank: int = 0) -> LogChunk:
+    pod = next(pod.name for pod in of.pods if pod.rank == rank)
+    return await cluster.logs(of.job_id, of.attempt, pod, start, limit)
+
+
+def with_command(of: LaunchPlan, *command: str) -> LaunchPlan:
+    return replace(of, work=replace(of.work, command=command))

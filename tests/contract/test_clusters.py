@@ -1,0 +1,232 @@
+"""What every cluster promises, asked of each of them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.contract.clusters import NODES, Place, all_lines, first_lines, lines_from, plan, watching, with_command
+from tuttilab.scheduler.clusters.base import Cluster
+from tuttilab.scheduler.errors import Bug, LaunchRefused, NotFound
+from tuttilab.scheduler.resources import Resources
+
+
+@pytest.fixture(params=["fake", "local"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    place = Place(request.param, tmp_path)
+    yield place
+    await place.close()
+
+
+@pytest.fixture
+def cluster(place: Place) -> Cluster:
+    return place.open()
+
+
+async def test_first_observation_is_complete_and_shows_the_nodes(cluster: Cluster) -> None:
+    async with watching(cluster) as seen:
+        assert seen.first is not None
+        assert (seen.first.is_complete, seen.first.nodes, seen.first.pods) == (True, NODES, ())
+
+
+@pytest.mark.parametrize(
+    ("steps", "exit_code", "reason"),
+    [(("exit", "0"), 0, "Completed"), (("exit", "3"), 3, "Error"), (("print", "a"), 0, "Completed")],
+)
+async def test_end_shows_exit_code_and_reason(
+    place: Place, cluster: Cluster, steps: tuple[str, ...], exit_code: int, reason: str
+) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", *place.command(*steps)))
+
+        (ended,) = await seen.ended("job-1-0")
+
+    assert (ended.exit_code, ended.reason) == (exit_code, reason)
+
+
+async def test_launch_again_with_the_same_digest_makes_nothing(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("print", "started", "sleep", "0.5"), members=2)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        first = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
+        await cluster.launch(launch)
+        await cluster.launch(replace(launch, token="another", epoch=2))
+        last = await seen.ended("job-1-0", "job-1-1", "job-1-master")
+        await cluster.launch(launch)
+        lines = await all_lines(cluster, launch)
+
+    assert [pod.uid for pod in last] == [pod.uid for pod in first]
+    assert len({pod.uid for pod in last}) == 3
+    assert lines == ["started"]
+
+
+async def test_launch_with_another_digest_is_a_bug(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("sleep", "0.2"))
+    await cluster.launch(launch)
+
+    with pytest.raises(Bug, match="another digest"):
+        await cluster.launch(with_command(launch, "true"))
+
+
+async def test_launch_on_an_unknown_node_is_refused_and_leaves_nothing(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("exit", "0"), members=2)
+    pods = (*launch.pods[:2], replace(launch.pods[2], node="elsewhere"))
+
+    with pytest.raises(LaunchRefused) as refused:
+        await cluster.launch(replace(launch, pods=pods))
+
+    assert (refused.value.node, refused.value.permanent) == ("elsewhere", False)
+    async with watching(cluster) as seen:
+        assert seen.pods == {}
+
+
+async def test_gang_runs_when_all_are_ready_and_its_master_ends_last(place: Place, cluster: Cluster) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", *place.command("sleep", "0.3"), members=3))
+        ended = await seen.ended("job-1-0", "job-1-1", "job-1-2", "job-1-master")
+
+    assert [(pod.exit_code, pod.reason) for pod in ended] == [(0, "Completed")] * 4
+
+
+async def test_failing_member_is_shown_and_others_go_on_until_stopped(place: Place, cluster: Cluster) -> None:
+    launch = place.failing(plan("job", *place.command("sleep", "30"), members=2), rank=1, exit_code=7)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        (failed,) = await seen.ended("job-1-1")
+        assert (failed.exit_code, failed.reason) == (7, "Error")
+        await seen.phase("Running", "job-1-0", "job-1-master")
+        await cluster.stop("job", 1, 2.0)
+        stopped = await seen.ended("job-1-0", "job-1-master")
+
+    assert [(pod.exit_code, pod.reason) for pod in stopped] == [(143, "Stopped"), (0, "Completed")]
+
+
+async def test_stop_of_a_running_pod(place: Place, cluster: Cluster) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", *place.command("sleep", "30")))
+        await seen.phase("Running", "job-1-0")
+        await cluster.stop("job", 1, 5.0)
+        await cluster.stop("job", 1, 5.0)
+        (ended,) = await seen.ended("job-1-0")
+
+    assert (ended.exit_code, ended.reason) == (143, "Stopped")
+
+
+async def test_stop_of_a_stubborn_pod_is_by_force_after_the_grace(place: Place, cluster: Cluster) -> None:
+    loop = asyncio.get_running_loop()
+    launch = plan("job", *place.command("stubborn", "print", "on", "sleep", "30"))
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await seen.phase("Running", "job-1-0")
+        await first_lines(cluster, launch)
+        before = loop.time()
+        await cluster.stop("job", 1, 0.6)
+        (ended,) = await seen.ended("job-1-0")
+
+    assert (ended.exit_code, ended.reason) == (137, "Stopped")
+    assert 0.5 < loop.time() - before < 5
+
+
+async def test_stop_right_after_launch_ends_every_pod(place: Place, cluster: Cluster) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", *place.command("sleep", "30"), members=3))
+        await cluster.stop("job", 1, 5.0)
+        ended = await seen.ended("job-1-0", "job-1-1", "job-1-2", "job-1-master")
+
+    assert {pod.reason for pod in ended[:3]} <= {"NeverStarted", "Stopped"}
+    assert [pod.exit_code for pod in ended] == [143, 143, 143, 0]
+
+
+async def test_stop_of_the_ended_and_the_unknown_changes_nothing(place: Place, cluster: Cluster) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", *place.command("exit", "3")))
+        (before,) = await seen.ended("job-1-0")
+        await cluster.stop("job", 1, 1.0)
+        await cluster.stop("nobody", 1, 1.0)
+        await asyncio.sleep(0.1)
+
+        assert seen.pods == {"job-1-0": before}
+
+
+async def test_logs_from_any_line_while_running_and_after_the_end(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("print", "a", "print", "b", "sleep", "0.8", "print", "c"))
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await seen.phase("Running", "job-1-0")
+        running = await first_lines(cluster, launch, 2)
+        assert (running.start, running.lines, running.is_end) == (0, ("a", "b"), False)
+        await seen.ended("job-1-0")
+        middle = await lines_from(cluster, launch, 1, 1)
+        assert (middle.start, middle.lines, middle.is_end) == (1, ("b",), False)
+        last = await lines_from(cluster, launch, 1, 10)
+        assert (last.start, last.lines, last.is_end) == (1, ("b", "c"), True)
+        beyond = await lines_from(cluster, launch, 3, 10)
+        assert (beyond.start, beyond.lines, beyond.is_end) == (3, (), True)
+
+
+async def test_logs_of_an_unknown_pod_are_not_found(place: Place, cluster: Cluster) -> None:
+    await cluster.launch(plan("job", *place.command("exit", "0")))
+
+    with pytest.raises(NotFound, match="nobody"):
+        await cluster.logs("job", 1, "nobody", 0, 10)
+
+
+async def test_forgotten_attempt_is_not_listed_and_keeps_its_logs_until_erased(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("print", "kept"))
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await seen.ended("job-1-0")
+    await cluster.forget("job", 1)
+    await cluster.launch(launch)
+    async with watching(cluster) as seen:
+        assert seen.pods == {}
+    assert await all_lines(cluster, launch) == ["kept"]
+
+    await cluster.forget("job", 1, erase=True)
+    await cluster.forget("job", 1, erase=True)
+
+    with pytest.raises(NotFound):
+        await lines_from(cluster, launch, 0, 1)
+    if place.kind == "local":
+        assert list((place.folder / "pods").iterdir()) == []
+
+
+async def test_ended_pods_are_listed_until_forgotten(place: Place, cluster: Cluster) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", *place.command("exit", "4")))
+        (ended,) = await seen.ended("job-1-0")
+    async with watching(place.open()) as seen:
+        assert seen.first is not None
+        assert seen.first.pods == (ended,)
+
+
+async def test_another_observer_after_a_restart_adopts_the_same_pods(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("print", "once", "sleep", "1.5", "exit", "5"), members=2)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        before = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
+
+    again = place.open()
+    async with watching(again) as seen:
+        assert [seen.pods[pod.name] for pod in before] == before
+        await again.launch(launch)
+        ended = await seen.ended("job-1-0", "job-1-1", "job-1-master")
+        lines = await all_lines(again, launch)
+
+    assert [(pod.uid, pod.exit_code) for pod in ended] == [(before[0].uid, 5), (before[1].uid, 5), (before[2].uid, 0)]
+    assert lines == ["once"]
+
+
+async def test_pods_of_many_attempts_are_kept_apart(place: Place, cluster: Cluster) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("one", *place.command("exit", "1"), attempt=1))
+        await cluster.launch(plan("one", *place.command("exit", "2"), attempt=2))
+        await cluster.launch(plan("two", *place.command("exit", "3"), resources=Resources.parse({"cpu": "0.5"})))
+        ended = await seen.ended("one-1-0", "one-2-0", "two-1-0")
+        await cluster.forget("one", 1, erase=True)
+
+    assert [(pod.job_id, pod.attempt, pod.exit_code) for pod in ended] == [("one", 1, 1), ("one", 2, 2), ("two", 1, 3)]
+    async with watching(cluster) as seen:
+        assert sorted(seen.pods) == ["one-2-0", "two-1-0"]

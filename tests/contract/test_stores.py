@@ -1,0 +1,420 @@
+"""What every store promises, asked of each of them."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.contract.building import a_job, an_attempt, an_ended_job, submitted, told
+from tuttilab.scheduler.errors import Conflict, NotFound, StaleEpoch, StoreError
+from tuttilab.scheduler.events import (
+    ClusterLost,
+    DagApplied,
+    JobCancelRequested,
+    JobDeleted,
+    JobSubmitted,
+    PodEnded,
+    ProfileApplied,
+    ProfileDeleted,
+    QueuesConfigured,
+    RunSubmitted,
+)
+from tuttilab.scheduler.model import AttemptPhase, Dag, JobKind, JobPhase, Profile, Queue, Run, RunNode, RunPhase
+from tuttilab.scheduler.resources import Resources
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, JobQuery, Keyed
+from tuttilab.scheduler.store.memory import MemoryStore
+from tuttilab.scheduler.store.reading import ReadingStore
+from tuttilab.scheduler.store.sql import SqlStore
+
+Restart = Callable[[], Awaitable[tuple[ReadingStore, int]]]
+
+
+class Place:
+    """Where a store keeps things, and the ways to come back to it."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.file = folder / "state.db"
+        self.memory = MemoryStore()
+        self.opened: list[ReadingStore] = []
+
+    async def open(self) -> tuple[ReadingStore, int]:
+        store: ReadingStore = self.memory if self.kind == "memory" else SqlStore(f"sqlite:///{self.file}")
+        epoch = await store.open()
+        self.opened.append(store)
+        return store, epoch
+
+    def lose_lines_before(self, seq: int) -> None:
+        """As compaction of the journal will."""
+        if self.kind == "memory":
+            self.memory._lines = [line for line in self.memory._lines if line[0].seq >= seq]
+            return
+        engine = create_engine(f"sqlite:///{self.file}")
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM journal WHERE seq < :seq"), {"seq": seq})
+        engine.dispose()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    place = Place(request.param, tmp_path)
+    yield place
+    for store in place.opened:
+        await store.close()
+
+
+@pytest.fixture
+async def store(place: Place) -> ReadingStore:
+    return (await place.open())[0]
+
+
+# --- epochs ----------------------------------------------------------------------------------------------------------
+
+
+async def test_each_opening_leads_with_a_higher_epoch(place: Place) -> None:
+    assert [(await place.open())[1] for _ in range(3)] == [1, 2, 3]
+
+
+async def test_commit_of_an_old_epoch_is_refused_and_leaves_nothing(place: Place) -> None:
+    old, old_epoch = await place.open()
+    new, _ = await place.open()
+
+    with pytest.raises(StaleEpoch, match="epoch 1 was given, and 2 leads"):
+        await old.commit(submitted(a_job(), epoch=old_epoch))
+
+    assert await new.job(a_job().id) is None
+    assert (await new.load()).last_seq == 0
+
+
+# --- commit ----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_committed_is_read_back_equal(store: ReadingStore) -> None:
+    job = a_job(after=("b" * 32,), timeout_s=60.0, priority=5)
+    attempt = an_attempt(job, started_at=1600.0)
+
+    await store.commit(submitted(job, attempts=(attempt,)))
+
+    assert await store.job(job.id) == job
+    assert list(await store.attempts(job.id)) == [attempt]
+
+
+async def test_commit_answers_the_last_number_and_numbers_have_no_gap(store: ReadingStore) -> None:
+    first = await store.commit(submitted(a_job(1), a_job(2)))
+    refused = submitted(a_job(3), epoch=9)
+    with pytest.raises(StaleEpoch):
+        await store.commit(refused)
+    second = await store.commit(submitted(a_job(3)))
+    nothing = await store.commit(Batch(1))
+
+    assert [first, second, nothing] == [2, 3, 3]
+    assert [change.seq for change in await store.changes(0)] == [1, 2, 3]
+
+
+async def test_a_later_commit_replaces_the_row(store: ReadingStore) -> None:
+    job = a_job()
+    await store.commit(submitted(job, attempts=(an_attempt(job),)))
+    ended = replace(job, phase=JobPhase.FAILED, reason="Error", exit_code=3, ended_at=1700.0)
+    ending = an_attempt(job, phase=AttemptPhase.FAILED, ended_at=1700.0)
+
+    event = PodEnded(job.id, 1, "p", 3, "Error")
+    await store.commit(Batch(1, (Entry(event, 1700.0, job.id),), jobs=(ended,), attempts=(ending,)))
+
+    assert await store.job(job.id) == ended
+    assert list(await store.attempts(job.id)) == [ending]
+
+
+async def test_rows_of_an_unknown_job_are_refused_together_with_all_else(store: ReadingStore) -> None:
+    with pytest.raises(StoreError):
+        await store.commit(submitted(a_job(1), attempts=(an_attempt(a_job(2)),)))
+
+    assert await store.job(a_job(1).id) is None
+    assert (await store.load()).last_seq == 0
+
+
+async def test_queues_are_replaced_as_a_whole_and_keep_their_order(store: ReadingStore) -> None:
+    queues = (
+        Queue("root", max=Resources.of({"cpu": 8000})),
+        Queue("b", "root", weight=2, groups=("x", "y")),
+        Queue("a", "root", max_jobs=3),
+    )
+    await store.commit(Batch(1, (Entry(QueuesConfigured(queues), 1.0, "root"),), queues=queues))
+    await store.commit(submitted(a_job()))
+    assert (await store.load()).queues == queues
+
+    await store.commit(Batch(1, queues=queues[:1]))
+
+    assert (await store.load()).queues == queues[:1]
+
+
+async def test_deleted_job_takes_its_attempts_along_and_leaves_its_key(store: ReadingStore) -> None:
+    job = an_ended_job()
+    keyed = Keyed("ana", "k1", "d", job.id)
+    await store.commit(submitted(job, attempts=(an_attempt(job, phase=AttemptPhase.SUCCEEDED),), keys=(keyed,)))
+
+    await store.commit(Batch(1, (Entry(JobDeleted(job.id), 5.0, job.id),), deleted_jobs=(job.id,)))
+
+    assert await store.job(job.id) is None
+    assert list(await store.attempts(job.id)) == []
+    assert await store.keyed("ana", "k1") == keyed
+
+
+async def test_the_place_of_a_deleted_job_is_not_given_again(place: Place) -> None:
+    store, _ = await place.open()
+    await store.commit(submitted(an_ended_job(7)))
+    await store.commit(Batch(1, deleted_jobs=(a_job(7).id,)))
+    again, _ = await place.open()
+
+    assert (await again.load()).last_order == 7
+
+
+# --- idempotency keys ------------------------------------------------------------------------------------------------
+
+
+async def test_key_is_found_for_its_owner_only(store: ReadingStore) -> None:
+    keyed = Keyed("ana", "k1", "digest", a_job().id)
+    await store.commit(submitted(a_job(), keys=(keyed,)))
+
+    assert await store.keyed("ana", "k1") == keyed
+    assert await store.keyed("ben", "k1") is None
+
+
+async def test_second_job_under_a_key_is_refused_and_leaves_nothing(store: ReadingStore) -> None:
+    await store.commit(submitted(a_job(1), keys=(Keyed("ana", "k1", "d1", a_job(1).id),)))
+
+    with pytest.raises(Conflict, match="'k1' was used before"):
+        await store.commit(submitted(a_job(2), keys=(Keyed("ana", "k1", "d2", a_job(2).id),)))
+
+    assert await store.job(a_job(2).id) is None
+    assert (await store.load()).last_seq == 1
+
+
+async def test_one_key_twice_in_a_batch_is_refused(store: ReadingStore) -> None:
+    keys = (Keyed("ana", "k", "d", a_job(1).id), Keyed("ana", "k", "d", a_job(2).id))
+
+    with pytest.raises(Conflict):
+        await store.commit(submitted(a_job(1), a_job(2), keys=keys))
+
+    assert await store.keyed("ana", "k") is None
+
+
+async def test_two_owners_may_use_the_same_key(store: ReadingStore) -> None:
+    keys = (Keyed("ana", "k", "d", a_job(1).id), Keyed("ben", "k", "d", a_job(2).id))
+
+    await store.commit(submitted(a_job(1), a_job(2, owner="ben"), keys=keys))
+
+    assert await store.keyed("ben", "k") == keys[1]
+
+
+# --- start ------------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_loaded_from_a_new_store(store: ReadingStore) -> None:
+    loaded = await store.load()
+
+    assert (loaded.jobs, loaded.attempts, loaded.queues) == ((), (), ())
+    assert (loaded.last_seq, loaded.last_at, loaded.last_order) == (0, 0.0, 0)
+
+
+async def test_after_a_restart_live_jobs_and_what_they_wait_for_are_loaded(place: Place) -> None:
+    store, _ = await place.open()
+    parent, old = an_ended_job(1), an_ended_job(2)
+    waiting = a_job(3, after=(parent.id,))
+    active = a_job(4, phase=JobPhase.ACTIVE, attempts=2)
+    ended_still_stopping = an_ended_job(5, JobPhase.CANCELLED)
+    jobs = (parent, old, waiting, active, ended_still_stopping)
+    attempts = (
+        an_attempt(parent, phase=AttemptPhase.SUCCEEDED),
+        an_attempt(old, phase=AttemptPhase.SUCCEEDED),
+        an_attempt(active, 1, AttemptPhase.LOST),
+        an_attempt(active, 2),
+        an_attempt(ended_still_stopping, phase=AttemptPhase.STOPPING),
+    )
+    await store.commit(submitted(*jobs, attempts=attempts))
+    await store.close()
+
+    again, _ = await place.open()
+    loaded = await again.load()
+
+    assert loaded.jobs == (parent, waiting, active, ended_still_stopping)
+    assert loaded.attempts == (attempts[0], *attempts[2:])
+    assert (loaded.last_seq, loaded.last_at, loaded.last_order) == (5, 1005.0, 5)
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+async def test_prefix_finds_ids_of_the_owner(store: ReadingStore) -> None:
+    mine, other = a_job(1, id="abcd1" + "0" * 27), a_job(2, id="abcd2" + "0" * 27, owner="ben")
+    await store.commit(submitted(mine, other))
+
+    assert list(await store.find_job("abcd", "ana")) == [mine.id]
+    assert list(await store.find_job("abcd", None)) == [mine.id, other.id]
+    assert list(await store.find_job("ABCD", None)) == []
+    assert list(await store.find_job("%", None)) == []
+
+
+async def test_prefix_finds_at_most_ten(store: ReadingStore) -> None:
+    await store.commit(submitted(*(a_job(n) for n in range(1, 15))))
+
+    assert list(await store.find_job("00", None)) == [a_job(n).id for n in range(1, 11)]
+
+
+@pytest.mark.parametrize(
+    ("query", "orders"),
+    [
+        (JobQuery(), [5, 4, 3, 2, 1]),
+        (JobQuery(owner="ben"), [2]),
+        (JobQuery(group="quant"), [3]),
+        (JobQuery(queue="small"), [4]),
+        (JobQuery(kind="notebook"), [5]),
+        (JobQuery(phases=("Succeeded", "Failed")), [2, 1]),
+        (JobQuery(text="TRAIN"), [3]),
+        (JobQuery(text="Ü 100%"), [4]),
+        (JobQuery(text="0005a"), [5]),
+        (JobQuery(text="_"), []),
+        (JobQuery(cursor=4, limit=2), [3, 2]),
+        (JobQuery(owner="ana", phases=("Queued",)), [5, 4, 3]),
+    ],
+)
+@pytest.mark.feature("J13")
+async def test_page_of_jobs(store: ReadingStore, query: JobQuery, orders: list[int]) -> None:
+    jobs = (
+        an_ended_job(1),
+        an_ended_job(2, JobPhase.FAILED, owner="ben"),
+        a_job(3, group="quant", name="Train Ü"),
+        a_job(4, queue="small", name="grow ü 100%"),
+        a_job(5, kind=JobKind.NOTEBOOK),
+    )
+    await store.commit(submitted(*jobs))
+
+    assert [job.order for job in await store.jobs(query)] == orders
+
+
+async def test_attempts_of_several_jobs(store: ReadingStore) -> None:
+    one, two, three = a_job(1), a_job(2), a_job(3)
+    attempts = tuple(an_attempt(job, number) for job in (one, two, three) for number in (1, 2))
+    await store.commit(submitted(one, two, three, attempts=attempts))
+
+    assert list(await store.attempts_of([three.id, one.id])) == [*attempts[:2], *attempts[4:]]
+    assert list(await store.attempts_of([])) == []
+
+
+# --- journal ----------------------------------------------------------------------------------------------------------
+
+
+async def test_changes_tell_whose_job_it_is_whatever_the_event(store: ReadingStore) -> None:
+    ana, ben = a_job(1), an_ended_job(2, owner="ben")
+    await store.commit(submitted(ana, ben))
+    await store.commit(told(1, [(JobCancelRequested(ana.id, "ana"), ana.id), (ClusterLost("here"), "here")], at=7.5))
+    await store.commit(Batch(1, (Entry(JobDeleted(ben.id), 8.0, ben.id),), deleted_jobs=(ben.id,)))
+
+    changes = await store.changes(1)
+
+    assert [(c.seq, c.kind, c.key, c.owner) for c in changes] == [
+        (2, "JobSubmitted", ben.id, "ben"),
+        (3, "JobCancelRequested", ana.id, "ana"),
+        (4, "ClusterLost", "here", ""),
+        (5, "JobDeleted", ben.id, "ben"),
+    ]
+    assert changes[1].at == 7.5
+
+
+async def test_changes_come_in_pages_and_by_key(store: ReadingStore) -> None:
+    one, two = a_job(1), a_job(2)
+    await store.commit(submitted(one, two))
+    await store.commit(told(1, [(JobCancelRequested(job.id, "ana"), job.id) for job in (one, two)]))
+
+    assert [change.seq for change in await store.changes(1, 2)] == [2, 3]
+    assert [change.seq for change in await store.changes(0, key=two.id)] == [2, 4]
+    assert [change.seq for change in await store.changes(2, 1, key=two.id)] == [4]
+
+
+async def test_changes_that_are_not_kept_are_not_found(place: Place) -> None:
+    store, _ = await place.open()
+    await store.commit(submitted(*(a_job(n) for n in range(1, 6))))
+    place.lose_lines_before(3)
+
+    assert [change.seq for change in await store.changes(2)] == [3, 4, 5]
+    with pytest.raises(NotFound, match="changes since 1 are not kept any more"):
+        await store.changes(1)
+    with pytest.raises(NotFound, match="there is no change 6 yet"):
+        await store.changes(6)
+    assert await store.changes(5) == []
+
+
+async def test_journal_gives_the_events_back(store: ReadingStore) -> None:
+    job = a_job()
+    ended = PodEnded(job.id, 1, "p", None, "Lost", {"model": "f" * 64})
+    await store.commit(submitted(job))
+    await store.commit(told(1, [(ended, job.id)], at=3.25))
+
+    assert await store.journal(0) == [(1, 1001.0, JobSubmitted(job)), (2, 3.25, ended)]
+    assert await store.journal(0, key="other") == []
+
+
+# --- artifacts --------------------------------------------------------------------------------------------------------
+
+
+async def test_artifact_belongs_to_each_who_brought_it(store: ReadingStore) -> None:
+    ana = ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"})
+    ben = replace(ana, owner="ben", created_at=2.5)
+    await store.add_artifact(ana)
+    await store.add_artifact(ben)
+    await store.add_artifact(replace(ana, created_at=9.0))
+
+    assert await store.artifact(ana.id, "ana") == ana
+    assert await store.artifact(ana.id, "ben") == ben
+    assert await store.artifact(ana.id, "eve") is None
+    assert await store.artifact(ana.id) == ana
+    assert await store.artifact("0" * 64) is None
+
+
+def a_run(name: str, created_at: float, phase: RunPhase = RunPhase.RUNNING, order: int = 7) -> Run:
+    nodes = (RunNode("a", a_job(order)), RunNode("b", a_job(order + 1), after=("a",)))
+    return Run(name, "nightly", "ana", nodes, created_at, phase=phase)
+
+
+async def test_runs_are_loaded_while_they_are_not_over_and_listed_newest_first(place: Place) -> None:
+    store, epoch = await place.open()
+    runs = (a_run("r1", 1.0, RunPhase.FAILED), a_run("r2", 2.0), replace(a_run("r3", 3.0), owner="bob"))
+    await store.commit(Batch(epoch, entries=tuple(Entry(RunSubmitted(run), run.created_at, run.id) for run in runs), runs=runs))
+    store, _ = await place.open()
+    assert {run.id for run in (await store.load()).runs} == {"r2", "r3"}
+    assert [run.id for run in await store.runs("ana")] == ["r2", "r1"]
+    assert [run.id for run in await store.runs(None, limit=2)] == ["r3", "r2"]
+    assert await store.run("r1") == runs[0]
+    assert await store.run("r9") is None
+    assert [line.owner for line in await store.changes(0)] == ["ana", "ana", "bob"]
+
+
+async def test_the_places_of_a_runs_later_jobs_are_taken(place: Place) -> None:
+    store, epoch = await place.open()
+    await store.commit(Batch(epoch, runs=(a_run("r1", 1.0, order=7),)))
+    store, _ = await place.open()
+    assert (await store.load()).last_order == 8
+
+
+async def test_the_newest_version_of_each_dag_is_loaded(place: Place) -> None:
+    store, epoch = await place.open()
+    for name, version, owner in (("nightly", 1, "ana"), ("nightly", 2, "ana"), ("weekly", 1, "bob")):
+        dag = Dag(name, version, owner, "{}", float(version))
+        await store.commit(Batch(epoch, entries=(Entry(DagApplied(dag), 1.0, dag.name),), dags=(dag,)))
+    store, _ = await place.open()
+    assert [(dag.name, dag.version) for dag in (await store.load()).dags] == [("nightly", 2), ("weekly", 1)]
+
+
+async def test_profiles_are_kept_until_they_are_deleted(place: Place) -> None:
+    store, epoch = await place.open()
+    for name, body in (("gpu", "1"), ("cpu", "2"), ("old", "3"), ("gpu", "4")):
+        profile = Profile(name, body, "root", 1.0)
+        await store.commit(Batch(epoch, entries=(Entry(ProfileApplied(profile), 1.0, name),), profiles=(profile,)))
+    await store.commit(Batch(epoch, entries=(Entry(ProfileDeleted("old"), 2.0, "old"),), deleted_profiles=("old", "unknown")))
+
+    store, _ = await place.open()
+    assert [(profile.name, profile.body) for profile in (await store.load()).profiles] == [("cpu", "2"), ("gpu", "4")]
+    assert [change.owner for change in await store.changes(0)] == [""] * 5
+    again = [event for _, _, event in await store.journal(0)]
+    assert again[-2:] == [ProfileApplied(Profile("gpu", "4", "root", 1.0)), ProfileDeleted("old")]

@@ -1,0 +1,264 @@
+"""A hub for a test: the real JupyterHub with its real proxy, and the control plane as its service, each a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.desk import Desk, eventually, made_desk
+from tests.e2e.hub.guide import HUB_API, blocks
+from tools.hub_proxy import command as proxy_command
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+BIN = Path(sys.executable).parent
+PASSWORD = "only for tests"
+SERVICE_TOKEN = "5e1f" * 16
+GROUPS = {"research": ["ann", "amy"], "quant": ["bob"], "admins": ["root"]}
+
+PROFILES = """
+kind: Profile
+name: cpu
+groups: [research, quant]
+memory: 1Gi
+---
+kind: Profile
+name: gpu
+title: One GPU
+groups: [research, quant]
+memory: 1Gi
+gpus: 1
+env: {SITE: shown}
+---
+kind: Profile
+name: gpu-pair
+groups: [research]
+memory: 1Gi
+gpus: 2
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    bound = [socket.socket() for _ in range(count)]
+    for one in bound:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in bound]
+    for one in bound:
+        one.close()
+    return ports
+
+
+@dataclass
+class Browser:
+    """A user's session with the hub: cookies, and the token against forged requests that every change must carry."""
+
+    http: httpx.Client
+    name: str
+
+    def login(self) -> httpx.Response:
+        self.http.get("/hub/login")
+        return self.post("/hub/login", {"username": self.name, "password": PASSWORD})
+
+    def post(self, path: str, form: Mapping[str, str]) -> httpx.Response:
+        return self.http.post(path, data={**form, "_xsrf": self.xsrf("/hub/")})
+
+    def xsrf(self, path: str) -> str:
+        found = [cookie.value for cookie in self.http.cookies.jar if cookie.name == "_xsrf" and cookie.path == path]
+        return found[0] or ""
+
+    def api(self, method: str, path: str, body: object = None) -> httpx.Response:
+        return self.http.request(method, f"/hub/api{path}", json=body, headers={"X-XSRFToken": self.xsrf("/hub/")})
+
+    def spawn(self, **options: str) -> httpx.Response:
+        """Ask for the server, and wait until the hub has it or has given up."""
+        asked = self.api("POST", f"/users/{self.name}/server", options)
+        if asked.is_success:
+            # On a busy machine the hub answers before the server does.
+            eventually(lambda: not self.pending(), 90)
+        return asked
+
+    def model(self) -> Any:
+        return self.api("GET", f"/users/{self.name}").json()
+
+    def pending(self) -> bool:
+        return any(server["pending"] for server in self.model()["servers"].values())
+
+    def has_server(self) -> bool:
+        return any(server["ready"] for server in self.model()["servers"].values())
+
+    def stop(self) -> None:
+        self.api("DELETE", f"/users/{self.name}/server")
+        eventually(lambda: not self.model()["servers"], 30)
+
+    def token(self, scopes: Sequence[str] = ()) -> str:
+        made = self.api("POST", f"/users/{self.name}/tokens", {"note": "test", **({"scopes": list(scopes)} if scopes else {})})
+        assert made.status_code == 201, made.text
+        return str(made.json()["token"])
+
+    def revoke(self, token_id: str) -> None:
+        assert self.api("DELETE", f"/users/{self.name}/tokens/{token_id}").status_code == 204
+
+    def token_id(self, note: str = "test") -> str:
+        tokens = self.api("GET", f"/users/{self.name}/tokens").json()["api_tokens"]
+        return str(next(token["id"] for token in tokens if token["note"] == note))
+
+
+@dataclass
+class HubSite:
+    desk: Desk
+    folder: Path
+    patience_s: float = 1.0
+    ports: list[int] = field(default_factory=lambda: free_ports(4))
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    sessions: list[httpx.Client] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[0]}"
+
+    @property
+    def hub_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[1]}"
+
+    @property
+    def control_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[3]}"
+
+    def start_control(self) -> None:
+        config = self.folder / "tuttilab.yaml"
+        text = blocks("yaml")[0].replace(HUB_API, f"{self.hub_url}/hub/api").replace("port: 9321", f"port: {self.ports[3]}")
+        config.write_text(text)
+        arguments = [sys.executable, "-m", "tuttilab.scheduler.serve", "--config", str(config)]
+        self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN})
+        eventually(lambda: self._answers(f"{self.control_url}/readyz"), 30)
+
+    def stop_control(self) -> None:
+        self._stop("control")
+
+    def start_hub(self) -> None:
+        given = {
+            "url": self.url,
+            "hub_url": self.hub_url,
+            "proxy_url": f"http://127.0.0.1:{self.ports[2]}",
+            "control_url": self.control_url,
+            "folder": str(self.folder),
+            "proxy_command": proxy_command(),
+            "server_command": [str(BIN / "jupyterhub-singleuser")],
+            "jupyter_config": str(self._jupyter_config()),
+            "password": PASSWORD,
+            "groups": GROUPS,
+            "patience_s": self.patience_s,
+        }
+        arguments = [str(BIN / "jupyterhub"), "-f", str(HERE / "jupyterhub_config.py")]
+        environ = {"TEST_HUB": json.dumps(given), "TUTTILAB_HUB_TOKEN": SERVICE_TOKEN, "PYTHONPATH": str(ROOT)}
+        self._start("hub", arguments, {**environ, "CONFIGPROXY_AUTH_TOKEN": "c0ffee"})
+        eventually(lambda: self._answers(f"{self.url}/hub/health"), 60)
+
+    def _jupyter_config(self) -> Path:
+        """The server extension switched on, by the file that the package installs."""
+        folder = self.folder / "jupyter" / "jupyter_server_config.d"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "jupyter_ext" / "etc" / "tuttilab.json", folder)
+        return folder.parent
+
+    def hub_is_up(self) -> bool:
+        return self.processes["hub"].poll() is None and self._answers(f"{self.url}/hub/health")
+
+    def _start(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> None:
+        with open(self.folder / f"{name}.out", "ab") as log:
+            self.processes[name] = subprocess.Popen(
+                arguments, cwd=self.folder, env={**self.desk.environ, **environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def _stop(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    @staticmethod
+    def _answers(url: str) -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(url, trust_env=False).is_success
+        return False
+
+    def browser(self, name: str) -> Browser:
+        http = httpx.Client(base_url=self.url, trust_env=False, timeout=60, follow_redirects=True)
+        self.sessions.append(http)
+        browser = Browser(http, name)
+        assert browser.login().is_success
+        return browser
+
+    def control(self, method: str, path: str, token: str, body: object = None) -> httpx.Response:
+        return httpx.request(
+            method, f"{self.control_url}/api/v1{path}", json=body, headers={"Authorization": f"Bearer {token}"}, trust_env=False
+        )
+
+    def jobs(self, **query: str) -> list[Any]:
+        """Everybody's, as the hub may see them."""
+        found = self.control("GET", "/jobs?" + "&".join(f"{k}={v}" for k, v in {"owner": "*", **query}.items()), SERVICE_TOKEN)
+        assert found.status_code == 200, found.text
+        return list(found.json()["jobs"])
+
+    def use(self, queue: str, resource: str = "nvidia.com/gpu") -> int:
+        queues = self.control("GET", "/queues", SERVICE_TOKEN).json()
+        found = next(one for one in queues if one["name"] == queue)
+        return next((int(use["used"]) for use in found["use"] if use["resource"] == resource), 0)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.out").read_text(errors="replace")
+
+    def servers(self) -> list[int]:
+        """Processes of single-user servers."""
+        return [
+            process.pid for process in self.desk.processes() if any("jupyterhub-singleuser" in part for part in process.cmdline())
+        ]
+
+    def close(self) -> None:
+        for session in self.sessions:
+            session.close()
+        for name in ("hub", "control"):
+            if name in self.processes:
+                self._stop(name)
+        with suppress(FileNotFoundError, ProcessLookupError, ValueError):
+            os.kill(int(re.sub(r"\D", "", (self.folder / "proxy.pid").read_text())), signal.SIGKILL)
+
+
+@contextmanager
+def made_hub(folder: Path, *, patience_s: float = 1.0) -> Iterator[HubSite]:
+    """The hub, its service, and the profiles; nothing of it runs afterwards."""
+    with made_desk(folder) as desk:
+        # What the servers start is found by the state folder in its environment or on its command line.
+        site = HubSite(desk, desk.state, patience_s)
+        site.folder.mkdir(mode=0o700)
+        try:
+            site.start_control()
+            profiles = site.folder / "profiles.yaml"
+            profiles.write_text(PROFILES)
+            said = desk.run("profile", "apply", str(profiles))
+            assert said.code == 0, said
+            site.start_hub()
+            yield site
+        finally:
+            site.close()

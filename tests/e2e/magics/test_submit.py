@@ -1,0 +1,166 @@
+"""`%%submit` in a real kernel against a real control plane: values, names, errors, sizes, options."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.magics.conftest import SMALL, ControlPlane, Kernel
+
+pytestmark = [pytest.mark.tier("local"), pytest.mark.feature("M12")]
+
+
+def test_the_value_is_the_output_and_the_handle_is_bound(kernel: Kernel) -> None:
+    kernel.run("import math\nx = 20\ndef double(n):\n    return n * 2 + math.floor(offset)\noffset = 1.5")
+    ran = kernel.run(f"%%submit job {SMALL} --out y\ny = double(x)\nprint('from the job')\ny + 1")
+    assert ran.status == "ok", ran.error
+    assert ran.value == "42"
+    assert len(ran.displays) == 1
+    assert re.fullmatch(r"sends: double \d+ B, x 5 B\njob \w{8} 'job': Succeeded \(\d+ s\)\n  \| from the job", ran.last_text)
+    assert kernel.value("y") == "41"
+    assert kernel.value("job.status, job.result()") == "('Succeeded', 42)"
+    assert kernel.run("print(job.logs())").stdout == "from the job\n"
+    assert kernel.value("await job") == "42"
+
+
+def test_the_same_cell_execution_delivered_twice_makes_one_job(kernel: Kernel) -> None:
+    again = f"get_ipython().run_cell_magic('submit', 'NAME --name twin --detach {SMALL}', '1')"
+    begin = "from tuttilab.magics.send import EXECUTIONS; EXECUTIONS.begin()"
+    ran = kernel.run("\n".join([begin, again.replace("NAME", "a"), begin, again.replace("NAME", "a2")]))
+    assert ran.status == "ok", ran.error
+    # The variable is a label of the job, so another one is another submit; the same one is the same job.
+    assert kernel.value("a.id == a2.id") == "False"
+    kernel.run("\n".join([begin, again.replace("NAME", "b"), "first = b", begin, again.replace("NAME", "b")]))
+    assert kernel.value("first.id == b.id") == "True"
+
+
+def test_a_handle_stays_in_its_notebook(kernel: Kernel) -> None:
+    kernel.run(f"%%submit held --detach {SMALL}\n1")
+    error = kernel.run("%%submit\nheld.id").error
+    assert "held (JobHandle) cannot travel to a job: a JobHandle stays in its notebook, send its value instead" in error
+
+
+def test_a_semicolon_silences_the_value(kernel: Kernel) -> None:
+    ran = kernel.run(f"%%submit {SMALL}\n1 + 1;")
+    assert (ran.status, ran.value) == ("ok", None)
+
+
+@pytest.mark.feature("M08", "B15")
+def test_a_failed_cell_raises_with_its_own_lines_and_keeps_the_handle(kernel: Kernel) -> None:
+    kernel.run("def ratio(a, b):\n    return a / b")
+    ran = kernel.run(f"%%submit job {SMALL}\ntop = 1\nratio(top, 0)")
+    assert (ran.status, ran.ename) == ("error", "RemoteError")
+    assert len(ran.error.encode()) < 1024
+    assert ran.error.startswith("ZeroDivisionError: division by zero\n<%%submit In[")
+    assert "-->   3 ratio(top, 0)" in ran.error
+    # The function is of another cell of this kernel: the job does not have its text, the kernel does.
+    assert "-->   2     return a / b" in ran.error
+    assert kernel.value("job.status") == "'Failed'"
+    again = kernel.run("job.result()")
+    assert again.ename == "RemoteError"
+    assert "Traceback (most recent call last):" in kernel.run("%tb").error
+
+
+def test_what_cannot_travel_is_named(kernel: Kernel) -> None:
+    kernel.run("import sqlite3\nconn = sqlite3.connect(':memory:')")
+    ran = kernel.run(f"%%submit {SMALL}\nconn.execute('select 1')")
+    assert ran.error == (
+        "BadInput: conn (Connection) cannot travel to a job: cannot pickle 'sqlite3.Connection' object; "
+        "make it inside the cell instead, or name what to send with --in."
+    )
+
+
+def test_too_much_is_refused_in_a_sentence_before_anything_is_sent(kernel: Kernel, control: ControlPlane) -> None:
+    kernel.run("import numpy as np\nbig = np.zeros(300 * 2**20 // 8)")
+    before = len(control.client().jobs(all=True).jobs)
+    ran = kernel.run("%%submit\nbig.sum()")
+    assert ran.error.startswith("TooLarge: This cell would send 315 MB (big 315 MB), and at most 200 MiB may travel with a job;")
+    assert "\n" not in ran.error
+    assert ran.seconds < 2
+    assert len(control.client().jobs(all=True).jobs) == before
+
+
+@pytest.mark.parametrize(
+    ("cell", "sentence"),
+    [
+        ("%%submit\n   \n", "%%submit: the cell is empty; write what the job shall run below the first line."),
+        ("%%submit --cron x\n1", "%%submit --cron comes in a later version; submit the cell when you need it."),
+        ("%%submit --pip x\n1", "%%submit --pip comes in a later version; use an interpreter or an --image that has the package."),
+        ("%%submit --template t\n1", "%%submit --template comes in a later version; give the options that you need on the line."),
+        ("%%submit --param a=1\n1", "%%submit --param comes in a later version; set a variable in the notebook,"),
+        ("%%submit --worker 2\n1", "%%submit: unknown option --worker; did you mean --workers?"),
+        ("%%submit --wait --detach\n1", "%%submit: --wait and --detach exclude each other; give one of them."),
+        ("%%submit --map xs --out y\n1", "%%submit: --out names variables of one job, and --map makes many;"),
+        ("%%submit --cpus x\n1", "--cpus: 'x' is not an amount; expected cores such as 2, 0.5 or 1500m."),
+        ("%%submit --map nothing\n1", "%%submit: --map names nothing, which this notebook does not define."),
+        ("%%submit --files nowhere.py\n1", "--files nowhere.py: there is no such file or folder here"),
+        ("%%submit\nx = 1\n!ls", "%%submit: line 3 (!ls) is notebook syntax, and a job runs plain Python;"),
+        ("%%submit --queue nowhere\n1", "nowhere"),
+        ("%submit nb.ipynb", "%submit of a notebook file comes in a later version; write %%submit above the cell that shall run."),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_line_or_the_cell_is_one_sentence(kernel: Kernel, cell: str, sentence: str) -> None:
+    ran = kernel.run(cell)
+    assert ran.status == "error"
+    assert sentence in ran.error
+    assert len(ran.error.strip().splitlines()) == 1
+    assert len(ran.error.encode()) < 1024
+
+
+def test_a_syntax_error_is_shown_as_a_local_one(kernel: Kernel) -> None:
+    ran = kernel.run("%%submit\nok = 1\nok +")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", ran.error)
+    assert re.search(r"<%%submit In\[\d+\]>:3", plain)
+    assert "SyntaxError: invalid syntax" in plain
+    assert "interactiveshell.py" not in plain
+
+
+def test_a_dry_run_submits_nothing(kernel: Kernel, control: ControlPlane) -> None:
+    before = len(control.client().jobs(all=True).jobs)
+    ran = kernel.run(f"%%submit --dry-run {SMALL}\n1")
+    assert ran.text.startswith("starts: ")
+    assert len(control.client().jobs(all=True).jobs) == before
+
+
+def test_files_are_importable_and_readable(kernel: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "helper_of_test.py").write_text("answer = 42")
+    ran = kernel.run(f"%%submit --files {tmp_path}/helper_of_test.py {SMALL}\nimport helper_of_test\nhelper_of_test.answer")
+    assert ran.value == "42", ran.error
+
+
+def test_a_gang_gives_the_value_of_rank_0_and_of_any_rank_asked_for(kernel: Kernel) -> None:
+    ran = kernel.run(f"%%submit gang --workers 2 --cpus 100m {SMALL}\nimport os\nint(os.environ['TUTTILAB_RANK']) * 10 + 1")
+    assert ran.value == "1", ran.error
+    assert kernel.value("gang.result(rank=1)") == "11"
+    assert "has no rank 5" in kernel.run("gang.result(rank=5)").error
+
+
+def test_a_detached_cell_returns_at_once_and_after_waits_for_it(kernel: Kernel) -> None:
+    ran = kernel.run(f"%%submit first --detach --cpus 100m {SMALL}\nimport time\ntime.sleep(2)\n'first'")
+    assert ran.seconds < 2
+    assert "submitted; `%attach" in ran.text
+    ran = kernel.run(f"%%submit second --after first --cpus 100m {SMALL}\n'second'")
+    assert ran.value == "'second'", ran.error
+    assert kernel.value("first.status") == "'Succeeded'"
+
+
+@pytest.mark.feature("M10")
+def test_progress_is_one_area_with_at_most_two_updates_a_second(kernel: Kernel) -> None:
+    cell = "import time\nfor i in range(40):\n    print('line', i)\n    time.sleep(0.1)"
+    ran = kernel.run(f"%%submit {SMALL}\n{cell}")
+    assert len(ran.displays) == 1
+    times = [at for at, _ in ran.updates]
+    assert len(times) >= 4
+    # The last one is the end, which is shown whatever the pace.
+    gaps = [later - earlier for earlier, later in pairwise(times[:-1])]
+    assert min(gaps) > 0.4
+    assert "line 39" in ran.last_text
+
+
+@pytest.mark.feature("M13")
+def test_no_token_is_in_what_the_notebook_keeps(kernel: Kernel, control: ControlPlane) -> None:
+    token = control.start().token
+    ran = kernel.run(f"%%submit job {SMALL}\nimport os\nsorted(os.environ)")
+    shown = f"{ran.displays} {ran.updates} {ran.value} {kernel.run('job').displays}"
+    assert token not in shown

@@ -1,0 +1,171 @@
+"""What only a real kernel shows: Stop, progress messages, and a kernel that is killed under a running operation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager, start_new_kernel
+
+from tests.e2e.spark.notebook import Notebook
+
+pytestmark = pytest.mark.tier("spark")
+
+SLOW = "select count(*) c from range(100000000000) where id % 7 = rand()"
+
+
+@dataclass
+class Kernel:
+    """A kernel with the magics, connected to the session of these tests."""
+
+    manager: KernelManager
+    client: BlockingKernelClient
+
+    def send(self, code: str) -> str:
+        return str(self.client.execute(code))
+
+    def outputs(self, message_id: str) -> list[tuple[str, dict[str, Any]]]:  # Any: Jupyter's messages
+        found: list[tuple[str, dict[str, Any]]] = []
+        while True:
+            message = self.client.get_iopub_msg(timeout=60)
+            if message["parent_header"].get("msg_id") != message_id:
+                continue
+            kind, content = message["msg_type"], message["content"]
+            if kind == "status" and content["execution_state"] == "idle":
+                return found
+            if kind in ("stream", "display_data", "update_display_data", "execute_result", "error"):
+                found.append((kind, content))
+
+    def run(self, code: str) -> list[tuple[str, dict[str, Any]]]:
+        return self.outputs(self.send(code))
+
+
+def start_kernel(notebook: Notebook) -> Kernel:
+    manager, client = start_new_kernel(kernel_name="python3")
+    kernel = Kernel(manager, client)
+    setup = (
+        f"import os, sys\nos.environ['TUTTILAB_STATE_DIR'] = {str(notebook.workspace.parent / 'state')!r}\n"
+        f"os.environ['TUTTILAB_WORKSPACE'] = {str(notebook.workspace)!r}\n"
+        f"sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})\n"
+        "from pathlib import Path\nfrom tests.e2e.spark.session_provider import FolderProvider\n"
+        "from tuttilab.magics.spark_magic import register\n"
+        f"magics = register(get_ipython(), FolderProvider(Path({str(notebook.provider.root)!r})))"
+    )
+    assert kernel.run(setup) == []
+    return kernel
+
+
+@pytest.fixture
+def kernel(notebook: Notebook) -> Iterator[Kernel]:
+    kernel = start_kernel(notebook)
+    yield kernel
+    kernel.client.stop_channels()
+    kernel.manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.feature("M09")
+def test_stop_ends_the_operation_and_the_session_stays_usable(kernel: Kernel, notebook: Notebook) -> None:
+    assert kernel.run("%%sparksql --quiet\ncreate or replace temp view kept as select 1 x") == []
+    message_id = kernel.send(f"%%sparksql\n{SLOW}")
+    time.sleep(2)
+    stopped = time.monotonic()
+    kernel.manager.interrupt_kernel()
+    outputs = kernel.outputs(message_id)
+    assert time.monotonic() - stopped < 2
+    kind, content = outputs[-1]
+    assert kind == "error"
+    assert content["traceback"] == ["Stopped: the cell's Spark operations were ended; the session stays usable."]
+    assert kernel.run("%%sparksql df --quiet\nselect x from kept") == []
+    states = "from tuttilab.magics.spark_connect import operations\nprint({state for _, state in operations(spark)})"
+    assert "running" not in kernel.run(states)[-1][1]["text"]
+
+
+@pytest.mark.feature("M09")
+def test_stop_ends_operations_of_other_threads_of_the_cell_too(kernel: Kernel) -> None:
+    cell = (
+        "%%spark\nimport threading, time\nerrors = []\n"
+        f"def work():\n    try: spark.sql({SLOW!r}).collect()\n"
+        "    except Exception as error: errors.append(str(error)[:80])\n"
+        "worker = threading.Thread(target=work); worker.start()\nworker.join()"
+    )
+    message_id = kernel.send(cell)
+    time.sleep(2)
+    kernel.manager.interrupt_kernel()
+    assert kernel.outputs(message_id)[-1][0] == "error"
+    wait = "for _ in range(100):\n    if errors: break\n    time.sleep(0.1)\nprint(errors)"
+    assert "OPERATION_CANCELED" in kernel.run(wait)[-1][1]["text"]
+    again = "late = threading.Thread(target=work)\nlate.start()\n"
+    stopped = f"%%spark\n{again}time.sleep(0.01)\nraise KeyboardInterrupt"
+    assert kernel.run(stopped)[-1][0] == "error"
+    states = (
+        "from tuttilab.magics.spark_connect import operations\ntime.sleep(3)\n"
+        "print([state for _, state in operations(spark) if state == 'running'])"
+    )
+    assert kernel.run(states)[-1][1]["text"] == "[]\n"
+
+
+@pytest.mark.feature("M10")
+def test_progress_is_one_output_area_that_moves_forward_and_stays_readable(kernel: Kernel) -> None:
+    began = time.monotonic()
+    outputs = kernel.run(
+        "%%spark\nfrom pyspark.sql.functions import udf\nimport time\n"
+        "@udf('int')\ndef slow(x):\n    time.sleep(0.3)\n    return 1\n"
+        "spark.range(0, 20, 1, 20).select(slow('id')).collect();"
+    )
+    seconds = time.monotonic() - began
+    assert [kind for kind, _ in outputs] == ["display_data"] + ["update_display_data"] * (len(outputs) - 1)
+    assert len({content["transient"]["display_id"] for _, content in outputs}) == 1
+    assert 3 <= len(outputs) <= 2 * seconds + 2
+    percents = [int(content["data"]["text/plain"].split()[1].rstrip("%")) for _, content in outputs[:-1]]
+    assert percents == sorted(percents)
+    assert outputs[-1][1]["data"]["text/plain"].startswith("Spark: done, 20 tasks, ")
+
+
+@pytest.mark.feature("M10")
+def test_a_short_cell_shows_no_progress(kernel: Kernel) -> None:
+    kernel.run("%%sparksql\nselect 1")
+    outputs = kernel.run("%%sparksql\nselect 1 as x")
+    assert [content["data"]["text/plain"].split()[0] for _, content in outputs] == ["x"]
+
+
+@pytest.mark.feature("B04")
+def test_the_result_of_a_killed_kernels_operation_is_fetched_by_the_next(notebook: Notebook) -> None:
+    first = start_kernel(notebook)
+    slow = "select id, length(reflect('java.lang.Thread', 'sleep', 400L)) z from range(0, 20, 1, 10)"
+    first.send(f"%%sparksql found --as arrow\n{slow}")
+    time.sleep(2.5)
+    first.manager.shutdown_kernel(now=True)
+    second = start_kernel(notebook)
+    try:
+        outputs = second.run(
+            "from tuttilab.magics.spark_recover import recoverable, reattach\n(entry,) = recoverable()\n"
+            "recovered = reattach(entry, magics.sessions.provider, print)\n"
+            "print(entry.var, recovered.var, recovered.value['id'].to_pylist() == list(range(20)), recoverable())"
+        )
+        assert outputs[-1][1].get("text") == "found found True []\n", outputs
+    finally:
+        second.manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.feature("B04")
+def test_what_cannot_be_taken_up_is_said_and_forgotten(notebook: Notebook) -> None:
+    first = start_kernel(notebook)
+    message_id = first.send("%%sparksql found\nselect 1")
+    first.outputs(message_id)
+    first.run("from tuttilab.magics.spark_state import CellNote, state_directory\n"
+              "e = magics.sessions.get(None, print)\n"
+              "n = CellNote(state_directory(), 'gone', 'default', e.endpoint.job_id, e.spark.session_id, 'v', 'pandas', 'x')\n"
+              "n.add('00000000-0000-4000-8000-000000000000', True)")  # fmt: skip
+    first.manager.shutdown_kernel(now=True)
+
+    from tuttilab.magics.spark_recover import CannotReattach, reattach, recoverable
+
+    (entry,) = recoverable()
+    with pytest.raises(CannotReattach, match="The operation is no longer known to session default"):
+        reattach(entry, notebook.provider, print)
+    assert recoverable() == []

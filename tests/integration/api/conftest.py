@@ -1,0 +1,119 @@
+"""The real service with its real store and a fake cluster, served by uvicorn on loopback."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from tuttilab.scheduler.api import create_app
+from tuttilab.scheduler.auth import Authenticator, LocalAuthenticator
+from tuttilab.scheduler.client import AsyncClient
+from tuttilab.scheduler.clusters.fake import FakeCluster
+from tuttilab.scheduler.config import Limits, parse_config
+from tuttilab.scheduler.errors import Unauthenticated
+from tuttilab.scheduler.requests import Who
+from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.store.sql import SqlStore
+
+TOKEN = "token-of-ana"
+CONFIG: dict[str, Any] = {
+    "clusters": [
+        {
+            "name": "here",
+            "kind": "fake",
+            "nodes": [
+                {"name": "a", "cpus": 4, "memory": "8Gi", "resources": {"nvidia.com/gpu": 2}, "labels": {"gpu-model": "a100"}},
+                {"name": "b", "cpus": 4, "memory": "8Gi"},
+            ],
+        }
+    ],
+    "queues": [
+        {"name": "root", "max": {"cpu": 8}},
+        {"name": "research", "parent": "root", "weight": 2, "guaranteed": {"cpu": 2}, "max": {"cpu": 6}},
+        {"name": "quant", "parent": "root", "groups": ["quant"]},
+    ],
+    "defaults": {"queue": "research"},
+}
+
+
+class Tokens:
+    """Several users, as a hub would tell them apart: token to identity."""
+
+    def __init__(self, users: dict[str, Who]) -> None:
+        self._users = users
+
+    async def who(self, token: str) -> Who:
+        if token not in self._users:
+            raise Unauthenticated("This token is not known.")
+        return self._users[token]
+
+
+@dataclass
+class Site:
+    """A service that can be served, stopped and served again from the same folder."""
+
+    folder: Path
+    authenticator: Authenticator = field(default_factory=lambda: LocalAuthenticator(TOKEN, "ana"))
+    limits: Limits = field(default_factory=Limits)
+    port: int = 0
+    shut_down: Callable[[bool], None] | None = None
+    service: Service = field(init=False)
+    cluster: FakeCluster = field(init=False)
+    _server: uvicorn.Server = field(init=False)
+    _serving: "asyncio.Task[None]" = field(init=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        config = replace(parse_config(CONFIG, self.folder, "test"), limits=self.limits)
+        nodes = config.clusters[0].nodes
+        assert nodes is not None
+        self.cluster = FakeCluster("here", nodes)
+        self.service = Service(config, SqlStore(config.store.url), {"here": self.cluster}, state_dir=self.folder)
+        await self.service.start()
+        # With the protocol named asyncio turns Nagle's delay off for accepted connections; without it every answer takes 40 ms.
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", self.port))
+        self.port = bound.getsockname()[1]
+        app = create_app(self.service, self.authenticator, shut_down=self.shut_down)
+        settings = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(settings)
+        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # signals are pytest's
+        self._serving = asyncio.create_task(self._server.serve(sockets=[bound]))
+        while not self._server.started:  # noqa: ASYNC110  uvicorn has no event for it
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        await self._serving
+        await self.service.stop()
+
+
+@contextlib.asynccontextmanager
+async def served(site: Site) -> AsyncIterator[Site]:
+    await site.start()
+    try:
+        yield site
+    finally:
+        await site.stop()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with served(Site(tmp_path)) as site:
+        yield site
+
+
+@pytest.fixture
+async def client(site: Site) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(site.url, TOKEN) as client:
+        yield client

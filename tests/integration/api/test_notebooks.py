@@ -1,0 +1,192 @@
+"""Servers and profiles over HTTP, with the real service and its real store: the hub asks, users see theirs, a storm fits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.api.conftest import Site, served
+from tests.integration.api.conftest import Tokens as Users
+from tuttilab.scheduler.client import AsyncClient
+from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden, NotFound
+from tuttilab.scheduler.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest, Who
+from tuttilab.scheduler.wire import NotebookView
+
+USERS = {
+    "hub": Who("tuttilab", is_admin=True, is_hub=True),
+    "ann": Who("ann", ("quant",)),
+    "zoe": Who("zoe"),
+    "root": Who("root", ("admins",), is_admin=True),
+}
+RUNNING, WAITING = RenewRequest(phase="running"), RenewRequest(phase="waiting")
+ENDED = RenewRequest(phase="ended", exit_code=0)
+
+
+@pytest.fixture
+async def hub_site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with served(Site(tmp_path, Users(USERS))) as site:
+        async with client(site, "root") as root:
+            await root.apply_profile(ProfileRequest(name="gpu", groups=("quant",), queue="quant", gpus=1, preemptible=True))
+        yield site
+
+
+def client(site: Site, name: str) -> AsyncClient:
+    return AsyncClient(site.url, name)
+
+
+def server(owner: str = "ann", **given: Any) -> NotebookRequest:
+    return NotebookRequest(**{"owner": owner, "groups": ("quant",), **given})
+
+
+async def seen(hub: AsyncClient, asked: NotebookRequest) -> NotebookView:
+    """The server once a cycle has looked at it: admitted, or with its place in line."""
+    view = await hub.notebook(asked)
+    async with asyncio.timeout(5.0):
+        while not view.is_admitted and view.place is None:
+            await asyncio.sleep(0.01)
+            view = await hub.renew(view.job.id, WAITING)
+    return view
+
+
+async def test_server_is_admitted_renewed_and_ended(hub_site: Site) -> None:
+    async with client(hub_site, "hub") as hub:
+        view = await seen(hub, server())
+        assert (view.is_admitted, view.is_wanted, view.node, view.profile.name) == (True, True, "a", "gpu")
+        assert view.expires_at is not None
+
+        view = await hub.renew(view.job.id, RUNNING)
+        assert (view.job.phase, view.expires_at) == ("Running", None)
+
+        view = await hub.renew(view.job.id, ENDED)
+        assert (view.job.phase, view.is_wanted, view.is_admitted) == ("Succeeded", False, False)
+        assert (await hub.renew(view.job.id, RUNNING)).is_wanted is False
+
+
+async def test_owner_sees_the_server_and_may_cancel_it_and_the_hub_hears_of_it(hub_site: Site) -> None:
+    async with client(hub_site, "hub") as hub, client(hub_site, "ann") as ann:
+        view = await seen(hub, server())
+        await hub.renew(view.job.id, RUNNING)
+        assert [job.kind for job in (await ann.jobs()).jobs] == ["notebook"]
+
+        assert (await ann.cancel(view.job.id)).phase == "Stopping"
+
+        told = await hub.renew(view.job.id, RUNNING)
+        assert (told.is_wanted, told.is_admitted) == (False, False)
+        assert (await hub.renew(view.job.id, ENDED)).job.phase == "Cancelled"
+
+
+@pytest.mark.feature("B01")
+async def test_storm_of_servers_and_jobs_never_passes_the_room(hub_site: Site) -> None:
+    """Two GPUs on the nodes; forty owners and ten jobs of others want one each, and give it back at once."""
+    running: set[str] = set()
+    most = 0
+
+    async def one(hub: AsyncClient, number: int) -> None:
+        nonlocal most
+        view = await hub.notebook(server(f"user{number}"))
+        while not view.is_admitted:
+            await asyncio.sleep(0.01)
+            view = await hub.renew(view.job.id, WAITING)
+        running.add(view.job.id)
+        most = max(most, len(running))
+        await hub.renew(view.job.id, RUNNING)
+        hub_site.service.state.check_invariants()
+        await asyncio.sleep(0)
+        running.discard(view.job.id)
+        await hub.renew(view.job.id, ENDED)
+
+    async with client(hub_site, "hub") as hub, client(hub_site, "root") as root:
+        request = JobRequest(name="job", queue="quant", pods=(PodRequest(gpus=1),), command=("sleep", "0.05"))
+        jobs = [root.submit(request) for _ in range(10)]
+        await asyncio.gather(*(one(hub, number) for number in range(40)), *jobs)
+
+    assert 1 <= most <= 2
+    assert sum(job.kind == "notebook" and job.phase == "Succeeded" for job in hub_site.service.state.jobs.values()) == 40
+
+
+async def test_refusals_say_why_and_leave_nothing(hub_site: Site) -> None:
+    async with client(hub_site, "hub") as hub:
+        for asked, error in [
+            (server(profile="unknown"), Forbidden),
+            (server(groups=()), Forbidden),
+            (server(image="x"), BadInput),
+            (server(cluster="nowhere"), BadInput),
+        ]:
+            with pytest.raises(error):
+                await hub.notebook(asked)
+        with pytest.raises(NotFound, match="no notebook server"):
+            await hub.renew("unknown", RUNNING)
+        with pytest.raises(BadInput, match="phase: 'sleeping' is not known"):
+            await hub.renew("unknown", RenewRequest(phase="sleeping"))
+    assert list(hub_site.service.state.jobs) == []
+
+
+async def test_profile_of_more_than_the_max_is_refused_and_not_kept(hub_site: Site) -> None:
+    async with client(hub_site, "root") as root:
+        with pytest.raises(AboveMax, match="profile 'big': asks for 9 CPU"):
+            await root.apply_profile(ProfileRequest(name="big", cpus=9))
+        assert [view.profile.name for view in await root.profiles()] == ["gpu"]
+
+
+async def test_users_see_their_profiles_and_only_admins_write(hub_site: Site) -> None:
+    async with client(hub_site, "root") as root, client(hub_site, "ann") as ann, client(hub_site, "zoe") as zoe:
+        await root.apply_profile(ProfileRequest(name="off", disabled=True, preemptible=True))
+
+        assert [view.profile.name for view in await root.profiles()] == ["gpu", "off"]
+        assert [view.profile.name for view in await ann.profiles()] == ["gpu"]
+        assert await zoe.profiles() == []
+        assert (await ann.profile("gpu")).applied_by == "root"
+        for ask in (zoe.profile("gpu"), ann.profile("off"), ann.profile("unknown")):
+            with pytest.raises(NotFound):
+                await ask
+        for refused in (
+            ann.apply_profile(ProfileRequest(name="mine")),
+            ann.delete_profile("gpu"),
+            ann.notebook(server()),
+            root.notebook(server()),
+            root.profiles(owner="ann"),
+        ):
+            with pytest.raises(Forbidden):
+                await refused
+
+        await root.delete_profile("gpu")
+        with pytest.raises(NotFound):
+            await root.delete_profile("gpu")
+        assert [view.profile.name for view in await root.profiles()] == ["off"]
+
+
+async def test_hub_asks_for_what_a_user_is_offered(hub_site: Site) -> None:
+    async with client(hub_site, "hub") as hub:
+        assert [view.profile.name for view in await hub.profiles(owner="x", groups=["a", "quant"])] == ["gpu"]
+        assert await hub.profiles(owner="x") == []
+
+
+async def test_servers_and_profiles_survive_a_restart(hub_site: Site) -> None:
+    async with client(hub_site, "hub") as hub:
+        running = (await seen(hub, server())).job.id
+        await hub.renew(running, RUNNING)
+        starting = (await seen(hub, server("amy"))).job.id
+        waiting = (await seen(hub, server("abe"))).job.id
+    await hub_site.stop()
+    await hub_site.start()
+
+    async with client(hub_site, "hub") as hub:
+        phases = {job.id: job.phase for job in (await hub.jobs(owner="*")).jobs}
+        assert phases == {running: "Running", starting: "Launching", waiting: "Queued"}
+        again = await seen(hub, server("abe"))
+        assert (again.job.id, again.refusal.startswith("asks for ")) == (waiting, True)
+        assert [view.profile.name for view in await hub.profiles(owner="x", groups=["quant"])] == ["gpu"]
+        for job_id in (waiting, starting, running):
+            await hub.renew(job_id, ENDED)
+        assert (await hub.jobs(owner="*")).jobs == ()
+
+
+async def test_server_that_nobody_starts_ends_by_itself(hub_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuttilab.scheduler.notebooks.TTL_S", 0.3)
+    async with client(hub_site, "hub") as hub:
+        view = await hub.notebook(server())
+        async with asyncio.timeout(5.0):
+            ended = await hub.wait(view.job.id)
+    assert (ended.phase, ended.reason) == ("Cancelled", "nobody waited for it any more")

@@ -1,0 +1,69 @@
+"""`tuttilab profile` as a user of the terminal meets it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.desk import Desk
+
+PROFILES = """
+kind: Profile
+name: gpu-small
+groups: [research]
+image: reg.example/lab:1
+gpus: 1
+---
+kind: Profile
+name: cpu
+memory: 1Gi
+disabled: true
+"""
+
+
+@pytest.mark.feature("N20")
+def test_profile_is_applied_shown_cloned_and_deleted(running: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "profiles.yaml"
+    file.write_text(PROFILES)
+
+    assert running.run("profile", "apply", str(file)).out == (
+        "gpu-small: 1 CPU, 2Gi, 1 GPU, for research\ncpu: 1 CPU, 1Gi (disabled), for everybody\n"
+    )
+    shown = running.run("profile", "show", "gpu-small").out
+    assert yaml.safe_load(shown) == {
+        "kind": "Profile",
+        "name": "gpu-small",
+        "groups": ["research"],
+        "image": "reg.example/lab:1",
+        "gpus": 1,
+    }
+
+    clone = tmp_path / "clone.yaml"
+    clone.write_text(shown.replace("gpu-small", "gpu-clone"))
+    assert running.run("profile", "apply", str(clone)).code == 0
+    assert [one["profile"]["name"] for one in running.run("profile", "list", "--json").json] == ["cpu", "gpu-clone", "gpu-small"]
+
+    for name in ("cpu", "gpu-clone", "gpu-small"):
+        assert running.run("profile", "delete", name).code == 0
+    assert running.run("profile", "list").err == "No profiles; `tuttilab profile apply FILE` keeps one.\n"
+
+
+@pytest.mark.feature("N20")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("gpus: 3", "asks for 3 GPU, but queue 'research' may never use more than 2 GPU"),
+        ("gpuss: 1", "unknown key gpuss; did you mean 'gpus'?"),
+        ("gpus: 1.5", "1.5 is not whole"),
+        ("queue: reserch", "queue: there is no queue 'reserch'"),
+    ],
+)
+def test_profile_that_cannot_be_is_refused_and_nothing_is_kept(running: Desk, tmp_path: Path, change: str, said: str) -> None:
+    file = tmp_path / "profile.yaml"
+    file.write_text(f"kind: Profile\nname: p\n{change}\n")
+
+    refused = running.run("profile", "apply", str(file))
+
+    assert refused.code in (2, 3)
+    assert said in refused.err
+    assert running.run("profile", "list", "--json").json == []

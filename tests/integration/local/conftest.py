@@ -1,0 +1,57 @@
+"""A local cluster with real processes, and what is left of them."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.contract.clusters import Place
+from tests.integration.local.control_plane import ControlPlane
+from tuttilab.scheduler.clusters.base import Cluster
+
+DEADLINE_S = 10.0
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    place = Place("local", tmp_path, lease_s=2.0, heartbeat_s=0.5)
+    yield place
+    await place.close()
+    assert left_of(tmp_path) == []
+
+
+@pytest.fixture
+def cluster(place: Place) -> Cluster:
+    return place.open()
+
+
+@pytest.fixture
+def control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
+    plane = ControlPlane(tmp_path / "control.json")
+    plane.start()
+    yield plane
+    plane.stop()
+
+
+def left_of(folder: Path) -> list[str]:
+    """Command lines of processes that know of ``folder``, after at most `DEADLINE_S` of waiting for none."""
+    until = time.monotonic() + DEADLINE_S
+    while found := [" ".join(process.cmdline()) for process in psutil.process_iter() if knows(process, str(folder))]:
+        if time.monotonic() > until:
+            return found
+        time.sleep(0.02)
+    return []
+
+
+def knows(process: psutil.Process, folder: str) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return (
+            any(folder in text for text in [*process.cmdline(), *process.environ().values()])
+            and process.pid != psutil.Process().pid
+        )
+    except psutil.Error:
+        return False

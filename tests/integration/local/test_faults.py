@@ -1,0 +1,221 @@
+"""Sidecars, masters and control planes that are killed or away: nothing starts twice, nothing is left, nothing is lost."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.contract.clusters import Place, all_lines, first_lines, plan, watching
+from tests.integration.local.conftest import left_of
+from tests.integration.local.control_plane import ControlPlane
+from tuttilab.scheduler.clusters import local, local_launch
+from tuttilab.scheduler.clusters.base import Cluster, PodState
+
+# What is meant to outlive its pod: a daemon of a session of its own, whose parent is gone.
+DAEMON = "(setsid sh -c 'sleep 300 & sleep 300' &) ; "
+
+
+def pid_of(pod: PodState) -> int:
+    return int(pod.uid.split("-")[1])
+
+
+@pytest.mark.parametrize("ending", ["exit 0", "exit 3", "sleep 300"])
+async def test_nothing_of_a_pod_outlives_it(tmp_path: Path, cluster: Cluster, ending: str) -> None:
+    launch = plan("job", "sh", "-c", f"{DAEMON} echo up; {ending}")
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        if ending == "sleep 300":
+            await first_lines(cluster, launch)
+            await cluster.stop("job", 1, 5.0)
+        await seen.ended("job-1-0")
+
+        assert left_of(tmp_path) == []
+
+
+async def test_killed_sidecar_takes_its_pod_along_and_counts_as_lost(tmp_path: Path, place: Place, cluster: Cluster) -> None:
+    launch = plan("job", "sh", "-c", f"{DAEMON} echo up; sleep 300")
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await first_lines(cluster, launch)
+        (pod,) = await seen.phase("Running", "job-1-0")
+        os.kill(pid_of(pod), signal.SIGKILL)
+        (lost,) = await seen.ended("job-1-0")
+        assert (lost.exit_code, lost.reason, lost.uid) == (None, "Lost", pod.uid)
+        # What was left is ended before the loss is told.
+        assert [p.cmdline() for p in psutil.process_iter() if _has(p, f"TUTTILAB_POD_DIR={tmp_path}")] == []
+        await cluster.launch(launch)
+    async with watching(place.open()) as seen:
+        assert seen.pods["job-1-0"] == lost
+        assert await all_lines(cluster, launch) == ["up"]
+
+
+async def test_main_command_dies_with_its_sidecar_while_nobody_watches(cluster: Cluster) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", "sleep", "300"))
+        (pod,) = await seen.phase("Running", "job-1-0")
+    (main,) = psutil.Process(pid_of(pod)).children()
+    os.kill(pid_of(pod), signal.SIGKILL)
+
+    psutil.wait_procs([main], timeout=5)
+    assert not main.is_running()
+
+
+def _has(process: psutil.Process, mark: str) -> bool:
+    try:
+        return any(f"{name}={value}".startswith(mark) for name, value in process.environ().items())
+    except psutil.Error:
+        return False
+
+
+async def test_members_stop_themselves_when_their_master_is_killed(cluster: Cluster) -> None:
+    launch = plan("job", "sh", "-c", "echo up; sleep 300", members=3)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        master, *_ = await seen.phase("Running", "job-1-master", "job-1-0", "job-1-1", "job-1-2")
+        os.kill(pid_of(master), signal.SIGKILL)
+        members = await seen.ended("job-1-0", "job-1-1", "job-1-2")
+
+        assert [(pod.exit_code, pod.reason) for pod in members] == [(143, "LeaseLost")] * 3
+        assert seen.pods["job-1-master"].reason == "Lost"
+        lines = await all_lines(cluster, launch)
+    assert lines[:2] == ["up", "tuttilab: stops itself: the gang's master is gone, within 30 s."]
+
+
+async def test_members_stop_themselves_when_their_master_says_nothing(cluster: Cluster) -> None:
+    launch = plan("job", "sh", "-c", "echo up; sleep 300", members=2)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        master, *_ = await seen.phase("Running", "job-1-master", "job-1-0", "job-1-1")
+        os.kill(pid_of(master), signal.SIGSTOP)
+        members = await seen.ended("job-1-0", "job-1-1")
+        os.kill(pid_of(master), signal.SIGCONT)
+        await seen.ended("job-1-master")
+        lines = await all_lines(cluster, launch)
+
+    assert [pod.reason for pod in members] == ["LeaseLost", "LeaseLost"]
+    assert lines[:2] == ["up", "tuttilab: stops itself: no word from the gang's master for 2 s, within 30 s."]
+
+
+async def test_master_tells_of_a_lost_member_and_the_others_go_on(cluster: Cluster, control_plane: ControlPlane) -> None:
+    launch = plan("job", "sleep", "300", members=2, report_url=control_plane.url)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        lost, _ = await seen.phase("Running", "job-1-1", "job-1-0")
+        os.kill(pid_of(lost), signal.SIGKILL)
+        await seen.ended("job-1-1")
+        await asyncio.to_thread(control_plane.wait_for_phase, "job-1-1", "Ended")
+
+        assert control_plane.last("job-1-1")["reason"] == "Lost"
+        assert control_plane.last("job-1-1")["exit_code"] is None
+        assert seen.pods["job-1-0"].phase == "Running"
+
+
+async def test_hung_sidecar_is_ended_by_force(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
+    monkeypatch.setattr(local, "FORCE_S", 0.3)
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", "sleep", "300"))
+        (pod,) = await seen.phase("Running", "job-1-0")
+        os.kill(pid_of(pod), signal.SIGSTOP)
+        await cluster.stop("job", 1, 0.2)
+        (ended,) = await seen.ended("job-1-0")
+
+    assert (ended.exit_code, ended.reason) == (None, "Lost")
+
+
+async def test_single_pod_lives_without_a_control_plane_and_reports_when_it_is_back(
+    cluster: Cluster, control_plane: ControlPlane
+) -> None:
+    control_plane.stop()
+    launch = plan("job", "sh", "-c", "sleep 2.5; exit 6", report_url_file=str(control_plane.file))
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await seen.phase("Running", "job-1-0")
+        await asyncio.sleep(0.5)
+        control_plane.start()  # at another port
+        await asyncio.to_thread(control_plane.wait_for_phase, "job-1-0", "Ended")
+        (ended,) = await seen.ended("job-1-0")
+
+    assert control_plane.phases("job-1-0") == ["Running", "Ended"]
+    last = control_plane.last("job-1-0")
+    assert (last["exit_code"], last["reason"], last["uid"]) == (ended.exit_code, ended.reason, ended.uid)
+    assert (last["exit_code"], control_plane.tokens) == (6, {"Bearer secret-token"})
+
+
+async def test_reports_that_nobody_wants_harm_nothing(cluster: Cluster, control_plane: ControlPlane) -> None:
+    control_plane.status = 404
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", "sh", "-c", "sleep 1.5; exit 6", report_url=control_plane.url))
+        (ended,) = await seen.ended("job-1-0")
+
+    assert (ended.exit_code, ended.reason) == (6, "Error")
+    assert control_plane.phases("job-1-0") == ["Pending", "Ended"]
+
+
+async def test_control_plane_stops_a_pod_by_its_answer(cluster: Cluster, control_plane: ControlPlane) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("one", "sleep", "300", report_url=control_plane.url))
+        await cluster.launch(plan("gang", "sleep", "300", members=2, report_url=control_plane.url))
+        await seen.phase("Running", "one-1-0", "gang-1-0", "gang-1-1")
+        control_plane.answer = {"stop": {"grace_s": 3, "why": "Cancelled"}}
+        ended = await seen.ended("one-1-0", "gang-1-0", "gang-1-1", "gang-1-master")
+
+    assert [pod.reason for pod in ended] == ["Stopped", "Stopped", "Stopped", "Completed"]
+
+
+class Crash(BaseException):
+    """The service is gone between two of its steps."""
+
+
+@pytest.mark.parametrize("survivors", [0, 1, 2])
+async def test_launch_goes_on_where_a_crash_left_it(
+    monkeypatch: pytest.MonkeyPatch, place: Place, cluster: Cluster, survivors: int
+) -> None:
+    launch = plan("job", "sh", "-c", "echo up; sleep 0.2", members=2)
+    spawn, calls = local_launch._spawn, iter(range(100))
+
+    def crash_before(*arguments: object) -> int:
+        if next(calls) == survivors:
+            raise Crash
+        return spawn(*arguments)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(local_launch, "_spawn", crash_before)
+    with pytest.raises(Crash):
+        await cluster.launch(launch)
+    monkeypatch.undo()
+
+    again = place.open()
+    async with watching(again) as seen:
+        assert len(seen.pods) <= survivors  # one that is just starting may not have said who it is yet
+        await again.launch(launch)
+        ended = await seen.ended("job-1-0", "job-1-1", "job-1-master")
+        assert [(pod.exit_code, pod.reason) for pod in ended] == [(0, "Completed")] * 3
+        assert [await all_lines(again, launch, rank) for rank in (0, 1)] == [["up"], ["up"]]
+        assert len({state.uid for state in seen.history}) == 3
+
+
+async def test_after_a_stop_a_half_made_attempt_is_not_completed(
+    monkeypatch: pytest.MonkeyPatch, place: Place, cluster: Cluster
+) -> None:
+    launch = plan("job", "sh", "-c", "echo up", members=2)
+    spawn = local_launch._spawn
+
+    def crash_at_the_last(python: str, folder: Path, *rest: object) -> int:
+        if folder.name == "job-1-1":
+            raise Crash
+        return spawn(python, folder, *rest)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(local_launch, "_spawn", crash_at_the_last)
+    with pytest.raises(Crash):
+        await cluster.launch(launch)
+    monkeypatch.undo()
+
+    again = place.open()
+    async with watching(again) as seen:
+        await again.stop("job", 1, 1.0)
+        await again.launch(launch)
+        ended = await seen.ended("job-1-0", "job-1-1", "job-1-master")
+
+    assert [pod.reason for pod in ended] == ["NeverStarted", "NeverStarted", "Completed"]

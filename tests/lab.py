@@ -1,0 +1,192 @@
+"""A real JupyterLab on a test's own desk, with a real control plane, looked at by a real Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from tests.desk import Desk, eventually, made_desk
+from tuttilab.scheduler.client import Client
+from tuttilab.scheduler.requests import JobRequest, PodRequest
+from tuttilab.scheduler.wire import JobView
+
+TOKEN = "of-the-test"
+SMALL = (PodRequest(cpus="100m", memory="64Mi"),)
+GPU = (PodRequest(cpus=1, memory="256Mi", gpus=1),)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+CONFIG = """
+clusters:
+  - name: here
+    kind: local
+    nodes:
+      - {name: gpu-a, cpus: 16, memory: 64Gi, resources: {nvidia.com/gpu: 4}}
+      - {name: cpu-b, cpus: 32, memory: 64Gi}
+queues:
+  - {name: root, max: {cpu: 48, memory: 128Gi, nvidia.com/gpu: 4}}
+  - {name: research, parent: root, weight: 2, guaranteed: {nvidia.com/gpu: 2}, max: {nvidia.com/gpu: 4}}
+  - {name: quant, parent: root, guaranteed: {nvidia.com/gpu: 1}, max: {nvidia.com/gpu: 2, cpu: 16}}
+  - {name: none, parent: root, max: {cpu: 100m}}
+defaults: {queue: research}
+"""
+
+# Lab asks a new user about news; nobody in a test answers.
+NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
+
+
+@dataclass
+class Lab:
+    """A Lab that runs, its control plane, and a client of that as the user has one."""
+
+    desk: Desk
+    port: int
+    client: Client
+    holder: str = ""
+    """Id of the job that fills the queue `none`, once there is one."""
+    server: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def submit(self, name: str, *command: str, queue: str | None = None, pods: tuple[PodRequest, ...] = SMALL) -> JobView:
+        return self.client.submit(JobRequest(name=name, command=command, queue=queue, pods=pods))
+
+    def waiting(self, name: str) -> JobView:
+        """A job that waits for as long as the desk stands: another one holds all that its queue may use."""
+        if not self.holder or self.client.job(self.holder).is_ended:
+            self.holder = self.until(self.submit("holder", "sleep", "1000", queue="none"), "Running").id
+        return self.until(self.submit(name, "true", queue="none"), "Queued")
+
+    def until(self, job: JobView, phase: str) -> JobView:
+        def reached() -> JobView | None:
+            found = self.client.job(job.id)
+            return found if found.phase == phase else None
+
+        return eventually(reached)  # type: ignore[no-any-return]  # what `reached` gives
+
+    def begin_anew(self) -> None:
+        """All jobs end, and the control plane runs with the test's configuration, which a `down` forgets."""
+        self.desk.run("down", "--now", timeout_s=120)
+        said = self.desk.run("up", "--config", str(self.desk.home / "tuttilab.yaml"))
+        assert said.code == 0, said
+        self.holder = ""
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """The control plane runs anew, at another port and with another token."""
+        runtime = self.desk.runtime()
+        self.client.close()
+        self.client = Client(runtime.url, runtime.token)
+
+    def start_server(self) -> None:
+        log = open(self.desk.home / "lab.log", "ab")  # noqa: SIM115  it is the process's
+        command = [sys.executable, "-m", "tuttilab.scheduler.cli", "lab", "--no-browser", "--port", str(self.port)]
+        command += ["--", f"--IdentityProvider.token={TOKEN}"]
+        # Into a file: nobody reads a pipe here, and a full one would stop the server.
+        self.server = subprocess.Popen(command, cwd=self.desk.home, env=self.desk.environ, stdout=log, stderr=log, text=True)
+        self.desk.started.append(self.server)
+        eventually(lambda: answers(f"{self.url}/api/status"), 60)
+
+    def restart_server(self) -> None:
+        assert self.server is not None
+        self.server.terminate()
+        self.server.wait(timeout=30)
+        self.start_server()
+
+    def settings(self, plugin: str, values: dict[str, object]) -> None:
+        path = self.desk.home / ".jupyter" / "lab" / "user-settings" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values), encoding="utf-8")
+
+
+@contextmanager
+def made_lab(folder: Path, config: str = CONFIG) -> Iterator[Lab]:
+    with made_desk(folder) as desk:
+        path = desk.home / "tuttilab.yaml"
+        path.write_text(config)
+        said = desk.run("up", "--config", str(path))
+        assert said.code == 0, said
+        desk.environ["JUPYTER_RUNTIME_DIR"] = str(desk.home / "runtime")
+        runtime = desk.runtime()
+        lab = Lab(desk, free_port(), Client(runtime.url, runtime.token))
+        lab.settings("@jupyterlab/apputils-extension/notification", NO_NEWS)
+        lab.start_server()
+        try:
+            yield lab
+        finally:
+            lab.client.close()
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The machine's own: Playwright's cannot be fetched everywhere."""
+    program = next(path for name in BROWSERS if (path := shutil.which(name)))
+    with sync_playwright() as playwright:
+        # In a container the sandbox of the browser cannot be set up, and what it shows here is ours.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def open_lab(browser: Browser, lab: Lab, *, width: int = 1280, height: int = 800, locale: str = "en-US") -> Page:
+    """A new page, signed in, with the panel shown."""
+    context = browser.new_context(viewport={"width": width, "height": height}, locale=locale)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(f"{lab.url}/lab?reset&token={TOKEN}")
+    expect(page.locator(".jp-Launcher")).to_be_visible(timeout=60_000)
+    show_panel(page)
+    return page
+
+
+def show_panel(page: Page) -> None:
+    panel = page.locator("#tuttilab-panel")
+    tab = page.locator('.lm-TabBar-tab[data-id="tuttilab-panel"]')
+    until = time.monotonic() + 20
+    # Lab puts its layout back after it is drawn, and may undo a click that comes before.
+    while not panel.is_visible():
+        assert time.monotonic() < until, "the panel does not open"
+        tab.click()
+        page.wait_for_timeout(300)
+
+
+def row(page: Page, job: JobView) -> Locator:
+    return page.locator(f'.tl-Job[data-job-id="{job.id}"]')
+
+
+def pictures() -> Path:
+    """Where pictures go that somebody wants to look at; tools/screenshot.py takes README's own from there."""
+    folder = Path(os.environ.get("TUTTILAB_PICTURES", Path(__file__).resolve().parents[1] / "build" / "pictures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    request = urllib.request.Request(url, headers={"Authorization": f"token {TOKEN}"})
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False

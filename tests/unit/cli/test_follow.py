@@ -1,0 +1,134 @@
+"""Following a log: every line once, in order, with its rank, over attempts; and the exit code that comes of it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from tuttilab.scheduler.cli.follow import Stream, describe, exit_code_of
+from tuttilab.scheduler.errors import NotFound
+from tuttilab.scheduler.wire import AttemptView, JobView, LogView, PodView, WaitView
+
+JOB = JobView(
+    id="0123456789abcdef",
+    name="train",
+    owner="ann",
+    group="g",
+    queue="q",
+    kind="batch",
+    phase="Running",
+    reason="",
+    created_at=0.0,
+)
+
+
+class Written:
+    """A source of logs: what each rank of each attempt has written, in pages of two lines."""
+
+    def __init__(self, lines: Mapping[tuple[int, int], list[str]]) -> None:
+        self.lines = dict(lines)
+        self.ended: set[tuple[int, int]] = set()
+
+    def job(self, job_id: str) -> JobView:
+        return JOB
+
+    def logs(self, job_id: str, *, rank: int = 0, start: int = 0, limit: int = 0, attempt: int | None = None) -> LogView:
+        assert attempt is not None
+        written = self.lines.get((attempt, rank))
+        if written is None:
+            raise NotFound("There is no log yet.")
+        page = tuple(written[start : start + 2])
+        is_end = (attempt, rank) in self.ended and start + len(page) >= len(written)
+        return LogView(pod="p", rank=rank, start=start, lines=page, next=start + len(page), is_end=is_end)
+
+
+def attempt(number: int, *ranks: int) -> AttemptView:
+    pods = tuple(PodView(name=f"p{rank}", rank=rank, role="worker", node="n", phase="Running") for rank in ranks)
+    return AttemptView(number=number, phase="Running", cluster="here", admitted_at=0.0, pods=pods)
+
+
+def test_one_rank_has_no_prefix_and_each_line_comes_once() -> None:
+    said: list[str] = []
+    source = Written({(1, 0): ["a", "b", "c"]})
+    stream = Stream(source, JOB.id, said.append)
+
+    first = stream.read(attempt(1, 0))
+    source.lines[1, 0].append("d")
+    second = stream.read(attempt(1, 0))
+
+    assert (first, second, said) == (3, 1, ["a", "b", "c", "d"])
+
+
+def test_several_ranks_are_told_apart_and_the_master_is_left_out() -> None:
+    said: list[str] = []
+    source = Written({(1, -1): ["barrier"], (1, 0): ["a"], (1, 10): ["b"]})
+
+    Stream(source, JOB.id, said.append).read(attempt(1, -1, 0, 10))
+
+    assert said == ["[ 0] a", "[10] b"]
+
+
+def test_chosen_rank_alone_has_no_prefix() -> None:
+    said: list[str] = []
+
+    Stream(Written({(1, 0): ["a"], (1, 1): ["b"]}), JOB.id, said.append, rank=1).read(attempt(1, 0, 1))
+
+    assert said == ["b"]
+
+
+def test_reading_begins_at_the_line_that_was_asked_for() -> None:
+    said: list[str] = []
+
+    Stream(Written({(1, 0): ["a", "b", "c"]}), JOB.id, said.append, start=2).read(attempt(1, 0))
+
+    assert said == ["c"]
+
+
+def test_new_attempt_is_read_from_its_beginning() -> None:
+    said: list[str] = []
+    stream = Stream(Written({(1, 0): ["a", "b"], (2, 0): ["c"]}), JOB.id, said.append)
+
+    stream.read(attempt(1, 0))
+    stream.read(attempt(2, 0))
+
+    assert said == ["a", "b", "c"]
+
+
+def test_log_is_complete_only_when_every_rank_says_so() -> None:
+    source = Written({(1, 0): ["a"], (1, 1): []})
+    stream = Stream(source, JOB.id, lambda line: None)
+    source.ended.add((1, 0))
+    stream.read(attempt(1, 0, 1))
+    before = stream.has_all(attempt(1, 0, 1))
+    source.ended.add((1, 1))
+    stream.read(attempt(1, 0, 1))
+
+    assert (before, stream.has_all(attempt(1, 0, 1))) == (False, True)
+
+
+def test_pod_without_a_log_yet_is_no_error() -> None:
+    assert Stream(Written({}), JOB.id, lambda line: None).read(attempt(1, 0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("phase", "exit_code", "expected"),
+    [
+        ("Succeeded", 0, 0),
+        ("Failed", 3, 3),
+        ("Failed", 137, 137),
+        ("Failed", None, 1),
+        ("Failed", 0, 1),
+        ("Cancelled", None, 1),
+    ],
+)
+def test_exit_code_is_the_jobs_or_1(phase: str, exit_code: int | None, expected: int) -> None:
+    assert exit_code_of(replace(JOB, phase=phase, exit_code=exit_code)) == expected
+
+
+def test_waiting_job_is_described_by_why_it_waits() -> None:
+    wait = WaitView(why="quota", sentence="queue q uses 4 of 4 GPU", place=2)
+
+    assert describe(replace(JOB, phase="Queued", wait=wait)) == "01234567 train: Queued (queue q uses 4 of 4 GPU)"
+    assert describe(replace(JOB, phase="Failed", is_ended=True, exit_code=3, reason="Error")) == (
+        "01234567 train: Failed (Error, exit code 3)"
+    )

@@ -1,0 +1,247 @@
+"""What tuttilab.yaml means, and what it is refused for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuttilab.scheduler.config import Config, default_config, parse_config, with_environment, with_hub
+from tuttilab.scheduler.errors import BadInput
+from tuttilab.scheduler.model import Node, Queue
+from tuttilab.scheduler.resources import Resources
+
+STATE = Path("/state")
+HUB: Mapping[str, Any] = {"kind": "hub", "url": "https://hub.example/hub/api"}
+
+EXAMPLE: Mapping[str, Any] = {
+    "store": {"url": "sqlite:///state.db"},
+    "artifacts": {"url": "file:///var/lib/tuttilab/artifacts"},
+    "auth": {"kind": "local"},
+    "listen": {"host": "127.0.0.1", "port": 0},
+    "clusters": [
+        {
+            "name": "here",
+            "kind": "local",
+            "nodes": [
+                {
+                    "name": "a",
+                    "cpus": 8,
+                    "memory": "16Gi",
+                    "resources": {"nvidia.com/gpu": 4},
+                    "labels": {"gpu-model": "a100"},
+                },
+                {"name": "b", "cpus": 64, "memory": "64Gi"},
+            ],
+        }
+    ],
+    "queues": [
+        {"name": "root", "max": {"cpu": 72, "memory": "80Gi", "nvidia.com/gpu": 4}},
+        {
+            "name": "research",
+            "parent": "root",
+            "weight": 2,
+            "guaranteed": {"nvidia.com/gpu": 2},
+            "max": {"nvidia.com/gpu": 4},
+            "groups": ["research"],
+        },
+    ],
+    "defaults": {"queue": "research", "timeout": "24h"},
+}
+
+
+def parsed(**changes: Any) -> Config:
+    return parse_config({**EXAMPLE, **changes}, STATE, "t.yaml")
+
+
+def test_example_of_the_documentation_is_read_into_model_types() -> None:
+    config = parsed()
+
+    assert config.clusters[0].nodes == (
+        Node("a", "here", Resources.parse({"cpu": 8, "memory": "16Gi", "nvidia.com/gpu": 4}), {"gpu-model": "a100"}),
+        Node("b", "here", Resources.parse({"cpu": 64, "memory": "64Gi"})),
+    )
+    assert config.queues[1] == Queue(
+        name="research",
+        parent="root",
+        weight=2,
+        guaranteed=Resources.parse({"nvidia.com/gpu": 2}),
+        max=Resources.parse({"nvidia.com/gpu": 4}),
+        groups=("research",),
+    )
+    assert (config.defaults.queue, config.defaults.timeout_s) == ("research", 86400.0)
+
+
+def test_built_in_configuration_is_this_machine_with_one_queue_without_limit() -> None:
+    config = default_config(STATE)
+
+    assert config.store.url == "sqlite:////state/state.db"
+    assert config.artifacts_dir == STATE / "artifacts"
+    assert [(c.name, c.kind, c.nodes) for c in config.clusters] == [("here", "local", None)]
+    assert config.queues == (Queue("root"), Queue("default", parent="root"))
+    assert config.defaults.queue == "default"
+    assert (config.limits.bundle_bytes, config.limits.idle_stop_s) == (200 * 2**20, 1800.0)
+
+
+def test_relative_paths_lie_in_the_state_folder_and_absolute_ones_stay() -> None:
+    relative = parsed(store={"url": "sqlite:///a/b.db"}, artifacts={"url": "mine"})
+    absolute = parsed(store={"url": "sqlite:////var/b.db"})
+
+    assert (relative.store.url, relative.artifacts_dir) == ("sqlite:////state/a/b.db", STATE / "mine")
+    assert absolute.store.url == "sqlite:////var/b.db"
+    assert absolute.artifacts_dir == Path("/var/lib/tuttilab/artifacts")
+
+
+def test_default_queue_is_the_only_one_that_takes_jobs() -> None:
+    assert parsed(defaults={}).defaults.queue == "research"
+
+
+def test_spark_settings_become_text_as_spark_writes_it() -> None:
+    config = parsed(defaults={"spark_conf": {"spark.a": True, "spark.b": 2, "spark.c": "x"}})
+
+    assert config.defaults.spark_conf == {"spark.a": "true", "spark.b": "2", "spark.c": "x"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"lisen": {}}, "t.yaml: unknown key lisen; did you mean 'listen'?"),
+        ({"listen": {"prt": 1}}, "t.yaml: unknown key listen.prt; did you mean 'port'?"),
+        (
+            {"clusters": [{"name": "a", "kind": "local", "nodes": [{"name": "n", "cpus": 1, "memory": 1, "lables": {}}]}]},
+            "t.yaml: unknown key clusters[0].nodes[0].lables; did you mean 'labels'?",
+        ),
+        ({"listen": {"port": True}}, "t.yaml: listen.port: input should be a valid integer (given: True)."),
+        ({"listen": {"port": 70000}}, "t.yaml: listen.port: 70000 is out of range; expected 0 (any free port) to 65535."),
+        (
+            {"listen": {"host": "0.0.0.0"}},
+            "t.yaml: listen.host: '0.0.0.0' can be reached from other machines, and auth.kind local is one token for one user; "
+            "expected 127.0.0.1.",
+        ),
+        (
+            {"listen": {"host": "example.org"}},
+            "t.yaml: listen.host: 'example.org' can be reached from other machines, and auth.kind local is one token for one user; "
+            "expected 127.0.0.1.",
+        ),
+        ({"auth": {"kind": "ldap", "url": "x"}}, "t.yaml: auth.kind: 'ldap' is not known; expected hub or local."),
+        ({"auth": {"kind": "local", "url": "x"}}, "t.yaml: auth.url: it goes with kind hub; expected no such key with kind local."),
+        (
+            {"auth": {"kind": "hub", "url": "hub:8081"}},
+            "t.yaml: auth.url: 'hub:8081' is not the API of a hub; expected one such as https://hub.example/hub/api.",
+        ),
+        (
+            {"auth": HUB, "clusters": [{"name": "a", "kind": "local"}]},
+            "t.yaml: clusters[0].kind: local runs the pods of all the hub's users as one user, open to each other; "
+            "expected another kind, or auth.unsafe_shared_user: true for a test.",
+        ),
+        (
+            {"auth": {**HUB, "unsafe_shared_user": True}, "listen": {"host": "0.0.0.0"}},
+            "t.yaml: listen.host: '0.0.0.0' can be reached from other machines, and there is no TLS here; "
+            "expected 127.0.0.1, with a proxy in front of it and its name in listen.names.",
+        ),
+        (
+            {"listen": {"names": ["tuttilab.example"]}},
+            "t.yaml: listen.names: it goes with auth.kind hub; expected no such key with kind local.",
+        ),
+        (
+            {"clusters": [{"name": "k", "kind": "kubernetes", "context": "c"}]},
+            "t.yaml: clusters[0].kind: 'kubernetes' is not known; expected fake or local.",
+        ),
+        (
+            {"clusters": []},
+            "t.yaml: clusters: an empty list runs nothing; leave the key out for this machine, or list one.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "fake"}]},
+            "t.yaml: clusters[0].nodes: a fake cluster has no machine to look at; expected a list of nodes.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "local"}, {"name": "a", "kind": "local"}]},
+            "t.yaml: clusters[1].name: 'a' stands there twice; expected each name once.",
+        ),
+        (
+            {"clusters": [{"name": "../a", "kind": "local"}]},
+            "t.yaml: clusters[0].name: '../a' is not a name; expected up to 63 lower-case letters, digits, '-' and '.'.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "local", "nodes": [{"name": "n", "cpus": 1, "memory": "5Q"}]}]},
+            "t.yaml: clusters[0].nodes[0].memory: '5Q' has the unknown unit 'Q'; expected bytes such as 512Mi, 8Gi or 16G.",
+        ),
+        (
+            {"queues": [{"name": "a"}, {"name": "b"}], "defaults": {}},
+            "t.yaml: defaults.queue: it is missing and there are several queues; expected one of a, b.",
+        ),
+        ({"defaults": {"queue": "root"}}, "t.yaml: defaults.queue: 'root' only holds other queues; expected research."),
+        ({"defaults": {"queue": "resaerch"}}, "t.yaml: defaults.queue: 'resaerch' is not there; expected research."),
+        (
+            {"store": {"url": "postgresql+psycopg://me:secret@db/tutti"}},
+            "t.yaml: store.url: 'postgresql+psycopg://…@db/tutti' is no database that is known; expected sqlite:///FILE.",
+        ),
+        (
+            {"artifacts": {"url": "s3://bucket"}},
+            "t.yaml: artifacts.url: 's3://bucket' is not a folder of this machine; expected a path or file:///FOLDER.",
+        ),
+        ({"limits": {"idle_stop_s": 0}}, "t.yaml: limits.idle_stop_s: 0 is not a time; expected seconds above 0."),
+        (
+            {"defaults": {"timeout": "soon"}},
+            "t.yaml: defaults.timeout: 'soon' is not a duration; expected one such as 90s, 10m, 1h30m or 2d, up to ten years.",
+        ),
+    ],
+)
+def test_refusal_names_file_path_and_remedy(changes: Mapping[str, Any], sentence: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        parsed(**changes)
+
+    assert str(refusal.value) == sentence
+
+
+def test_queue_tree_that_is_no_tree_is_refused() -> None:
+    loop = [{"name": "a", "parent": "b"}, {"name": "b", "parent": "a"}]
+
+    with pytest.raises(BadInput, match=r"^t\.yaml: queue 'a': its parents form a loop"):
+        parsed(queues=loop)
+
+
+def test_variables_override_the_file() -> None:
+    environ = {"TUTTILAB_LISTEN_PORT": "8123", "TUTTILAB_DEFAULTS_TIMEOUT": "10m", "TUTTILAB_LIMITS_BARRIER_S": "1.5"}
+
+    config = parse_config(with_environment(EXAMPLE, environ), STATE, "t.yaml")
+
+    assert (config.listen.port, config.listen.host) == (8123, "127.0.0.1")
+    assert (config.defaults.timeout_s, config.defaults.queue) == (600.0, "research")
+    assert config.limits.barrier_s == 1.5
+
+
+def test_variables_of_clients_and_jobs_override_nothing() -> None:
+    environ = {"TUTTILAB_URL": "http://x", "TUTTILAB_STATE_DIR": "/s", "TUTTILAB_JOB_ID": "1", "PATH": "/bin"}
+
+    assert with_environment(EXAMPLE, environ) == EXAMPLE
+
+
+def test_misspelt_variable_is_refused_with_the_nearest() -> None:
+    with pytest.raises(BadInput) as refusal:
+        with_environment({}, {"TUTTILAB_LISTEN_PROT": "1"})
+
+    assert str(refusal.value) == "The variable TUTTILAB_LISTEN_PROT overrides nothing; expected TUTTILAB_LISTEN_PORT."
+
+
+@pytest.mark.feature("A07")
+def test_hub_of_a_site_is_read() -> None:
+    fake = {"name": "k", "kind": "fake", "nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}
+    config = parsed(auth={**HUB, "admin_groups": ["admins"]}, clusters=[fake], listen={"names": ["tuttilab.hub"]})
+
+    assert (config.auth.kind, config.auth.url, config.auth.service) == ("hub", "https://hub.example/hub/api", "tuttilab")
+    assert config.auth.admin_groups == ("admins",)
+
+
+def test_hub_that_started_the_service_says_where_it_is() -> None:
+    told = {"JUPYTERHUB_API_URL": "http://127.0.0.1:8081/hub/api", "JUPYTERHUB_SERVICE_NAME": "gangs"}
+
+    assert with_hub({"auth": {"kind": "hub"}}, told)["auth"] == {
+        "kind": "hub",
+        "url": "http://127.0.0.1:8081/hub/api",
+        "service": "gangs",
+    }
+    assert with_hub({"auth": dict(HUB)}, told)["auth"] == {**HUB, "service": "gangs"}
+    # A control plane that a user starts in a server of the hub is the user's own.
+    assert with_hub({}, told) == {}

@@ -1,0 +1,146 @@
+"""The writer of a pod's log and its reader: whatever is dropped, a line keeps its number."""
+
+from pathlib import Path
+
+import pytest
+
+from tuttilab.scheduler.clusters.base import LogChunk
+from tuttilab.scheduler.clusters.local_logs import PodLog as Reader
+from tuttilab.sidecar.log import LINE, PodLog
+
+CAP = 4096
+
+
+def lines(first: int, last: int) -> tuple[str, ...]:
+    return tuple(f"line {number:04d}" for number in range(first, last))
+
+
+def written(folder: Path, count: int, block: int = 7, cap: int = CAP) -> Reader:
+    log = PodLog(str(folder), cap)
+    text = "".join(f"{line}\n" for line in lines(0, count)).encode()
+    for at in range(0, len(text), block):
+        log.write(text[at : at + block])
+    log.close()
+    return Reader(folder, cap)
+
+
+def size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("log*"))
+
+
+def test_short_log_is_whole(tmp_path: Path) -> None:
+    reader = written(tmp_path, 50)
+
+    assert reader.read(0, 100, is_over=True) == LogChunk(0, lines(0, 50), True)
+    assert reader.read(10, 5, is_over=True) == LogChunk(10, lines(10, 15), False)
+    assert reader.read(45, 5, is_over=True) == LogChunk(45, lines(45, 50), True)
+    assert reader.read(50, 5, is_over=True) == LogChunk(50, (), True)
+
+
+def test_long_log_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
+    reader = written(tmp_path, 5000)
+
+    assert 3 * CAP // 4 < size(tmp_path) <= CAP
+    assert reader.read(0, 20, is_over=True) == LogChunk(0, lines(0, 20), False)
+    assert reader.read(4990, 20, is_over=True) == LogChunk(4990, lines(4990, 5000), True)
+
+
+def test_gap_is_one_line_with_the_number_of_the_last_dropped(tmp_path: Path) -> None:
+    reader = written(tmp_path, 5000)
+    head = reader.read(0, 5000, is_over=True)
+
+    gap = reader.read(len(head.lines), 3, is_over=True)
+
+    assert head == LogChunk(0, lines(0, 102), False)
+    dropped = (gap.start + 1 - 102) * 10
+    assert gap.lines == (
+        f"[... {dropped} bytes dropped: a pod keeps 0.00390625 MiB of log ...]",
+        *lines(gap.start + 1, gap.start + 3),
+    )
+    assert reader.read(3000, 3, is_over=True) == gap
+
+
+def test_reading_on_from_each_chunk_shows_every_kept_line_once(tmp_path: Path) -> None:
+    reader = written(tmp_path, 5000)
+    at, shown, is_end = 0, [], False
+    while not is_end:
+        chunk = reader.read(at, 17, is_over=True)
+        shown += [line for line in chunk.lines if line.startswith("line")]
+        at, is_end = chunk.start + len(chunk.lines), chunk.is_end
+
+    first_after_gap = int(shown[102][5:])
+    assert tuple(shown) == (*lines(0, 102), *lines(first_after_gap, 5000))
+    assert at == 5000
+
+
+def test_line_without_line_feed_is_shown_when_the_pod_is_over(tmp_path: Path) -> None:
+    log, reader = PodLog(str(tmp_path)), Reader(tmp_path, CAP)
+    log.write(b"whole\nhalf")
+
+    assert reader.read(0, 10, is_over=False) == LogChunk(0, ("whole",), False)
+    log.close()
+    assert reader.read(1, 10, is_over=True) == LogChunk(1, ("half",), True)
+    assert reader.read(0, 10, is_over=True) == LogChunk(0, ("whole", "half"), True)
+
+
+def test_follower_sees_what_came_since(tmp_path: Path) -> None:
+    log, reader = PodLog(str(tmp_path)), Reader(tmp_path, CAP)
+    log.write(b"a\nb\n")
+
+    assert reader.read(0, 10, is_over=False).lines == ("a", "b")
+    assert reader.read(2, 10, is_over=False).lines == ()
+    log.write(b"c\n")
+    assert reader.read(2, 10, is_over=False) == LogChunk(2, ("c",), False)
+
+
+@pytest.mark.parametrize("block", [1, 1000, 100_000])
+def test_line_is_cut(tmp_path: Path, block: int) -> None:
+    log = PodLog(str(tmp_path))
+    text = b"x" * 20_000 + b"\nnext\n"
+    for at in range(0, len(text), block):
+        log.write(text[at : at + block])
+    log.close()
+
+    assert Reader(tmp_path, CAP).read(0, 10, is_over=True) == LogChunk(0, ("x" * LINE, "next"), True)
+
+
+@pytest.mark.parametrize("raw", [b"\xff" * 8000, "ä".encode() * 5000, b"ok \xff\xfe", b"a\x00b\rc"])
+def test_line_is_valid_utf8_of_at_most_8_kib(tmp_path: Path, raw: bytes) -> None:
+    log = PodLog(str(tmp_path))
+    log.write(raw + b"\n")
+    log.close()
+
+    (line,) = Reader(tmp_path, CAP).read(0, 10, is_over=True).lines
+    assert len(line.encode()) <= LINE
+    assert line == raw.decode(errors="replace")[: len(line)]
+    assert len(line.encode()) >= min(len(raw), LINE) - 4
+
+
+def test_note_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
+    log = PodLog(str(tmp_path))
+    log.write(b"half")
+    log.note("told to stop.")
+    log.write(b"rest\n")
+    log.close()
+
+    assert Reader(tmp_path, CAP).read(0, 10, is_over=True).lines == ("half", "tuttilab: told to stop.", "rest")
+
+
+def test_nothing_is_written_after_the_end(tmp_path: Path) -> None:
+    log = PodLog(str(tmp_path))
+    log.close()
+    log.write(b"late\n")
+
+    assert (tmp_path / "log").read_bytes() == b""
+
+
+def test_pod_that_printed_nothing(tmp_path: Path) -> None:
+    assert Reader(tmp_path, CAP).read(0, 10, is_over=False) == LogChunk(0, (), False)
+    assert Reader(tmp_path, CAP).read(5, 10, is_over=True) == LogChunk(5, (), True)
+
+
+def test_many_lines_are_found_by_number(tmp_path: Path) -> None:
+    reader = written(tmp_path, 3000, block=1000, cap=2**22)
+
+    for start in (0, 1, 511, 512, 513, 1023, 1024, 2047, 2999):
+        assert reader.read(start, 2, is_over=True).lines == lines(start, min(start + 2, 3000))

@@ -1,0 +1,34 @@
+"""The snippets of the hub guide that no hub of the end-to-end tests runs."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from traitlets.config import Config
+
+from tests.e2e.hub.guide import blocks
+from tuttilab.scheduler.config import parse_config
+from tuttilab.scheduler.manifests import parse_manifests
+from tuttilab.scheduler.requests import ProfileRequest
+
+pytest.importorskip("kubespawner")
+from tuttilab.spawner import TuttiLocalSpawner, TuttiSpawner
+
+
+def test_settings_of_the_guide_are_traits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUTTILAB_HUB_TOKEN", "secret")
+    names = {"c": (c := Config())}
+    for snippet in blocks("python"):
+        exec(snippet, names)  # noqa: S102  what people are told to write
+
+    for cls in (TuttiSpawner, TuttiLocalSpawner):
+        assert set(c[cls.__name__]) - set(cls.class_traits(config=True)) == set()
+    assert "cephfs_claim" in c.TuttiSpawner
+
+
+def test_configuration_and_profile_of_the_guide_are_read() -> None:
+    configuration, profile = blocks("yaml")
+
+    assert parse_config(yaml.safe_load(configuration), Path("/state"), "guide").auth.kind == "hub"
+    (read,) = parse_manifests(profile, "guide", ProfileRequest)
+    assert (read.name, read.mounts[0].sub_path) == ("gpu-small", "users/{owner}")

@@ -1,0 +1,146 @@
+"""The manifest of a pod as KubeSpawner makes it and `TuttiSpawner` completes it, without a cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuttilab.scheduler.requests import MountRequest, ProfileRequest
+from tuttilab.scheduler.wire import JobView, NotebookView
+
+pytest.importorskip("kubespawner")
+from kubernetes_asyncio.client import ApiClient
+
+from tuttilab.spawner import TuttiSpawner
+
+# KubeSpawner reads where its cluster is when it is made, and asks nothing of it to make a manifest.
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: none
+contexts: [{name: none, context: {cluster: none, user: none}}]
+clusters: [{name: none, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: none, user: {}}]
+"""
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(KUBECONFIG)
+    # Its own variable is read once a process.
+    monkeypatch.setattr("kubernetes_asyncio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+
+
+def admitted(profile: ProfileRequest, node: str = "node-a", image: str | None = "reg.example/lab:1") -> NotebookView:
+    job = JobView(
+        id="job1",
+        name="notebook",
+        owner="ann",
+        group="research",
+        queue="research",
+        kind="notebook",
+        phase="Launching",
+        reason="",
+        created_at=0.0,
+    )
+    return NotebookView(job=job, profile=profile, is_admitted=True, is_wanted=True, node=node, image=image)
+
+
+async def manifest(spawner: Any, view: NotebookView) -> Any:
+    """As it goes over the wire."""
+    spawner._admitted = view
+    return ApiClient().sanitize_for_serialization(await spawner.get_pod_manifest())
+
+
+@pytest.mark.feature("N01", "N06")
+async def test_pod_is_what_was_admitted(kubeconfig: None) -> None:
+    spawner = TuttiSpawner(_mock=True, control_url="http://control", control_token="secret of the hub")
+    profile = ProfileRequest(
+        name="gpu", cpus=4, memory="16Gi", gpus=1, mounts=(MountRequest(path="/workspace", cephfs="research"),)
+    )
+
+    pod = await manifest(spawner, admitted(profile))
+
+    (server,) = pod["spec"]["containers"]
+    wanted = {"cpu": "4000m", "memory": str(16 * 2**30), "nvidia.com/gpu": "1"}
+    assert server["resources"] == {"requests": wanted, "limits": wanted}
+    assert server["image"] == "reg.example/lab:1"
+    assert {"name": "tutti-0", "mountPath": "/workspace", "readOnly": False} in server["volumeMounts"]
+    assert {"name": "tutti-0", "persistentVolumeClaim": {"claimName": "cephfs-research"}} in pod["spec"]["volumes"]
+    assert pod["spec"]["nodeSelector"]["kubernetes.io/hostname"] == "node-a"
+    assert pod["metadata"]["labels"]["tuttilab.io/job"] == "job1"
+    environ = {one["name"]: one.get("value") for one in server["env"]}
+    assert environ["TUTTILAB_URL"] == "http://control"
+    assert "NVIDIA_VISIBLE_DEVICES" not in environ
+    assert "secret of the hub" not in str(pod)
+
+
+@pytest.mark.feature("N14")
+async def test_nothing_of_a_spawn_is_left_for_the_next(kubeconfig: None) -> None:
+    spawner = TuttiSpawner(_mock=True)
+    # What an earlier site configuration, or a hook, may have set on the spawner itself.
+    spawner.extra_resource_limits = {"nvidia.com/gpu": "8"}
+    spawner.mem_limit, spawner.cpu_limit = "64G", 32
+    small = admitted(ProfileRequest(name="cpu"), node="node-b", image=None)
+    big = admitted(ProfileRequest(name="gpu", gpus=4, cpus=8, memory="64Gi", mounts=(MountRequest(path="/w", claim="c"),)))
+
+    before = await manifest(spawner, small)
+    assert await manifest(spawner, big) != before
+    after = await manifest(spawner, small)
+
+    assert after == before
+    (server,) = after["spec"]["containers"]
+    wanted = {"cpu": "1000m", "memory": str(2 * 2**30), "nvidia.com/gpu": "0"}
+    assert server["resources"] == {"requests": wanted, "limits": wanted}
+    assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": ""} in server["env"]
+    assert server["image"] == spawner.image
+    assert [volume["name"] for volume in after["spec"].get("volumes", [])] == []
+
+
+async def test_no_pod_without_room_in_the_ledger(kubeconfig: None) -> None:
+    spawner = TuttiSpawner(_mock=True)
+
+    with pytest.raises(RuntimeError, match="has no room in the ledger"):
+        await spawner.get_pod_manifest()
+
+
+async def test_sites_own_settings_stay(kubeconfig: None) -> None:
+    spawner = TuttiSpawner(
+        _mock=True,
+        node_selector={"pool": "notebooks"},
+        extra_labels={"site": "one"},
+        environment={"SITE": "one", "OTHER": "two"},
+        volumes=[{"name": "home", "persistentVolumeClaim": {"claimName": "home"}}],
+    )
+    view = admitted(ProfileRequest(name="p", env={"SITE": "profile"}))
+
+    pod = await manifest(spawner, view)
+
+    assert pod["spec"]["nodeSelector"] == {"pool": "notebooks", "kubernetes.io/hostname": "node-a"}
+    assert pod["metadata"]["labels"]["site"] == "one"
+    environ = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
+    assert (environ["SITE"], environ["OTHER"]) == ("profile", "two")
+    assert [volume["name"] for volume in pod["spec"]["volumes"]] == ["home"]
+
+
+async def test_token_of_a_server_may_ask_the_control_plane(kubeconfig: None) -> None:
+    spawner = TuttiSpawner(_mock=True, service_name="other", patience_s=60.0, starting_s=30.0)
+
+    assert spawner.server_token_scopes == ["users:activity!user", "access:servers!server", "access:services!service=other"]
+    assert spawner.start_timeout == 90
+
+
+async def test_state_remembers_the_job_until_it_has_ended(kubeconfig: None) -> None:
+    first, second = TuttiSpawner(_mock=True), TuttiSpawner(_mock=True)
+    first._job_id = "job1"
+
+    second.load_state(first.get_state())
+
+    assert second._job_id == "job1"
+    assert "tutti_job" not in replace_job(first, "").get_state()
+
+
+def replace_job(spawner: Any, job_id: str) -> Any:
+    spawner._job_id = job_id
+    return spawner
