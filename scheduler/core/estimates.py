@@ -46,7 +46,7 @@ class History:
     rows: dict[str, RunHistory] = field(default_factory=dict)
     changed: dict[str, None] = field(default_factory=dict)
     dropped: dict[str, None] = field(default_factory=dict)
-    _memo: dict[tuple[str, ...], tuple[float, float, str]] = field(default_factory=dict)
+    _memo: dict[tuple[str, str, str, str | None], Prediction] = field(default_factory=dict)
     _queues: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
     @classmethod
@@ -89,14 +89,13 @@ class History:
 
     def predict(self, job: Job) -> Prediction:
         """The middle of what history says, never above the job's own limit."""
-        keys = keys_of(job)
-        found = self._memo.get(keys)
+        who = (job.queue, job.owner, job.name, job.labels.get(TEMPLATE_LABEL) if job.labels else None)
+        found = self._memo.get(who)
         if found is None:
-            found = self._memo[keys] = self._estimate(keys)
-        middle, spread, basis = found
-        if job.timeout_s is not None and middle > job.timeout_s:
-            return Prediction(job.timeout_s, spread, "its own limit")
-        return Prediction(middle, spread, basis)
+            found = self._memo[who] = Prediction(*self._estimate(keys_of(job)))
+        if job.timeout_s is not None and found.seconds > job.timeout_s:
+            return Prediction(job.timeout_s, found.spread, "its own limit")
+        return found
 
     def _prior(self, queue: str) -> tuple[float, float, float]:
         """Of a queue: log of the middle run, variance of the logs, share of it that names explain."""
