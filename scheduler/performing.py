@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 LAUNCH_SETTLES_S: Final = 10.0
+LEASE_PAUSE_S: Final = 0.1
 
 
 class Loop(Protocol):
@@ -47,9 +48,11 @@ class Loop(Protocol):
 
 
 class Performer:
-    def __init__(self, loop: Loop, clusters: Mapping[str, Cluster]) -> None:
+    def __init__(self, loop: Loop, clusters: Mapping[str, Cluster], may_act: Callable[[], bool] = lambda: True) -> None:
+        """``may_act``: whether the clusters may be touched now, for a leader whose lease can run out."""
         self._loop = loop
         self._clusters = clusters
+        self._may_act = may_act
         self._queues: dict[str, deque[Instruction]] = {}
         """By job; the first one is under way."""
         self._workers: dict[str, asyncio.Task[None]] = {}
@@ -102,6 +105,9 @@ class Performer:
     async def _until_done(self, instruction: Instruction) -> None:
         pause = FIRST_PAUSE_S
         while True:
+            if not self._may_act():
+                await asyncio.sleep(LEASE_PAUSE_S)
+                continue
             try:
                 point("perform.before")
                 await self._carry_out(instruction)
@@ -136,7 +142,14 @@ class Performer:
                         await cluster.forget(job_id, number, erase=True)
 
     async def _attempt(self, job_id: str, number: int) -> Attempt | None:
-        return await self._loop.ask(lambda turn: turn.state.attempts.get((job_id, number)))
+        attempt = await self._loop.ask(lambda turn: turn.state.attempts.get((job_id, number)))
+        self._check_lease()
+        return attempt
+
+    def _check_lease(self) -> None:
+        """After each turn that was waited for: it may have taken longer than the lease."""
+        if not self._may_act():
+            raise Unavailable("The lease of this leader is not renewed; nothing is done on the clusters meanwhile.")
 
     def _where(self, attempt: Attempt | None) -> list[Cluster]:
         return [self._clusters[attempt.cluster]] if attempt is not None else list(self._clusters.values())
@@ -145,6 +158,7 @@ class Performer:
         settled = self._launching[job_id] = asyncio.Event()
         try:
             planned = await self._loop.ask(lambda turn: self._loop.plan(turn, job_id, number))
+            self._check_lease()
             if planned is not None:
                 await self._clusters[planned[0]].launch(planned[1])
         except (LaunchRefused, UserError, Bug) as refusal:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from tuttilab.scheduler.api.tickets import LASTS_S, Ticket
-from tuttilab.scheduler.errors import TuttiError
+from tuttilab.scheduler.errors import TuttiError, Unavailable
 from tuttilab.scheduler.store.blobs import Blobs
 
 log = logging.getLogger(__name__)
@@ -28,12 +28,16 @@ Received = Callable[[str, str, int], Awaitable[None]]
 """Commits the row of an artifact that is there: its id, its owner, its size in bytes."""
 
 
+async def _nobody(artifact_id: str, owner: str, size: int) -> None:
+    raise Unavailable("Nobody leads who could note the artifact; try again in a moment.")
+
+
 class ArtifactProcess:
     """``host`` is where it listens, at a port that stays the same over its restarts."""
 
-    def __init__(self, blobs: Blobs, host: str, received: Received) -> None:
+    def __init__(self, blobs: Blobs, host: str) -> None:
         self._blobs = blobs
-        self._received = received
+        self._received: Received = _nobody
         self._key = secrets.token_bytes(32)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # Without the protocol's number asyncio does not turn Nagle's algorithm off.
@@ -44,6 +48,10 @@ class ArtifactProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
         self._notes: asyncio.Task[None] | None = None
+
+    def acknowledged_by(self, received: Received) -> None:
+        """Who commits the rows of artifacts from now on."""
+        self._received = received
 
     @property
     def pid(self) -> int | None:

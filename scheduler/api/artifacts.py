@@ -12,6 +12,7 @@ from tuttilab.scheduler.api.artifact_process import WORTH_BYTES, ArtifactProcess
 from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer, reading
 from tuttilab.scheduler.api.receiving import receive
 from tuttilab.scheduler.api.schema import takes_bytes
+from tuttilab.scheduler.config import Config
 from tuttilab.scheduler.errors import NotFound
 from tuttilab.scheduler.requests import Who
 from tuttilab.scheduler.service import Service
@@ -21,8 +22,8 @@ from tuttilab.scheduler.store.blobs import Blobs, too_large
 router = APIRouter(tags=["artifacts"])
 
 
-def blobs_of(service: Service) -> Blobs:
-    return Blobs(service.config.artifacts_dir, service.config.limits.bundle_bytes)
+def blobs_of(config: Config) -> Blobs:
+    return Blobs(config.artifacts_dir, config.limits.bundle_bytes)
 
 
 async def received(service: Service, artifact_id: str, owner: str, size: int) -> None:
@@ -33,7 +34,7 @@ async def received(service: Service, artifact_id: str, owner: str, size: int) ->
 @router.put("/artifacts/{artifact_id}", status_code=201, response_model=wire.ArtifactView, openapi_extra=takes_bytes())
 async def put_artifact(artifact_id: str, request: Request, service: ServiceHere, who: Caller) -> Response:
     """Keep the body under its sha256. Sending it again changes nothing."""
-    size = await receive(blobs_of(service), artifact_id, request)
+    size = await receive(blobs_of(service.config), artifact_id, request)
     await received(service, artifact_id, who.name, size)
     return answer(wire.ArtifactView(id=artifact_id, size=size), status=201)
 
@@ -43,7 +44,7 @@ async def upload_of(
     artifact_id: str, request: Request, service: ServiceHere, who: Caller, size: Annotated[int, Query(ge=0)]
 ) -> Response:
     """Where to PUT an artifact of ``size`` bytes: a URL that is good for an hour and takes no token, or null for here."""
-    blobs = blobs_of(service)
+    blobs = blobs_of(service.config)
     blobs.path(artifact_id)
     if size > blobs.limit:
         raise too_large(size, blobs.limit)
@@ -53,7 +54,7 @@ async def upload_of(
 @router.get("/artifacts/{artifact_id}", response_class=FileResponse)
 async def get_artifact(artifact_id: str, request: Request, service: ServiceHere, who: Caller, redirect: bool = False) -> Response:
     """The bytes. With ``redirect`` a big one is answered with 307 and a URL that is good for an hour and takes no token."""
-    path = blobs_of(service).find(artifact_id)
+    path = blobs_of(service.config).find(artifact_id)
     if not await _may_read(service, artifact_id, who):
         raise NotFound(f"There is no artifact {artifact_id}.")
     if redirect and path.stat().st_size >= WORTH_BYTES:

@@ -90,7 +90,8 @@ class Site:
         bound.bind(("127.0.0.1", self.port))
         self.port = bound.getsockname()[1]
         if self.has_artifact_process:
-            self.artifacts = ArtifactProcess(blobs_of(self.service), "127.0.0.1", partial(received, self.service))
+            self.artifacts = ArtifactProcess(blobs_of(self.service.config), "127.0.0.1")
+            self.artifacts.acknowledged_by(partial(received, self.service))
         app = create_app(self.service, self.authenticator, shut_down=self.shut_down, artifacts=self.artifacts)
         settings = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(settings)
