@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from tuttilab.scheduler.resources import NOTHING, Resources, total
 
@@ -390,9 +390,8 @@ class Why(StrEnum):
     NOT_YET = "not-yet"
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Why one gang waits: one sentence for people, and the same as data."""
+class Wait(NamedTuple):
+    """Why one gang waits: one sentence for people, and the same as data. A tuple, as a cycle makes one for every waiting gang."""
 
     job_id: str
     why: Why

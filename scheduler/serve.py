@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -194,6 +195,8 @@ async def _serve_embedded(
     service: Service, bound: socket.socket, ending: Ending, runtime: Runtime, notify: _Notify, environ: Mapping[str, str]
 ) -> None:
     from tuttilab.scheduler.api import create_app
+    from tuttilab.scheduler.api.artifact_process import ArtifactProcess
+    from tuttilab.scheduler.api.artifacts import blobs_of, received
     from tuttilab.scheduler.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
     from tuttilab.scheduler.ending import Activity
     from tuttilab.scheduler.hub_servers import look_after
@@ -205,10 +208,13 @@ async def _serve_embedded(
         hub = hub_settings(service.config.auth, environ)
         authenticator = HubAuthenticator(hub, operator)
         beside.append(asyncio.create_task(look_after(service, hub, authenticator.http)))
-    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs))
+    artifacts = ArtifactProcess(blobs_of(service.config), service.config.listen.host)
+    artifacts.acknowledged_by(partial(received, service))
+    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs, artifacts=artifacts))
     if service.config.auth.kind != "hub":
         ending.when_idle(activity, service.config.limits.idle_stop_s)
     await _serve_api(activity, bound, runtime, notify, ending.wait())
+    await artifacts.close()
     for task in beside:
         task.cancel()
     if isinstance(authenticator, HubAuthenticator):
@@ -223,6 +229,8 @@ async def _end_when_deposed(service: Service, ending: Ending) -> None:
 async def _run_replica(bound: socket.socket, runtime: Runtime, config: Config, environ: Mapping[str, str], notify: _Notify) -> int:
     """One of several on Postgres: leads or follows until SIGTERM, and does not end by itself."""
     from tuttilab.scheduler.api import create_app
+    from tuttilab.scheduler.api.artifact_process import ArtifactProcess
+    from tuttilab.scheduler.api.artifacts import blobs_of, received
     from tuttilab.scheduler.api.guard import Guard
     from tuttilab.scheduler.auth import LocalAuthenticator
     from tuttilab.scheduler.launch import Secrets
@@ -245,11 +253,17 @@ async def _run_replica(bound: socket.socket, runtime: Runtime, config: Config, e
         service.addresses = replace(service.addresses, report_url=runtime.url)
         return service
 
+    artifacts = ArtifactProcess(blobs_of(config), config.listen.host)
+
+    def app_of(service: Service) -> ASGIApp:
+        artifacts.acknowledged_by(partial(received, service))
+        return create_app(service, authenticator, artifacts=artifacts)
+
     replica = Replica(
         config.store.url,
         Candidate(runtime.url, hashlib.sha256(in_common.encode()).hexdigest()),
         service_of,
-        lambda service: create_app(service, authenticator),
+        app_of,
         lambda forward: Guard(forward, authenticator, [config.listen.host]),
     )
     end = asyncio.Event()
@@ -271,6 +285,7 @@ async def _run_replica(bound: socket.socket, runtime: Runtime, config: Config, e
         for task in (running, settled, ended):
             task.cancel()
         await asyncio.gather(running, return_exceptions=True)
+        await artifacts.close()
         log.info("ended; live jobs go on by themselves")
     return 0
 

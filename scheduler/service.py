@@ -71,6 +71,8 @@ log = logging.getLogger(__name__)
 
 RECENT_KEYS: Final = 10_000
 LONGEST_PAUSE_S: Final = 5.0
+SETTLES_S: Final = 10.0
+"""Somebody who only reads waits so long for a commit under way."""
 LONGEST_DOUBT_S: Final = 5.0
 """So long those who asked wait to hear whether a commit happened, before they hear that nobody knows."""
 TIMERS_REST_S: Final = 1.0
@@ -141,6 +143,9 @@ class Service:
         self._timers_at = 0.0
         self._inbox: list[_Ask[object]] = []
         self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        """Memory holds what is committed, and nothing else."""
+        self._settled.set()
         self._is_unscheduled = asyncio.Event()
         """Something changed since the snapshot of the last cycle."""
         self._recent_keys: dict[tuple[str, str], Keyed] = {}
@@ -252,11 +257,28 @@ class Service:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
             self._wake.clear()
-            async with self._turning:
-                next_at = await self._turn()
+            try:
+                async with self._turning:
+                    next_at = await self._turn()
+            finally:
+                self._settled.set()
+            # Who waited for that reads before the next turn begins.
+            await asyncio.sleep(0)
+
+    async def settled(self) -> None:
+        """Returns when memory holds what is committed and nothing else: what is shown to anybody is not taken back.
+
+        Raises Unavailable when the store takes too long.
+        """
+        try:
+            async with asyncio.timeout(SETTLES_S):
+                await self._settled.wait()
+        except TimeoutError:
+            raise Unavailable("The database does not answer; what is shown would not be certain. Try again in a moment.") from None
 
     async def _turn(self) -> float | None:
         """One transaction: everything that was asked, and the timers that ran out. Answers when the next one will."""
+        self._settled.clear()
         asks, self._inbox = self._inbox, []
         clusters = dict(self.state.clusters)
         turn = Turn(self.state, self.now())
@@ -556,6 +578,8 @@ class Service:
         expected = self._keys.attempt_token(report.job_id, report.attempt)
         if not hmac.compare_digest(expected, token):
             raise Unauthenticated("This token does not belong to that attempt; only its own pods may report.")
+        await self.settled()
+        await self.settled()
         attempt = self.state.live_attempt(report.job_id)
         if attempt is None or attempt.number != report.attempt:
             raise NotFound(f"Attempt {report.attempt} of job {report.job_id} is over; nobody waits for its reports.")

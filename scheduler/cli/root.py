@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.cli import dag, jobs, local, profile, service, site, spark, submit
+from tuttilab.scheduler.cli import dag, jobs, local, profile, service, simulate, site, spark, submit
 from tuttilab.scheduler.errors import TuttiError
 
 INTERRUPTED = 130
@@ -27,7 +27,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _module in (local, submit, jobs, dag, profile, site, spark, service):
+for _module in (local, submit, jobs, dag, profile, site, spark, service, simulate):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -184,8 +184,10 @@ class Desk:
 
     def may_preempt(self) -> bool:
         """Whether any gang could ever stop another: something is guaranteed, or there is more than one class."""
-        classes = {c.job.priority for line in self.lines_.values() for c in line} | {r.job.priority for r in self.running}
-        return self.snapshot.rules.preempts and (len(classes) > 1 or bool(self.ledger.lent()))
+        if not self.snapshot.rules.preempts or self.ledger.lent():
+            return self.snapshot.rules.preempts
+        heads = {line[0].job.priority for line in self.lines_.values()}
+        return bool(heads) and any(runner.job.priority < max(heads) for runner in self.running)
 
     def hold_for_protected(self, lines: Mapping[str, Sequence[Candidate]]) -> None:
         """A protected gang always has the hold: the first of them that quota allows and that does not fit."""
@@ -217,6 +219,9 @@ class Desk:
         if not shape.clusters:
             self._refuse(candidate, Cause(Why.CLUSTER_DOWN, clusters=tuple(sorted(self._named(job)))))
             return
+        if shape.misfits and all(self._shortage(job, shape, shape.charges[c.name]) is None for c, _ in shape.misfits):
+            self._refuse(candidate, Cause(Why.NO_ROOM, misfits=shape.misfits, hold=self._keep_room(candidate)))
+            return
         shortages: list[tuple[Cluster, Shortage]] = []
         misfits: list[tuple[Cluster, Misfit]] = []
         held: Hold | QuotaHold | None = None
@@ -235,6 +240,7 @@ class Desk:
             self._refuse(candidate, Cause(Why.HOLD, hold=held), ends_at, held.margin)
         elif misfits:
             kept = self._keep_room(candidate)
+            shape.misfits = tuple(misfits) if not shortages else ()
             self._refuse(candidate, Cause(Why.NO_ROOM, misfits=tuple(misfits), hold=kept))
         else:
             self._refuse_quota(candidate, shortages[0][1])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tuttilab.scheduler.core.backfill import Hold
 from tuttilab.scheduler.core.desk import Desk
+from tuttilab.scheduler.core.layout import Amounts
 from tuttilab.scheduler.core.placement import Demand, Fit, Part, place_demand
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.events import GangGrown, GangShrunk, Placement
@@ -45,9 +46,9 @@ def _for_hold(desk: Desk, hold: Hold) -> list[GangShrunk]:
     return []
 
 
-def _give(free: object, row: int | None, amount: object) -> None:
+def _give(free: Amounts, row: int | None, amount: Amounts | None) -> None:
     if row is not None and amount is not None:
-        free[row] += amount  # type: ignore[index]  # arrays of int64, whose indexing numpy types loosely
+        free[row] += amount
 
 
 def growths(desk: Desk) -> tuple[GangGrown, ...]:

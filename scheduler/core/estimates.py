@@ -19,7 +19,6 @@ from tuttilab.scheduler.model import Job, Prediction, RunHistory
 RUNS_KEPT: Final = 12
 QUEUE_RUNS_KEPT: Final = 400
 KEYS_KEPT: Final = 20_000
-MEMO_KEPT: Final = 50_000
 PRIOR_S: Final = 1200.0
 """Before anything is known: the middle run of a well-known GPU cluster's trace."""
 PRIOR_SPREAD: Final = 6.0
@@ -30,8 +29,6 @@ SHORTEST_S: Final = 1.0
 UNKNOWN: Final = Prediction(PRIOR_S, PRIOR_SPREAD, "no run is known yet")
 
 TEMPLATE_LABEL: Final = "template"
-
-_Alike = tuple[str, str, str, str | None, float | None]
 
 
 def keys_of(job: Job) -> tuple[str, ...]:
@@ -49,8 +46,7 @@ class History:
     rows: dict[str, RunHistory] = field(default_factory=dict)
     changed: dict[str, None] = field(default_factory=dict)
     dropped: dict[str, None] = field(default_factory=dict)
-    _memo: dict[_Alike, Prediction] = field(default_factory=dict)
-    """By what `predict` looks at: every cycle asks for every waiting gang."""
+    _memo: dict[tuple[str, str, str, str | None], Prediction] = field(default_factory=dict)
     _queues: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
     @classmethod
@@ -93,19 +89,13 @@ class History:
 
     def predict(self, job: Job) -> Prediction:
         """The middle of what history says, never above the job's own limit."""
-        alike = (job.queue, job.owner, job.name, job.labels.get(TEMPLATE_LABEL), job.timeout_s)
-        found = self._memo.get(alike)
+        who = (job.queue, job.owner, job.name, job.labels.get(TEMPLATE_LABEL) if job.labels else None)
+        found = self._memo.get(who)
         if found is None:
-            if len(self._memo) > MEMO_KEPT:
-                self._memo.clear()
-            found = self._memo[alike] = self._predict(job)
+            found = self._memo[who] = Prediction(*self._estimate(keys_of(job)))
+        if job.timeout_s is not None and found.seconds > job.timeout_s:
+            return Prediction(job.timeout_s, found.spread, "its own limit")
         return found
-
-    def _predict(self, job: Job) -> Prediction:
-        middle, spread, basis = self._estimate(keys_of(job))
-        if job.timeout_s is not None and middle > job.timeout_s:
-            return Prediction(job.timeout_s, spread, "its own limit")
-        return Prediction(middle, spread, basis)
 
     def _prior(self, queue: str) -> tuple[float, float, float]:
         """Of a queue: log of the middle run, variance of the logs, share of it that names explain."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from tuttilab.scheduler.core.backfill import Hold, QuotaHold, end_of
+from tuttilab.scheduler.core.backfill import end_of
 from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.desk import Candidate, Desk
 from tuttilab.scheduler.core.placement import Fit, Misfit, place_demand
@@ -32,6 +32,7 @@ class _Holders:
     count: int = 0
     by_owner: dict[str, list[str]] = field(default_factory=dict)
     by_group: dict[str, list[str]] = field(default_factory=dict)
+    _told: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, running: Iterable[Running]) -> _Holders:
@@ -52,8 +53,13 @@ class _Holders:
             parts.append(f"{others} {'job' if others == 1 else 'jobs'} of others")
         return f" (held by {' and '.join(parts)})" if parts else ""
 
-    def blockers(self, group: str) -> tuple[str, ...]:
-        return tuple(self.by_group.get(group, ())[:MOST_BLOCKERS])
+    def told(self, job: Job) -> tuple[str, tuple[str, ...]]:
+        """What the job's owner may read, and the ids that the job's group may see."""
+        known = self._told.get((job.owner, job.group))
+        if known is None:
+            known = (self.text(job.owner), tuple(self.by_group.get(job.group, ())[:MOST_BLOCKERS]))
+            self._told[job.owner, job.group] = known
+        return known
 
 
 @dataclass(slots=True)
@@ -62,9 +68,10 @@ class _Words:
 
     desk: Desk
     _causes: dict[int, tuple[Wait, _Holders | None]] = field(default_factory=dict)
-    _told: dict[tuple[int, str, str], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     _clusters: dict[str, _Holders] = field(default_factory=dict)
     _queues: dict[str, _Holders] = field(default_factory=dict)
+    _alone: dict[tuple[int, str], Fit | Misfit] = field(default_factory=dict)
+    """Whether a shape fits an empty cluster."""
     _first_ends: dict[str, float | None] = field(default_factory=dict)
 
     def wait(self, candidate: Candidate, line_start: float | None) -> Wait:
@@ -77,21 +84,21 @@ class _Words:
         start, basis = pattern.estimated_start, pattern.basis
         if start is None and line_start is not None and pattern.why is not Why.NEVER_FITS:
             start, basis = line_start, BY_LINE
-        told = self._told.get((id(cause), job.owner, job.group))
-        if told is None:
-            told = (pattern.sentence + (holders.text(job.owner) if holders else ""), holders.blockers(job.group) if holders else ())
-            if isinstance(cause.hold, Hold | QuotaHold) and pattern.why is Why.HOLD:
-                told = self._behind(cause.hold.job, job)
-            self._told[id(cause), job.owner, job.group] = told
+        sentence, blockers = pattern.sentence, pattern.blockers
+        if holders is not None:
+            held_by, blockers = holders.told(job)
+            sentence += held_by
+        elif pattern.why is Why.HOLD and cause.hold is not None:
+            sentence, blockers = self._behind(cause.hold.job, job)
         return Wait(
             job.id,
             pattern.why,
-            told[0],
+            sentence,
             candidate.place,
             pattern.short,
             pattern.queue,
             pattern.role,
-            told[1],
+            blockers,
             start,
             basis,
             self.desk.protection.overtaken_s.get(job.id, 0.0),
@@ -137,7 +144,7 @@ class _Words:
             pattern, holders = self._no_room(candidate, first)
             if pattern.why is Why.NEVER_FITS:
                 return pattern, holders
-            return replace(pattern, why=Why.BEHIND, sentence=sentence, estimated_start=None, basis=UNKNOWN), None
+            return pattern._replace(why=Why.BEHIND, sentence=sentence, estimated_start=None, basis=UNKNOWN), None
         return Wait(candidate.job.id, Why.BEHIND, sentence, 0), None
 
     def _no_room(self, candidate: Candidate, cause: Cause) -> tuple[Wait, _Holders | None]:
@@ -146,7 +153,10 @@ class _Words:
         never: tuple[str, Misfit] | None = None
         for cluster, misfit in cause.misfits:
             layout = desk.room.layouts[cluster.name]
-            alone = place_demand(shape.demand(layout), layout, layout.allocatable.copy(), counts)
+            key = (id(shape), cluster.name)
+            if key not in self._alone:
+                self._alone[key] = place_demand(shape.demand(layout), layout, layout.allocatable.copy(), counts)
+            alone = self._alone[key]
             if isinstance(alone, Fit):
                 name = cluster.name
                 if name not in self._clusters:

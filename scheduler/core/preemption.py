@@ -64,8 +64,7 @@ class _WhatIf:
 
 def decide(desk: Desk) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...]]:
     """Who is stopped now, whole gangs and spare pods. Gangs told to stop earlier count as room that comes."""
-    snapshot = desk.snapshot
-    claimants = list(_claimants(desk)) if snapshot.rules.preempts else []
+    claimants = list(_claimants(desk)) if desk.may_preempt() else []
     if not claimants:
         return (), ()
     future = _WhatIf(desk.room.copy(), desk.ledger.copy())

@@ -26,6 +26,8 @@ def check_tree(queues: Sequence[Queue]) -> dict[str, Queue]:
             raise BadInput(
                 f"queue {queue.name!r}: its parent {queue.parent!r} is not there; expected one of {', '.join(sorted(tree))}."
             )
+        if queue.guaranteed.is_negative() or queue.max.is_negative():
+            raise BadInput(f"queue {queue.name!r}: an amount of its guaranteed or max is negative; expected 0 or more.")
         if queue.guaranteed.over(queue.max):
             raise BadInput(
                 f"queue {queue.name!r}: guaranteed {queue.guaranteed} is above its max {queue.max}; lower it or raise max."
@@ -37,8 +39,6 @@ def check_tree(queues: Sequence[Queue]) -> dict[str, Queue]:
         for field_, limit in (("max_jobs", queue.max_jobs), ("max_pods", queue.max_pods)):
             if limit is not None and limit < 0:
                 raise BadInput(f"queue {queue.name!r}: {field_} {limit} is negative; expected 0 or more.")
-        if queue.guaranteed.is_negative() or queue.max.is_negative():
-            raise BadInput(f"queue {queue.name!r}: an amount of its guaranteed or max is negative; expected 0 or more.")
         path_of(tree, queue.name)
     for queue in queues:
         children = [child for child in queues if child.parent == queue.name]

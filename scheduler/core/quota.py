@@ -112,8 +112,7 @@ class Ledger:
         )
         why = "may not borrow" if not step.can_borrow else "may not be stopped for others, so it never borrows"
         used = ", ".join(
-            f"{show_amount(key, self.use[step.name][key])} of its guaranteed "
-            f"{show_amount(key, step.guaranteed[key])} {short_name(key)}"
+            f"{show_amount(key, self.use[step.name][key])} of {show_amount(key, step.guaranteed[key])} guaranteed {short_name(key)}"
             for key, _ in over
         )
         who = f"queue {step.name}" if not step.can_borrow else f"this job {why}, and queue {step.name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class Order(StrEnum):
@@ -34,3 +35,6 @@ class Rules:
     """A notebook without a running cell for so long is not busy."""
     tells_all: bool = True
     """Whether every waiting gang gets its reason. A simulation that only asks what starts leaves it out."""
+
+
+THE_SERVICES: Final = Rules()

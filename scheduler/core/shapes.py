@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from tuttilab.scheduler.core.layout import Layout
-from tuttilab.scheduler.core.placement import Counts, Demand, charge_of, demand_of, has_master
+from tuttilab.scheduler.core.placement import Counts, Demand, Misfit, charge_of, demand_of, has_master
 from tuttilab.scheduler.model import Cluster, Job
 from tuttilab.scheduler.resources import Resources
 
@@ -64,6 +64,8 @@ class Shape:
     """Dominant share of the clusters it may use."""
     demands: dict[str, Demand] = field(default_factory=dict)
     charges: dict[str, Resources] = field(default_factory=dict)
+    misfits: tuple[tuple[Cluster, Misfit], ...] = ()
+    """What each cluster lacked, once none had room: within a cycle room only shrinks."""
     count: int = 0
     """Gangs of this shape that wait and may be considered."""
 

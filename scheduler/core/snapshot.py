@@ -9,7 +9,7 @@ import numpy as np
 
 from tuttilab.scheduler.core.layout import Amounts, Layout, layout_of
 from tuttilab.scheduler.core.quota import Ledger
-from tuttilab.scheduler.core.rules import Rules
+from tuttilab.scheduler.core.rules import THE_SERVICES, Rules
 from tuttilab.scheduler.model import Attempt, Cluster, Job, JobPhase, Overtaking, PodSet, Prediction, Queue
 from tuttilab.scheduler.resources import NOTHING, Resources
 
@@ -145,7 +145,7 @@ class Snapshot:
     """Of the waiting jobs, by id; one without a row waits since its submission and was overtaken by nobody."""
     shapes: Mapping[str, int] = field(default_factory=dict)
     """Of the waiting jobs, by id: equal numbers ask for the same (`shapes.shape_key`)."""
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules = THE_SERVICES
 
 
 def holds_of(attempt: Attempt) -> tuple[tuple[NodeKey, Resources], ...]:

@@ -22,7 +22,7 @@ from tuttilab.scheduler.core.layout import layout_of
 from tuttilab.scheduler.core.placement import allowed_clusters, charge_of, pod_cost
 from tuttilab.scheduler.core.queues import check_tree, path_of
 from tuttilab.scheduler.core.quota import Ledger
-from tuttilab.scheduler.core.rules import Rules
+from tuttilab.scheduler.core.rules import THE_SERVICES, Rules
 from tuttilab.scheduler.core.shapes import Shapes
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Snapshot, holds_of
 from tuttilab.scheduler.errors import Bug
@@ -107,7 +107,7 @@ class State:
     _changed_runs: dict[str, None] = field(default_factory=dict)
     _changed_dags: dict[str, None] = field(default_factory=dict)
     _changed_profiles: dict[str, None] = field(default_factory=dict)
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules = THE_SERVICES
     accounts: Accounts = field(default_factory=Accounts)
     history: History = field(default_factory=History)
     version: int = 0
@@ -227,11 +227,11 @@ class State:
         """Whether a cycle would find what the last one found: nothing changed since, and none of its timers has run out."""
         return self._settled_version == self.version and (self.settled_until is None or now < self.settled_until)
 
-    def settle(self, waits: Iterable[Wait], until: float | None, has_changed: bool) -> None:
-        """Note the outcome of a cycle. One that changed something is followed by another."""
+    def settle(self, waits: Iterable[Wait], until: float | None, is_final: bool) -> None:
+        """Note the outcome of a cycle that was applied. Where a decision was dropped, another cycle has to look again."""
         self.waits = {wait.job_id: wait for wait in waits}
         self.settled_until = until
-        self._settled_version = -1 if has_changed else self.version
+        self._settled_version = self.version if is_final else -1
 
     # --- changes ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,78 @@
+"""`tuttilab simulate`: a trace on a cluster that need not exist, under one policy or several side by side."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import click
+
+PATH: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--cluster", type=PATH, help="YAML with `nodes` and `queues`; default: 8 nodes of 64 cores and 8 GPUs, one queue.")
+@click.option(
+    "--trace", type=PATH, help="CSV: job_id,submit_s,duration_s,gpus[,pods,cpu,memory,queue,owner,name,priority,limit_s]."
+)
+@click.option("--policy", type=PATH, help="YAML with `base` and what it changes: order, keep, protects, preempts, knows_durations.")
+@click.option(
+    "--compare", metavar="NAME,…", help="Policies side by side: fifo, besteffort, easy, easy-predicted, sjf-oracle, ours."
+)
+@click.option("--jobs", default=5000, type=click.IntRange(1, 1_000_000), show_default=True, help="Size of a generated trace.")
+@click.option(
+    "--load", default=1.0, type=click.FloatRange(0.01, 100.0), show_default=True, help="Its work over what 64 GPUs can do."
+)
+@click.option("--seed", default=1, show_default=True, help="Its seed.")
+@click.option("--shuffled", is_flag=True, help="Deal its names out anew, so that history says nothing.")
+@click.option("--write-trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the trace as CSV and do not run it.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the table and two drawings as one HTML page.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout.")
+def simulate(
+    cluster: Path | None,
+    trace: Path | None,
+    policy: Path | None,
+    compare: str | None,
+    jobs: int,
+    load: float,
+    seed: int,
+    shuffled: bool,
+    write_trace: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a trace through the scheduler on a virtual clock and print waits, completion, use, fairness and preemptions.
+
+    Without --trace one is generated with the marginals of a well-known GPU cluster.
+    """
+    from tuttilab.scheduler import simulator
+    from tuttilab.scheduler.simulation.files import check_trace_fits
+
+    default = "nodes: [{name: gpu, count: 8, cpus: 64, memory: 1Ti, gpus: 8}]\n"
+    clusters, queues = simulator.read_site(cluster.read_text() if cluster else default, str(cluster or "default cluster"))
+    largest = max(node.allocatable["nvidia.com/gpu"] for one in clusters for node in one.nodes)
+    lines = simulator.read_trace(trace.read_text(), str(trace), largest) if trace else simulator.generate(jobs, load, 64, seed)
+    if shuffled:
+        lines = simulator.shuffle_names(lines, seed)
+    if write_trace:
+        write_trace.write_text("".join(f"{line}\n" for line in simulator.trace_lines(lines)))
+        click.echo(f"wrote {len(lines)} jobs to {write_trace}")
+        return
+    check_trace_fits(clusters, queues, {line.queue for line in lines})
+    policies = [simulator.policy_named(name.strip()) for name in compare.split(",")] if compare else []
+    if policy or not policies:
+        policies.append(simulator.read_policy(policy.read_text(), str(policy)) if policy else simulator.policy_named("ours"))
+    outcomes = [
+        simulator.Simulation(clusters, queues, lines, one, sample_every=max(1, len(lines) // 100)).run() for one in policies
+    ]
+    rows = [simulator.figures(outcome) for outcome in outcomes]
+    against = next((row for row in rows if row.policy == "easy"), None)
+    text = simulator.table(rows, against)
+    if plot:
+        plot.write_text(simulator.page(outcomes, text), encoding="utf-8")
+    click.echo(json.dumps([asdict(row) for row in rows]) if as_json else text)
+
+
+COMMANDS: Final = (simulate,)

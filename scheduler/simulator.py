@@ -1,0 +1,32 @@
+"""Clusters x workload x policy on a virtual clock: the names that other code and notebooks use; the parts are in `simulation`."""
+
+from tuttilab.scheduler.simulation.engine import Outcome, Ran, Simulation
+from tuttilab.scheduler.simulation.files import policy_named, read_policy, read_site
+from tuttilab.scheduler.simulation.generate import generate, shuffle_names
+from tuttilab.scheduler.simulation.plot import page
+from tuttilab.scheduler.simulation.policies import POLICIES, Policy
+from tuttilab.scheduler.simulation.replay import Replayed, replay
+from tuttilab.scheduler.simulation.report import Figures, figures, table
+from tuttilab.scheduler.simulation.trace import TraceJob, read_trace, trace_lines
+
+__all__ = [
+    "POLICIES",
+    "Figures",
+    "Outcome",
+    "Policy",
+    "Ran",
+    "Replayed",
+    "Simulation",
+    "TraceJob",
+    "figures",
+    "generate",
+    "page",
+    "policy_named",
+    "read_policy",
+    "read_site",
+    "read_trace",
+    "replay",
+    "shuffle_names",
+    "table",
+    "trace_lines",
+]

@@ -1,0 +1,54 @@
+"""Planted bugs: each patch is put on a copy of the package, and the quick suite has to notice."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MUTANTS = sorted((ROOT / "tests" / "simulation" / "mutants").glob("*.patch"))
+QUICK = (
+    "tests/unit/scheduler/test_cycle.py",
+    "tests/unit/scheduler/test_estimates_and_accounts.py",
+    "tests/unit/scheduler/test_preemption_and_size.py",
+    "tests/unit/scheduler/test_queues_and_quota.py",
+    "tests/unit/scheduler/test_state.py",
+    "tests/simulation/test_seeds.py::test_no_promise_is_broken_in_seeded_runs",
+)
+
+
+def quick_suite(package: Path) -> subprocess.CompletedProcess[str]:
+    """Run against the `tuttilab.scheduler` below ``package``."""
+    environment = os.environ | {"PYTHONPATH": str(package), "TUTTILAB_SEEDS": "10", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *QUICK]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "scheduler", tmp_path / "tuttilab" / "scheduler", ignore=ignored)
+    (tmp_path / "scheduler").symlink_to(tmp_path / "tuttilab" / "scheduler")
+    return tmp_path
+
+
+def test_there_are_at_least_fifteen_mutants() -> None:
+    assert len(MUTANTS) >= 15
+
+
+@pytest.mark.timeout(300)
+def test_the_quick_suite_is_green_without_a_mutant(package: Path) -> None:
+    done = quick_suite(package)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda path: path.stem)
+def test_every_mutant_is_caught(mutant: Path, package: Path) -> None:
+    applied = subprocess.run(["patch", "-p1", "--forward", "-i", str(mutant)], cwd=package, capture_output=True, text=True)
+    assert applied.returncode == 0, f"{mutant.name} no longer fits the code; make it again:\n{applied.stdout}"
+    done = quick_suite(package)
+    assert done.returncode == 1, f"{mutant.name} lives:\n{done.stdout[-2000:]}"

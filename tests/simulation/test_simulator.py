@@ -1,0 +1,238 @@
+"""The simulator: traces read and made up, policies side by side, journals replayed both ways, and everything that is refused."""
+
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+
+from tests.builders import run_cycle, start_all, state, submit
+from tuttilab.scheduler import events as ev
+from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.queues import check_tree
+from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.errors import BadInput
+from tuttilab.scheduler.model import Cluster, Node, Queue
+from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources
+from tuttilab.scheduler.simulator import (
+    POLICIES,
+    Outcome,
+    Simulation,
+    TraceJob,
+    figures,
+    generate,
+    page,
+    read_policy,
+    read_site,
+    read_trace,
+    replay,
+    shuffle_names,
+    table,
+    trace_lines,
+)
+from tuttilab.scheduler.turn import Turn
+
+
+def gpus(nodes: int = 2, each: int = 8) -> list[Cluster]:
+    room = Resources.of({CPU: 64_000, MEMORY: 2**40, GPU: each})
+    return [Cluster("gpu", "fake", tuple(Node(f"n{i}", "gpu", room) for i in range(nodes)))]
+
+
+def simulate(trace: list[TraceJob], policy: str = "ours", queues: tuple[Queue, ...] = (Queue("main"),), nodes: int = 2) -> Outcome:
+    return Simulation(gpus(nodes), queues, trace, POLICIES[policy], keeps_journal=True, sample_every=5).run()
+
+
+def test_B13_a_generated_trace_has_the_marginals_of_the_real_one() -> None:
+    trace = generate(5000, 1.0, 64, 3)
+    lengths = sorted(job.duration_s for job in trace)
+    assert [lengths[2500], lengths[4500]] == pytest.approx([1144, 11266], rel=0.01)
+    assert fmean(lengths) == pytest.approx(13136, rel=0.01)
+    sizes = [job.gpus for job in trace]
+    assert [sizes.count(size) / 5000 for size in (1, 2, 4, 8)] == [0.932, 0.022, 0.023, 0.02]
+    assert sum(size >= 16 for size in sizes) == 15
+    work = sum(job.gpus * job.duration_s for job in trace)
+    assert work / 64 / max(job.submit_s for job in trace) == pytest.approx(1.0, rel=0.02)
+    assert generate(200, seed=4) == generate(200, seed=4) != generate(200, seed=5)
+
+
+def test_B13_a_trace_survives_its_file() -> None:
+    trace = generate(50, seed=2)
+    again = read_trace("\n".join(trace_lines(trace)))
+    assert [(j.job_id, j.gpus, j.pods, j.cpu, j.memory, j.name) for j in again] == [
+        (j.job_id, j.gpus, j.pods, j.cpu, j.memory, j.name) for j in trace
+    ]
+    assert all(abs(a.duration_s - b.duration_s) < 0.001 for a, b in zip(again, trace, strict=True))
+
+
+HEADER = "job_id,submit_s,duration_s,gpus\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("job_id,gpus\na,1\n", "t.csv, line 1: the columns submit_s, duration_s are missing"),
+        (HEADER, "t.csv: it has no jobs"),
+        (HEADER + "a,-1,5,1\n", "t.csv, line 2, submit_s: '-1' is not a time"),
+        (HEADER + "a,0,5,1\nb,0,nan,1\n", "t.csv, line 3, duration_s: 'nan' is not a time"),
+        (HEADER + "a,0,inf,1\n", "duration_s: 'inf' is not a time"),
+        (HEADER + "a,0,0,1\n", "duration_s: '0' is not a time"),
+        (HEADER + "a,0,5,1.5\n", "t.csv, line 2, gpus: '1.5' is not whole"),
+        (HEADER + "a,0,5,-2\n", "gpus: '-2' is not an amount"),
+        (HEADER + "a,0,5\n", "another number of fields"),
+        (HEADER + "a,0,5,1\na,1,5,1\n", "job_id 'a' stands there twice"),
+        (HEADER + ",0,5,1\n", "job_id: it is empty"),
+        ("job_id,submit_s,duration_s,gpus,colour\na,0,5,1,red\n", "the columns colour are unknown"),
+        ("job_id,submit_s,duration_s,gpus,pods\na,0,5,3,2\n", "cannot be shared out evenly"),
+        ("job_id,submit_s,duration_s,gpus,pods\na,0,5,3,0\n", "pods: 0 is out of range"),
+        ("job_id,submit_s,duration_s,gpus,memory\na,0,5,1,1Q\n", "t.csv, line 2, memory"),
+        ("job_id,submit_s,duration_s,gpus,priority\na,0,5,1,high\n", "priority: 'high' is not whole"),
+    ],
+)
+def test_a_bad_trace_is_refused_with_the_place_and_the_reason(text: str, says: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_trace(text, "t.csv")
+    assert says in str(caught.value)
+
+
+NODES = "nodes: [{name: n, cpus: 8, gpus: 2}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nodes: []\n", "it has no nodes"),
+        ("nodes: [{name: n, cpus: -1}]\n", "nodes[0].cpus: -1 is not an amount"),
+        ("nodes: [{name: n, cpus: .nan}]\n", "c.yaml: Out of range float values"),
+        ("nodes: [{name: n, cpus: 1, count: 0}]\n", "nodes[0].count: 0 is out of range"),
+        ("nodes: [{name: n, cpus: 1, gpus: 0.5}]\n", "nodes[0].gpus: 0.5 is not whole"),
+        ("nodes: [{name: n, cpus: 1}, {name: n, cpus: 1}]\n", "two nodes of one name"),
+        (NODES + "queues: [{name: a, weight: 0}]\n", "queue 'a': weight 0 is not positive"),
+        (NODES + "queues: [{name: a, weight: -3}]\n", "queue 'a': weight -3 is not positive"),
+        (NODES + "queues: [{name: a, parent: b}, {name: b, parent: a}]\n", "form a loop"),
+        (NODES + "queues: [{name: a, parent: z}]\n", "its parent 'z' is not there"),
+        (NODES + "queues: [{name: a, guaranteed: {cpu: 3}, max: {cpu: 2}}]\n", "guaranteed 3 CPU is above its max 2 CPU"),
+        (
+            NODES + "queues: [{name: a, guaranteed: {cpu: 2}}, {name: b, parent: a, guaranteed: {cpu: 3}}]\n",
+            "its children are guaranteed 3 CPU, more than its own 2 CPU",
+        ),
+        (NODES + "queues: [{name: a, overtaking: -1}]\n", "overtaking -1.0 is no amount"),
+        (NODES + "queues: [{name: a, max_jobs: -1}]\n", "max_jobs -1 is negative"),
+        (NODES + "queues: [{name: a, colour: red}]\n", "unknown key queues[0].colour"),
+        ("nodes: {", "mend the YAML there"),
+    ],
+)
+def test_a_bad_cluster_file_is_refused_with_the_place_and_the_reason(text: str, says: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_site(text, "c.yaml")
+    assert says in str(caught.value)
+
+
+def test_a_bad_policy_is_refused() -> None:
+    with pytest.raises(BadInput, match="order: 'random' is not known; expected one of small-first, submission"):
+        read_policy("order: random", "p.yaml")
+    with pytest.raises(BadInput, match="policy: 'lottery' is not known"):
+        read_policy("base: lottery", "p.yaml")
+    assert read_policy("{base: ours, keep: nothing, name: x}", "p.yaml").rules.keep == "nothing"
+
+
+def test_a_refused_tree_changes_nothing() -> None:
+    one = state()
+    before = dict(one.queues)
+    with pytest.raises(BadInput):
+        one.handle(ev.QueuesConfigured((Queue("a", overtaking=float("nan")),)), 1.0)
+    assert (dict(one.queues), one.take_changes().queues) == (before, tuple(before.values()))
+    with pytest.raises(BadInput, match="negative"):
+        check_tree([Queue("a", max=Resources((("cpu", -1),)))])
+
+
+def test_a_node_that_vanishes_takes_nothing_new_and_its_gangs_go_on() -> None:
+    room = Resources.of({CPU: 4000, MEMORY: 2**36})
+    both = Cluster("here", "fake", (Node("a", "here", room), Node("b", "here", room)))
+    one = state([both])
+    old = submit(one, cpus=4)
+    run_cycle(one)
+    start_all(one, old.id)
+    one.handle(ev.ClusterObserved(replace(both, nodes=both.nodes[1:])), 1.0)
+    new, more = submit(one, cpus=4, at=2.0), submit(one, cpus=4, at=2.0)
+    (admitted,) = run_cycle(one, 3.0)[0].admitted
+    assert admitted.placements[0].node == "b"
+    assert {one.jobs[job.id].phase for job in (old, new)} == {"Active"}
+    assert more.id in one.waits
+    one.check_invariants()
+
+
+def test_B13_a_simulated_journal_replays_in_the_state_with_the_same_decisions() -> None:
+    queues = (Queue("main", guaranteed=Resources.of({GPU: 8})), Queue("other", weight=2))
+    trace = [replace(job, queue=("main", "other")[i % 2]) for i, job in enumerate(generate(250, 1.3, 16, seed=6)) if job.gpus <= 16]
+    outcome = simulate(trace, queues=queues)
+    again = replay(outcome.journal)
+    assert again.differing == ()
+    assert again.cycles > 100
+    assert all(again.state.jobs[ran.job.job_id].phase == ran.phase for ran in outcome.ran if ran.job.job_id in again.state.jobs)
+
+
+def test_B13_a_services_journal_replays_through_the_simulators_cycle() -> None:
+    """The events as a service's turns write them: every reason told, decisions applied as they come."""
+    one = State(epoch=1)
+    journal: list[tuple[ev.Event, float]] = []
+
+    def happens(event: ev.Event, at: float) -> None:
+        one.handle(event, at)
+        journal.append((event, at))
+
+    happens(ev.QueuesConfigured((Queue("main"),)), 0.0)
+    happens(ev.ClusterObserved(gpus(1)[0]), 0.0)
+    for order, line in enumerate(generate(60, 1.3, 8, seed=8), start=1):
+        if line.gpus > 8:
+            continue
+        now = 100.0 * order
+        happens(ev.JobSubmitted(line.job(order)), now)
+        for job, attempt in one.live():
+            if attempt.admitted_at + 400.0 <= now:
+                for pod in attempt.pods:
+                    happens(ev.PodStarted(job.id, attempt.number, pod.name), now)
+                for pod in attempt.pods:
+                    happens(ev.PodEnded(job.id, attempt.number, pod.name, 0), now)
+        turn = Turn(one, now)
+        turn.take(schedule(one.snapshot(), now))
+        journal += [(entry.event, entry.at) for entry in turn.entries]
+    again = replay(journal)
+    assert (again.differing, again.state.jobs) == ((), one.jobs)
+
+
+@pytest.mark.feature("B05")
+def test_S18_policies_stand_side_by_side_on_one_trace() -> None:
+    trace = generate(300, 1.3, 16, seed=1)
+    trace = [job for job in trace if job.gpus <= 16]
+    outcomes = [simulate(trace, name) for name in POLICIES]
+    rows = {row.policy: row for row in map(figures, outcomes)}
+    assert all(row.ended == len(trace) for row in rows.values())
+    assert rows["ours"].mean_completion < rows["fifo"].mean_completion
+    assert rows["easy"].mean_completion <= rows["fifo"].mean_completion
+    text = table(rows.values(), rows["easy"])
+    assert [line.split()[0] for line in text.splitlines()] == ["policy", *POLICIES]
+    drawn = page(outcomes, text)
+    assert drawn.count("<svg") == 2
+    assert "http" not in drawn
+
+
+def test_strict_fifo_lets_nobody_pass() -> None:
+    trace = [TraceJob("a", 0, 100, 9, 9), TraceJob("b", 1, 10, 16, 16), TraceJob("c", 2, 10, 1)]
+    starts = {ran.job.job_id: ran.started_at for ran in simulate(trace, "fifo").ran}
+    assert starts == {"a": 0, "b": 100, "c": 110}
+    assert {r.job.job_id: r.started_at for r in simulate(trace, "easy").ran} == {"a": 0, "b": 100, "c": 2}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_S06_every_gang_starts_and_big_ones_are_not_starved(seed: int) -> None:
+    trace = [job for job in generate(400, 1.2, 16, seed) if job.gpus <= 16]
+    ours, skipping = figures(simulate(trace)), figures(simulate(trace, "besteffort"))
+    assert ours.ended == len(trace)
+    assert ours.max_wait < 3 * max(skipping.max_wait, 86_400)
+
+
+def test_B05_shuffled_names_keep_everything_but_who_is_who() -> None:
+    trace = generate(300, seed=1)
+    mixed = shuffle_names(trace, 2)
+    assert [(j.submit_s, j.duration_s, j.gpus) for j in mixed] == [(j.submit_s, j.duration_s, j.gpus) for j in trace]
+    assert sorted((j.owner, j.name) for j in mixed) == sorted((j.owner, j.name) for j in trace)
+    assert [j.name for j in mixed] != [j.name for j in trace]

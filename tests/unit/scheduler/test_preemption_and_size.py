@@ -1,0 +1,321 @@
+"""Guarantees that are fetched back, classes that go first, gangs that grow and shrink, queues that move to another cluster."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.builders import cluster, end_all, job, node, queue, run_cycle, start_all, state, submit
+from tuttilab.scheduler import events as ev
+from tuttilab.scheduler.core.cycle import Decision, schedule
+from tuttilab.scheduler.core.kinds import Site
+from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.instructions import LaunchGang, StopGang, StopPods
+from tuttilab.scheduler.model import (
+    AttemptPhase,
+    Cluster,
+    Gang,
+    Job,
+    JobKind,
+    JobPhase,
+    Node,
+    Overtaking,
+    StopReason,
+    Taint,
+    Toleration,
+    Why,
+)
+from tuttilab.scheduler.resources import GPU, Resources
+
+LENT = (queue("lender", guaranteed={GPU: 2}), queue("borrower", guaranteed={GPU: 2}))
+
+
+def decide(of: State, at: float) -> Decision:
+    decision = schedule(of.snapshot(), at)
+    for event in decision.events:
+        of.handle(event, at)
+    of.waits = {wait.job_id: wait for wait in decision.waits}
+    return decision
+
+
+def put(to: State, one: Job, at: float = 0.0) -> Job:
+    to.handle(ev.JobSubmitted(one), at)
+    return one
+
+
+def made(of: State, at: float = 0.0, **given: Any) -> Job:  # Any: fields of a job or of its request
+    changes = {key: given.pop(key) for key in ("kind", "preemptible", "gang", "queue") if key in given}
+    name = str(changes.pop("queue", "borrower"))
+    base = job(Site(of.queues, of.clusters), queue=name, now=at, **given)
+    return put(of, replace(base, **changes), at)
+
+
+@pytest.mark.feature("S16", "S08")
+def test_A05_a_borrowed_gang_is_stopped_for_the_guaranteed_share_least_work_lost_first() -> None:
+    one = state([cluster(node("n", cpus=64, gpus=4))], LENT)
+    running = [submit(one, queue="borrower", gpus=1) for _ in range(4)]
+    decide(one, 0.0)
+    for at, each in enumerate(running):
+        start_all(one, each.id, at=float(at))
+    wanted = submit(one, queue="lender", gpus=1, at=100.0)
+    (victim,) = decide(one, 100.0).preempted
+    # The last two were above the borrower's own share of 2; of them the younger one has less to lose.
+    assert (victim.job_id, victim.by) == (running[3].id, wanted.id)
+    assert one.waits[wanted.id].why is Why.NO_ROOM
+    end_all(one, running[3].id, 143, at=105.0)
+    decide(one, 105.0)
+    assert one.jobs[wanted.id].phase is JobPhase.ACTIVE
+    assert one.attempts[running[3].id, 1].phase is AttemptPhase.PREEMPTED
+    assert (one.jobs[running[3].id].phase, one.jobs[running[3].id].failures) == (JobPhase.QUEUED, 0)
+
+
+def test_S16_nobody_is_stopped_when_the_gang_would_still_not_fit() -> None:
+    one = state([cluster(node("n", cpus=64, gpus=4), node("m", cpus=64, gpus=0))], LENT)
+    stays = made(one, queue="borrower", kind=JobKind.SERVICE, gpus=2)
+    moves = submit(one, queue="borrower", gpus=2)
+    decide(one, 0.0)
+    start_all(one, stays.id)
+    start_all(one, moves.id)
+    one.handle(ev.QueuesConfigured((queue("lender", guaranteed={GPU: 3}), queue("borrower"))), 1.0)
+    submit(one, queue="lender", gpus=3, at=1.0)
+    assert decide(one, 1.0).preempted == ()
+
+
+def test_S16_a_gang_told_to_stop_is_not_stopped_again_for_the_same_claim() -> None:
+    one = state([cluster(node("n", cpus=64, gpus=4))], LENT)
+    for each in [submit(one, queue="borrower", gpus=2) for _ in range(2)]:
+        decide(one, 0.0)
+        start_all(one, each.id)
+    submit(one, queue="lender", gpus=2, at=10.0)
+    assert len(decide(one, 10.0).preempted) == 1
+    assert decide(one, 11.0).preempted == ()
+
+
+def test_S16_a_higher_class_stops_a_lower_one_of_its_queue_and_never_the_other_way() -> None:
+    one = state([cluster(node("n", cpus=1))])
+    low = submit(one)
+    decide(one, 0.0)
+    start_all(one, low.id)
+    high = submit(one, priority=5, at=1.0)
+    (victim,) = decide(one, 1.0).preempted
+    assert (victim.job_id, victim.by) == (low.id, high.id)
+    assert one.live_attempt(low.id).stop_reason is StopReason.PREEMPTED  # type: ignore[union-attr]  # it is live
+    end_all(one, low.id, 143, at=6.0)
+    decide(one, 6.0)
+    start_all(one, high.id, at=6.0)
+    assert decide(one, 700.0).preempted == ()
+    assert one.jobs[high.id].phase is JobPhase.ACTIVE
+
+
+def test_S16_a_notebook_with_a_running_cell_is_never_stopped() -> None:
+    one = state([cluster(node("n", cpus=64, gpus=4))], LENT)
+    busy = made(one, queue="borrower", kind=JobKind.NOTEBOOK, preemptible=True, gpus=4)
+    decide(one, 0.0)
+    start_all(one, busy.id)
+    submit(one, queue="lender", gpus=1, at=1.0)
+    one.handle(ev.NotebookActive(busy.id, 1), 100.0)
+    assert decide(one, 159.0).preempted == ()
+    (victim,) = decide(one, 161.0).preempted
+    assert victim.job_id == busy.id
+
+
+def test_A05_work_that_may_not_be_stopped_never_borrows() -> None:
+    one = state([cluster(node("n", cpus=64, gpus=4))], LENT)
+    service = made(one, queue="borrower", kind=JobKind.SERVICE, gpus=3)
+    decide(one, 0.0)
+    wait = one.waits[service.id]
+    assert (wait.why, wait.queue, wait.short) == (Why.QUOTA, "borrower", Resources.of({GPU: 1}))
+    assert "never borrows" in wait.sentence
+
+
+def test_A05_a_queue_that_may_not_borrow_keeps_to_its_share() -> None:
+    one = state([cluster(node("n", cpus=64, gpus=4))], [LENT[0], replace(LENT[1], can_borrow=False)])
+    submit(one, queue="borrower", gpus=2)
+    over = submit(one, queue="borrower", gpus=1)
+    assert len(decide(one, 0.0).admitted) == 1
+    assert one.waits[over.id].why is Why.QUOTA
+
+
+def growing(of: State, count: int, least: int, at: float = 0.0) -> Job:
+    base = job(Site(of.queues, of.clusters), queue="main", workers=count, now=at, sidecar=False)
+    sets = tuple(replace(one, min_count=least, can_grow=True) for one in base.gang.pod_sets)
+    return put(of, replace(base, gang=Gang(sets)), at)
+
+
+def test_S16_an_elastic_gang_starts_with_what_fits_and_grows_when_there_is_room() -> None:
+    one = state([cluster(node("n", cpus=3))])
+    first = submit(one)
+    decide(one, 0.0)
+    start_all(one, first.id)
+    gang = growing(one, 4, 1, at=1.0)
+    (admitted,) = decide(one, 1.0).admitted
+    assert len(admitted.placements) == 2
+    start_all(one, gang.id, at=1.0)
+    end_all(one, first.id, 0, at=5.0)
+    (grown,) = decide(one, 5.0).grown
+    assert [(p.role, p.rank) for p in grown.placements] == [("worker", 2)]
+    attempt = one.live_attempt(gang.id)
+    assert attempt is not None
+    assert (len(attempt.pods), attempt.charge["cpu"]) == (3, 3000)
+
+
+def test_S16_spare_workers_are_given_back_to_a_gang_that_waits_for_room() -> None:
+    one = state([cluster(node("n", cpus=3))])
+    gang = growing(one, 3, 1)
+    decide(one, 0.0)
+    start_all(one, gang.id)
+    waits = submit(one, cpus=2, at=10.0)
+    decision = schedule(one.snapshot(), 10.0)
+    (shrunk,) = decision.shrunk
+    assert shrunk.pods == (f"{gang.id}-1-worker-2", f"{gang.id}-1-worker-1")
+    assert one.handle(shrunk, 10.0) == [StopPods(gang.id, 1, (f"{gang.id}-1-worker-1", f"{gang.id}-1-worker-2"), 30.0)]
+    for name in shrunk.pods:
+        one.handle(ev.PodEnded(gang.id, 1, name, 143, "Stopped"), 12.0)
+    decide(one, 12.0)
+    assert (one.jobs[waits.id].phase, one.jobs[gang.id].phase) == (JobPhase.ACTIVE, JobPhase.ACTIVE)
+
+
+def test_S16_a_gang_that_cannot_grow_chooses_its_size_once() -> None:
+    one = state([cluster(node("n", cpus=2))])
+    base = job(workers=4, sidecar=False)
+    gang = put(one, replace(base, gang=Gang((replace(base.gang.pod_sets[0], min_count=2),))))
+    (admitted,) = decide(one, 0.0).admitted
+    assert len(admitted.placements) == 2
+    start_all(one, gang.id)
+    one.handle(ev.ClusterObserved(cluster(node("n", cpus=2), node("m", cpus=8))), 1.0)
+    assert decide(one, 1.0).grown == ()
+
+
+@pytest.mark.feature("S10")
+def test_S11_a_drained_queue_starts_elsewhere_while_what_runs_ends_where_it_is() -> None:
+    one = state(
+        [cluster(node("a"), name="east"), cluster(node("b"), name="west")], [queue("main", max={"cpu": 4}, clusters=("east",))]
+    )
+    old = submit(one, cpus=2)
+    decide(one, 0.0)
+    start_all(one, old.id)
+    one.handle(ev.QueuesConfigured((queue("main", max={"cpu": 4}, clusters=("west",)),)), 1.0)
+    new = submit(one, cpus=2, at=1.0)
+    (admitted,) = decide(one, 1.0).admitted
+    assert (admitted.job_id, admitted.cluster) == (new.id, "west")
+    assert one.live_attempt(old.id).cluster == "east"  # type: ignore[union-attr]  # it is live
+    assert one.use("main")["cpu"] == 4000
+
+
+def test_S12_most_room_wins_and_ties_go_by_name() -> None:
+    one = state([cluster(node("a", cpus=8), name="west"), cluster(node("b", cpus=8), name="east")])
+    first, second = submit(one, cpus=2), submit(one, cpus=2)
+    decision = decide(one, 0.0)
+    assert [(a.job_id, a.cluster) for a in decision.admitted] == [(first.id, "east"), (second.id, "west")]
+
+
+def test_S12_taints_keep_out_whoever_does_not_tolerate_them() -> None:
+    spot = replace(node("spot", cpus=8), taints=(Taint("spot"),))
+    one = state([cluster(spot)])
+    out = put(one, job())
+    base = job()
+    inside = put(one, replace(base, gang=Gang((replace(base.gang.pod_sets[0], tolerations=(Toleration("spot"),)),))))
+    decision = decide(one, 0.0)
+    assert [a.job_id for a in decision.admitted] == [inside.id]
+    assert one.waits[out.id].why is Why.NEVER_FITS
+
+
+def racks(*sizes: tuple[str, str, int]) -> Cluster:
+    return cluster(*(node(name, cpus=64, gpus=gpus, labels={"rack": rack}) for name, rack, gpus in sizes))
+
+
+def nodes_of(decision: Decision) -> set[str]:
+    (admitted,) = decision.admitted
+    return {place.node for place in admitted.placements}
+
+
+def test_S12_a_gang_goes_into_one_node_then_one_rack_before_it_is_spread() -> None:
+    site = racks(("a", "r1", 2), ("b", "r2", 2), ("c", "r1", 2), ("d", "r2", 4))
+    one = state([site])
+    submit(one, workers=4, gpus=1, sidecar=False)
+    assert nodes_of(decide(one, 0.0)) == {"d"}
+    two = state([racks(("a", "r1", 2), ("b", "r2", 1), ("c", "r1", 2), ("d", "r3", 1))])
+    submit(two, workers=4, gpus=1, sidecar=False)
+    assert nodes_of(decide(two, 0.0)) == {"a", "c"}
+
+
+def test_S06_a_gang_overtaken_too_much_goes_before_smaller_ones() -> None:
+    one = state([cluster(node("n", cpus=2))])
+    first = submit(one, cpus=2)
+    decide(one, 0.0)
+    start_all(one, first.id)
+    big, small = submit(one, cpus=2, at=1.0), submit(one, cpus=1, at=2.0)
+    end_all(one, first.id, 0, at=1000.0)
+    assert [a.job_id for a in schedule(one.snapshot(), 1000.0).admitted] == [small.id]
+    row = one.accounts.rows[big.id]
+    one.accounts.rows[big.id] = replace(row, later=(("here", 500.0),))
+    assert [a.job_id for a in schedule(one.snapshot(), 1000.0).admitted] == [big.id]
+
+
+def test_S06_order_is_submission_while_there_is_room_for_all() -> None:
+    one = state([cluster(node("n", cpus=16))])
+    jobs = [submit(one, cpus=cpus) for cpus in (4, 1, 2)]
+    assert [a.job_id for a in decide(one, 0.0).admitted] == [each.id for each in jobs]
+
+
+def test_S06_a_lifted_gang_goes_before_higher_classes() -> None:
+    one = state([cluster(node("n", cpus=1))])
+    blocker = submit(one)
+    decide(one, 0.0)
+    start_all(one, blocker.id)
+    low = submit(one, at=1.0)
+    submit(one, priority=5, at=100_000.0)
+    one.accounts.rows[low.id] = Overtaking(low.id, 1.0, (), (("here", 60.0),))
+    end_all(one, blocker.id, 0, at=100_000.0)
+    assert [a.job_id for a in schedule(one.snapshot(), 100_000.0).admitted] == [low.id]
+
+
+def test_B02_blockers_of_other_groups_are_only_counted() -> None:
+    one = state([cluster(node("n", cpus=1))])
+    other = put(one, replace(job(), owner="bob", group="others"))
+    decide(one, 0.0)
+    assert one.jobs[other.id].phase is JobPhase.ACTIVE
+    mine = submit(one, at=1.0)
+    decide(one, 1.0)
+    assert one.waits[mine.id].blockers == ()
+    assert one.waits[mine.id].sentence.endswith("(held by 1 job of others)")
+
+
+def test_I12_a_preemption_that_comes_twice_stops_once() -> None:
+    one = state([cluster(node("n", cpus=1))])
+    low = submit(one)
+    (_, (launch,)) = run_cycle(one)
+    assert launch == LaunchGang(low.id, 1)
+    event = ev.GangPreempted(low.id, 1, "other", "why")
+    assert one.handle(event, 1.0) == [StopGang(low.id, 1, 30.0, StopReason.PREEMPTED)]
+    assert one.handle(event, 2.0) == []
+
+
+def test_a_cluster_without_ready_nodes_takes_nothing() -> None:
+    empty = Cluster("here", "fake", (Node("n", "here", Resources.of({"cpu": 1000}), is_ready=False),))
+    one = state([empty])
+    waits = put(one, job())
+    decide(one, 0.0)
+    assert one.waits[waits.id].why is Why.NEVER_FITS
+
+
+def test_S16_a_gang_is_never_shrunk_below_its_minimum() -> None:
+    one = state([cluster(node("n", cpus=3))])
+    gang = growing(one, 3, 2)
+    decide(one, 0.0)
+    start_all(one, gang.id)
+    names = tuple(f"{gang.id}-1-worker-{rank}" for rank in range(3))
+    assert one.handle(ev.GangShrunk(gang.id, 1, names, "why"), 1.0) == [StopPods(gang.id, 1, names[2:], 30.0)]
+
+
+def test_I13_the_first_record_of_a_pods_end_stands() -> None:
+    one = state([cluster(node("n", cpus=4))])
+    gang = submit(one, workers=2, sidecar=False)
+    decide(one, 0.0)
+    start_all(one, gang.id)
+    name = f"{gang.id}-1-worker-0"
+    one.handle(ev.PodEnded(gang.id, 1, name, 0, "Completed"), 1.0)
+    one.handle(ev.PodEnded(gang.id, 1, name, 137, "OOMKilled"), 2.0)
+    pod = one.attempts[gang.id, 1].pods[0]
+    assert (pod.exit_code, pod.reason, pod.ended_at) == (0, "Completed", 1.0)
+    assert one.jobs[gang.id].phase is JobPhase.ACTIVE
