@@ -20,7 +20,7 @@ from tuttilab.scheduler.events import Event
 from tuttilab.scheduler.model import LIVE, Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.store import filesystems, keeping, leading, postgres, rows, schema, sqlite, statements
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, JobQuery, Keyed, Loaded
-from tuttilab.scheduler.store.statements import run_in, select_jobs, transact, upsert
+from tuttilab.scheduler.store.statements import Known, put, run_in, select_jobs, transact
 from tuttilab.scheduler.store.tables import (
     ACCOUNTS,
     ARTIFACTS,
@@ -250,7 +250,7 @@ class SqlStore:
 
     async def add_artifact(self, row: ArtifactRow) -> None:
         values = rows.artifact_row(row)
-        await self._write(lambda c: upsert(c, ARTIFACTS, [values], replace=False))
+        await self._write(lambda c: put(c, ARTIFACTS, [values], Known.KEPT))
 
     async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
         query = select(ARTIFACTS).where(ARTIFACTS.c.id == artifact_id).order_by(ARTIFACTS.c.owner).limit(1)
@@ -277,25 +277,25 @@ def _commit(connection: Connection, batch: Batch) -> int:
     leading.check_epoch(connection, batch.epoch)
     seq = _append(connection, batch)
     if batch.jobs:
-        upsert(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
+        put(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
     top = rows.highest_order(batch)
     if top is not None:
         # Kept apart from the jobs, because the newest may be deleted and its place must not be given again.
         connection.execute(statements.RAISE_ORDER, {"top": top})
     if batch.attempts:
-        upsert(connection, ATTEMPTS, [rows.attempt_row(attempt) for attempt in batch.attempts])
+        put(connection, ATTEMPTS, [rows.attempt_row(attempt) for attempt in batch.attempts])
     if batch.queues is not None:
         connection.execute(delete(QUEUES))
-        upsert(connection, QUEUES, rows.queue_rows(batch.queues))
-    upsert(connection, RUNS, [rows.run_row(run) for run in batch.runs])
-    upsert(connection, DAGS, [rows.dag_row(dag) for dag in batch.dags])
-    upsert(connection, PROFILES, [rows.profile_row(profile) for profile in batch.profiles])
+        put(connection, QUEUES, rows.queue_rows(batch.queues))
+    put(connection, RUNS, [rows.run_row(run) for run in batch.runs])
+    put(connection, DAGS, [rows.dag_row(dag) for dag in batch.dags])
+    put(connection, PROFILES, [rows.profile_row(profile) for profile in batch.profiles])
     if batch.deleted_profiles:
         connection.execute(delete(PROFILES).where(PROFILES.c.name.in_(batch.deleted_profiles)))
-    upsert(connection, ACCOUNTS, [rows.account_row(account) for account in batch.accounts])
+    put(connection, ACCOUNTS, [rows.account_row(account) for account in batch.accounts])
     if batch.ended_accounts:
         connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.job_id.in_(batch.ended_accounts)))
-    upsert(connection, HISTORY, rows.history_rows(seq, batch.history))
+    put(connection, HISTORY, rows.history_rows(seq, batch.history))
     if batch.dropped_history:
         connection.execute(delete(HISTORY).where(HISTORY.c.key.in_(batch.dropped_history)))
     _add_keys(connection, batch.keys)
@@ -309,7 +309,7 @@ def _add_keys(connection: Connection, keys: Sequence[Keyed]) -> None:
         return
     values = [{"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id} for keyed in keys]
     try:
-        connection.execute(statements.ADD_KEY, values)
+        put(connection, KEYS, values, Known.REFUSED)
     except IntegrityError as error:
         # The table's own constraints say so: a key is the owner's for one job, and a job has one key.
         raise rows.key_taken(keys) from error
@@ -344,7 +344,7 @@ def _append(connection: Connection, batch: Batch) -> int:
         rows.journal_row(first + index, batch.epoch, rows.owner_in(entry) or owners.get(entry.key, ""), entry)
         for index, entry in enumerate(batch.entries)
     ]
-    connection.execute(statements.APPEND, lines)
+    put(connection, JOURNAL, lines, Known.REFUSED)
     return last
 
 
