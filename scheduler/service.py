@@ -629,7 +629,10 @@ class Service:
         if keys is not None and len(keys) != len(requests):
             raise Conflict(f"{len(keys)} keys for {len(requests)} jobs; expected one key for each.")
         found = {prefix: await self.find(prefix, who) for prefix in {p: None for request in requests for p in request.after}}
-        requests = [replace(request, after=tuple(found[prefix][0].id for prefix in request.after)) for request in requests]
+        requests = [
+            replace(request, after=tuple(found[prefix][0].id for prefix in request.after)) if request.after else request
+            for request in requests
+        ]
         digests = [hashlib.sha256(to_json(request)).hexdigest() for request in requests] if keys is not None else []
         known = {keyed.key: keyed for keyed in await self.store.keyed_among(who.name, keys or ())}
         earlier = {keyed.job_id: await self.store.job(keyed.job_id) for keyed in known.values()}

@@ -319,8 +319,8 @@ def _among(connection: Connection, owner: str, keys: Sequence[str]) -> list[Keye
     """In slices, because a statement may carry only so many values."""
     found: list[Keyed] = []
     for start in range(0, len(keys), 500):
-        query = select(KEYS).where(KEYS.c.owner == owner, KEYS.c.key.in_(keys[start : start + 500]))
-        found += [Keyed(**row) for row in connection.execute(query).mappings()]
+        some = {"owner": owner, "keys": list(keys[start : start + 500])}
+        found += [Keyed(**row) for row in connection.execute(statements.KEYED, some).mappings()]
     return found
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from tuttilab.scheduler.errors import CommitUnknown, StoreError, StoreUnreachable
 from tuttilab.scheduler.store.base import JobQuery
 from tuttilab.scheduler.store.rows import Row
-from tuttilab.scheduler.store.tables import COUNTERS, JOBS, META
+from tuttilab.scheduler.store.tables import COUNTERS, JOBS, KEYS, META
 
 T = TypeVar("T")
 
@@ -128,13 +128,14 @@ def _first_line(error: DBAPIError) -> str:
     return (str(error.orig).splitlines() or ["no reason given"])[0].rstrip(".")
 
 
-# Building a statement costs more than running it, so those of every commit are built once, with their values as parameters.
+# Building a statement costs more than running it, so those of every submit are built once, with their values as parameters.
 EPOCH: Final = select(META.c.epoch).with_for_update(read=True)
 COUNTER: Final = select(COUNTERS.c.value).where(COUNTERS.c.name == bindparam("counter"))
 LOCK_NUMBERS: Final = select(COUNTERS.c.value).where(COUNTERS.c.name == "seq").with_for_update()
 TAKE_NUMBERS: Final = (
     update(COUNTERS).where(COUNTERS.c.name == "seq").values(value=COUNTERS.c.value + bindparam("count")).returning(COUNTERS.c.value)
 )
+KEYED: Final = select(KEYS).where(KEYS.c.owner == bindparam("owner"), KEYS.c.key.in_(bindparam("keys", expanding=True)))
 RAISE_ORDER: Final = (
     update(COUNTERS).where(COUNTERS.c.name == "order", COUNTERS.c.value < bindparam("top")).values(value=bindparam("top"))
 )
