@@ -42,6 +42,10 @@ class Loop(Protocol):
         """Where and what to launch; None when the attempt is not to be launched any more."""
         ...
 
+    async def let_go(self, job_id: str, /) -> None:
+        """Nothing is left of that deleted job on any cluster."""
+        ...
+
     def take_in_pods(self, turn: Turn, pods: Collection[PodState], /) -> None:
         """Apply what is news about these pods."""
         ...
@@ -140,6 +144,7 @@ class Performer:
                     for number in range(1, attempts + 1):
                         point("drop.before")
                         await cluster.forget(job_id, number, erase=True)
+                await self._loop.let_go(job_id)
 
     async def _attempt(self, job_id: str, number: int) -> Attempt | None:
         attempt = await self._loop.ask(lambda turn: turn.state.attempts.get((job_id, number)))

@@ -47,7 +47,7 @@ from tuttilab.scheduler.errors import (
     UserError,
 )
 from tuttilab.scheduler.heartbeats import Heartbeats
-from tuttilab.scheduler.instructions import Instruction
+from tuttilab.scheduler.instructions import DropJob, Instruction
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
 from tuttilab.scheduler.model import MASTER, Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Profile, Run, RunPhase, Wait
 from tuttilab.scheduler.model import Cluster as ClusterRow
@@ -152,6 +152,8 @@ class Service:
         self._change_waiters: dict[asyncio.Future[int], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._heard = notebooks.Heard()
+        self._leavings: Sequence[DropJob] = ()
+        """Of jobs that an earlier life deleted."""
         self._turning = asyncio.Lock()
         self._stopping = False
         self.deposed = asyncio.Event()
@@ -188,6 +190,8 @@ class Service:
                 for looked in first_looks:
                     await looked.wait()
         point("start.looked")
+        for leaving in self._leavings:
+            self._performer.perform(leaving)
         # From here on, so that the first decision knows what the clusters hold already.
         self._spawn(self._decide, "cycle")
         self._spawn(self._tidy_now_and_then, "retention")
@@ -224,6 +228,7 @@ class Service:
         self._clock.not_before(loaded.last_at)
         self._heard.begin(self.state, self.now())
         self._timers_at = 0.0
+        self._leavings = loaded.leavings
 
     def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         async def run() -> None:
@@ -565,6 +570,10 @@ class Service:
         await self.ask(run)
         for instruction in again:
             self._performer.perform(instruction)
+
+    async def let_go(self, job_id: str, /) -> None:
+        """Nothing is left of that deleted job on any cluster."""
+        await self.store.let_go(job_id)
 
     def take_in_pods(self, turn: Turn, pods: Collection[PodState], /) -> None:
         """Apply what is news about these pods; an end waits for a launch of the job that is under way."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tuttilab.scheduler.events import Event
+from tuttilab.scheduler.instructions import DropJob
 from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory
 
 
@@ -65,6 +66,8 @@ class Batch:
     """Run-time history that changed, to be written by key; the order of the last change is the order of loading."""
     dropped_history: tuple[str, ...] = ()
     """Keys whose history rows are deleted."""
+    leavings: tuple[DropJob, ...] = ()
+    """What deleted jobs left on their clusters, kept until `Store.let_go`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ class Loaded:
     accounts: tuple[Overtaking, ...] = ()
     history: tuple[RunHistory, ...] = ()
     """In the order in which they last changed, oldest first."""
+    leavings: tuple[DropJob, ...] = ()
+    """Of deleted jobs, still to be removed from their clusters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +216,10 @@ class Store(Protocol):
         Also ended runs of that age, and keys of jobs that nothing is known of any more. Answers how many lines went.
         Raises StaleEpoch.
         """
+        ...
+
+    async def let_go(self, job_id: str) -> None:
+        """Nothing is left of that deleted job on any cluster."""
         ...
 
     async def add_artifact(self, row: ArtifactRow) -> None: ...

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from tuttilab.scheduler.errors import StaleEpoch, StoreError
 from tuttilab.scheduler.events import Event
+from tuttilab.scheduler.instructions import DropJob
 from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, JobQuery, Keyed, Loaded
 from tuttilab.scheduler.store.rows import LIVE_PHASES, MOST_FOUND, check_kept, highest_order, is_asked_for, key_taken, owner_in
@@ -33,6 +34,7 @@ class MemoryStore:
         self._keys: dict[tuple[str, str], Keyed] = {}
         self._artifacts: dict[tuple[str, str], ArtifactRow] = {}
         self._checkpoint: Checkpoint | None = None
+        self._leavings: dict[str, DropJob] = {}
 
     async def open(self) -> int:
         self._epoch += 1
@@ -57,7 +59,11 @@ class MemoryStore:
             accounts=tuple(account for _, account in sorted(self._accounts.items())),
             history=tuple(self._history.values()),
             profiles=tuple(profile for _, profile in sorted(self._profiles.items())),
+            leavings=tuple(leaving for _, leaving in sorted(self._leavings.items())),
         )
+
+    async def let_go(self, job_id: str) -> None:
+        self._leavings.pop(job_id, None)
 
     async def committed(self, batch: Batch, after: int) -> int | None:
         return self._seq if self._seq - after == len(batch.entries) > 0 else None
@@ -89,6 +95,7 @@ class MemoryStore:
         if batch.queues is not None:
             self._queues = batch.queues
         self._keys |= {(keyed.owner, keyed.key): keyed for keyed in batch.keys}
+        self._leavings |= {leaving.job_id: leaving for leaving in batch.leavings}
         for job_id in batch.deleted_jobs:
             self._jobs.pop(job_id, None)
             self._attempts = {key: attempt for key, attempt in self._attempts.items() if key[0] != job_id}

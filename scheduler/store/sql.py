@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tuttilab.scheduler.errors import StoreUnreadable
 from tuttilab.scheduler.events import Event
+from tuttilab.scheduler.instructions import DropJob
 from tuttilab.scheduler.model import LIVE, Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.store import filesystems, keeping, leading, postgres, rows, schema, sqlite, statements
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, JobQuery, Keyed, Loaded
@@ -30,6 +31,7 @@ from tuttilab.scheduler.store.tables import (
     JOBS,
     JOURNAL,
     KEYS,
+    LEAVINGS,
     PROFILES,
     QUEUES,
     RUNS,
@@ -248,6 +250,9 @@ class SqlStore:
     async def trim(self, epoch: int, before: float, limit: int = 5000) -> int:
         return await self._write(lambda c: keeping.trim(c, epoch, before, limit))
 
+    async def let_go(self, job_id: str) -> None:
+        await self._write(lambda connection: connection.execute(delete(LEAVINGS).where(LEAVINGS.c.job_id == job_id)))
+
     async def add_artifact(self, row: ArtifactRow) -> None:
         values = rows.artifact_row(row)
         await self._write(lambda c: put(c, ARTIFACTS, [values], Known.KEPT))
@@ -299,6 +304,7 @@ def _commit(connection: Connection, batch: Batch) -> int:
     if batch.dropped_history:
         connection.execute(delete(HISTORY).where(HISTORY.c.key.in_(batch.dropped_history)))
     _add_keys(connection, batch.keys)
+    put(connection, LEAVINGS, [{"job_id": one.job_id, "attempts": one.attempts} for one in batch.leavings])
     if batch.deleted_jobs:
         connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch.deleted_jobs)))
     return seq
@@ -389,6 +395,7 @@ def _load(connection: Connection) -> Loaded:
         profiles=tuple(_bodies(connection, select(PROFILES.c.body).order_by(PROFILES.c.name), Profile)),
         accounts=tuple(_bodies(connection, select(ACCOUNTS.c.body).order_by(ACCOUNTS.c.job_id), Overtaking)),
         history=tuple(_bodies(connection, select(HISTORY.c.body).order_by(HISTORY.c.place), RunHistory)),
+        leavings=tuple(DropJob(*row) for row in connection.execute(select(LEAVINGS).order_by(LEAVINGS.c.job_id))),
     )
 
 

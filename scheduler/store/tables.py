@@ -153,6 +153,14 @@ ARTIFACTS: Final = Table(
 )
 """A row for each owner who has shown the bytes: the same content of two people is one file and two rows."""
 
+LEAVINGS: Final = Table(
+    "leavings",
+    METADATA,
+    Column("job_id", String(64), primary_key=True),
+    Column("attempts", Integer, nullable=False),
+)
+"""Deleted jobs whose logs and files are still to be removed from their clusters, with the number of the newest attempt."""
+
 LEADER: Final = Table(
     "leader",
     METADATA,

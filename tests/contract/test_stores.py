@@ -22,6 +22,7 @@ from tuttilab.scheduler.events import (
     QueuesConfigured,
     RunSubmitted,
 )
+from tuttilab.scheduler.instructions import DropJob
 from tuttilab.scheduler.model import (
     AttemptPhase,
     Cluster,
@@ -177,6 +178,22 @@ async def test_deleted_job_takes_its_attempts_along_and_leaves_its_key(store: Re
     assert await store.job(job.id) is None
     assert list(await store.attempts(job.id)) == []
     assert await store.keyed("ana", "k1") == keyed
+
+
+async def test_what_a_deleted_job_left_is_known_until_it_is_let_go(place: Place) -> None:
+    store, _ = await place.open()
+    one, two = an_ended_job(7), an_ended_job(8)
+    await store.commit(submitted(one, two))
+    left = (DropJob(one.id, 3), DropJob(two.id, 1))
+    lines = tuple(Entry(JobDeleted(drop.job_id), 5.0, drop.job_id) for drop in left)
+    await store.commit(Batch(1, lines, deleted_jobs=(one.id, two.id), leavings=left))
+
+    again, _ = await place.open()
+    assert set((await again.load()).leavings) == set(left)
+
+    await again.let_go(one.id)
+    await again.let_go(one.id)
+    assert (await again.load()).leavings == left[1:]
 
 
 async def test_the_place_of_a_deleted_job_is_not_given_again(place: Place) -> None:

@@ -420,7 +420,7 @@ class Simulation:
         self.raise_broken()
         listed = [pod.name for pod in self.cluster.listed()]
         alive = [pod.pod.name for pod in self.cluster.alive()]
-        self.oracle.at_rest(listed, alive, self.store.rows(), len(self.store.batches) - before)
+        self.oracle.at_rest(listed, alive, self.store.rows(), len(self.store.batches) - before, self.cluster.erased)
         replayed = Replay()
         for at, event in self.store.lines():
             replayed.take(event, at)

@@ -1,4 +1,5 @@
-"""Who leads, for the replicas of a site; a checkpoint, so that old journal lines may go; an index to find old jobs."""
+"""Who leads, for the replicas of a site; a checkpoint, so that old journal lines may go; an index to find old jobs; what
+deleted jobs left on their clusters."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -28,6 +29,11 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(16), primary_key=True),
         sa.Column("key", sa.String(576), primary_key=True),
         sa.Column("body", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "leavings",
+        sa.Column("job_id", sa.String(64), primary_key=True),
+        sa.Column("attempts", sa.Integer, nullable=False),
     )
     op.create_index("ix_jobs_ended_at", "jobs", ["ended_at"])
     op.bulk_insert(leader, [{"id": 1, "epoch": 0, "beat": -1, "url": "", "key_digest": ""}])
