@@ -48,8 +48,10 @@ def simulate(
     Without --trace one is generated with the marginals of a well-known GPU cluster.
     """
     from tuttilab.scheduler import simulator
+    from tuttilab.scheduler.collector import collect_seldom
     from tuttilab.scheduler.simulation.files import check_trace_fits
 
+    collect_seldom()
     default = "nodes: [{name: gpu, count: 8, cpus: 64, memory: 1Ti, gpus: 8}]\n"
     clusters, queues = simulator.read_site(cluster.read_text() if cluster else default, str(cluster or "default cluster"))
     largest = max(node.allocatable["nvidia.com/gpu"] for one in clusters for node in one.nodes)

@@ -51,7 +51,7 @@ from tuttilab.scheduler.model import (
     StopReason,
     Wait,
 )
-from tuttilab.scheduler.resources import NOTHING, Resources, show_duration, total
+from tuttilab.scheduler.resources import MEMORY, NOTHING, Resources, show_amount, show_duration, total
 
 ENDED_JOBS_KEPT: Final = 2000
 """Ended jobs kept in memory for quick answers; the database has them all."""
@@ -894,7 +894,7 @@ def describe_end(gang: Gang, pod: Pod) -> str:
     """One sentence for a pod that did not end well."""
     who = "it" if gang.size == 1 else f"{pod.role} {pod.rank}"
     code = pod.exit_code or 0
-    memory = f" ({pod.resources['memory'] / 2**30:.3g}Gi)" if pod.resources["memory"] else ""
+    memory = f" ({show_amount(MEMORY, pod.resources[MEMORY])})" if pod.resources[MEMORY] else ""
     sentences = {
         "OOMKilled": f"{who} used more memory than it asked for{memory} and was killed; ask for more with --memory",
         "CommandNotFound": f"{who} could not start: the command does not exist in its environment",

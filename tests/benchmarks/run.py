@@ -1,6 +1,7 @@
 """`make bench`: the figures that the project states, measured on this machine in one run, each beside its limit or its peer.
 
-Everything runs for real: a control plane of its own, processes as pods, a Spark session, the tour. `--only WORD` runs a part.
+Everything runs for real: a control plane of its own, processes as pods, a Spark session, the tour; the scheduling core runs on a
+virtual clock. `--only WORD` runs a part.
 A figure above its limit is marked; the exit code is 1 then. Timed assertions are nowhere else in the suite.
 """
 
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.benchmarks import scheduling
 from tests.benchmarks.notebooks import second_kernel_session_s, sparksql_overhead_s
 from tuttilab.scheduler import discovery
 from tuttilab.scheduler.client import Client
@@ -147,7 +149,7 @@ def demo_warm() -> Figure:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--only", choices=["jobs", "spark", "demo"], help="run one part")
+    options.add_argument("--only", choices=["jobs", "spark", "demo", "scheduling"], help="run one part")
     only = options.parse_args().only
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     figures: list[Figure] = []
@@ -156,23 +158,25 @@ def main() -> int:
         figures.append(run())
         print(figures[-1].line(), flush=True)
 
-    with control_plane() as (client, environ):
-        if only in (None, "jobs"):
-            measure(lambda: submit_accepted(client))
-            measure(lambda: submit_to_user_code(client))
-            measure(lambda: sidecar_start(client, Path(environ["TUTTILAB_STATE_DIR"])))
-            print(f"     the peer of the last line: the same program started without us {shown(plain_start())}")
-            measure(lambda: gang_of_two(client))
-            print(throughput(client), flush=True)
-        if only in (None, "spark"):
-            measure(lambda: Figure("second kernel's Spark session", *second_kernel_session_s(environ)))
-            measure(lambda: Figure("%%sparksql over the plain call", *sparksql_overhead_s(environ)))
+    if only in (None, "jobs", "spark"):
+        with control_plane() as (client, environ):
+            if only in (None, "jobs"):
+                measure(lambda: submit_accepted(client))
+                measure(lambda: submit_to_user_code(client))
+                measure(lambda: sidecar_start(client, Path(environ["TUTTILAB_STATE_DIR"])))
+                print(f"     the peer of the last line: the same program started without us {shown(plain_start())}")
+                measure(lambda: gang_of_two(client))
+                print(throughput(client), flush=True)
+            if only in (None, "spark"):
+                measure(lambda: Figure("second kernel's Spark session", *second_kernel_session_s(environ)))
+                measure(lambda: Figure("%%sparksql over the plain call", *sparksql_overhead_s(environ)))
     if only in (None, "demo"):
         measure(demo_warm)
     over = [figure.name for figure in figures if figure.seconds > figure.limit]
-    print(
-        f"{len(figures) - len(over)} of {len(figures)} figures within their limits" + (f"; over: {', '.join(over)}" if over else "")
-    )
+    core = scheduling.measure() if only in (None, "scheduling") else []
+    over += [figure.name for figure in core if not figure.is_good]
+    count = len(figures) + len(core)
+    print(f"{count - len(over)} of {count} figures within their limits" + (f"; over: {', '.join(over)}" if over else ""))
     return 1 if over else 0
 
 
