@@ -227,11 +227,11 @@ class State:
         """Whether a cycle would find what the last one found: nothing changed since, and none of its timers has run out."""
         return self._settled_version == self.version and (self.settled_until is None or now < self.settled_until)
 
-    def settle(self, waits: Iterable[Wait], until: float | None, is_final: bool) -> None:
-        """Note the outcome of a cycle that was applied. Where a decision was dropped, another cycle has to look again."""
+    def settle(self, waits: Iterable[Wait], until: float | None, has_changed: bool) -> None:
+        """Note the outcome of a cycle. One that changed something is followed by another."""
         self.waits = {wait.job_id: wait for wait in waits}
         self.settled_until = until
-        self._settled_version = self.version if is_final else -1
+        self._settled_version = -1 if has_changed else self.version
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
