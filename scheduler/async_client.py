@@ -48,6 +48,7 @@ from tuttilab.scheduler.wire import (
     RunView,
     SparkEndpointView,
     SparkSessionView,
+    UploadView,
     WaitView,
 )
 
@@ -57,6 +58,8 @@ POLL_S: Final = 25.0
 LONGEST_PAUSE_S: Final = 5.0
 """Between two tries to reach a service that is away, while a job is waited for."""
 CHUNK: Final = 2**20
+BIG_BYTES: Final = 2**20
+"""Of an artifact for which the service is asked whether another process of it takes it."""
 
 
 class AsyncClient:
@@ -218,9 +221,11 @@ class AsyncClient:
     async def put_artifact(self, source: bytes | Path) -> str:
         """Send bytes or a file; answers its id, the sha256 of the content."""
         artifact_id, size = await asyncio.to_thread(_measure, source)
+        path, url = f"/artifacts/{artifact_id}", None
+        if size >= BIG_BYTES:
+            url = (await self._get(UploadView, f"{path}/upload", {"size": size})).url
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        path = f"/artifacts/{artifact_id}"
-        async with self._transport.stream("PUT", path, content=lambda: _chunks(source), headers=headers) as response:
+        async with self._transport.stream("PUT", path, at=url, content=lambda: _chunks(source), headers=headers) as response:
             return wire.from_json(ArtifactView, await response.aread()).id
 
     async def get_artifact(self, id: str, to: Path | None = None) -> bytes:
@@ -228,7 +233,7 @@ class AsyncClient:
         digest = hashlib.sha256()
         parts: list[bytes] = []
         with _file_for(to) as write:
-            async with self._transport.stream("GET", f"/artifacts/{_part(id)}") as response:
+            async with self._transport.stream("GET", f"/artifacts/{_part(id)}", params={"redirect": True}) as response:
                 async for chunk in response.aiter_bytes(CHUNK):
                     digest.update(chunk)
                     write(chunk) if to is not None else parts.append(chunk)

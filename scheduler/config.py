@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -24,6 +24,7 @@ from tuttilab.scheduler.wire import STRICT, parse
 from tuttilab.scheduler.yaml_text import documents
 
 AUTH_KINDS: Final = ("hub", "local")
+POSTGRES: Final = "postgresql+psycopg"
 CLUSTER_KINDS: Final = ("fake", "local")
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?")
@@ -48,6 +49,8 @@ class AuthConfig:
     """``local``: one token for one user. ``hub``: the users of a JupyterHub, by its tokens."""
 
     kind: str = "local"
+    key_file: str | None = None
+    """A file of 32 bytes or more from which every token derives, the same for all replicas. None: the state folder's own."""
     url: str = ""
     """The hub's API, such as https://hub.example/hub/api; as a service that the hub started, JUPYTERHUB_API_URL without it."""
     service: str = "tuttilab"
@@ -93,6 +96,10 @@ class Limits:
     """The local control plane ends after this long without live jobs and without requests."""
     lost_after_s: float = 60.0
     """A member whose node is gone counts as lost after this long without a heartbeat."""
+    keep_jobs_s: float = 90 * 86400.0
+    """An ended job goes, with its logs and results, this long after its end."""
+    keep_journal_s: float = 30 * 86400.0
+    """Older events go; who asks for changes since then fetches anew."""
     heartbeat_s: float = 5.0
     """Between two reports of a pod in which nothing changes."""
     lease_s: float = 45.0
@@ -167,6 +174,8 @@ class LimitsFile:
     barrier_s: int | float = 300
     idle_stop_s: int | float = 1800
     lost_after_s: int | float = 60
+    keep_jobs: str | int = "90d"
+    keep_journal: str | int = "30d"
     heartbeat_s: int | float = 5
     lease_s: int | float = 45
 
@@ -263,7 +272,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
         return Config(
             store=StoreConfig(url=_store_url(file.store.url, state_dir)),
             artifacts=ArtifactsConfig(url=_folder_url(file.artifacts.url, state_dir)),
-            auth=_auth(file),
+            auth=_auth(file, state_dir),
             listen=_listen(file.listen, file.auth),
             clusters=_clusters(file),
             queues=queues,
@@ -288,16 +297,21 @@ def _check_kinds(data: Mapping[str, Any], what: str) -> None:
             raise BadInput(f"{what}: clusters[{index}].kind: {kind!r} is not known; expected {' or '.join(CLUSTER_KINDS)}.")
 
 
-def _auth(file: ConfigFile) -> AuthConfig:
+def _auth(file: ConfigFile, state_dir: Path) -> AuthConfig:
     auth = file.auth
+    if auth.key_file is not None:
+        auth = replace(auth, key_file=str(state_dir / Path(auth.key_file).expanduser()))
     if auth.kind == "local":
-        given = [item.name for item in fields(AuthConfig) if item.name != "kind" and getattr(auth, item.name) != item.default]
+        of_all = ("kind", "key_file")
+        given = [item.name for item in fields(AuthConfig) if item.name not in of_all and getattr(auth, item.name) != item.default]
         if given:
             raise BadInput(f"auth.{given[0]}: it goes with kind hub; expected no such key with kind local.")
         return auth
     parts = urlsplit(auth.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"auth.url: {auth.url!r} is not the API of a hub; expected one such as https://hub.example/hub/api.")
+    if file.store.url.startswith(POSTGRES):
+        raise BadInput("auth.kind: hub does not go with replicas on Postgres yet; expected local, or a store.url of SQLite.")
     for index, cluster in enumerate(file.clusters):
         if cluster.kind == "local" and not auth.unsafe_shared_user:
             raise BadInput(
@@ -413,8 +427,13 @@ def _listen(listen: ListenConfig, auth: AuthConfig) -> ListenConfig:
 
 def _store_url(url: str, state_dir: Path) -> str:
     scheme, _, path = url.partition("://")
+    if scheme == POSTGRES and path.strip("/"):
+        return url
     if scheme != "sqlite" or not path.startswith("/") or path == "/":
-        raise BadInput(f"store.url: {_without_password(url)!r} is no database that is known; expected sqlite:///FILE.")
+        raise BadInput(
+            f"store.url: {_without_password(url)!r} is no database that is known; "
+            f"expected sqlite:///FILE or {POSTGRES}://USER@HOST/DATABASE."
+        )
     return f"sqlite:///{state_dir / path[1:]}"
 
 
@@ -438,6 +457,8 @@ def _limits(limits: LimitsFile) -> Limits:
         barrier_s=float(limits.barrier_s),
         idle_stop_s=float(limits.idle_stop_s),
         lost_after_s=float(limits.lost_after_s),
+        keep_jobs_s=parse_duration(limits.keep_jobs, "limits.keep_jobs"),
+        keep_journal_s=parse_duration(limits.keep_journal, "limits.keep_journal"),
         heartbeat_s=float(limits.heartbeat_s),
         lease_s=float(limits.lease_s),
     )

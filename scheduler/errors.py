@@ -18,10 +18,11 @@
     ├── ClusterError            a cluster said no
     │   ├── ClusterUnreachable  it did not answer: try later
     │   └── LaunchRefused       it answered that this gang cannot start there
-    ├── StoreError              the database
+    ├── StoreError              the database                                      507
     │   ├── StoreUnreadable     refuse to start, overwrite nothing
-    │   ├── StaleEpoch          another leader has taken over
-    │   └── CommitUnknown       the commit may or may not have happened
+    │   ├── StoreUnreachable    it does not answer: Unavailable too               503, exit 4
+    │   ├── StaleEpoch          another leader has taken over: Unavailable too    503, exit 4
+    │   └── CommitUnknown       the commit may or may not have happened: too      503, exit 4
     └── Bug                     an invariant does not hold: report it
 """
 
@@ -129,14 +130,24 @@ class StoreUnreadable(StoreError):
     exit_code = 2
 
 
-class StaleEpoch(StoreError):
+class StoreUnreachable(StoreError, Unavailable):
+    type = "store-unreachable"
+    status = 503
+    exit_code = 4
+
+
+class StaleEpoch(StoreError, Unavailable):
     type = "stale-epoch"
     status = 503
+    exit_code = 4
 
 
-class CommitUnknown(StoreError):
+class CommitUnknown(StoreError, Unavailable):
+    """Ask again: under its idempotency key a submit that did happen is found."""
+
     type = "commit-unknown"
     status = 503
+    exit_code = 4
 
 
 class Bug(TuttiError):

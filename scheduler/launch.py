@@ -8,10 +8,14 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.core.kinds.spark import TOKEN_SECRET
+from tuttilab.scheduler.errors import EnvironmentProblem
 from tuttilab.scheduler.model import Attempt, Job, JobKind
+
+SHORTEST_KEY: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,23 @@ class Secrets:
     """Derives every secret of the service from one key of 32 random bytes."""
 
     key: bytes
+
+    @classmethod
+    def of(cls, key_file: str | None, folder: Path) -> Secrets:
+        """Of the file that the configuration names, else of ``folder``'s own. Raises EnvironmentProblem."""
+        if key_file is None:
+            return cls.in_folder(folder)
+        try:
+            key = Path(key_file).read_bytes().strip()
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"auth.key_file: {key_file} cannot be read ({error.strerror}); mend its path or mode."
+            ) from error
+        if len(key) < SHORTEST_KEY:
+            raise EnvironmentProblem(
+                f"auth.key_file: {key_file} has {len(key)} bytes; expected {SHORTEST_KEY} random ones or more."
+            )
+        return cls(key)
 
     @classmethod
     def in_folder(cls, folder: Path) -> Secrets:
@@ -42,6 +63,14 @@ class Secrets:
     def spark_token(self, job_id: str, attempt: int) -> str:
         """With this the owner's kernels reach one attempt of a Spark session."""
         return self._derive(f"spark/{job_id}/{attempt}")
+
+    def user_token(self) -> str:
+        """Of the user of a local control plane, where replicas must know one another's."""
+        return self._derive("user")
+
+    def digest(self) -> str:
+        """Tells two keys apart and tells nothing of them."""
+        return self._derive("digest")
 
     def _derive(self, what: str) -> str:
         return hmac.new(self.key, what.encode(), "sha256").hexdigest()

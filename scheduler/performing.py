@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol, TypeVar
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler import reconcile
-from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, Observation
+from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, Observation, PodState
 from tuttilab.scheduler.crashpoints import point
 from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, StoreError, Unavailable, UserError
 from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 LAUNCH_SETTLES_S: Final = 10.0
+LEASE_PAUSE_S: Final = 0.1
 
 
 class Loop(Protocol):
@@ -41,15 +42,26 @@ class Loop(Protocol):
         """Where and what to launch; None when the attempt is not to be launched any more."""
         ...
 
+    async def let_go(self, job_id: str, /) -> None:
+        """Nothing is left of that deleted job on any cluster."""
+        ...
+
+    def take_in_pods(self, turn: Turn, pods: Collection[PodState], /) -> None:
+        """Apply what is news about these pods."""
+        ...
+
 
 class Performer:
-    def __init__(self, loop: Loop, clusters: Mapping[str, Cluster]) -> None:
+    def __init__(self, loop: Loop, clusters: Mapping[str, Cluster], may_act: Callable[[], bool] = lambda: True) -> None:
+        """``may_act``: whether the clusters may be touched now, for a leader whose lease can run out."""
         self._loop = loop
         self._clusters = clusters
+        self._may_act = may_act
         self._queues: dict[str, deque[Instruction]] = {}
         """By job; the first one is under way."""
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._launching: dict[str, asyncio.Event] = {}
+        self._held: dict[str, dict[str, PodState]] = {}
 
     def perform(self, instruction: Instruction) -> None:
         queue = self._queues.get(instruction.job_id)
@@ -74,6 +86,17 @@ class Performer:
                 async with asyncio.timeout(LAUNCH_SETTLES_S):
                     await settled.wait()
 
+    def holds(self, ended: PodState) -> bool:
+        """Keep the end of a pod until the launch of its job that is under way has answered; False without such a launch.
+
+        What is being launched was planned before that end was known: was the pod gone from the cluster, it would be made
+        again, for an attempt that may be over by then.
+        """
+        if ended.job_id not in self._launching:
+            return False
+        self._held.setdefault(ended.job_id, {})[ended.name] = ended
+        return True
+
     async def _work(self, job_id: str) -> None:
         queue = self._queues[job_id]
         try:
@@ -86,6 +109,9 @@ class Performer:
     async def _until_done(self, instruction: Instruction) -> None:
         pause = FIRST_PAUSE_S
         while True:
+            if not self._may_act():
+                await asyncio.sleep(LEASE_PAUSE_S)
+                continue
             try:
                 point("perform.before")
                 await self._carry_out(instruction)
@@ -102,6 +128,7 @@ class Performer:
         match instruction:
             case LaunchGang(job_id, number):
                 await self._launch(job_id, number)
+                await self._tell_held(job_id)
             case StopGang(job_id, number, grace_s, _):
                 attempt = await self._attempt(job_id, number)
                 for cluster in self._where(attempt):
@@ -117,9 +144,17 @@ class Performer:
                     for number in range(1, attempts + 1):
                         point("drop.before")
                         await cluster.forget(job_id, number, erase=True)
+                await self._loop.let_go(job_id)
 
     async def _attempt(self, job_id: str, number: int) -> Attempt | None:
-        return await self._loop.ask(lambda turn: turn.state.attempts.get((job_id, number)))
+        attempt = await self._loop.ask(lambda turn: turn.state.attempts.get((job_id, number)))
+        self._check_lease()
+        return attempt
+
+    def _check_lease(self) -> None:
+        """After each turn that was waited for: it may have taken longer than the lease."""
+        if not self._may_act():
+            raise Unavailable("The lease of this leader is not renewed; nothing is done on the clusters meanwhile.")
 
     def _where(self, attempt: Attempt | None) -> list[Cluster]:
         return [self._clusters[attempt.cluster]] if attempt is not None else list(self._clusters.values())
@@ -128,6 +163,7 @@ class Performer:
         settled = self._launching[job_id] = asyncio.Event()
         try:
             planned = await self._loop.ask(lambda turn: self._loop.plan(turn, job_id, number))
+            self._check_lease()
             if planned is not None:
                 await self._clusters[planned[0]].launch(planned[1])
         except (LaunchRefused, UserError, Bug) as refusal:
@@ -140,6 +176,12 @@ class Performer:
         finally:
             del self._launching[job_id]
             settled.set()
+
+    async def _tell_held(self, job_id: str) -> None:
+        held = self._held.get(job_id)
+        if held:
+            await self._loop.ask(lambda turn: self._loop.take_in_pods(turn, held.values()))
+        self._held.pop(job_id, None)
 
     async def _end_missing(self, job_id: str, number: int, cluster: Cluster) -> None:
         """After a stop no launch of the job is under way: a pod that the cluster does not show now will never end by itself."""

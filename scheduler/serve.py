@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import logging.handlers
@@ -20,18 +21,21 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tuttilab.scheduler import __version__, discovery
 from tuttilab.scheduler.collector import collect_seldom
 from tuttilab.scheduler.discovery import NOTIFY_FD, Last, Runtime
-from tuttilab.scheduler.errors import EnvironmentProblem, TuttiError, Unavailable
+from tuttilab.scheduler.errors import EnvironmentProblem, StaleEpoch, TuttiError, Unavailable
 from tuttilab.scheduler.processes import this_process
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from tuttilab.scheduler.clusters.base import Cluster
     from tuttilab.scheduler.config import ClusterConfig, Config, Limits
     from tuttilab.scheduler.ending import Ending
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 
 LOG_BYTES: Final = 5 * 2**20
 LOG_FILES: Final = 3
+SETTLE_S: Final = 20
+"""So long a replica waits for a leader before it says that it is ready; later callers are told to try again."""
 DRAIN_REQUESTS_S: Final = 2
 """How long requests under way may take when the process ends; long polls are cut off then."""
 # Run as a program, this module would call itself __main__.
@@ -148,7 +154,7 @@ def _logging(state: Path, in_foreground: bool) -> Iterator[None]:
 
 
 async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str], notify: _Notify) -> int:
-    from tuttilab.scheduler.config import load_config
+    from tuttilab.scheduler.config import POSTGRES, load_config
     from tuttilab.scheduler.ending import Ending
     from tuttilab.scheduler.service import Service
     from tuttilab.scheduler.store.sql import SqlStore
@@ -159,6 +165,8 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
     with contextlib.closing(listener(config.listen.host, config.listen.port)) as bound:
         host, port = bound.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if config.store.url.startswith(POSTGRES):
+            return await _run_replica(bound, _runtime(url, state, config, config_path, digest), config, environ, notify)
         service = Service(config, SqlStore(config.store.url), clusters_of(config, state, environ), state_dir=state)
         service.addresses = replace(service.addresses, report_url=url)
         # Before recovery, because pods that are launched or adopted by it want to report.
@@ -168,8 +176,10 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
             asyncio.get_running_loop().add_signal_handler(number, ending.at_once, signal.Signals(number).name)
         await service.start()
         runtime = _runtime(url, state, config, config_path, digest)
+        if service.deposed.is_set():
+            raise StaleEpoch("Another process has opened this database and leads; end it, then start again.")
         try:
-            await _serve_api(service, bound, ending, runtime, notify, environ)
+            await _serve_embedded(service, bound, ending, runtime, notify, environ)
         finally:
             _withdraw(runtime)
             left = sum(not job.phase.is_terminal for job in service.state.jobs.values())
@@ -179,15 +189,108 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
     return 0
 
 
-async def _serve_api(
+async def _serve_embedded(
     service: Service, bound: socket.socket, ending: Ending, runtime: Runtime, notify: _Notify, environ: Mapping[str, str]
 ) -> None:
-    import uvicorn
-
     from tuttilab.scheduler.api import create_app
+    from tuttilab.scheduler.api.artifact_process import ArtifactProcess
+    from tuttilab.scheduler.api.artifacts import blobs_of, received
     from tuttilab.scheduler.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
     from tuttilab.scheduler.ending import Activity
     from tuttilab.scheduler.hub_servers import look_after
+
+    operator = LocalAuthenticator(runtime.token, user_name())
+    authenticator: Authenticator = operator
+    beside = [asyncio.create_task(_end_when_deposed(service, ending))]
+    if service.config.auth.kind == "hub":
+        hub = hub_settings(service.config.auth, environ)
+        authenticator = HubAuthenticator(hub, operator)
+        beside.append(asyncio.create_task(look_after(service, hub, authenticator.http)))
+    artifacts = ArtifactProcess(blobs_of(service.config), service.config.listen.host)
+    artifacts.acknowledged_by(partial(received, service))
+    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs, artifacts=artifacts))
+    if service.config.auth.kind != "hub":
+        ending.when_idle(activity, service.config.limits.idle_stop_s)
+    await _serve_api(activity, bound, runtime, notify, ending.wait())
+    await artifacts.close()
+    for task in beside:
+        task.cancel()
+    if isinstance(authenticator, HubAuthenticator):
+        await authenticator.close()
+
+
+async def _end_when_deposed(service: Service, ending: Ending) -> None:
+    await service.deposed.wait()
+    ending.at_once("another process leads")
+
+
+async def _run_replica(bound: socket.socket, runtime: Runtime, config: Config, environ: Mapping[str, str], notify: _Notify) -> int:
+    """One of several on Postgres: leads or follows until SIGTERM, and does not end by itself."""
+    from tuttilab.scheduler.api import create_app
+    from tuttilab.scheduler.api.artifact_process import ArtifactProcess
+    from tuttilab.scheduler.api.artifacts import blobs_of, received
+    from tuttilab.scheduler.api.guard import Guard
+    from tuttilab.scheduler.auth import LocalAuthenticator
+    from tuttilab.scheduler.launch import Secrets
+    from tuttilab.scheduler.replica import MayAct, Replica
+    from tuttilab.scheduler.service import Service
+    from tuttilab.scheduler.store.leading import Candidate
+    from tuttilab.scheduler.store.sql import SqlStore
+
+    state = Path(runtime.state_dir)
+    keys = Secrets.of(config.auth.key_file, state)
+    # Each replica knows the others' callers.
+    runtime = replace(runtime, token=keys.user_token())
+    authenticator = LocalAuthenticator(runtime.token, user_name())
+    is_local = any(cluster.kind == "local" for cluster in config.clusters)
+    in_common = f"{keys.digest()} {socket.gethostname()} {state}" if is_local else keys.digest()
+    discovery.write_private(discovery.url_file(state), json.dumps({"url": runtime.url}))
+
+    def service_of(store: SqlStore, may_act: MayAct) -> Service:
+        service = Service(config, store, clusters_of(config, state, environ), state_dir=state, may_act=may_act)
+        service.addresses = replace(service.addresses, report_url=runtime.url)
+        return service
+
+    artifacts = ArtifactProcess(blobs_of(config), config.listen.host)
+
+    def app_of(service: Service) -> ASGIApp:
+        artifacts.acknowledged_by(partial(received, service))
+        return create_app(service, authenticator, artifacts=artifacts)
+
+    replica = Replica(
+        config.store.url,
+        Candidate(runtime.url, hashlib.sha256(in_common.encode()).hexdigest()),
+        service_of,
+        app_of,
+        lambda forward: Guard(forward, authenticator, [config.listen.host]),
+    )
+    end = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    running = asyncio.create_task(replica.run())
+    settled = asyncio.create_task(replica.is_settled.wait())
+    ended = asyncio.create_task(end.wait())
+    try:
+        await asyncio.wait({running, settled, ended}, timeout=SETTLE_S, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running
+        ending = asyncio.wait({running, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await _serve_api(replica, bound, runtime, notify, ending)
+        if running.done():
+            await running
+    finally:
+        _withdraw(runtime)
+        for task in (running, settled, ended):
+            task.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await artifacts.close()
+        log.info("ended; live jobs go on by themselves")
+    return 0
+
+
+async def _serve_api(app: ASGIApp, bound: socket.socket, runtime: Runtime, notify: _Notify, end: Awaitable[object]) -> None:
+    """Until ``end`` is over or the server ends by itself."""
+    import uvicorn
 
     started = asyncio.Event()
 
@@ -201,18 +304,9 @@ async def _serve_api(
             """Signals are ours: uvicorn would raise them again at the end, and the exit code would say that we were killed."""
             yield
 
-    operator = LocalAuthenticator(runtime.token, user_name())
-    authenticator: Authenticator = operator
-    has_hub = service.config.auth.kind == "hub"
-    looking: asyncio.Task[None] | None = None
-    if has_hub:
-        hub = hub_settings(service.config.auth, environ)
-        authenticator = HubAuthenticator(hub, operator)
-        looking = asyncio.create_task(look_after(service, hub, authenticator.http))
-    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs))
     server = Server(
         uvicorn.Config(
-            activity,
+            app,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -227,18 +321,12 @@ async def _serve_api(
     discovery.write_runtime(runtime)
     log.info("ready: %s, pid %d", runtime.url, runtime.pid)
     notify.ready()
-    if not has_hub:
-        ending.when_idle(activity, service.config.limits.idle_stop_s)
-    asked = asyncio.create_task(ending.wait())
+    asked = asyncio.ensure_future(end)
     await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
     _withdraw(runtime)
     asked.cancel()
     server.should_exit = True
     await serving
-    if looking is not None:
-        looking.cancel()
-    if isinstance(authenticator, HubAuthenticator):
-        await authenticator.close()
 
 
 def _withdraw(runtime: Runtime) -> None:

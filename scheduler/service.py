@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,16 +36,18 @@ from tuttilab.scheduler.dags import build_run, check, retry_jobs
 from tuttilab.scheduler.errors import (
     AboveMax,
     ClusterError,
+    CommitUnknown,
     Conflict,
     NeverFits,
     NotFound,
+    StaleEpoch,
     StoreError,
     Unauthenticated,
     Unavailable,
     UserError,
 )
 from tuttilab.scheduler.heartbeats import Heartbeats
-from tuttilab.scheduler.instructions import Instruction
+from tuttilab.scheduler.instructions import DropJob, Instruction
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
 from tuttilab.scheduler.model import MASTER, Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Profile, Run, RunPhase, Wait
 from tuttilab.scheduler.model import Cluster as ClusterRow
@@ -60,7 +62,7 @@ from tuttilab.scheduler.requests import (
     SparkRequest,
     Who,
 )
-from tuttilab.scheduler.store.base import Keyed, Store
+from tuttilab.scheduler.store.base import Batch, Keyed, Store
 from tuttilab.scheduler.turn import Turn
 from tuttilab.scheduler.wire import PodReport, SparkEndpointView, event_kind, from_json, to_json
 
@@ -69,6 +71,13 @@ log = logging.getLogger(__name__)
 
 RECENT_KEYS: Final = 10_000
 LONGEST_PAUSE_S: Final = 5.0
+SETTLES_S: Final = 10.0
+"""Somebody who only reads waits so long for a commit under way."""
+LONGEST_DOUBT_S: Final = 5.0
+"""So long those who asked wait to hear whether a commit happened, before they hear that nobody knows."""
+TIDY_EVERY_S: Final = 3600.0
+TIDY_AT_ONCE: Final = 200
+"""Old jobs that are deleted in one commit."""
 RETRY_S: Final = 1.0
 """Before a turn is tried again that could not be committed."""
 LOOK_AGAIN_S: Final = 30.0
@@ -106,8 +115,16 @@ class Service:
     """See the module. Methods that change something return after the commit; all raise the errors of `errors`."""
 
     def __init__(
-        self, config: Config, store: Store, clusters: Mapping[str, Cluster], *, state_dir: Path, world: World | None = None
+        self,
+        config: Config,
+        store: Store,
+        clusters: Mapping[str, Cluster],
+        *,
+        state_dir: Path,
+        world: World | None = None,
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
+        """``may_act``: whether this process may touch the clusters now, for a leader whose lease can run out."""
         self.config = config
         self.store = store
         self.state = State()
@@ -116,33 +133,43 @@ class Service:
         self._world = world or World()
         self._clusters = dict(clusters)
         self._kinds = {cluster.name: cluster.kind for cluster in config.clusters}
-        self._keys = Secrets.in_folder(state_dir)
+        self._keys = Secrets.of(config.auth.key_file, state_dir)
         self._clock = Clock(self._world)
         self._heartbeats = Heartbeats(self._clock.now())
-        self._performer = Performer(self, self._clusters)
+        self._performer = Performer(self, self._clusters, may_act)
         self._order = 0
         self._inbox: list[_Ask[object]] = []
         self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        """Memory holds what is committed, and nothing else."""
+        self._settled.set()
         self._is_unscheduled = asyncio.Event()
         """Something changed since the snapshot of the last cycle."""
         self._recent_keys: dict[tuple[str, str], Keyed] = {}
         self._change_waiters: dict[asyncio.Future[int], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._heard = notebooks.Heard()
+        self._leavings: Sequence[DropJob] = ()
+        """Of jobs that an earlier life deleted."""
+        self._turning = asyncio.Lock()
         self._stopping = False
+        self.deposed = asyncio.Event()
+        """Set when another process leads: nothing of ours is committed any more, and this service has to be stopped."""
 
     # --- life ----------------------------------------------------------------------------------------------------------
 
     def now(self) -> float:
         return self._clock.now()
 
-    async def start(self) -> None:
+    async def start(self, epoch: int | None = None) -> None:
         """Take over: open the store, load the rows, apply the configured queues, and watch the clusters.
 
-        Returns once every cluster that answers has been observed completely, so that adopted pods are known.
+        ``epoch`` of a store that is open already, as of a replica that took over. Returns once every cluster that answers has
+        been observed completely, so that adopted pods are known.
         """
         point("start.open")
-        epoch = await self.store.open()
+        if epoch is None:
+            epoch = await self.store.open()
         point("start.opened")
         await self._load(epoch)
         self._heartbeats = Heartbeats(self.now())
@@ -160,8 +187,11 @@ class Service:
                 for looked in first_looks:
                     await looked.wait()
         point("start.looked")
+        for leaving in self._leavings:
+            self._performer.perform(leaving)
         # From here on, so that the first decision knows what the clusters hold already.
         self._spawn(self._decide, "cycle")
+        self._spawn(self._tidy_now_and_then, "retention")
 
     async def stop(self) -> None:
         """End the loop after the turn that runs; pods stay as they are."""
@@ -194,6 +224,7 @@ class Service:
         self._order = loaded.last_order
         self._clock.not_before(loaded.last_at)
         self._heard.begin(self.state, self.now())
+        self._leavings = loaded.leavings
 
     def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         async def run() -> None:
@@ -221,16 +252,34 @@ class Service:
 
     async def _loop(self) -> None:
         next_at: float | None = None
-        while True:
+        while not self.deposed.is_set():
             pause = LONGEST_PAUSE_S if next_at is None else min(max(next_at - self.now(), 0.0), LONGEST_PAUSE_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
             self._wake.clear()
-            next_at = await self._turn()
+            try:
+                async with self._turning:
+                    next_at = await self._turn()
+            finally:
+                self._settled.set()
+            # Who waited for that reads before the next turn begins.
+            await asyncio.sleep(0)
+
+    async def settled(self) -> None:
+        """Returns when memory holds what is committed and nothing else: what is shown to anybody is not taken back.
+
+        Raises Unavailable when the store takes too long.
+        """
+        try:
+            async with asyncio.timeout(SETTLES_S):
+                await self._settled.wait()
+        except TimeoutError:
+            raise Unavailable("The database does not answer; what is shown would not be certain. Try again in a moment.") from None
 
     async def _turn(self) -> float | None:
         """One transaction: everything that was asked, and the timers that ran out. Answers when the next one will."""
+        self._settled.clear()
         asks, self._inbox = self._inbox, []
         clusters = dict(self.state.clusters)
         turn = Turn(self.state, self.now())
@@ -244,8 +293,11 @@ class Service:
             next_timer = self._apply_timers(turn)
             if turn.entries:
                 point("commit.before")
-                self.last_seq = await self.store.commit(turn.batch())
+                self.last_seq = await self._commit(turn.batch(), asks)
                 point("commit.after")
+        except StaleEpoch as stale:
+            self._step_down(asks, stale)
+            return None
         except Exception as error:
             if not await self._give_up(turn, asks, error, clusters):
                 return self.now() + RETRY_S
@@ -278,6 +330,38 @@ class Service:
             job = self.state.jobs.get(instruction.job_id)
             if job is None or job.kind is not JobKind.NOTEBOOK:  # The hub makes and ends a server; it hears with its next renewal.
                 self._performer.perform(instruction)
+
+    async def _commit(self, batch: Batch, asks: Sequence[_Ask[object]]) -> int:
+        """Commit, and when nobody can say whether that happened, find out before anything else is done."""
+        try:
+            return await self.store.commit(batch)
+        except CommitUnknown as error:
+            unknown = error
+        log.warning("%s", unknown)
+        until = self.now() + LONGEST_DOUBT_S
+        while True:
+            try:
+                seq = await self.store.committed(batch, self.last_seq)
+                break
+            except StoreError as still:
+                log.error("the store does not answer whether the last commit happened: %s", still)
+                _refuse(self._inbox, still)
+                self._inbox = []
+            if self.now() > until:
+                # They may ask again under their keys; the answer that nobody waits for is dropped.
+                _refuse(asks, unknown)
+            await asyncio.sleep(0.5)
+        log.warning("the last commit %s", "did not happen" if seq is None else f"did happen, up to {seq}")
+        if seq is None:
+            raise unknown
+        return seq
+
+    def _step_down(self, asks: Sequence[_Ask[object]], stale: StaleEpoch) -> None:
+        log.error("another process leads: %s", stale)
+        self._stopping = True
+        self.deposed.set()
+        _refuse([*asks, *self._inbox], stale)
+        self._inbox = []
 
     async def _give_up(self, turn: Turn, asks: Sequence[_Ask[object]], error: Exception, clusters: dict[str, ClusterRow]) -> bool:
         """A turn that broke: load the rows again, which either have it, although nobody said so, or nothing of it.
@@ -322,7 +406,7 @@ class Service:
     async def _decide(self) -> None:
         """Cycles, each on a snapshot and beside the loop, for at most a fifth of the time."""
         next_at: float | None = None
-        while True:
+        while not self.deposed.is_set():
             pause = LONGEST_PAUSE_S if next_at is None else min(max(next_at - self.now(), 0.0), LONGEST_PAUSE_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -368,6 +452,45 @@ class Service:
             return self.last_seq
         finally:
             self._change_waiters.pop(waiter, None)
+
+    # --- what is kept --------------------------------------------------------------------------------------------------
+
+    async def _tidy_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_EVERY_S)
+            try:
+                await self.tidy()
+            except (StoreError, Unavailable) as error:
+                log.warning("old jobs and events could not be removed, they are looked at again: %s", error)
+
+    async def tidy(self) -> tuple[int, int]:
+        """Let go of what is older than the configuration keeps; answers how many ended jobs and journal lines went."""
+        limits, deleted, trimmed = self.config.limits, 0, 0
+        while ids := await self.store.ended_before(self.now() - limits.keep_jobs_s, TIDY_AT_ONCE):
+            old = [(job, await self.store.attempts(job_id)) for job_id in ids if (job := await self.store.job(job_id)) is not None]
+            went = await self.ask(partial(self._delete_old, old))
+            deleted += went
+            if not went:
+                break
+        before = self.now() - limits.keep_journal_s
+        oldest = await self.store.oldest_line_at()
+        # Not at each call: a checkpoint copies all rows.
+        if oldest is not None and oldest < before - limits.keep_journal_s / 10:
+            async with self._turning:
+                seq = await self.store.checkpoint(self.state.epoch, tuple(self.state.clusters.values()))
+            while gone := await self.store.trim(self.state.epoch, before):
+                trimmed += gone
+            log.info("checkpoint at %d, %d older events and %d old jobs removed", seq, trimmed, deleted)
+        return deleted, trimmed
+
+    @staticmethod
+    def _delete_old(old: Sequence[tuple[Job, Sequence[Attempt]]], turn: Turn) -> int:
+        wanted = {job_id for job in turn.state.queued() for job_id in job.after}
+        chosen = [(job, attempts) for job, attempts in old if job.id not in wanted]
+        for job, attempts in chosen:
+            turn.state.adopt(job, attempts)
+            turn.apply(ev.JobDeleted(job.id), job.id)
+        return len(chosen)
 
     # --- watching ------------------------------------------------------------------------------------------------------
 
@@ -429,7 +552,7 @@ class Service:
             if nodes is not None:
                 turn.apply(nodes, name)
             again.extend(reconcile.orphans(turn.state, name, seen.pods))
-            self._apply_pods(turn, seen.pods)
+            self.take_in_pods(turn, seen.pods)
             if seen.is_complete:
                 gone = reconcile.gone_pods(turn.state, name, seen.pods, known)
                 self._heartbeats.looked(turn.state, gone, [pod.name for pod in seen.pods], turn.now)
@@ -439,17 +562,24 @@ class Service:
         for instruction in again:
             self._performer.perform(instruction)
 
-    @staticmethod
-    def _apply_pods(turn: Turn, pods: Sequence[PodState]) -> None:
+    async def let_go(self, job_id: str, /) -> None:
+        """Nothing is left of that deleted job on any cluster."""
+        await self.store.let_go(job_id)
+
+    def take_in_pods(self, turn: Turn, pods: Collection[PodState], /) -> None:
+        """Apply what is news about these pods; an end waits for a launch of the job that is under way."""
         for pod in pods:
             for event in list(reconcile.pod_events(turn.state, pod)):
-                turn.apply(event, pod.job_id)
+                if not (isinstance(event, ev.PodEnded) and self._performer.holds(pod)):
+                    turn.apply(event, pod.job_id)
 
     async def report(self, report: PodReport, token: str) -> dict[str, object]:
         """What a sidecar or a master tells; the answer says whether its pods are to stop. Raises Unauthenticated, NotFound."""
         expected = self._keys.attempt_token(report.job_id, report.attempt)
         if not hmac.compare_digest(expected, token):
             raise Unauthenticated("This token does not belong to that attempt; only its own pods may report.")
+        await self.settled()
+        await self.settled()
         attempt = self.state.live_attempt(report.job_id)
         if attempt is None or attempt.number != report.attempt:
             raise NotFound(f"Attempt {report.attempt} of job {report.job_id} is over; nobody waits for its reports.")
@@ -476,7 +606,7 @@ class Service:
             self._heartbeats.heard([sender], self.now())
             if any(True for pod in pods for _ in reconcile.pod_events(self.state, pod)):
                 point("report.before")
-                await self.ask(lambda turn: self._apply_pods(turn, pods))
+                await self.ask(lambda turn: self.take_in_pods(turn, pods))
                 point("report.after")
         job = self.state.jobs.get(report.job_id)  # It may have been deleted meanwhile.
         if attempt.stopping_at is not None and job is not None:
@@ -501,16 +631,17 @@ class Service:
         found = {prefix: await self.find(prefix, who) for prefix in {p: None for request in requests for p in request.after}}
         requests = [replace(request, after=tuple(found[prefix][0].id for prefix in request.after)) for request in requests]
         digests = [hashlib.sha256(to_json(request)).hexdigest() for request in requests]
-        known = [await self._keyed(who.name, key) for key in keys] if keys is not None else [None] * len(requests)
-        earlier = {k.job_id: await self.store.job(k.job_id) for k in known if k is not None}
+        known = {keyed.key: keyed for keyed in await self.store.keyed_among(who.name, keys or ())}
+        earlier = {keyed.job_id: await self.store.job(keyed.job_id) for keyed in known.values()}
 
         def run(turn: Turn) -> list[Job]:
             jobs: list[tuple[Job, Keyed | None, bool]] = []
             # Keys of the same turn too: the same submit may have come twice before either was committed.
             fresh = {(keyed.owner, keyed.key): keyed for keyed in turn.keys}
             for index, request in enumerate(requests):
+                # What is not committed yet is looked up only now: the turn that it came with may have been taken back meanwhile.
                 key = (who.name, keys[index]) if keys is not None else None
-                before = (known[index] or self._recent_keys.get(key) or fresh.get(key)) if key is not None else None
+                before = None if key is None else self._recent_keys.get(key) or fresh.get(key) or known.get(key[1])
                 if before is not None:
                     if before.digest != digests[index]:
                         raise Conflict(f"The idempotency key {before.key[:40]!r} was used for another submit; use a new key.")
@@ -537,9 +668,6 @@ class Service:
             return [turn.state.jobs.get(job.id, job) for job, _, _ in jobs]
 
         return await self.ask(run)
-
-    async def _keyed(self, owner: str, key: str) -> Keyed | None:
-        return self._recent_keys.get((owner, key)) or await self.store.keyed(owner, key)
 
     def dry_run(self, request: JobRequest, who: Who) -> DryRun:
         """What a submit would lead to now, by the same code."""

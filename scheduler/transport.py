@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ from tuttilab.scheduler.errors import BadInput, TuttiError, Unauthenticated, Una
 PREFIX: Final = "/api/v1"
 RETRIES_S: Final = (0.1, 0.4, 1.0)
 """Pauses before a request is sent again that may be: reads, and submits under their key."""
+NEAR_S: Final = 2.0
+"""To connect to another port of a host that has just answered."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 Rediscover = Callable[[], "tuple[str, str] | None"]
@@ -54,6 +57,8 @@ class Transport:
         self._timeout_s = timeout_s
         self._rediscover = rediscover
         self._http: httpx.AsyncClient | None = None
+        self._is_only_door = False
+        """Another port of the service's host could not be reached, as through a tunnel: everything goes to its one URL."""
         self._go_to(url, token)
 
     @property
@@ -128,9 +133,21 @@ class Transport:
         content: bytes | Callable[[], AsyncIterator[bytes]] | None = None,
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0.0,
+        at: str | None = None,
     ) -> AsyncIterator[httpx.Response]:
-        """An answer that is no error, its body still to be read. ``content`` that is made anew for each try is a function."""
-        response = await self._open(method, path, params, content, headers, wait_s)
+        """An answer that is no error, its body still to be read. ``content`` that is made anew for each try is a function.
+
+        ``at`` is a signed URL that does the same as ``path``, by another process of the service; so is where an answer of 307
+        leads. They get no token, and when nobody can be reached there, ``path`` is asked.
+        """
+        response = await self._open_at(method, at, content, headers) if at is not None else None
+        if response is None:
+            response = await self._open(method, path, params, content, headers, wait_s)
+        if response.status_code == HTTPStatus.TEMPORARY_REDIRECT:
+            await response.aread()
+            there = await self._open_at(method, response.headers.get("location", ""), content, headers)
+            here = {key: value for key, value in (params or {}).items() if key != "redirect"}
+            response = there or await self._open(method, path, here, content, headers, wait_s)
         try:
             if not response.is_success:
                 await response.aread()
@@ -140,6 +157,22 @@ class Transport:
             raise self._unavailable(error) from error
         finally:
             await response.aclose()
+
+    async def _open_at(
+        self, method: str, url: str, content: bytes | Callable[[], AsyncIterator[bytes]] | None, headers: Mapping[str, str] | None
+    ) -> httpx.Response | None:
+        """None when nobody can be reached there, or only with less protection than the service itself has."""
+        if self._is_only_door or (self._url.startswith("https:") and not url.startswith("https:")):
+            return None
+        client, timeout = self._client(), httpx.Timeout(self._timeout_s, connect=NEAR_S)
+        body = content() if callable(content) else content
+        try:
+            return await client.send(client.build_request(method, url, content=body, headers=headers, timeout=timeout), stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL):
+            self._is_only_door = True
+            return None
+        except httpx.TransportError as error:
+            raise self._unavailable(error) from error
 
     async def _open(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import Decision
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.instructions import Instruction
+from tuttilab.scheduler.instructions import DropJob, Instruction
 from tuttilab.scheduler.store.base import Batch, Entry, Keyed
 
 
@@ -59,4 +59,5 @@ class Turn:
             dags=changes.dags,
             profiles=changes.profiles,
             deleted_profiles=changes.deleted_profiles,
+            leavings=tuple(each for each in self.instructions if isinstance(each, DropJob)),
         )

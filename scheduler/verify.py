@@ -1,4 +1,4 @@
-"""Do the rows say what the journal says? Replays every event into an empty state and compares (`tuttilab scheduler verify`)."""
+"""Do the rows say what the journal says? Replays what came after the last checkpoint and compares (`tuttilab scheduler verify`)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.events import Event, GangAdmitted, JobDeleted, JobSubmitted
-from tuttilab.scheduler.model import Attempt, Job
-from tuttilab.scheduler.store.base import JobQuery, Store
+from tuttilab.scheduler.events import Event, GangAdmitted, JobDeleted, JobSubmitted, RunRetried
+from tuttilab.scheduler.model import Attempt, Job, Run
+from tuttilab.scheduler.store.base import Checkpoint, JobQuery, Store
 
 PAGE = 500
 
@@ -20,6 +20,7 @@ class Replay:
     state: State = field(default_factory=State)
     jobs: dict[str, Job] = field(default_factory=dict)
     attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
     events: int = 0
 
     def take(self, event: Event, at: float) -> None:
@@ -30,10 +31,13 @@ class Replay:
         elif isinstance(event, JobSubmitted):
             for job_id in event.job.after:
                 self._recall(job_id)
+        elif isinstance(event, RunRetried) and event.run_id in self.runs:
+            self.state.adopt_run(self.runs[event.run_id])
         self.state.handle(event, at)
         changes = self.state.take_changes()
         self.jobs.update((job.id, job) for job in changes.jobs)
         self.attempts.update(((attempt.job_id, attempt.number), attempt) for attempt in changes.attempts)
+        self.runs.update((run.id, run) for run in changes.runs)
         for job_id in changes.deleted_jobs:
             for number in range(1, self.jobs.pop(job_id).attempts + 1):
                 self.attempts.pop((job_id, number), None)
@@ -55,10 +59,32 @@ class Replay:
         if job_id in self.jobs and job_id not in self.state.jobs:
             self.state.adopt(self.jobs[job_id], self.attempts_of(self.jobs[job_id]))
 
+    @classmethod
+    def begin(cls, checkpoint: Checkpoint | None) -> Replay:
+        """Where a replay begins: at the checkpoint, or before the first event."""
+        if checkpoint is None:
+            return cls()
+        state = State.load(
+            checkpoint.jobs,
+            checkpoint.attempts,
+            checkpoint.queues,
+            0,
+            runs=checkpoint.runs,
+            dags=checkpoint.dags,
+            profiles=checkpoint.profiles,
+            accounts=checkpoint.accounts,
+            history=checkpoint.history,
+        )
+        state.clusters = {cluster.name: cluster for cluster in checkpoint.clusters}
+        jobs = {job.id: job for job in checkpoint.jobs}
+        attempts = {(attempt.job_id, attempt.number): attempt for attempt in checkpoint.attempts}
+        return cls(state, jobs, attempts, {run.id: run for run in checkpoint.runs})
+
 
 async def replay(store: Store) -> Replay:
-    result = Replay()
-    since = 0
+    checkpoint = await store.last_checkpoint()
+    result = Replay.begin(checkpoint)
+    since = checkpoint.seq if checkpoint else 0
     while lines := await store.journal(since, PAGE):
         for _, at, event in lines:
             result.take(event, at)
@@ -67,7 +93,7 @@ async def replay(store: Store) -> Replay:
 
 
 async def differences(store: Store, replayed: Replay) -> AsyncIterator[str]:
-    """One sentence a job whose rows and journal differ."""
+    """One sentence a job or profile whose rows and journal differ."""
     unseen = dict(replayed.jobs)
     cursor = None
     while page := await store.jobs(JobQuery(cursor=cursor, limit=PAGE)):
@@ -82,6 +108,10 @@ async def differences(store: Store, replayed: Replay) -> AsyncIterator[str]:
         cursor = page[-1].order
     for job_id in unseen:
         yield f"Job {job_id} is in the journal and has no row."
+    profiles = {profile.name: profile for profile in (await store.load()).profiles}
+    for name in sorted(profiles.keys() | replayed.state.profiles.keys()):
+        if profiles.get(name) != replayed.state.profiles.get(name):
+            yield f"Profile {name} is another one in its row than by the journal."
 
 
 def _fields(one: Job, other: Job) -> str:

@@ -258,6 +258,13 @@ class ArtifactView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadView:
+    """Where to PUT the bytes; None: to the service itself."""
+
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResultView:
     """Artifacts that one rank left: output name to artifact id."""
 

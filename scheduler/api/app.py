@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 
 from tuttilab.scheduler import __version__
 from tuttilab.scheduler.api import artifacts, changes, dags, health, jobs, logs, notebooks, pods, problems, quota, schema, spark
+from tuttilab.scheduler.api.artifact_process import ArtifactProcess
 from tuttilab.scheduler.api.guard import PREFIX, Guard
 from tuttilab.scheduler.api.parts import known_query_only
 from tuttilab.scheduler.auth import Authenticator
@@ -33,8 +34,15 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def create_app(service: Service, authenticator: Authenticator, *, shut_down: Callable[[bool], None] | None = None) -> FastAPI:
-    """``shut_down(now)`` ends a local control plane; without it `POST /shutdown` is refused.
+def create_app(
+    service: Service,
+    authenticator: Authenticator,
+    *,
+    shut_down: Callable[[bool], None] | None = None,
+    artifacts: ArtifactProcess | None = None,
+) -> FastAPI:
+    """``shut_down(now)`` ends a local control plane; without it `POST /shutdown` is refused. ``artifacts`` serves the bytes of big
+    artifacts; without it they all go through here.
 
     The service is started and stopped by the caller: its life is longer than the application's.
     """
@@ -52,6 +60,7 @@ def create_app(service: Service, authenticator: Authenticator, *, shut_down: Cal
     )
     app.state.service = service
     app.state.shut_down = shut_down
+    app.state.artifacts = artifacts
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     # Probes and Prometheus look at the root; a proxy may forward only what is below the prefix.

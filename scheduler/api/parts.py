@@ -23,7 +23,10 @@ JSON_LIMIT: Final = 32 * 2**20
 
 # Coroutines, although they await nothing: FastAPI runs plain functions in a thread, which costs more than they do.
 async def _service(request: Request) -> Service:
-    return cast(Service, request.app.state.service)
+    service = cast(Service, request.app.state.service)
+    if request.method == "GET":
+        await service.settled()
+    return service
 
 
 async def _caller(request: Request) -> Who:

@@ -1,8 +1,10 @@
-"""`tuttilab scheduler serve | check | verify`: the service itself, for whoever runs it."""
+"""`tuttilab scheduler serve | check | verify | backup | restore`: the service itself, for whoever runs it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from pathlib import Path
 
 import click
@@ -15,7 +17,7 @@ from tuttilab.scheduler.errors import Conflict, NotFound, StoreError, Unavailabl
 
 @click.group()
 def scheduler() -> None:
-    """Run the service, check its configuration, verify its database."""
+    """Run the service, check its configuration; verify, back up and restore its database."""
 
 
 @scheduler.command()
@@ -44,7 +46,7 @@ def check(config: Path | None, as_json: bool) -> None:
         console.put_json(checked)
         return
     click.echo(f"{config or 'The built-in configuration'} is sound.")
-    click.echo(f"store     {checked.store.url}")
+    click.echo(f"store     {without_password(checked.store.url)}")
     click.echo(f"artifacts {checked.artifacts.url}")
     click.echo(f"listen    {checked.listen.host}:{checked.listen.port or 'any free port'}")
     for cluster in checked.clusters:
@@ -62,23 +64,11 @@ def check(config: Path | None, as_json: bool) -> None:
 @scheduler.command()
 @config_option
 def verify(config: Path | None) -> None:
-    """Replay the journal and compare it with the rows."""
+    """Replay the journal and compare it with the rows, as both are now; the service may run meanwhile."""
     import asyncio
 
-    from tuttilab.scheduler.config import load_config
-
-    state = discovery.state_dir(os.environ)
-    running = discovery.find(state).runtime
-    busy = f"The control plane {f'(pid {running.pid}) ' if running else ''}uses the database; run `tuttilab down` first."
-    url = load_config(config, state, os.environ).store.url
-    if not Path(url.removeprefix("sqlite:///")).exists():
-        raise NotFound(f"There is no database {url} yet; the first start makes it.")
-    try:
-        # Who opens the database takes over leadership from whoever has it.
-        with discovery.locked(state / "control.lock", 0.5):
-            events, jobs, found = asyncio.run(_verify(url))
-    except Unavailable as error:
-        raise Conflict(busy) from error
+    url = _store_url(config)
+    events, jobs, found = asyncio.run(_verify(url))
     for sentence in found:
         click.echo(sentence)
     if found:
@@ -91,13 +81,65 @@ async def _verify(url: str) -> tuple[int, int, list[str]]:
     from tuttilab.scheduler.verify import differences, replay
 
     store = SqlStore(url)
-    await store.open()
+    if not await store.attach():
+        raise NotFound(f"There is no database {without_password(url)} of this version yet; the first start makes or upgrades it.")
     try:
+        await store.hold()
         replayed = await replay(store)
         found = [sentence async for sentence in differences(store, replayed)]
         return replayed.events, len(replayed.jobs), found
     finally:
         await store.close()
+
+
+@scheduler.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@config_option
+def backup(file: Path, config: Path | None) -> None:
+    """Write the database, as it is at this moment, to a new FILE; the service may run meanwhile.
+
+    The file can be restored into SQLite and into Postgres. It holds no artifacts: copy their folder (`tuttilab scheduler check`
+    names it) after the backup.
+    """
+    from tuttilab.scheduler.store.copying import backup as write
+
+    content = write(_store_url(config), file.absolute())
+    click.echo(f"{file}: {content.jobs} jobs, up to change {content.last_seq}.")
+
+
+@scheduler.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@config_option
+@click.option("--force", is_flag=True, help="Replace what the database holds; a SQLite file is kept as ….old.")
+def restore(file: Path, config: Path | None, force: bool) -> None:
+    """Put a backup into the configured database, which has to be empty.
+
+    On SQLite the service must not run. Jobs that were accepted after the backup are unknown afterwards, and their pods are removed
+    at the next start.
+    """
+    from tuttilab.scheduler.store.copying import restore as put
+
+    state = discovery.state_dir(os.environ)
+    url = _store_url(config)
+    try:
+        discovery.prepare(state)
+        with discovery.locked(state / "control.lock", 0.5) if url.startswith("sqlite") else contextlib.nullcontext():
+            content = put(file.absolute(), url, force=force)
+    except Unavailable as error:
+        running = discovery.find(state).runtime
+        who = f"(pid {running.pid}) " if running else ""
+        raise Conflict(f"The control plane {who}uses the database; run `tuttilab down` first.") from error
+    click.echo(f"{without_password(url)}: {content.jobs} jobs, up to change {content.last_seq}.")
+
+
+def without_password(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//…@", url)
+
+
+def _store_url(config: Path | None) -> str:
+    from tuttilab.scheduler.config import load_config
+
+    return load_config(config, discovery.state_dir(os.environ), os.environ).store.url
 
 
 COMMANDS = (scheduler,)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import Attempt, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory
+from tuttilab.scheduler.instructions import DropJob
+from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Batch:
     """Run-time history that changed, to be written by key; the order of the last change is the order of loading."""
     dropped_history: tuple[str, ...] = ()
     """Keys whose history rows are deleted."""
+    leavings: tuple[DropJob, ...] = ()
+    """What deleted jobs left on their clusters, kept until `Store.let_go`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,27 @@ class Loaded:
     """Runs that are not over."""
     dags: tuple[Dag, ...] = ()
     """The newest version of each."""
+    profiles: tuple[Profile, ...] = ()
+    accounts: tuple[Overtaking, ...] = ()
+    history: tuple[RunHistory, ...] = ()
+    """In the order in which they last changed, oldest first."""
+    leavings: tuple[DropJob, ...] = ()
+    """Of deleted jobs, still to be removed from their clusters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Everything as it was after journal line ``seq``, from where a replay begins."""
+
+    seq: int
+    at: float
+    jobs: tuple[Job, ...]
+    attempts: tuple[Attempt, ...]
+    queues: tuple[Queue, ...]
+    runs: tuple[Run, ...]
+    dags: tuple[Dag, ...]
+    """The newest version of each."""
+    clusters: tuple[Cluster, ...]
     profiles: tuple[Profile, ...] = ()
     accounts: tuple[Overtaking, ...] = ()
     history: tuple[RunHistory, ...] = ()
@@ -132,6 +156,13 @@ class Store(Protocol):
         """All or nothing; answers the last sequence number. Raises StaleEpoch when another leader took over."""
         ...
 
+    async def committed(self, batch: Batch, after: int) -> int | None:
+        """After CommitUnknown: the last sequence number of ``batch``, or None when it did not happen and never will.
+
+        ``after`` is the last number before it. Only for the batch that this leader tried last.
+        """
+        ...
+
     async def job(self, job_id: str) -> Job | None: ...
 
     async def find_job(self, prefix: str, owner: str | None) -> Sequence[str]:
@@ -150,12 +181,45 @@ class Store(Protocol):
 
     async def keyed(self, owner: str, key: str) -> Keyed | None: ...
 
+    async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
+        """Those of the owner's ``keys`` that were used, in any order."""
+        ...
+
     async def changes(self, since: int, limit: int = 1000) -> Sequence[Change]:
         """Journal lines after ``since``, in order. Raises NotFound when ``since`` is older than what is kept."""
         ...
 
     async def journal(self, since: int, limit: int = 1000) -> Sequence[tuple[int, float, Event]]:
         """Journal lines with their bodies, for `tuttilab scheduler verify`."""
+        ...
+
+    async def ended_before(self, at: float, limit: int) -> Sequence[str]:
+        """Ids of jobs that ended before ``at``, the oldest first, without those that a waiting job comes after."""
+        ...
+
+    async def checkpoint(self, epoch: int, clusters: Sequence[Cluster]) -> int:
+        """Keep the rows as they are now, and ``clusters``, as the place where a replay begins; answers its sequence number.
+
+        Nothing may be committed between the last change of ``clusters`` and the end of this call. Raises StaleEpoch.
+        """
+        ...
+
+    async def last_checkpoint(self) -> Checkpoint | None: ...
+
+    async def oldest_line_at(self) -> float | None:
+        """Service time of the oldest journal line that is kept."""
+        ...
+
+    async def trim(self, epoch: int, before: float, limit: int = 5000) -> int:
+        """Drop at most ``limit`` of the oldest journal lines from before that time, but none after the checkpoint, nor the newest.
+
+        Also ended runs of that age, and keys of jobs that nothing is known of any more. Answers how many lines went.
+        Raises StaleEpoch.
+        """
+        ...
+
+    async def let_go(self, job_id: str) -> None:
+        """Nothing is left of that deleted job on any cluster."""
         ...
 
     async def add_artifact(self, row: ArtifactRow) -> None: ...

@@ -52,14 +52,14 @@ class Upload:
 
 class Blobs:
     def __init__(self, folder: Path, limit: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self.limit = limit
 
     def path(self, artifact_id: str) -> Path:
         """Where the artifact lies if it is there. Raises BadInput for what is no id, so that no path leads elsewhere."""
         if not _ID.fullmatch(artifact_id):
             raise BadInput(f"artifact: {artifact_id[:80]!r} is no id; expected a sha256, 64 hexadecimal digits in lower case.")
-        return self._folder / artifact_id[:2] / artifact_id
+        return self.folder / artifact_id[:2] / artifact_id
 
     def find(self, artifact_id: str) -> Path:
         path = self.path(artifact_id)

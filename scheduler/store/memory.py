@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
 from tuttilab.scheduler.errors import StaleEpoch, StoreError
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import Attempt, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Entry, JobQuery, Keyed, Loaded
+from tuttilab.scheduler.instructions import DropJob
+from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, JobQuery, Keyed, Loaded
 from tuttilab.scheduler.store.rows import LIVE_PHASES, MOST_FOUND, check_kept, highest_order, is_asked_for, key_taken, owner_in
 from tuttilab.scheduler.wire import event_kind
 
@@ -31,6 +33,8 @@ class MemoryStore:
         self._profiles: dict[str, Profile] = {}
         self._keys: dict[tuple[str, str], Keyed] = {}
         self._artifacts: dict[tuple[str, str], ArtifactRow] = {}
+        self._checkpoint: Checkpoint | None = None
+        self._leavings: dict[str, DropJob] = {}
 
     async def open(self) -> int:
         self._epoch += 1
@@ -55,7 +59,14 @@ class MemoryStore:
             accounts=tuple(account for _, account in sorted(self._accounts.items())),
             history=tuple(self._history.values()),
             profiles=tuple(profile for _, profile in sorted(self._profiles.items())),
+            leavings=tuple(leaving for _, leaving in sorted(self._leavings.items())),
         )
+
+    async def let_go(self, job_id: str) -> None:
+        self._leavings.pop(job_id, None)
+
+    async def committed(self, batch: Batch, after: int) -> int | None:
+        return self._seq if self._seq - after == len(batch.entries) > 0 else None
 
     async def commit(self, batch: Batch) -> int:
         # Everything that can be refused comes first: from here to the end nothing awaits and nothing fails.
@@ -84,6 +95,7 @@ class MemoryStore:
         if batch.queues is not None:
             self._queues = batch.queues
         self._keys |= {(keyed.owner, keyed.key): keyed for keyed in batch.keys}
+        self._leavings |= {leaving.job_id: leaving for leaving in batch.leavings}
         for job_id in batch.deleted_jobs:
             self._jobs.pop(job_id, None)
             self._attempts = {key: attempt for key, attempt in self._attempts.items() if key[0] != job_id}
@@ -140,6 +152,9 @@ class MemoryStore:
     async def keyed(self, owner: str, key: str) -> Keyed | None:
         return self._keys.get((owner, key))
 
+    async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
+        return [self._keys[owner, key] for key in dict.fromkeys(keys) if (owner, key) in self._keys]
+
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
         return [change for change, _ in self._after(since, limit, key)]
 
@@ -153,6 +168,45 @@ class MemoryStore:
             begin = since + 1 - oldest
             return self._lines[begin : begin + limit]
         return [line for line in self._lines if line[0].seq > since and line[0].key == key][:limit]
+
+    async def ended_before(self, at: float, limit: int) -> Sequence[str]:
+        wanted = {job_id for job in self._jobs.values() if job.phase is JobPhase.QUEUED for job_id in job.after}
+        ended = sorted((job.ended_at, job.id) for job in self._jobs.values() if job.ended_at is not None and job.phase.is_terminal)
+        return [job_id for ended_at, job_id in ended if ended_at < at and job_id not in wanted][:limit]
+
+    async def checkpoint(self, epoch: int, clusters: Sequence[Cluster]) -> int:
+        self._check(Batch(epoch))
+        self._checkpoint = Checkpoint(
+            seq=self._seq,
+            at=self._lines[-1][0].at if self._lines else 0.0,
+            jobs=tuple(sorted(self._jobs.values(), key=lambda job: job.order)),
+            attempts=tuple(attempt for _, attempt in sorted(self._attempts.items())),
+            queues=self._queues,
+            runs=tuple(run for _, run in sorted(self._runs.items())),
+            dags=tuple(dag for _, dag in sorted(self._dags.items())),
+            clusters=tuple(sorted(clusters, key=lambda cluster: cluster.name)),
+            profiles=tuple(profile for _, profile in sorted(self._profiles.items())),
+            accounts=tuple(account for _, account in sorted(self._accounts.items())),
+            history=tuple(self._history.values()),
+        )
+        return self._seq
+
+    async def last_checkpoint(self) -> Checkpoint | None:
+        return self._checkpoint
+
+    async def oldest_line_at(self) -> float | None:
+        return self._lines[0][0].at if self._lines else None
+
+    async def trim(self, epoch: int, before: float, limit: int = 5000) -> int:
+        self._check(Batch(epoch))
+        safe = self._checkpoint.seq if self._checkpoint else 0
+        old = itertools.takewhile(lambda line: line[0].at < before and line[0].seq <= safe, self._lines[:-1])
+        gone = len(list(itertools.islice(old, limit)))
+        self._lines = self._lines[gone:]
+        self._runs = {i: run for i, run in self._runs.items() if run.phase is RunPhase.RUNNING or run.created_at >= before}
+        told_of = self._jobs.keys() | {change.key for change, _ in self._lines}
+        self._keys = {name: keyed for name, keyed in self._keys.items() if keyed.job_id in told_of}
+        return gone
 
     async def add_artifact(self, row: ArtifactRow) -> None:
         self._artifacts.setdefault((row.id, row.owner), replace(row, labels=dict(row.labels)))

@@ -1,7 +1,7 @@
-"""The store on a relational database, in SQLAlchemy Core: SQLite embedded.
+"""The store on a relational database, in SQLAlchemy Core: SQLite embedded, Postgres for a site.
 
 One connection writes, in a thread of its own, one transaction a batch; reads use other connections and see the last commit.
-Nothing here but `SqlStore._prepare` knows that the database is SQLite.
+Nothing here but `SqlStore._prepare` knows which of the two it is.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, delete, func, make_url, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, func, make_url, select, true
 
-from tuttilab.scheduler import __version__
-from tuttilab.scheduler.errors import StaleEpoch, StoreUnreadable
+from tuttilab.scheduler.errors import StoreUnreadable
 from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.model import LIVE, Attempt, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
-from tuttilab.scheduler.store import filesystems, rows, schema, sqlite, statements
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, JobQuery, Keyed, Loaded
-from tuttilab.scheduler.store.statements import select_jobs, transact, upsert
+from tuttilab.scheduler.instructions import DropJob
+from tuttilab.scheduler.model import LIVE, Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
+from tuttilab.scheduler.store import filesystems, keeping, leading, postgres, rows, schema, sqlite, statements
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, JobQuery, Keyed, Loaded
+from tuttilab.scheduler.store.statements import run_in, select_jobs, transact, upsert
 from tuttilab.scheduler.store.tables import (
     ACCOUNTS,
     ARTIFACTS,
@@ -30,7 +30,7 @@ from tuttilab.scheduler.store.tables import (
     JOBS,
     JOURNAL,
     KEYS,
-    META,
+    LEAVINGS,
     PROFILES,
     QUEUES,
     RUNS,
@@ -43,14 +43,23 @@ READERS = 2
 
 
 class SqlStore:
-    """`Store` and `ReadingStore` for a URL such as ``sqlite:////home/me/state.db``."""
+    """`Store` and `ReadingStore` for ``sqlite:////home/me/state.db`` or ``postgresql+psycopg://me@host/database``."""
 
-    def __init__(self, url: str, *, detect: filesystems.Detector = filesystems.detect, ours: schema.Schema = schema.OURS) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        candidate: leading.Candidate = leading.Candidate(),  # noqa: B008  frozen
+        detect: filesystems.Detector = filesystems.detect,
+        ours: schema.Schema = schema.OURS,
+    ) -> None:
         self._url = make_url(url)
+        self._candidate = candidate
         self._detect = detect
         self._ours = ours
         self._writer: Engine | None = None
         self._reader: Engine | None = None
+        self._held: Connection | None = None
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
 
@@ -63,9 +72,34 @@ class SqlStore:
             await self.close()
             raise
 
+    async def attach(self) -> bool:
+        """Read without leading. False, and nothing to read, when the database is new or its schema older than ours.
+
+        Raises StoreError as `open` does.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            if not await loop.run_in_executor(self._writing, self._is_there):
+                return False
+            await loop.run_in_executor(self._writing, self._prepare)
+            return await self._read(schema.version_of) == self._ours.version
+        except BaseException:
+            await self.close()
+            raise
+
+    async def hold(self) -> None:
+        """From here on every read sees the state of this moment, while others write on."""
+        engine = self._reader
+        if engine is None:
+            raise StoreUnreadable("the store is not open; open it first.")
+        self._held = await asyncio.get_running_loop().run_in_executor(self._writing, _begun, engine)
+
     async def close(self) -> None:
         """Ends the threads too: a store is opened once."""
         loop = asyncio.get_running_loop()
+        if self._held is not None:
+            await loop.run_in_executor(self._writing, self._held.close)
+            self._held = None
         # The writer's connection goes last: only it may fold the log into the file.
         for pool, engine in ((self._reading, self._reader), (self._writing, self._writer)):
             if engine is not None:
@@ -73,10 +107,21 @@ class SqlStore:
             pool.shutdown(wait=False)
         self._reader = self._writer = None
 
+    def _is_there(self) -> bool:
+        return self._url.get_backend_name() != "sqlite" or Path(self._url.database or "").exists()
+
     def _prepare(self) -> None:
         name = self._url.database
+        if self._url.drivername == postgres.DRIVER:
+            self._writer = postgres.engine_of(self._url, is_writer=True)
+            self._reader = postgres.engine_of(self._url, is_writer=False)
+            transact(self._reader, lambda connection: postgres.check(connection, self._ours))
+            return
         if self._url.get_backend_name() != "sqlite" or not name or name.startswith((":memory:", "file:")):
-            raise StoreUnreadable(f"store.url is {self._url!r}; expected a file such as sqlite:////var/lib/tuttilab/state.db.")
+            raise StoreUnreadable(
+                f"store.url is {self._url!r}; expected a file such as sqlite:////var/lib/tuttilab/state.db, "
+                f"or {postgres.DRIVER}://USER@HOST/DATABASE."
+            )
         path = Path(name).absolute()
         sqlite.refuse_shared(path, self._detect)
         if path.exists():
@@ -87,15 +132,36 @@ class SqlStore:
         self._reader = sqlite.engine_of(path, is_writer=False)
 
     def _take_over(self, connection: Connection) -> int:
+        if connection.dialect.name == "postgresql":
+            postgres.lock_for_upgrade(connection)
         if schema.version_of(connection) != self._ours.version:
+            postgres.be_patient(connection, keeping.LONGEST_S)
+            has_rows = schema.version_of(connection) is not None
             schema.upgrade(connection, self._ours)
-        taken = update(META).values(epoch=META.c.epoch + 1, product=__version__).returning(META.c.epoch)
-        return int(connection.execute(taken).scalar_one())
+            if has_rows:
+                # The journal's bodies are those of the version before: a replay begins behind them. Which clusters there are is
+                # told anew by whoever leads next.
+                keeping.write_checkpoint(connection, ())
+        return leading.take_over(connection, self._candidate)
+
+    async def leader(self) -> leading.Leader:
+        return await self._read(leading.leader)
+
+    async def beat(self, epoch: int, url: str) -> None:
+        """Tell the other replicas that the leader lives. Raises StaleEpoch."""
+        await self._write(lambda connection: leading.beat(connection, epoch, url))
+
+    async def release(self, epoch: int) -> None:
+        """Let another replica take over at once."""
+        await self._write(lambda connection: leading.release(connection, epoch))
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         return await self._in(self._writing, self._writer, work)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
+        held = self._held
+        if held is not None:
+            return await asyncio.get_running_loop().run_in_executor(self._writing, run_in, held, work)
         return await self._in(self._reading, self._reader, work)
 
     async def _in(self, pool: ThreadPoolExecutor, engine: Engine | None, work: Callable[[Connection], T]) -> T:
@@ -105,6 +171,9 @@ class SqlStore:
 
     async def commit(self, batch: Batch) -> int:
         return await self._write(lambda connection: _commit(connection, batch))
+
+    async def committed(self, batch: Batch, after: int) -> int | None:
+        return await self._write(lambda connection: _committed(connection, batch, after))
 
     async def load(self) -> Loaded:
         return await self._read(_load)
@@ -147,6 +216,11 @@ class SqlStore:
         found = await self._read(lambda c: c.execute(query).mappings().first())
         return None if found is None else Keyed(**found)
 
+    async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
+        if not keys:
+            return []
+        return await self._read(lambda c: _among(c, KEYS.c.owner == owner, KEYS.c.key, keys))
+
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
         columns = (JOURNAL.c.seq, JOURNAL.c.at, JOURNAL.c.kind, JOURNAL.c.key, JOURNAL.c.owner)
         found = await self._read(lambda c: _lines(c, select(*columns), since, limit, key))
@@ -155,6 +229,28 @@ class SqlStore:
     async def journal(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[tuple[int, float, Event]]:
         found = await self._read(lambda c: _lines(c, select(JOURNAL), since, limit, key))
         return [(line["seq"], line["at"], event_from_json(line["kind"], line["body"])) for line in found]
+
+    async def ended_before(self, at: float, limit: int) -> Sequence[str]:
+        return await self._read(lambda c: keeping.ended_before(c, at, limit))
+
+    async def checkpoint(self, epoch: int, clusters: Sequence[Cluster]) -> int:
+        def work(connection: Connection) -> int:
+            leading.check_epoch(connection, epoch)
+            return keeping.write_checkpoint(connection, clusters)
+
+        return await self._write(work)
+
+    async def last_checkpoint(self) -> Checkpoint | None:
+        return await self._read(keeping.read_checkpoint)
+
+    async def oldest_line_at(self) -> float | None:
+        return await self._read(lambda c: c.execute(select(JOURNAL.c.at).order_by(JOURNAL.c.seq).limit(1)).scalar())
+
+    async def trim(self, epoch: int, before: float, limit: int = 5000) -> int:
+        return await self._write(lambda c: keeping.trim(c, epoch, before, limit))
+
+    async def let_go(self, job_id: str) -> None:
+        await self._write(lambda connection: connection.execute(delete(LEAVINGS).where(LEAVINGS.c.job_id == job_id)))
 
     async def add_artifact(self, row: ArtifactRow) -> None:
         values = rows.artifact_row(row)
@@ -170,10 +266,19 @@ class SqlStore:
         return ArtifactRow(**{**found, "labels": from_json(dict[str, str], found["labels"])})
 
 
+def _begun(engine: Engine) -> Connection:
+    def begin(connection: Connection) -> None:
+        postgres.be_patient(connection, keeping.LONGEST_S)
+        # SQLite's view of the file begins with the first read.
+        connection.execute(statements.COUNTER, {"counter": "seq"})
+
+    connection = engine.connect()
+    run_in(connection, begin)
+    return connection
+
+
 def _commit(connection: Connection, batch: Batch) -> int:
-    leads = connection.execute(statements.EPOCH).scalar_one()
-    if leads != batch.epoch:
-        raise StaleEpoch(f"epoch {batch.epoch} was given, and {leads} leads; this process has to stop.")
+    leading.check_epoch(connection, batch.epoch)
     seq = _append(connection, batch)
     if batch.jobs:
         upsert(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
@@ -197,14 +302,51 @@ def _commit(connection: Connection, batch: Batch) -> int:
     upsert(connection, HISTORY, rows.history_rows(seq, batch.history))
     if batch.dropped_history:
         connection.execute(delete(HISTORY).where(HISTORY.c.key.in_(batch.dropped_history)))
-    for keyed in batch.keys:
-        values = {"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id}
-        if connection.execute(statements.SAME_KEY, values).first() is not None:
-            raise rows.key_taken(keyed)
-        connection.execute(statements.ADD_KEY, values)
+    _add_keys(connection, batch.keys)
+    upsert(connection, LEAVINGS, [{"job_id": one.job_id, "attempts": one.attempts} for one in batch.leavings])
     if batch.deleted_jobs:
         connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch.deleted_jobs)))
     return seq
+
+
+def _add_keys(connection: Connection, keys: Sequence[Keyed]) -> None:
+    if not keys:
+        return
+    by_owner: dict[str, list[Keyed]] = {}
+    for keyed in keys:
+        by_owner.setdefault(keyed.owner, []).append(keyed)
+    taken = {(known.owner, known.key) for owner, own in by_owner.items() for known in _used(connection, owner, own)}
+    used_for = {known.job_id for known in _among(connection, true(), KEYS.c.job_id, [keyed.job_id for keyed in keys])}
+    for keyed in keys:
+        if (keyed.owner, keyed.key) in taken or keyed.job_id in used_for:
+            raise rows.key_taken(keyed)
+        taken.add((keyed.owner, keyed.key))
+        used_for.add(keyed.job_id)
+    connection.execute(
+        statements.ADD_KEY,
+        [{"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id} for keyed in keys],
+    )
+
+
+def _used(connection: Connection, owner: str, keys: Sequence[Keyed]) -> list[Keyed]:
+    return _among(connection, KEYS.c.owner == owner, KEYS.c.key, [keyed.key for keyed in keys])
+
+
+def _among(connection: Connection, of: ColumnElement[bool], column: ColumnElement[str], values: Sequence[str]) -> list[Keyed]:
+    """In slices, because a statement may carry only so many values."""
+    found: list[Keyed] = []
+    for start in range(0, len(values), 500):
+        query = select(KEYS).where(of, column.in_(values[start : start + 500]))
+        found += [Keyed(**row) for row in connection.execute(query).mappings()]
+    return found
+
+
+def _committed(connection: Connection, batch: Batch, after: int) -> int | None:
+    """The counter's lock waits for a commit that is still under way in the server, so that the answer stays true."""
+    connection.execute(statements.LOCK_NUMBERS)
+    lines = select(func.count(), func.max(JOURNAL.c.seq)).where(JOURNAL.c.seq > after, JOURNAL.c.epoch == batch.epoch)
+    count, last = connection.execute(lines).one()
+    return int(last) if count == len(batch.entries) > 0 else None
 
 
 def _append(connection: Connection, batch: Batch) -> int:
@@ -264,6 +406,7 @@ def _load(connection: Connection) -> Loaded:
         profiles=tuple(_bodies(connection, select(PROFILES.c.body).order_by(PROFILES.c.name), Profile)),
         accounts=tuple(_bodies(connection, select(ACCOUNTS.c.body).order_by(ACCOUNTS.c.job_id), Overtaking)),
         history=tuple(_bodies(connection, select(HISTORY.c.body).order_by(HISTORY.c.place), RunHistory)),
+        leavings=tuple(DropJob(*row) for row in connection.execute(select(LEAVINGS).order_by(LEAVINGS.c.job_id))),
     )
 
 

@@ -6,18 +6,21 @@ left: the checks read it without SQLite, or with SQLite forbidden to write.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 
-from tuttilab.scheduler.errors import StoreUnreadable
+from tuttilab.scheduler.errors import StoreError, StoreUnreadable
 from tuttilab.scheduler.store import filesystems, schema
 from tuttilab.scheduler.store.schema import Schema
+from tuttilab.scheduler.store.statements import store_error
 
 APPLICATION_ID: Final = int.from_bytes(b"TUTT")
 """In the header of every file of ours, so that another program's SQLite file is never taken for one."""
@@ -98,17 +101,19 @@ def create(path: Path, ours: Schema) -> None:
             f"{path} is not there, but its write-ahead log {leftover.name} is, and may hold committed work. "
             f"{UNCHANGED} Put {path.name} back beside it, or move {leftover.name} away to begin anew."
         )
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with appearing(path) as fresh:
+        fill(fresh, ours)
+
+
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """An empty private file beside ``path`` that gets its name when the block ends well. Raises StoreError."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    fresh.unlink(missing_ok=True)
-    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(fresh))
     try:
-        _begin_by_hand(engine)
-        with engine.begin() as connection:
-            schema.upgrade(connection, ours)
-            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-        engine.dispose()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)
+        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        yield fresh
         # link, unlike rename, replaces nothing that appeared meanwhile.
         os.link(fresh, path)
         folder = os.open(path.parent, os.O_RDONLY)
@@ -116,9 +121,25 @@ def create(path: Path, ours: Schema) -> None:
         os.close(folder)
     except FileExistsError:
         raise StoreUnreadable(f"{path} was made by another process just now. {UNCHANGED} Start again.") from None
+    except DBAPIError as error:
+        raise store_error(error) from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be made: {error.strerror}; make room or mend the mode of its folder.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+
+
+def fill(fresh: Path, ours: Schema) -> None:
+    """Our tables in an empty file."""
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(fresh))
+    try:
+        _begin_by_hand(engine)
+        with engine.begin() as connection:
+            schema.upgrade(connection, ours)
+            connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
     finally:
         engine.dispose()
-        fresh.unlink(missing_ok=True)
 
 
 def _begin_by_hand(engine: Engine, statement: str = "BEGIN IMMEDIATE") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final, TypeVar, cast
@@ -9,9 +10,9 @@ from typing import Any, Final, TypeVar, cast
 from sqlalchemy import Connection, Engine, Executable, Select, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from tuttilab.scheduler.errors import CommitUnknown, StoreError
+from tuttilab.scheduler.errors import CommitUnknown, StoreError, StoreUnreachable
 from tuttilab.scheduler.store.base import JobQuery
 from tuttilab.scheduler.store.rows import Row
 from tuttilab.scheduler.store.tables import COUNTERS, JOBS, JOURNAL, KEYS, META
@@ -33,25 +34,75 @@ UNCERTAIN: Final = ("SQLITE_IOERR",)
 """Errors of COMMIT itself after which a restart may find the transaction in the log. All others have rolled it back."""
 
 
+RETRIED: Final = ("40001", "40P01")
+"""Of Postgres: serialization failure and deadlock. The transaction was rolled back and succeeds when it is run again."""
+
+GONE: Final = ("08", "57P")
+"""Of Postgres, beginnings: the connection broke, the server goes down or comes up."""
+
+PAUSES_S: Final = (0.0, 0.05, 0.2)
+"""Before a transaction is run again. The first is for a connection that had died unnoticed."""
+
+
 def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Run ``work`` in one transaction. Raises StoreError, and CommitUnknown when only the commit itself failed."""
+    """Run ``work`` in one transaction, again when it was rolled back for no fault of its own.
+
+    Raises StoreError; StoreUnreachable when the database does not answer; CommitUnknown when only the commit itself failed.
+    """
+    for pause in (*PAUSES_S, None):
+        try:
+            return _transact_once(engine, work)
+        except DBAPIError as error:
+            if pause is None or not _may_run_again(error):
+                raise store_error(error) from error
+        time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+def _transact_once(engine: Engine, work: Callable[[Connection], T]) -> T:
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        try:
+            answer = work(connection)
+        except BaseException:
+            transaction.rollback()
+            raise
+        try:
+            transaction.commit()
+        except DBAPIError as error:
+            # The transaction may still be open, and SQLAlchemy takes it for ended: the next one gets a connection of its own.
+            connection.invalidate()
+            if _is_gone(error) or _name(error).startswith(UNCERTAIN):
+                raise CommitUnknown(f"The commit may or may not have happened: {_sentence(error)}") from error
+            raise
+        return answer
+
+
+def run_in(connection: Connection, work: Callable[[Connection], T]) -> T:
+    """Run ``work`` in a transaction that goes on. Raises StoreError."""
     try:
-        with engine.connect() as connection:
-            transaction = connection.begin()
-            try:
-                answer = work(connection)
-            except BaseException:
-                transaction.rollback()
-                raise
-            try:
-                transaction.commit()
-            except DBAPIError as error:
-                if error.connection_invalidated or _name(error).startswith(UNCERTAIN):
-                    raise CommitUnknown(f"The commit may or may not have happened: {_sentence(error)}") from error
-                raise
-            return answer
+        return work(connection)
     except DBAPIError as error:
-        raise StoreError(f"The database refused: {_sentence(error)}") from error
+        raise store_error(error) from error
+
+
+def store_error(error: DBAPIError) -> StoreError:
+    """The driver's error as ours."""
+    if _is_gone(error) and not _name(error):
+        return StoreUnreachable(f"The database does not answer, try again in a moment: {_sentence(error)}")
+    return StoreError(f"The database refused: {_sentence(error)}")
+
+
+def _may_run_again(error: DBAPIError) -> bool:
+    # Before its commit a transaction whose connection broke is gone, so that it may be run again.
+    return _state(error) in RETRIED or error.connection_invalidated
+
+
+def _is_gone(error: DBAPIError) -> bool:
+    """The connection broke, or none was made. Postgres tells no state then, SQLite has none but its errors have names."""
+    state = _state(error)
+    is_nameless = isinstance(error, OperationalError) and not state and not _name(error)
+    return error.connection_invalidated or state.startswith(GONE) or is_nameless
 
 
 def _name(error: DBAPIError) -> str:
@@ -59,14 +110,26 @@ def _name(error: DBAPIError) -> str:
     return str(getattr(error.orig, "sqlite_errorname", ""))
 
 
+def _state(error: DBAPIError) -> str:
+    """Postgres's five letters; empty for other databases, and when the server said nothing."""
+    return str(getattr(error.orig, "sqlstate", None) or "")
+
+
 def _sentence(error: DBAPIError) -> str:
+    if _state(error) == "53100":
+        return f"the server's disk is full; make room, nothing was written ({_first_line(error)})."
     remedy = next((words for name, words in REMEDIES.items() if _name(error).startswith(name)), None)
-    return f"{remedy} ({error.orig})." if remedy else f"{error.orig}."
+    return f"{remedy} ({error.orig})." if remedy else f"{_first_line(error)}."
+
+
+def _first_line(error: DBAPIError) -> str:
+    return (str(error.orig).splitlines() or ["no reason given"])[0].rstrip(".")
 
 
 # Building a statement costs more than running it, so those of every commit are built once, with their values as parameters.
 EPOCH: Final = select(META.c.epoch).with_for_update(read=True)
 COUNTER: Final = select(COUNTERS.c.value).where(COUNTERS.c.name == bindparam("counter"))
+LOCK_NUMBERS: Final = select(COUNTERS.c.value).where(COUNTERS.c.name == "seq").with_for_update()
 TAKE_NUMBERS: Final = (
     update(COUNTERS).where(COUNTERS.c.name == "seq").values(value=COUNTERS.c.value + bindparam("count")).returning(COUNTERS.c.value)
 )
@@ -75,9 +138,6 @@ RAISE_ORDER: Final = (
 )
 APPEND: Final = insert(JOURNAL)
 ADD_KEY: Final = insert(KEYS)
-SAME_KEY: Final = select(KEYS.c.key).where(
-    (KEYS.c.owner == bindparam("owner")) & (KEYS.c.key == bindparam("key")) | (KEYS.c.job_id == bindparam("job_id"))
-)
 
 
 def upsert(connection: Connection, table: Table, values: Sequence[Row], *, replace: bool = True) -> None:

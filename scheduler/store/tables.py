@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA: Final = "0001"
+SCHEMA: Final = "0002"
 """The newest revision below `migrations/versions/`, which is the schema that this version reads and writes."""
 
 SCHEMA_TABLE: Final = "schema_version"
@@ -61,7 +61,7 @@ JOBS: Final = Table(
     Column("name", String(256), nullable=False),
     Column("search", String(512), nullable=False),
     Column("submitted_at", Float(53), nullable=False),
-    Column("ended_at", Float(53)),
+    Column("ended_at", Float(53), index=True),
     Column("body", Text, nullable=False),
     Index(None, "phase", "order_no"),
     Index(None, "owner", "order_no"),
@@ -152,3 +152,40 @@ ARTIFACTS: Final = Table(
     Column("labels", Text, nullable=False),
 )
 """A row for each owner who has shown the bytes: the same content of two people is one file and two rows."""
+
+LEAVINGS: Final = Table(
+    "leavings",
+    METADATA,
+    Column("job_id", String(64), primary_key=True),
+    Column("attempts", Integer, nullable=False),
+)
+"""Deleted jobs whose logs and files are still to be removed from their clusters, with the number of the newest attempt."""
+
+LEADER: Final = Table(
+    "leader",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("url", String(512), nullable=False),
+    Column("key_digest", String(64), nullable=False),
+)
+"""One row: where the leader of that epoch answers. Its ``beat`` counts up while it lives. A hint; `META` is the truth."""
+
+CHECKPOINT: Final = Table(
+    "checkpoint",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("at", Float(53), nullable=False),
+    Column("product", String(64), nullable=False),
+)
+"""At most one row: `CHECKPOINT_ROWS` is the state after journal line ``seq``, from where a replay begins."""
+
+CHECKPOINT_ROWS: Final = Table(
+    "checkpoint_rows",
+    METADATA,
+    Column("kind", String(16), primary_key=True),
+    Column("key", String(576), primary_key=True),
+    Column("body", Text, nullable=False),
+)

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from tests.contract.building import a_job, an_attempt, an_ended_job, submitted, told
+from tests.postgres import Postgres
 from tuttilab.scheduler.errors import Conflict, NotFound, StaleEpoch, StoreError
 from tuttilab.scheduler.events import (
     ClusterLost,
@@ -21,9 +22,23 @@ from tuttilab.scheduler.events import (
     QueuesConfigured,
     RunSubmitted,
 )
-from tuttilab.scheduler.model import AttemptPhase, Dag, JobKind, JobPhase, Profile, Queue, Run, RunNode, RunPhase
+from tuttilab.scheduler.instructions import DropJob
+from tuttilab.scheduler.model import (
+    AttemptPhase,
+    Cluster,
+    Dag,
+    JobKind,
+    JobPhase,
+    Overtaking,
+    Profile,
+    Queue,
+    Run,
+    RunHistory,
+    RunNode,
+    RunPhase,
+)
 from tuttilab.scheduler.resources import Resources
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, JobQuery, Keyed
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Checkpoint, Entry, JobQuery, Keyed
 from tuttilab.scheduler.store.memory import MemoryStore
 from tuttilab.scheduler.store.reading import ReadingStore
 from tuttilab.scheduler.store.sql import SqlStore
@@ -34,14 +49,14 @@ Restart = Callable[[], Awaitable[tuple[ReadingStore, int]]]
 class Place:
     """Where a store keeps things, and the ways to come back to it."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, url: str) -> None:
         self.kind = kind
-        self.file = folder / "state.db"
+        self.url = url
         self.memory = MemoryStore()
         self.opened: list[ReadingStore] = []
 
     async def open(self) -> tuple[ReadingStore, int]:
-        store: ReadingStore = self.memory if self.kind == "memory" else SqlStore(f"sqlite:///{self.file}")
+        store: ReadingStore = self.memory if self.kind == "memory" else SqlStore(self.url)
         epoch = await store.open()
         self.opened.append(store)
         return store, epoch
@@ -51,18 +66,22 @@ class Place:
         if self.kind == "memory":
             self.memory._lines = [line for line in self.memory._lines if line[0].seq >= seq]
             return
-        engine = create_engine(f"sqlite:///{self.file}")
+        engine = create_engine(self.url)
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM journal WHERE seq < :seq"), {"seq": seq})
         engine.dispose()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.requires("postgres"))])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    place = Place(request.param, tmp_path)
+    server: Postgres | None = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
+    name = server.new_database() if server else ""
+    place = Place(request.param, server.url(name) if server else f"sqlite:///{tmp_path / 'state.db'}")
     yield place
     for store in place.opened:
         await store.close()
+    if server:
+        server.drop(name)
 
 
 @pytest.fixture
@@ -161,6 +180,22 @@ async def test_deleted_job_takes_its_attempts_along_and_leaves_its_key(store: Re
     assert await store.keyed("ana", "k1") == keyed
 
 
+async def test_what_a_deleted_job_left_is_known_until_it_is_let_go(place: Place) -> None:
+    store, _ = await place.open()
+    one, two = an_ended_job(7), an_ended_job(8)
+    await store.commit(submitted(one, two))
+    left = (DropJob(one.id, 3), DropJob(two.id, 1))
+    lines = tuple(Entry(JobDeleted(drop.job_id), 5.0, drop.job_id) for drop in left)
+    await store.commit(Batch(1, lines, deleted_jobs=(one.id, two.id), leavings=left))
+
+    again, _ = await place.open()
+    assert set((await again.load()).leavings) == set(left)
+
+    await again.let_go(one.id)
+    await again.let_go(one.id)
+    assert (await again.load()).leavings == left[1:]
+
+
 async def test_the_place_of_a_deleted_job_is_not_given_again(place: Place) -> None:
     store, _ = await place.open()
     await store.commit(submitted(an_ended_job(7)))
@@ -179,6 +214,16 @@ async def test_key_is_found_for_its_owner_only(store: ReadingStore) -> None:
 
     assert await store.keyed("ana", "k1") == keyed
     assert await store.keyed("ben", "k1") is None
+
+
+async def test_used_keys_are_found_among_many(store: ReadingStore) -> None:
+    keys = tuple(Keyed("ana", f"k{n}", "d", a_job(n).id) for n in range(1, 4))
+    await store.commit(submitted(a_job(1), a_job(2), a_job(3), keys=keys))
+
+    found = await store.keyed_among("ana", [f"k{n}" for n in range(3, 1300)])
+
+    assert list(found) == [keys[2]]
+    assert list(await store.keyed_among("ben", ["k1"])) == list(await store.keyed_among("ana", [])) == []
 
 
 async def test_second_job_under_a_key_is_refused_and_leaves_nothing(store: ReadingStore) -> None:
@@ -418,3 +463,101 @@ async def test_profiles_are_kept_until_they_are_deleted(place: Place) -> None:
     assert [change.owner for change in await store.changes(0)] == [""] * 5
     again = [event for _, _, event in await store.journal(0)]
     assert again[-2:] == [ProfileApplied(Profile("gpu", "4", "root", 1.0)), ProfileDeleted("old")]
+
+
+# --- what is kept ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_checkpoint_holds_everything_as_it_was_then(store: ReadingStore) -> None:
+    queues = tuple(Queue(name, "root" if name != "root" else None) for name in ("root", *(f"q{n}" for n in range(12))))
+    job, ended = a_job(1), an_ended_job(2)
+    attempts = tuple(an_attempt(job, number) for number in range(1, 12))
+    clusters = (Cluster("a", "fake"), Cluster("b", "fake", unreachable_since=5.0))
+    assert await store.last_checkpoint() is None
+    await store.commit(Batch(1, (Entry(QueuesConfigured(queues), 1.0, "root"),), queues=queues))
+    profile, accounts = Profile("gpu", "{}", "root", 1.0), (Overtaking(job.id, 1001.0),)
+    history = tuple(RunHistory(f"queue/q{n}", (float(n),)) for n in range(12, 0, -1))
+    rows = replace(submitted(job, ended, attempts=attempts), profiles=(profile,), accounts=accounts, history=history)
+    await store.commit(rows)
+
+    assert await store.checkpoint(1, clusters) == 3
+    await store.commit(submitted(a_job(3)))
+
+    expected = Checkpoint(3, 1002.0, (job, ended), attempts, queues, (), (), clusters, (profile,), accounts, history)
+    assert await store.last_checkpoint() == expected
+    assert await store.checkpoint(1, ()) == 4
+    found = await store.last_checkpoint()
+    assert found is not None
+    assert (found.seq, found.jobs, found.clusters) == (4, (job, ended, a_job(3)), ())
+
+
+async def test_an_old_leader_writes_no_checkpoint_and_trims_nothing(place: Place) -> None:
+    old, epoch = await place.open()
+    await old.commit(submitted(*(a_job(n) for n in range(1, 6)), epoch=epoch))
+    new, _ = await place.open()
+
+    with pytest.raises(StaleEpoch):
+        await old.checkpoint(epoch, ())
+    with pytest.raises(StaleEpoch):
+        await old.trim(epoch, 5000.0)
+
+    assert await new.last_checkpoint() is None
+    assert len(await new.changes(0)) == 5
+
+
+async def test_lines_of_before_go_up_to_the_checkpoint_and_never_the_newest(store: ReadingStore) -> None:
+    await store.commit(submitted(*(a_job(n) for n in range(1, 7))))
+    assert await store.trim(1, 9000.0) == 0, "without a checkpoint nothing goes"
+    await store.checkpoint(1, ())
+    await store.commit(submitted(a_job(7)))
+
+    assert await store.trim(1, 1004.0) == 3
+    assert await store.oldest_line_at() == 1004.0
+    assert await store.trim(1, 9000.0, limit=2) == 2
+    assert [await store.trim(1, 9000.0) for _ in range(2)] == [1, 0]
+
+    assert [change.seq for change in await store.changes(6)] == [7]
+    with pytest.raises(NotFound, match="changes since 5 are not kept any more; expected at least 6"):
+        await store.changes(5)
+    assert (await store.load()).last_at == 1007.0
+    await store.checkpoint(1, ())
+    assert await store.trim(1, 9000.0) == 0, "service time is anchored to the newest line"
+
+
+async def test_a_key_goes_when_nothing_is_known_of_its_job_any_more(store: ReadingStore) -> None:
+    kept, gone = a_job(1), an_ended_job(2)
+    keys = (Keyed("ana", "kept", "d", kept.id), Keyed("ana", "gone", "d", gone.id))
+    await store.commit(submitted(kept, gone, keys=keys))
+    await store.commit(Batch(1, (Entry(JobDeleted(gone.id), 1500.0, gone.id),), deleted_jobs=(gone.id,)))
+    await store.commit(submitted(a_job(3, submitted_at=3000.0)))
+    await store.checkpoint(1, ())
+
+    await store.trim(1, 1400.0)
+    assert await store.keyed("ana", "gone") == keys[1], "its end is still in the journal"
+    await store.trim(1, 2000.0)
+
+    assert await store.keyed("ana", "gone") is None
+    assert await store.keyed("ana", "kept") == keys[0]
+
+
+async def test_ended_jobs_are_found_by_age_without_those_that_are_waited_for(store: ReadingStore) -> None:
+    waiting = a_job(9, after=(an_ended_job(2).id,))
+    stopping = a_job(8, phase=JobPhase.ACTIVE, attempts=1)
+    await store.commit(submitted(*(an_ended_job(n) for n in (4, 1, 2, 3)), stopping, waiting))
+
+    ids = {n: an_ended_job(n).id for n in range(1, 5)}
+    assert list(await store.ended_before(2004.0, 10)) == [ids[1], ids[3]]
+    assert list(await store.ended_before(9000.0, 2)) == [ids[1], ids[3]]
+    assert list(await store.ended_before(2001.0, 10)) == []
+
+
+# --- unknown commits ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_found_or_not_after_a_commit_of_which_nobody_heard(store: ReadingStore) -> None:
+    batch = submitted(a_job(1), a_job(2))
+    assert await store.committed(batch, 0) is None
+    await store.commit(batch)
+
+    assert await store.committed(batch, 0) == 2
+    assert await store.committed(submitted(a_job(3)), 2) is None

@@ -43,7 +43,7 @@ def crashed(folder: Path, at: str, again_at: str | None = None) -> int:
 
 
 @pytest.mark.feature("B06", "S17")
-@pytest.mark.timeout(0 if IS_SOAK else 600)
+@pytest.mark.timeout(0 if IS_SOAK else 1200)
 def test_killed_at_any_boundary_nothing_is_lost_or_done_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reached = traced(tmp_path / "traced")
     # Once at its first time and once in the midst of everything; every single time in the long run.
@@ -61,7 +61,7 @@ def test_killed_at_any_boundary_nothing_is_lost_or_done_twice(tmp_path: Path, ca
 RECOVERY = ("start.open", "start.opened", "start.loaded", "start.looked", "commit.before", "commit.after", "perform.before")
 
 
-@pytest.mark.timeout(0 if IS_SOAK else 300)
+@pytest.mark.timeout(0 if IS_SOAK else 900)
 def test_killed_again_during_recovery_nothing_is_lost_or_done_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = [("commit.after:2", f"{name}:1") for name in RECOVERY]
     with ThreadPoolExecutor(PLANES) as pool:

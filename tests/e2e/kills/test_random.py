@@ -21,7 +21,7 @@ REPEATS = 1000 if os.environ.get("TUTTILAB_SOAK") else 200
 
 
 @pytest.mark.feature("B06", "S17")
-@pytest.mark.timeout(0 if KILLS > 40 else 400)
+@pytest.mark.timeout(0 if KILLS > 40 else 1200)
 def test_random_kills_lose_nothing_and_start_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chance = random.Random(6)
     with plane_in(tmp_path / "p") as plane:
@@ -51,7 +51,7 @@ def all_jobs(client: Client) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_submit_sent_three_times_is_one_job(tmp_path: Path) -> None:
     with plane_in(tmp_path / "p") as plane:
         plane.ensure()

@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import uvicorn
 
 from tuttilab.scheduler.api import create_app
+from tuttilab.scheduler.api.artifact_process import ArtifactProcess
+from tuttilab.scheduler.api.artifacts import blobs_of, received
 from tuttilab.scheduler.auth import Authenticator, LocalAuthenticator
 from tuttilab.scheduler.client import AsyncClient
 from tuttilab.scheduler.clusters.fake import FakeCluster
@@ -63,6 +66,8 @@ class Site:
     limits: Limits = field(default_factory=Limits)
     port: int = 0
     shut_down: Callable[[bool], None] | None = None
+    has_artifact_process: bool = False
+    artifacts: ArtifactProcess | None = None
     service: Service = field(init=False)
     cluster: FakeCluster = field(init=False)
     _server: uvicorn.Server = field(init=False)
@@ -84,7 +89,10 @@ class Site:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("127.0.0.1", self.port))
         self.port = bound.getsockname()[1]
-        app = create_app(self.service, self.authenticator, shut_down=self.shut_down)
+        if self.has_artifact_process:
+            self.artifacts = ArtifactProcess(blobs_of(self.service.config), "127.0.0.1")
+            self.artifacts.acknowledged_by(partial(received, self.service))
+        app = create_app(self.service, self.authenticator, shut_down=self.shut_down, artifacts=self.artifacts)
         settings = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(settings)
         self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # signals are pytest's
@@ -95,6 +103,8 @@ class Site:
     async def stop(self) -> None:
         self._server.should_exit = True
         await self._serving
+        if self.artifacts is not None:
+            await self.artifacts.close()
         await self.service.stop()
 
 

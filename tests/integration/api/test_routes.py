@@ -50,6 +50,7 @@ RULES = {
     ("GET", f"{V}/nodes"): USER,
     ("PUT", f"{V}/artifacts/{{artifact_id}}"): USER,
     ("GET", f"{V}/artifacts/{{artifact_id}}"): USER,
+    ("GET", f"{V}/artifacts/{{artifact_id}}/upload"): USER,
     ("GET", f"{V}/spark/sessions"): USER,
     ("POST", f"{V}/spark/sessions"): USER,
     ("GET", f"{V}/spark/sessions/{{name}}/endpoint"): USER,

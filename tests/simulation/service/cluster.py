@@ -283,6 +283,8 @@ class SimCluster:
         self._refused: dict[tuple[str, int], str] = {}
         self._fenced: set[tuple[str, int]] = set()
         self._forgotten: set[tuple[str, int]] = set()
+        self.erased: set[tuple[str, int]] = set()
+        """Attempts whose logs and files are gone."""
         self._uids = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
 
@@ -363,7 +365,9 @@ class SimCluster:
             pod.later(self.chance.uniform(0.0, 0.2), partial(pod.handle, m.StopAsked(grace_s, "the cluster was told so")))
             self.loop.call_later(grace_s + FORCE_S, pod.end)
 
-    def forget(self, job_id: str, attempt: int) -> None:
+    def forget(self, job_id: str, attempt: int, *, erase: bool) -> None:
+        if erase:
+            self.erased.add((job_id, attempt))
         self.oracle.forgotten(job_id, attempt)
         for pod in self.pods.get((job_id, attempt), {}).values():
             pod.end()
@@ -463,7 +467,7 @@ class Door:
 
     async def forget(self, job_id: str, attempt: int, *, erase: bool = False) -> None:
         is_unheard = await self._call()
-        self._world.forget(job_id, attempt)
+        self._world.forget(job_id, attempt, erase=erase)
         await self._come_back(is_unheard)
 
     async def logs(self, job_id: str, attempt: int, pod: str, start: int, limit: int) -> LogChunk:

@@ -206,10 +206,14 @@ class Oracle:
 
     # --- at rest ---------------------------------------------------------------------------------------------------
 
-    def at_rest(self, listed: Sequence[str], alive: Sequence[str], rows: Mapping[str, Job], wrote: int) -> None:
+    def at_rest(
+        self, listed: Sequence[str], alive: Sequence[str], rows: Mapping[str, Job], wrote: int, erased: Set[tuple[str, int]]
+    ) -> None:
         live = sorted(job.id for job in self.jobs.values() if not job.phase.is_terminal)
         must(not live, f"I18: {live} never end")
         must(not alive, f"I21: {list(alive)} are still alive")
         must(not listed, f"I21: {list(listed)} are still kept by the cluster")
+        left = sorted(key for key in self.attempts if key[0] in self._deleted and key not in erased)
+        must(not left, f"I21: logs and files of deleted jobs are left: {left}")
         must(wrote == 0, f"I20: {wrote} commits at rest")
         must(dict(rows) == self.jobs, "I1: the rows differ from what was committed")

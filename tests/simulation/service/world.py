@@ -236,7 +236,11 @@ class Simulation:
             return None
         told = tuple(MemberReport(**one._asdict()) for one in members)
         report = PodReport(plan.job_id, plan.attempt, plan.epoch, seq, told)
-        return await self._try(life, lambda: life.service.report(report, plan.token))
+        answer = await self._try(life, lambda: life.service.report(report, plan.token))
+        if answer is not None and answer["stop"] is not None:
+            row = self.oracle.attempts[plan.job_id, plan.attempt]
+            must(row.stopping_at is not None, f"I1: {plan.job_id} was told to stop, and its row does not say so")
+        return answer
 
     async def _try(self, life: Life, call: Callable[[], Awaitable[T]]) -> T | None:
         """The answer; None when it was an error or the control plane died over it."""
@@ -273,6 +277,18 @@ class Simulation:
         # In the middle of a commit memory is ahead of the rows, and may yet be taken back; it is never inconsistent.
         if self.life is not None and self.life.is_ready:
             self.life.service.state.check_invariants()
+            await self._check_shown(self.life)
+
+    async def _check_shown(self, life: Life) -> None:
+        """Whoever asks is shown what is committed."""
+
+        async def look() -> None:
+            await life.service.settled()
+            rows = self.store.rows()
+            for job in life.service.state.jobs.values():
+                must(rows.get(job.id) == job, f"I1: {job.id} is shown as {job.phase}, its row is {rows.get(job.id)}")
+
+        await self._try(life, look)
 
     def submit(self) -> None:
         chance = self.chance
@@ -404,7 +420,7 @@ class Simulation:
         self.raise_broken()
         listed = [pod.name for pod in self.cluster.listed()]
         alive = [pod.pod.name for pod in self.cluster.alive()]
-        self.oracle.at_rest(listed, alive, self.store.rows(), len(self.store.batches) - before)
+        self.oracle.at_rest(listed, alive, self.store.rows(), len(self.store.batches) - before, self.cluster.erased)
         replayed = Replay()
         for at, event in self.store.lines():
             replayed.take(event, at)

@@ -185,8 +185,9 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
         ({"defaults": {"queue": "root"}}, "t.yaml: defaults.queue: 'root' only holds other queues; expected research."),
         ({"defaults": {"queue": "resaerch"}}, "t.yaml: defaults.queue: 'resaerch' is not there; expected research."),
         (
-            {"store": {"url": "postgresql+psycopg://me:secret@db/tutti"}},
-            "t.yaml: store.url: 'postgresql+psycopg://…@db/tutti' is no database that is known; expected sqlite:///FILE.",
+            {"store": {"url": "mysql://me:secret@db/tutti"}},
+            "t.yaml: store.url: 'mysql://…@db/tutti' is no database that is known; "
+            "expected sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE.",
         ),
         (
             {"artifacts": {"url": "s3://bucket"}},

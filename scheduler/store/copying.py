@@ -1,0 +1,198 @@
+"""Backup and restore. A backup is a SQLite file of ours, whatever it was taken from, so it can be put back into either database.
+
+It is taken while the service runs and shows the state of one moment. The bytes of artifacts are not in it: they lie in a folder of
+their own, where a file never changes, so that copying the folder after the backup gives all that the backup refers to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, Table, delete, func, insert, make_url, select
+from sqlalchemy.exc import DBAPIError
+
+from tuttilab.scheduler.errors import Conflict, NotFound, StoreError, StoreUnreadable
+from tuttilab.scheduler.store import keeping, postgres, schema, sqlite
+from tuttilab.scheduler.store.leading import raise_epoch
+from tuttilab.scheduler.store.statements import store_error
+from tuttilab.scheduler.store.tables import COUNTERS, JOBS, JOURNAL, LEADER, META, METADATA
+
+PAGE = 1000
+COPIED = tuple(table for table in METADATA.sorted_tables if table not in (META, LEADER))
+"""In an order in which each row finds what it refers to. Who leads belongs to a database and not to what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    jobs: int
+    last_seq: int
+    last_at: float
+
+
+def backup(url: str, file: Path) -> Content:
+    """Raises Conflict when ``file`` is there, NotFound without a database, StoreError."""
+    place = make_url(url)
+    if file.exists():
+        raise Conflict(f"{file} is there already; name another file, or move it away.")
+    with _as_ours(), sqlite.appearing(file) as fresh:
+        if place.get_backend_name() == "sqlite":
+            _copy_file(Path(place.database or ""), fresh)
+        else:
+            _copy_out(place, fresh)
+    with _opened(file) as engine, engine.connect() as connection:
+        return _content(connection)
+
+
+def restore(file: Path, url: str, *, force: bool) -> Content:
+    """Put a backup into a database that is new or empty; with ``force`` in the place of what it holds.
+
+    A SQLite file that was there is kept beside it as ``….old``; its service must not run. A leader on Postgres is deposed.
+    Raises Conflict, StoreUnreadable for a file that is no backup or of a later version, StoreError.
+    """
+    if not file.exists():
+        raise NotFound(f"There is no file {file}; `tuttilab scheduler backup FILE` makes one.")
+    sqlite.check(file, schema.OURS)
+    place = make_url(url)
+    with _as_ours(), _upgraded_copy(file) as copy:
+        if place.get_backend_name() == "sqlite":
+            _put_file(copy, Path(place.database or ""), force)
+        else:
+            _copy_in(copy, place, force)
+        with _opened(copy) as engine, engine.connect() as connection:
+            return _content(connection)
+
+
+@contextlib.contextmanager
+def _as_ours() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise store_error(error) from error
+    except sqlite3.Error as error:
+        raise StoreError(f"The backup failed: {error}; nothing was changed.") from error
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Engine]:
+    engine = sqlite.engine_of(file, is_writer=True)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _connected(place: URL, *, is_writer: bool) -> Iterator[Connection]:
+    engine = postgres.engine_of(place, is_writer=is_writer)
+    try:
+        with engine.begin() as connection:
+            postgres.be_patient(connection, keeping.LONGEST_S)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _upgraded_copy(file: Path) -> Iterator[Path]:
+    """The backup itself stays as it is."""
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".restore-") as folder:
+        copy = Path(folder) / "copy.db"
+        shutil.copyfile(file, copy)
+        copy.chmod(0o600)
+        with _opened(copy) as engine, engine.begin() as connection:
+            if schema.version_of(connection) != schema.OURS.version:
+                schema.upgrade(connection, schema.OURS)
+                keeping.write_checkpoint(connection, ())
+        yield copy
+
+
+def _content(connection: Connection) -> Content:
+    seq = connection.execute(select(COUNTERS.c.value).where(COUNTERS.c.name == "seq")).scalar_one()
+    jobs = connection.execute(select(func.count()).select_from(JOBS)).scalar_one()
+    return Content(int(jobs), int(seq), connection.execute(select(func.max(JOURNAL.c.at))).scalar() or 0.0)
+
+
+# --- SQLite ------------------------------------------------------------------------------------------------------------
+
+
+def _copy_file(source: Path, fresh: Path) -> None:
+    if not source.exists():
+        raise NotFound(f"There is no database {source} yet; the first start makes it.")
+    with contextlib.closing(sqlite3.connect(f"file:{quote(str(source))}?mode=rw", uri=True, timeout=sqlite.BUSY_S)) as live:
+        live.execute("PRAGMA query_only = ON")
+        with contextlib.closing(sqlite3.connect(fresh)) as copy:
+            # In one step, inside one read transaction: the service writes on meanwhile.
+            live.backup(copy)
+            # One file without a log beside it.
+            copy.execute("PRAGMA journal_mode = DELETE")
+
+
+def _put_file(copy: Path, path: Path, force: bool) -> None:
+    if path.exists():
+        if not force:
+            raise Conflict(f"There is a database {path} already; with --force it is moved to {path.name}.old first.")
+        for end in ("-wal", "-shm", ""):
+            there = path.with_name(path.name + end)
+            if there.exists():
+                os.replace(there, path.with_name(f"{path.name}.old{end}"))
+    with sqlite.appearing(path) as fresh, open(fresh, "wb") as file:
+        with open(copy, "rb") as source:
+            shutil.copyfileobj(source, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+# --- Postgres ----------------------------------------------------------------------------------------------------------
+
+
+def _copy_out(place: URL, fresh: Path) -> None:
+    sqlite.fill(fresh, schema.OURS)
+    with _connected(place, is_writer=False) as source:
+        version = postgres.check(source, schema.OURS)
+        if version is None:
+            raise NotFound(f"The database {place.render_as_string()} has no tables yet; the first start makes them.")
+        if version != schema.OURS.version:
+            raise StoreUnreadable(
+                f"The database has schema {version}, this version of tuttilab writes {schema.OURS.version}; start it once."
+            )
+        with _opened(fresh) as engine, engine.begin() as target:
+            _copy_rows(source, target)
+            raise_epoch(target, int(source.execute(select(META.c.epoch)).scalar_one()) - 1)
+
+
+def _copy_in(copy: Path, place: URL, force: bool) -> None:
+    with _connected(place, is_writer=True) as target:
+        postgres.lock_for_upgrade(target)
+        version = postgres.check(target, schema.OURS)
+        if version != schema.OURS.version:
+            schema.upgrade(target, schema.OURS)
+        with _opened(copy) as engine, engine.connect() as source:
+            # First, so that a leader's next commit waits for us and is then refused.
+            raise_epoch(target, int(source.execute(select(META.c.epoch)).scalar_one()))
+            held = _content(target)
+            if held.last_seq and not force:
+                raise Conflict(
+                    f"The database {place.render_as_string()} holds {held.jobs} jobs already; with --force they are removed first."
+                )
+            _copy_rows(source, target)
+
+
+def _copy_rows(source: Connection, target: Connection) -> None:
+    for table in reversed(COPIED):
+        target.execute(delete(table))
+    for table in COPIED:
+        for page in source.execution_options(yield_per=PAGE).execute(select(table)).mappings().partitions():
+            target.execute(insert(table), [_named(table, row) for row in page])
+
+
+def _named(table: Table, row: object) -> dict[str, object]:
+    values: dict[str, object] = dict(row)  # type: ignore[call-overload]  # a mapping of columns, which has no type of its own
+    return {column.key: values[column.key] for column in table.c}

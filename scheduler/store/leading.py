@@ -1,0 +1,91 @@
+"""Who leads: the epoch in `meta` is the truth, the row `leader` a hint at where to find the leader and whether it lives.
+
+No clock of another machine is read: a follower sees whether the beat goes on, and measures with its own clock for how long not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select, update
+
+from tuttilab.scheduler import __version__
+from tuttilab.scheduler.errors import EnvironmentProblem, StaleEpoch
+from tuttilab.scheduler.store import statements
+from tuttilab.scheduler.store.tables import LEADER, META
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Who wants to lead: the address it answers at, and a digest of what all replicas must have in common.
+
+    ``after`` is the epoch that it saw end; when another one was quicker it does not take over. None takes over in any case.
+    """
+
+    url: str = ""
+    key_digest: str = ""
+    after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """The newest leader as its row shows it. An empty ``url`` means that it has gone or is not ready yet."""
+
+    epoch: int
+    beat: int
+    url: str
+
+
+def stale(epoch: int, leads: int) -> StaleEpoch:
+    return StaleEpoch(f"epoch {epoch} was given, and {leads} leads; this process has to stop.")
+
+
+def check_epoch(connection: Connection, epoch: int) -> None:
+    """First in each transaction that changes something. On Postgres no take-over ends before this transaction does."""
+    leads = int(connection.execute(statements.EPOCH).scalar_one())
+    if leads != epoch:
+        raise stale(epoch, leads)
+
+
+def take_over(connection: Connection, candidate: Candidate) -> int:
+    """The new epoch. Raises StaleEpoch when another candidate was quicker, EnvironmentProblem for another site's key."""
+    known = connection.execute(select(LEADER.c.key_digest)).scalar_one()
+    if candidate.key_digest and known and known != candidate.key_digest:
+        raise EnvironmentProblem(
+            "The replicas of this database derive their tokens from another key than this process, or have a local cluster, "
+            "whose pods only one state folder knows; expected the same auth.key_file on each of them, and no local cluster."
+        )
+    taken = update(META).values(epoch=META.c.epoch + 1, product=__version__).returning(META.c.epoch)
+    if candidate.after is not None:
+        taken = taken.where(META.c.epoch == candidate.after)
+    epoch = connection.execute(taken).scalar()
+    if epoch is None:
+        raise stale(candidate.after or 0, int(connection.execute(select(META.c.epoch)).scalar_one()))
+    values = {"epoch": epoch, "beat": 0, "url": "", "key_digest": candidate.key_digest or known}
+    connection.execute(update(LEADER).values(values))
+    return int(epoch)
+
+
+def beat(connection: Connection, epoch: int, url: str) -> None:
+    """The leader lives, and answers at ``url``. Raises StaleEpoch."""
+    beaten = update(LEADER).where(LEADER.c.epoch == epoch).values(beat=LEADER.c.beat + 1, url=url).returning(LEADER.c.beat)
+    if connection.execute(beaten).scalar() is None:
+        raise stale(epoch, int(connection.execute(select(META.c.epoch)).scalar_one()))
+
+
+def release(connection: Connection, epoch: int) -> None:
+    """The leader goes of its own will: the others need not wait for its lease to run out."""
+    connection.execute(update(LEADER).where(LEADER.c.epoch == epoch).values(beat=-1, url=""))
+
+
+def leader(connection: Connection) -> Leader:
+    row = connection.execute(select(LEADER.c.epoch, LEADER.c.beat, LEADER.c.url)).one()
+    return Leader(row.epoch, row.beat, row.url)
+
+
+def raise_epoch(connection: Connection, above: int) -> None:
+    """After this no leader of before can commit."""
+    higher = func.coalesce(select(func.max(META.c.epoch)).scalar_subquery(), 0)
+    top = max(int(connection.execute(select(higher)).scalar_one()), above) + 1
+    connection.execute(update(META).values(epoch=top))
+    connection.execute(update(LEADER).values(epoch=top, beat=-1, url=""))

@@ -1,0 +1,220 @@
+"""`python -m tests.benchmarks.store`: what the database costs, on SQLite and on Postgres, each figure beside its limit.
+
+First the store alone. Then a control plane of its own as a process, asked over REST by clients in this one; all jobs wait,
+because the one node is too small for them.
+`--jobs 2000` measures with fewer; a part that takes longer than `--limit` seconds is cut off and says how far it came.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+from tests import postgres
+from tests.contract.building import a_job, submitted
+from tests.desk import eventually
+from tests.replicas import CONFIG
+from tuttilab.scheduler import discovery
+from tuttilab.scheduler.async_client import AsyncClient
+from tuttilab.scheduler.requests import JobRequest, PodRequest
+from tuttilab.scheduler.store.base import Keyed
+from tuttilab.scheduler.store.sql import SqlStore
+
+CLIENTS = 8
+PROBES = 200
+WAITING = JobRequest(name="waits", pods=(PodRequest(role="worker", count=2, cpus=2, memory="256Mi"),), command=("sleep", "9"))
+"""Two pods of two CPUs, on a node that has two."""
+
+
+class Plane:
+    """A control plane on ``url`` that can be killed and started again on the same state."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        self._config = folder / "tuttilab.yaml"
+        (folder / "key").write_bytes(b"k" * 32)
+        self._config.write_text(CONFIG.format(url=url, key=folder / "key"))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> float:
+        """Seconds until it is ready, which is after its first decision."""
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "tuttilab.scheduler.serve", "--config", str(self._config)]
+        self.process = subprocess.Popen(command, env={**os.environ, "TUTTILAB_STATE_DIR": str(self.folder / "state")})
+        eventually(lambda: (found := discovery.find(self.folder / "state").runtime) and found.pid == self._pid, 120.0)
+        return time.perf_counter() - began
+
+    @property
+    def _pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def runtime(self) -> discovery.Runtime:
+        found = discovery.find(self.folder / "state").runtime
+        assert found is not None
+        return found
+
+    def rss(self) -> float:
+        return float(psutil.Process(self._pid).memory_info().rss) / 2**20
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def planes(folder: Path, only: str | None) -> Iterator[list[tuple[str, Plane]]]:
+    with contextlib.ExitStack() as stack:
+        found = []
+        if only in (None, "sqlite"):
+            (folder / "sqlite").mkdir()
+            found.append(("SQLite", Plane(folder / "sqlite", "sqlite:///state.db")))
+        if only in (None, "postgres") and postgres.can_run():
+            (folder / "postgres").mkdir()
+            server = stack.enter_context(postgres.running_postgres())
+            found.append(("Postgres", Plane(folder / "postgres", server.url(server.new_database()))))
+        for _, plane in found:
+            stack.callback(plane.kill)
+        yield found
+
+
+async def one_by_one(plane: Plane, jobs: int, limit_s: float) -> tuple[float, list[float]]:
+    """Seconds until all were acknowledged, and of each how long it took."""
+    numbers, times = iter(range(jobs)), list[float]()
+    began = time.perf_counter()
+
+    async def client() -> None:
+        connection = AsyncClient(plane.runtime().url, plane.runtime().token, timeout_s=120.0)
+        for number in numbers:
+            sent = time.perf_counter()
+            if sent - began > limit_s:
+                break
+            await connection.submit(WAITING, key=f"one-{number}")
+            times.append(time.perf_counter() - sent)
+        await connection.close()
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return time.perf_counter() - began, times
+
+
+async def in_batches(plane: Plane, jobs: int, size: int = 1000) -> float:
+    connection = AsyncClient(plane.runtime().url, plane.runtime().token, timeout_s=300.0)
+    began = time.perf_counter()
+    for start in range(0, jobs, size):
+        await connection.submit_many([WAITING] * min(size, jobs - start))
+    took = time.perf_counter() - began
+    await connection.close()
+    return took
+
+
+async def probes(plane: Plane) -> list[float]:
+    """One client, one submit after the other, while all others wait in their queue."""
+    connection = AsyncClient(plane.runtime().url, plane.runtime().token, timeout_s=120.0)
+    times = []
+    for number in range(PROBES):
+        sent = time.perf_counter()
+        await connection.submit(WAITING, key=f"probe-{number}")
+        times.append(time.perf_counter() - sent)
+        if sum(times) > 120:
+            break
+    await connection.close()
+    return times
+
+
+def p99(times: Sequence[float]) -> float:
+    return statistics.quantiles(times, n=100)[-1]
+
+
+def put(name: str, seconds: float, limit: float, note: str) -> None:
+    mark = "ok  " if seconds <= limit else "OVER"
+    sys.stdout.write(f"{mark} {name:<52} {seconds:8.3f} s of {limit:6.1f} s  {note}\n")
+    sys.stdout.flush()
+
+
+def measure(name: str, plane: Plane, jobs: int, limit_s: float) -> None:
+    plane.start()
+    put(f"{name}: {jobs} submits in batches of 1000", asyncio.run(in_batches(plane, jobs)), 3.0 * jobs / 10_000, "one client")
+    times = asyncio.run(probes(plane))
+    put(
+        f"{name}: acknowledged submit, {jobs} waiting, p99",
+        p99(times),
+        0.2,
+        f"median {statistics.median(times):.3f} s of {len(times)}",
+    )
+    rss = plane.rss()
+    plane.kill()
+    note = "process start included" + ("" if name == "SQLite" else ", and the lease of the one that was killed (6 s)")
+    put(f"{name}: recovery of {jobs} live jobs", plane.start(), 5.0, note)
+    sys.stdout.write(f"     {name}: RSS {rss:.0f} MiB with {jobs} waiting, {plane.rss():.0f} MiB after recovery (limit 512 MiB)\n")
+    plane.kill()
+
+
+def measure_one_by_one(name: str, plane: Plane, jobs: int, limit_s: float) -> None:
+    plane.start()
+    took, times = asyncio.run(one_by_one(plane, jobs, limit_s))
+    note = f"{CLIENTS} clients, {len(times) / took:.0f}/s, p99 {p99(times):.3f} s"
+    if len(times) < jobs:
+        note += f"; cut off after {len(times)}"
+    put(f"{name}: {jobs} submits one by one", took, 30.0 * jobs / 10_000, note)
+    plane.kill()
+
+
+async def alone(name: str, url: str, jobs: int) -> None:
+    """The store without the service: what a commit costs, and what a start reads."""
+    store = SqlStore(url)
+    epoch = await store.open()
+    singles, order = [], 0
+    for order in range(1, 501):
+        job = a_job(order)
+        began = time.perf_counter()
+        await store.commit(submitted(job, epoch=epoch, keys=(Keyed("ana", f"k{order}", "d", job.id),)))
+        singles.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    for start in range(order + 1, order + 1 + jobs, 1000):
+        some = [a_job(number, id=f"{number:032x}") for number in range(start, start + 1000)]
+        await store.commit(submitted(*some, epoch=epoch, keys=tuple(Keyed("ana", f"k{job.order}", "d", job.id) for job in some)))
+    batches = time.perf_counter() - began
+    began = time.perf_counter()
+    loaded = await store.load()
+    load = time.perf_counter() - began
+    await store.close()
+    put(f"{name} alone: a commit of one job, p99", p99(singles), 0.2, f"median {statistics.median(singles) * 1000:.1f} ms of 500")
+    put(f"{name} alone: {jobs} jobs in commits of 1000", batches, 3.0 * jobs / 10_000, "")
+    put(f"{name} alone: loading {len(loaded.jobs)} live jobs", load, 5.0, "")
+
+
+def measure_alone(name: str, plane: Plane, jobs: int, _limit_s: float) -> None:
+    url = plane.url if name == "Postgres" else f"sqlite:///{plane.folder / 'alone.db'}"
+    asyncio.run(alone(name, url, jobs))
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--jobs", type=int, default=10_000)
+    options.add_argument("--limit", type=float, default=120.0, help="seconds after which a part is cut off")
+    options.add_argument("--only", choices=["sqlite", "postgres"])
+    given = options.parse_args()
+    for part in (measure_alone, measure, measure_one_by_one):
+        with tempfile.TemporaryDirectory(prefix="tuttilab-bench-") as folder, planes(Path(folder), given.only) as found:
+            for name, plane in found:
+                part(name, plane, given.jobs, given.limit)
+    if not postgres.can_run() and given.only != "sqlite":
+        sys.stdout.write("     Postgres: not measured, its programs are not here (apt-get install postgresql)\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""A database of an earlier release becomes ours at the next start and keeps what it holds; a later one's is left alone."""
+
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.contract.building import a_job, submitted
+from tests.postgres import Postgres
+from tuttilab.scheduler.errors import StoreUnreadable
+from tuttilab.scheduler.model import JobPhase, Overtaking
+from tuttilab.scheduler.store import sqlite
+from tuttilab.scheduler.store.base import ArtifactRow, Keyed
+from tuttilab.scheduler.store.sql import SqlStore
+from tuttilab.scheduler.verify import differences, replay
+
+FIRST = Path(__file__).with_name("schema_0001.sql").read_text(encoding="utf-8")
+
+pytestmark = pytest.mark.feature("O08")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.requires("postgres"))])
+def first_release(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database that the first release left."""
+    if request.param == "sqlite":
+        file = tmp_path / "state.db"
+        with sqlite3.connect(file) as connection:
+            connection.executescript(FIRST)
+            connection.execute(f"PRAGMA application_id = {sqlite.APPLICATION_ID}")
+        connection.close()
+        yield f"sqlite:///{file}"
+        return
+    server: Postgres = request.getfixturevalue("postgres_server")
+    name = server.new_database()
+    server.execute(name, FIRST)
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest.fixture
+async def upgraded(first_release: str) -> AsyncIterator[SqlStore]:
+    store = SqlStore(first_release)
+    assert await store.open() == 2
+    yield store
+    await store.close()
+
+
+async def test_the_first_release_s_rows_are_all_there(upgraded: SqlStore) -> None:
+    loaded = await upgraded.load()
+
+    assert loaded.jobs == (a_job(1), a_job(3))
+    assert [queue.name for queue in loaded.queues] == ["root", "research"]
+    assert (loaded.last_seq, loaded.last_at, loaded.last_order) == (6, 1011.0, 3)
+    assert [profile.name for profile in loaded.profiles] == ["small"]
+    assert loaded.accounts == (Overtaking(a_job(1).id, 1001.0), Overtaking(a_job(3).id, 1003.0))
+    assert [one.key for one in loaded.history] == ["name/research/ana/job-2", "queue/research"]
+    cancelled = await upgraded.job(a_job(2).id)
+    assert cancelled is not None
+    assert (cancelled.phase, cancelled.reason) == (JobPhase.CANCELLED, "cancelled by ana")
+    assert await upgraded.keyed("ana", "k1") == Keyed("ana", "k1", "d1", a_job(1).id)
+    assert await upgraded.artifact("f" * 64) == ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1000.0, {"of": "x"})
+
+
+async def test_replay_begins_behind_the_journal_of_the_version_before(upgraded: SqlStore) -> None:
+    checkpoint = await upgraded.last_checkpoint()
+    assert checkpoint is not None
+    assert (checkpoint.seq, len(checkpoint.jobs)) == (6, 3)
+    before = await upgraded.load()
+    assert (checkpoint.profiles, checkpoint.accounts, checkpoint.history) == (before.profiles, before.accounts, before.history)
+    await upgraded.commit(submitted(a_job(4), epoch=2))
+
+    replayed = await replay(upgraded)
+
+    assert (replayed.events, sorted(job.order for job in replayed.jobs.values())) == (1, [1, 2, 3, 4])
+    assert [sentence async for sentence in differences(upgraded, replayed)] == []
+
+
+async def test_a_second_start_upgrades_nothing(upgraded: SqlStore, first_release: str) -> None:
+    await upgraded.commit(submitted(a_job(4), epoch=2))
+    again = SqlStore(first_release)
+    assert await again.open() == 3
+    checkpoint = await again.last_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.seq == 6
+    await again.close()
+
+
+async def test_a_later_release_s_database_is_refused_and_left_alone(upgraded: SqlStore, first_release: str) -> None:
+    engine = create_engine(first_release)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE schema_version SET version_num = '0042'"))
+    engine.dispose()
+
+    for use in (SqlStore(first_release).open, SqlStore(first_release).attach):
+        with pytest.raises(StoreUnreadable, match=re.escape("has schema 0042, and this version of tuttilab knows up to 0002")):
+            await use()
+
+    assert (await upgraded.leader()).epoch == 2
+
+
+@pytest.mark.requires("postgres")
+async def test_another_program_s_database_is_refused(postgres_server: Postgres) -> None:
+    name = postgres_server.new_database()
+    postgres_server.execute(name, "CREATE TABLE theirs (x int)")
+
+    with pytest.raises(StoreUnreadable, match=r"has tables of another program \(theirs\)\. Nothing was changed"):
+        await SqlStore(postgres_server.url(name)).open()
+
+    postgres_server.drop(name)

@@ -1,0 +1,135 @@
+"""Two control planes on one Postgres: one leads, one forwards, and when the leader goes the other is there within 15 s."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.desk import Desk, eventually
+from tests.postgres import Postgres
+from tests.replicas import LONG, Load, Site, made_site
+from tuttilab.scheduler.store.sql import SqlStore
+from tuttilab.scheduler.verify import differences, replay
+
+LIMIT_S = 15.0
+ROUNDS = 50 if os.environ.get("TUTTILAB_SOAK") else 5
+
+pytestmark = [pytest.mark.requires("postgres"), pytest.mark.feature("O08", "B06"), pytest.mark.timeout(60 + 60 * ROUNDS)]
+
+
+@pytest.fixture
+def site(tmp_path: Path, postgres_server: Postgres) -> Iterator[Site]:
+    with made_site(tmp_path, postgres_server) as site:
+        site.start("one")
+        site.start("two")
+        yield site
+
+
+async def checked(url: str) -> tuple[list[str], list[tuple[int, float]]]:
+    """What the replay finds wrong, and epoch and time of each journal line."""
+    store = SqlStore(url)
+    await store.attach()
+    try:
+        found = [sentence async for sentence in differences(store, await replay(store))]
+        lines = [(line.seq, line.at) for line in await store.changes(0, 1_000_000)]
+        return found, lines
+    finally:
+        await store.close()
+
+
+def test_a_follower_answers_as_the_leader_does(site: Site) -> None:
+    leader, (follower,) = site.leader(), site.followers()
+    with leader.client() as to_leader, follower.client() as to_follower:
+        job = to_follower.submit(LONG, key="k")
+        assert to_leader.job(job.id).id == job.id
+        assert to_leader.submit(LONG, key="k").id == job.id
+        assert to_follower.jobs().jobs[0].id == job.id
+        bundle = os.urandom(3_000_000)
+        assert to_leader.get_artifact(to_follower.put_artifact(bundle)) == bundle
+    headers = {"Authorization": f"Bearer {follower.runtime.token}"}
+    with httpx.Client(base_url=follower.runtime.url, headers=headers) as raw:
+        assert raw.get("/api/v1/jobs/nosuchjob").json()["type"] == "not-found"
+        assert raw.get("/api/v1/jobs", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        assert raw.get("/api/v1/jobs", headers={"Host": "evil.example"}).status_code == 403
+        assert raw.get("/readyz").text == "ready\n"
+        with raw.stream("GET", "/api/v1/changes?since=0", headers={"Accept": "text/event-stream"}) as stream:
+            assert next(stream.iter_lines()).startswith("id: ")
+        refused = raw.get("/api/v1/jobs", headers={"X-Tuttilab-Forwarded": "1"})
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+
+
+def test_takeovers_lose_nothing_and_a_continued_leader_changes_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    took: list[float] = []
+    with Load(site, seed=6) as load:
+        eventually(lambda: len(load.acknowledged) > 5)
+        for number in range(ROUNDS):
+            leader, (follower,) = site.leader(), site.followers()
+            is_kill = number % 2 == 0
+            began = time.monotonic()
+            leader.signal(signal.SIGKILL if is_kill else signal.SIGSTOP)
+            job = follower.submit_until_accepted(30.0)
+            took.append(time.monotonic() - began)
+            if is_kill:
+                leader.process.wait(10)
+                site.start(leader.name)
+            else:
+                leader.signal(signal.SIGCONT)
+            # The old one forwards from now on, and so knows what it never saw itself.
+            eventually(partial(site.replicas[leader.name].knows, job))
+            assert site.leader() is follower
+    epochs = site.server.ask(site.database, "SELECT string_agg(epoch::text, ',' ORDER BY seq) FROM journal")
+    found, lines = asyncio.run(checked(site.url))
+    with site.leader().client() as client:
+        known = {job.id for job in client.jobs(limit=1000).jobs}
+        by_key = {key: client.submit(LONG, key=key).id for _, _, key, _ in load.acknowledged[-20:]}
+
+    assert load.broken == []
+    assert max(took) <= LIMIT_S
+    assert {job for _, _, _, job in load.acknowledged[-1000:]} <= known | set(by_key.values())
+    assert by_key == {key: job for _, _, key, job in load.acknowledged[-20:]}
+    assert len({job for _, _, _, job in load.acknowledged}) == len(load.acknowledged)
+    numbers = [int(epoch) for epoch in str(epochs).split(",")]
+    assert numbers == sorted(numbers), "no commit of an old epoch came after one of a newer"
+    assert [at for _, at in lines] == sorted(at for _, at in lines), "service time never went back"
+    assert found == []
+    with capsys.disabled():
+        shown = ", ".join(f"{seconds:.1f}" for seconds in took)
+        sys.stdout.write(
+            f"\n{ROUNDS} takeovers under load: {shown} s (limit {LIMIT_S:.0f}); {len(load.acknowledged)} acknowledged, none lost\n"
+        )
+
+
+def test_a_leader_that_ends_is_followed_at_once(site: Site) -> None:
+    leader, (follower,) = site.leader(), site.followers()
+    with leader.client() as client:
+        job = client.submit(LONG)
+    began = time.monotonic()
+    leader.signal(signal.SIGTERM)
+    eventually(partial(follower.knows, job.id))
+    assert time.monotonic() - began < 5.0, "it said that it goes, nobody waits for its lease"
+    assert leader.process.wait(10) == 0
+
+
+def test_a_replica_with_another_key_is_refused(site: Site) -> None:
+    leader, (follower,) = site.leader(), site.followers()
+    follower.signal(signal.SIGTERM)
+    follower.process.wait(10)
+    (site.folder / "other.yaml").write_text((site.folder / "tuttilab.yaml").read_text().replace(f"{site.folder}/key", "key"))
+    (site.folder / "three").mkdir(mode=0o700)
+    (site.folder / "three" / "key").write_bytes(b"x" * 32)
+    leader.signal(signal.SIGTERM)
+    leader.process.wait(10)
+    desk = Desk(site.folder, site.folder / "three", {**os.environ, "TUTTILAB_STATE_DIR": str(site.folder / "three")})
+    said = desk.run("up", "--config", str(site.folder / "other.yaml"))
+
+    assert said.code == 2
+    assert "derive their tokens from another key than this process" in said.err

@@ -1,0 +1,115 @@
+"""Old ended jobs and old events go, a checkpoint stays in their place, and the replay is true all the while."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.builders import ADMIN, node, request
+from tuttilab.scheduler.clock import Clock, World
+from tuttilab.scheduler.clusters.fake import FakeCluster
+from tuttilab.scheduler.config import ClusterConfig, default_config
+from tuttilab.scheduler.errors import NotFound
+from tuttilab.scheduler.model import Job
+from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.store.sql import SqlStore
+from tuttilab.scheduler.verify import differences, replay
+
+DAY = 86400.0
+NODES = (node("a", cpus=4),)
+
+pytestmark = pytest.mark.feature("O08")
+
+
+class MovedClock(Clock):
+    """The service's clock, some days on."""
+
+    def __init__(self, clock: Clock, days: float) -> None:
+        self._clock, self._more = clock, days * DAY
+
+    def now(self) -> float:
+        return self._clock.now() + self._more
+
+
+@asynccontextmanager
+async def service_in(folder: Path, world: World | None = None) -> AsyncIterator[Service]:
+    config = default_config(folder)
+    limits = replace(config.limits, keep_jobs_s=10 * DAY, keep_journal_s=5 * DAY)
+    config = replace(config, clusters=(ClusterConfig("here", "fake", NODES),), limits=limits)
+    service = Service(config, SqlStore(config.store.url), {"here": FakeCluster("here", NODES)}, state_dir=folder, world=world)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+async def ended(service: Service, key: str | None = None) -> Job:
+    job = await service.submit(request(command=("exit", "0")), ADMIN, key)
+    for _ in range(200):
+        if service.state.jobs[job.id].phase.is_terminal:
+            return service.state.jobs[job.id]
+        await service.wait_change(service.last_seq, 0.1)
+    raise AssertionError(service.state.jobs[job.id])
+
+
+def move_on(service: Service, days: float) -> None:
+    service._clock = MovedClock(service._clock, days)
+
+
+async def found_wrong(service: Service) -> list[str]:
+    return [sentence async for sentence in differences(service.store, await replay(service.store))]
+
+
+async def test_old_jobs_and_events_go_and_what_is_left_replays(tmp_path: Path) -> None:
+    async with service_in(tmp_path) as service:
+        old = [await ended(service, f"old-{n}") for n in range(3)]
+        waiting = await service.submit(request(workers=2, cpus=4, after=(old[0].id,)), ADMIN)
+        assert await service.tidy() == (0, 0)
+        move_on(service, 8)
+        recent = await ended(service)
+        lines = service.last_seq
+
+        deleted, trimmed = await service.tidy()
+        assert (deleted, await found_wrong(service)) == (0, [])
+        assert trimmed == lines - len(await service.store.changes(trimmed))
+        with pytest.raises(NotFound, match="are not kept any more; expected at least"):
+            await service.store.changes(0)
+
+        move_on(service, 4)
+        assert (await service.tidy())[0] == 2, "the third is waited for"
+        again = await ended(service)
+        assert await found_wrong(service) == []
+        for job in old[1:]:
+            with pytest.raises(NotFound):
+                await service.find(job.id, ADMIN)
+        assert {job.id for job in (old[0], waiting, recent, again)} <= service.state.jobs.keys()
+
+        move_on(service, 6)
+        await service.tidy()
+        assert await service.store.keyed("root", "old-0") is not None
+        assert await service.store.keyed("root", "old-1") is None
+        last_at = service.now()
+    async with service_in(tmp_path) as service:
+        assert service.now() >= last_at - 6 * DAY - 60
+        newest = await service.submit(request(workers=2, cpus=4), ADMIN)
+        assert newest.order == again.order + 1
+        assert waiting.id in service.state.jobs
+        assert await found_wrong(service) == []
+        lines_left = await service.store.journal(service.last_seq - 1)
+        assert [type(event).__name__ for _, _, event in lines_left] == ["JobSubmitted"]
+
+
+async def test_service_time_does_not_go_back_when_the_wall_clock_does(tmp_path: Path) -> None:
+    async with service_in(tmp_path) as service:
+        before = (await ended(service)).submitted_at
+    async with service_in(tmp_path, World(wall=lambda: before - 1000 * DAY)) as service:
+        after = await ended(service)
+        times = [at for _, at, _ in await service.store.journal(0)]
+
+    assert before <= after.submitted_at < before + DAY
+    assert times == sorted(times)
