@@ -12,8 +12,8 @@ from typing import NamedTuple
 from tuttilab.sidecar.machine import Arm, Exit, Note, Record, Report, StopAsked, TimeOver
 from tuttilab.sidecar.protocol import COMPLETED, ENDED, LOST, PENDING, PHASES, Member, Orders, Stop
 
-END_S = 5.0
-"""After the members' grace: until then they have told their end, or never will."""
+END_S = 7.0
+"""After the members' grace: until then they have kept their outputs and told their end, or never will."""
 
 
 class MemberReported(NamedTuple):

@@ -260,7 +260,8 @@ class WorkerMachine:
         self._is_cleared = True
         if self.member.phase != RUNNING or not self._has_outputs:
             return self._finish()
-        return [KeepOutputs()]
+        # Main may have ended by itself just before its grace did: the flush has its own time.
+        return [KeepOutputs(), *([Arm(FLUSH_S)] if self._deadline_s is not None else [])]
 
     def _kept(self, outputs: Mapping[str, str], reason: str, message: str) -> list[Instruction]:
         self.member = self.member._replace(outputs=outputs)

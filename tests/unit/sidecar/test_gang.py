@@ -101,10 +101,10 @@ def test_master_ends_after_its_members() -> None:
 def test_stop_is_fanned_out_and_waits_for_the_members() -> None:
     made = master(*OPEN)
 
-    assert named(made.handle(m.StopAsked(5, "Cancelled"))) == named([gang.Announce(), m.Arm(10.0)])
+    assert named(made.handle(m.StopAsked(5, "Cancelled"))) == named([gang.Announce(), m.Arm(12.0)])
     assert made.orders == Orders(2, True, Stop(5, "Cancelled"))
     assert named(made.handle(m.StopAsked(9, ""))) == []
-    assert named(made.handle(m.StopAsked(1, ""))) == named([gang.Announce(), m.Arm(6.0)])
+    assert named(made.handle(m.StopAsked(1, ""))) == named([gang.Announce(), m.Arm(8.0)])
     assert named(made.handle(says(0, "Ended", 2, exit_code=143))) == named([m.Report()])
     assert named(made.handle(says(1, "Ended", 2, exit_code=143))) == END
 

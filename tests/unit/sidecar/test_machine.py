@@ -126,9 +126,18 @@ def test_grace_over_is_force_and_the_flush_has_its_own_limit() -> None:
 
     assert named(made.handle(m.TimeOver())) == named([m.KillAll(), m.Arm(5.0)])
     assert named(made.handle(m.MainExited(137))) == named([m.KillAll()])
-    assert named(made.handle(m.Cleared())) == named([m.KeepOutputs()])
+    assert named(made.handle(m.Cleared())) == named([m.KeepOutputs(), m.Arm(5.0)])
     assert named(made.handle(m.TimeOver())) == end(137, "Stopped")
     assert named(made.handle(m.Kept({"late": "a1"}))) == []
+
+
+def test_main_that_ends_at_the_last_moment_of_its_grace_has_its_outputs_kept() -> None:
+    made = machine(*RUNNING, m.StopAsked(5, ""), m.MainExited(3), has_outputs=True)
+
+    # In place of the grace, which may be all but over.
+    assert named(made.handle(m.Cleared())) == named([m.KeepOutputs(), m.Arm(5.0)])
+    assert named(made.handle(m.Kept({"model": "a1"}))) == end(3, "Stopped")
+    assert made.member.outputs == {"model": "a1"}
 
 
 def test_lost_master_is_a_stop_by_itself() -> None:
