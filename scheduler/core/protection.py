@@ -13,7 +13,6 @@ from tuttilab.scheduler.core.accounts import Lane, Seconds, Use, is_above
 from tuttilab.scheduler.model import Job, Overtaking, Queue
 
 EARLY: Final = 1 / 3
-EARLY_ALONE: Final = 1 / 3
 STRICT: Final = 3.0
 """Multiples of the allowance at which a gang is protected, and at which its hold trusts no prediction any more. Trusting none from
 the beginning drains the cluster so often that a tenth of it stands idle (docs/scheduling-proof.md has the figures)."""
@@ -125,13 +124,12 @@ def protection(
         own = uses.lane_numbers == uses.lanes.index(lane) if lane in uses.lanes else np.zeros(len(uses.orders), dtype=np.bool_)
         seconds, rate = _later(orders, own, uses, [row.later for row in rows], [row.base for row in rows], size, columns)
         allowance = queue.overtaking * waits + queue.overtaking_s
-        early = np.array([EARLY if job.gang.size > 1 else EARLY_ALONE for job in jobs])
-        over = seconds > early * allowance
+        over = seconds > EARLY * allowance
         overtaken.update(zip((job.id for job in jobs), seconds.tolist(), strict=True))
         protected += [jobs[number].id for number in np.nonzero(over)[0].tolist()]
         used_up = seconds > STRICT * allowance
         strict += [jobs[number].id for number in np.nonzero(used_up)[0].tolist()]
-        for part, is_past in ((early, over), (np.full_like(early, STRICT), used_up)):
+        for part, is_past in ((EARLY, over), (STRICT, used_up)):
             gains = ~is_past & (rate > part * queue.overtaking)
             if gains.any():
                 left = (part * allowance - seconds)[gains] / (rate - part * queue.overtaking)[gains]
