@@ -18,6 +18,7 @@ from tuttilab.scheduler.core.kinds.notebook import SERVER_LABEL
 from tuttilab.scheduler.errors import TuttiError
 from tuttilab.scheduler.model import Job
 from tuttilab.scheduler.requests import RenewRequest
+from tuttilab.scheduler.servers import Servers
 from tuttilab.scheduler.service import Service
 
 SILENT_S: Final = 300.0
@@ -39,10 +40,10 @@ async def look_after(service: Service, hub: HubSettings, http: httpx.AsyncClient
 
 
 async def look_once(service: Service, hub: HubSettings, http: httpx.AsyncClient) -> None:
-    for job in service.silent_servers(SILENT_S):
+    for job in Servers(service).silent(SILENT_S):
         if await is_forgotten(job, hub, http):
             log.warning("server %s of %s ended: the hub has no such server", job.id, job.owner)
-            await service.renew(job.id, GONE)
+            await Servers(service).renew(job.id, GONE)
 
 
 async def is_forgotten(job: Job, hub: HubSettings, http: httpx.AsyncClient) -> bool:

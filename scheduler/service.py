@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import hmac
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,14 +24,10 @@ from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, LogChunk, Obse
 from tuttilab.scheduler.config import Config
 from tuttilab.scheduler.core import lifecycle
 from tuttilab.scheduler.core.cycle import schedule
-from tuttilab.scheduler.core.dag import to_retry
 from tuttilab.scheduler.core.kinds import Site, build
-from tuttilab.scheduler.core.kinds import spark as spark_kind
-from tuttilab.scheduler.core.profiles import check as check_profile
 from tuttilab.scheduler.core.snapshot import Snapshot
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.crashpoints import point
-from tuttilab.scheduler.dags import build_run, check, retry_jobs
 from tuttilab.scheduler.errors import (
     AboveMax,
     ClusterError,
@@ -49,22 +44,16 @@ from tuttilab.scheduler.errors import (
 from tuttilab.scheduler.heartbeats import Heartbeats
 from tuttilab.scheduler.instructions import DropJob, Instruction
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
-from tuttilab.scheduler.model import MASTER, Attempt, Dag, Job, JobKind, JobPhase, Pod, PodPhase, Profile, Run, RunPhase, Wait
+from tuttilab.scheduler.model import MASTER, Attempt, Job, JobKind, Pod, PodPhase, Wait
 from tuttilab.scheduler.model import Cluster as ClusterRow
 from tuttilab.scheduler.performing import Performer, look
 from tuttilab.scheduler.requests import (
-    DagRequest,
     JobRequest,
-    NotebookRequest,
-    ProfileRequest,
-    RenewRequest,
-    RunRequest,
-    SparkRequest,
     Who,
 )
 from tuttilab.scheduler.store.base import Batch, Keyed, Store
 from tuttilab.scheduler.turn import Turn
-from tuttilab.scheduler.wire import PodReport, SparkEndpointView, event_kind, from_json, to_json
+from tuttilab.scheduler.wire import PodReport, event_kind, to_json
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -133,11 +122,12 @@ class Service:
         self._world = world or World()
         self._clusters = dict(clusters)
         self._kinds = {cluster.name: cluster.kind for cluster in config.clusters}
-        self._keys = Secrets.of(config.auth.key_file, state_dir)
+        self.keys = Secrets.of(config.auth.key_file, state_dir)
         self._clock = Clock(self._world)
         self._heartbeats = Heartbeats(self._clock.now())
         self._performer = Performer(self, self._clusters, may_act)
-        self._order = 0
+        self.order = 0
+        """Of the newest job; a turn that makes jobs counts it up."""
         self._inbox: list[_Ask[object]] = []
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
@@ -148,7 +138,7 @@ class Service:
         self._recent_keys: dict[tuple[str, str], Keyed] = {}
         self._change_waiters: dict[asyncio.Future[int], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._heard = notebooks.Heard()
+        self.heard = notebooks.Heard()
         self._leavings: Sequence[DropJob] = ()
         """Of jobs that an earlier life deleted."""
         self._turning = asyncio.Lock()
@@ -221,9 +211,9 @@ class Service:
             history=loaded.history,
         )
         self.last_seq = loaded.last_seq
-        self._order = loaded.last_order
+        self.order = loaded.last_order
         self._clock.not_before(loaded.last_at)
-        self._heard.begin(self.state, self.now())
+        self.heard.begin(self.state, self.now())
         self._leavings = loaded.leavings
 
     def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> None:
@@ -309,7 +299,7 @@ class Service:
         limits = self.config.limits
         due, next_timer = lifecycle.due_timers(self.state.live(), turn.now, limits.barrier_s)
         missed, next_missed = self._heartbeats.missed(self.state, turn.now, limits.lost_after_s)
-        silent, next_silent = self._heard.expired(self.state, turn.now)
+        silent, next_silent = self.heard.expired(self.state, turn.now)
         for event in (*due, *missed, *silent):
             turn.apply(event, event.job_id)
         return min((at for at in (next_timer, next_missed, next_silent) if at is not None), default=None)
@@ -500,7 +490,7 @@ class Service:
         if live is None or live.number != attempt or live.stopping_at is not None:
             return None
         job = turn.state.jobs[job_id]
-        return live.cluster, plan_of(job, live, self._keys, self.addresses, self.config.limits.barrier_s)
+        return live.cluster, plan_of(job, live, self.keys, self.addresses, self.config.limits.barrier_s)
 
     async def _watch(self, name: str, cluster: Cluster, looked: asyncio.Event) -> None:
         """Turn what the cluster shows into events, for as long as the service lives."""
@@ -575,7 +565,7 @@ class Service:
 
     async def report(self, report: PodReport, token: str) -> dict[str, object]:
         """What a sidecar or a master tells; the answer says whether its pods are to stop. Raises Unauthenticated, NotFound."""
-        expected = self._keys.attempt_token(report.job_id, report.attempt)
+        expected = self.keys.attempt_token(report.job_id, report.attempt)
         if not hmac.compare_digest(expected, token):
             raise Unauthenticated("This token does not belong to that attempt; only its own pods may report.")
         await self.settled()
@@ -614,9 +604,14 @@ class Service:
             return {"stop": {"grace_s": grace, "why": str(attempt.stop_reason or "")}}
         return {"stop": None}
 
+    # --- what requests are made of ---------------------------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        return self._world.new_id()
+
     # --- requests ------------------------------------------------------------------------------------------------------
 
-    def _site(self) -> Site:
+    def site(self) -> Site:
         defaults = self.config.defaults
         return Site(self.state.queues, self.state.clusters, defaults.queue, defaults.timeout_s)
 
@@ -650,13 +645,13 @@ class Service:
                         raise NotFound(f"Job {before.job_id}, submitted under this key, was deleted.")
                     jobs.append((job, None, False))
                     continue
-                order = self._order + 1 + index
-                job = build(request, who, self._site(), job_id=self._world.new_id(), order=order, now=turn.now)
+                order = self.order + 1 + index
+                job = build(request, who, self.site(), job_id=self.new_id(), order=order, now=turn.now)
                 keyed = Keyed(*key, digests[index], job.id) if key is not None else None
                 if keyed is not None:
                     fresh[keyed.owner, keyed.key] = keyed
                 jobs.append((job, keyed, True))
-            self._order += len(requests)
+            self.order += len(requests)
             for before_it, attempts in found.values():
                 if before_it.phase.is_terminal:
                     turn.state.adopt(before_it, attempts)
@@ -672,7 +667,7 @@ class Service:
     def dry_run(self, request: JobRequest, who: Who) -> DryRun:
         """What a submit would lead to now, by the same code."""
         try:
-            job = build(request, who, self._site(), job_id="dry-run", order=self._order + 1, now=self.now())
+            job = build(request, who, self.site(), job_id="dry-run", order=self.order + 1, now=self.now())
         except (AboveMax, NeverFits) as refusal:
             return DryRun("refused", str(refusal))
         decision = schedule(self.state.snapshot(also=job), self.now())
@@ -717,11 +712,11 @@ class Service:
             raise Conflict(f"Job {old.id} is {old.phase}; cancel it or wait for its end before you retry it.")
 
         def run(turn: Turn) -> Job:
-            self._order += 1
+            self.order += 1
             fresh = Job(
-                id=self._world.new_id(), name=old.name,
+                id=self.new_id(), name=old.name,
                 owner=old.owner, group=old.group, queue=old.queue, kind=old.kind, gang=old.gang,
-                work=old.work, submitted_at=turn.now, order=self._order, priority=old.priority, timeout_s=old.timeout_s,
+                work=old.work, submitted_at=turn.now, order=self.order, priority=old.priority, timeout_s=old.timeout_s,
                 retries=old.retries, after=(), cluster=old.cluster, labels=old.labels, retry_of=old.id,
             )  # fmt: skip
             turn.apply(ev.JobSubmitted(fresh), fresh.id)
@@ -763,183 +758,6 @@ class Service:
             return pod, await self._clusters[chosen.cluster].logs(job.id, chosen.number, pod.name, start, limit)
         except NotFound:
             return pod, LogChunk(start, (), pod.phase is PodPhase.ENDED)
-
-    # --- graphs of jobs ------------------------------------------------------------------------------------------------
-
-    async def run_dag(self, request: RunRequest, who: Who) -> Run:
-        """Accept a run: every node's job is checked, then all of it is committed at once."""
-        asked = request.dag if request.dag is not None else self._applied(request.name, who)
-
-        def run(turn: Turn) -> Run:
-            now, order, new_id = turn.now, self._order + 1, self._world.new_id
-            fresh = build_run(
-                asked,
-                request.variables,
-                who,
-                self._site(),
-                run_id=new_id(),
-                new_id=new_id,
-                order=order,
-                now=now,
-            )
-            self._order += len(fresh.nodes)
-            turn.apply(ev.RunSubmitted(fresh), fresh.id)
-            return turn.state.runs[fresh.id]
-
-        return await self.ask(run)
-
-    def _applied(self, name: str | None, who: Who) -> DagRequest:
-        known = self.state.dags.get(name or "")
-        if known is None or (known.owner != who.name and not who.is_admin):
-            raise NotFound(f"There is no DAG {name!r}; apply one with `tuttilab dag apply FILE` or run a file.")
-        return from_json(DagRequest, known.body)
-
-    async def apply_dag(self, request: DagRequest, who: Who) -> Dag:
-        """Keep a DAG by its name: a new version when it changed, the known one when not."""
-        check(request)
-        body = to_json(request).decode()
-
-        def run(turn: Turn) -> Dag:
-            known = turn.state.dags.get(request.name)
-            if known is not None and known.owner != who.name and not who.is_admin:
-                raise Conflict(f"The DAG {request.name!r} belongs to somebody else; choose another name.")
-            if known is None or known.body != body:
-                version = known.version + 1 if known is not None else 1
-                owner = known.owner if known is not None else who.name
-                turn.apply(ev.DagApplied(Dag(request.name, version, owner, body, turn.now)), request.name)
-            return turn.state.dags[request.name]
-
-        return await self.ask(run)
-
-    async def find_run(self, prefix_or_id: str, who: Who) -> Run:
-        """A run by its id or a unique prefix of it. Another owner's is not found, except by an admin."""
-        run = self.state.runs.get(prefix_or_id) or await self.store.run(prefix_or_id)
-        if run is None and len(prefix_or_id) >= SHORTEST_PREFIX:
-            known = await self.store.runs(None if who.is_admin else who.name, 1000)
-            found = [one for one in {**{r.id: r for r in known}, **self.state.runs}.values() if one.id.startswith(prefix_or_id)]
-            run = found[0] if len(found) == 1 else None
-        if run is None or (run.owner != who.name and not who.is_admin):
-            raise NotFound(f"There is no run {prefix_or_id!r}; `tuttilab dag runs` lists yours.")
-        return self.state.runs.get(run.id, run)
-
-    async def cancel_run(self, run_id: str, who: Who) -> Run:
-        def run(turn: Turn) -> Run | None:
-            known = turn.state.runs.get(run_id)
-            if known is not None and known.phase is RunPhase.RUNNING and not known.cancel_requested:
-                turn.apply(ev.RunCancelRequested(run_id, who.name), run_id)
-            return turn.state.runs.get(run_id)
-
-        return await self.ask(run) or await self.find_run(run_id, who)
-
-    async def retry_run(self, run_id: str, who: Who) -> Run:
-        """Start over the nodes that did not end well and what is below them; what succeeded stays. Raises Conflict."""
-        old = await self.find_run(run_id, who)
-        if old.phase is RunPhase.RUNNING:
-            raise Conflict(f"Run {old.id} is still running; wait for its end or cancel it before you retry it.")
-        if not to_retry(old):
-            raise Conflict(f"Run {old.id} succeeded; there is nothing to retry.")
-
-        def run(turn: Turn) -> Run:
-            turn.state.adopt_run(old)
-            jobs = retry_jobs(old, self._world.new_id, self._order + 1, turn.now)
-            self._order += len(jobs)
-            turn.apply(ev.RunRetried(old.id, jobs), old.id)
-            return turn.state.runs[old.id]
-
-        return await self.ask(run)
-
-    # --- servers of the hub --------------------------------------------------------------------------------------------
-
-    async def notebook(self, asked: NotebookRequest) -> Job:
-        """Put a server of the hub into the ledger, before its pod exists. Raises Forbidden, BadInput, AboveMax, NeverFits."""
-
-        def run(turn: Turn) -> Job:
-            order = self._order + 1
-            job, _ = notebooks.build_server(asked, turn.state, self._site(), job_id=self._world.new_id(), order=order, now=turn.now)
-            placed = notebooks.place(turn, job)
-            self._order = max(self._order, placed.order)
-            self._heard.note(placed.id, turn.now)
-            return placed
-
-        return await self.ask(run)
-
-    async def renew(self, job_id: str, said: RenewRequest) -> Job:
-        """The hub says how the server is. Raises NotFound for what is no server."""
-        job = self.state.jobs.get(job_id) or await self.store.job(job_id)
-        if job is None or job.kind is not JobKind.NOTEBOOK:
-            raise NotFound(f"There is no notebook server {job_id!r}; expected the id that its submit answered.")
-        self._heard.note(job_id, self.now())
-        if notebooks.has_news(self.state, job, said):
-            await self.ask(lambda turn: notebooks.apply_news(turn, turn.state.jobs[job_id], said))
-        return self.state.jobs.get(job_id, job)
-
-    def silent_servers(self, for_s: float) -> list[Job]:
-        """Those that run and that the hub has not spoken of for so long."""
-        return self._heard.silent(self.state, self.now() - for_s)
-
-    def expires_at(self, job_id: str) -> float | None:
-        return self._heard.deadline(job_id, self.state.live_attempt(job_id))
-
-    async def apply_profile(self, request: ProfileRequest, who: Who) -> Profile:
-        """Keep a profile by its name, in place of the one before. Raises what is wrong with it."""
-        check_profile(request, self._site())
-        profile = Profile(request.name, to_json(request).decode(), who.name, self.now())
-
-        def run(turn: Turn) -> Profile:
-            known = turn.state.profiles.get(request.name)
-            if known is None or known.body != profile.body:
-                turn.apply(ev.ProfileApplied(profile), request.name)
-            return turn.state.profiles[request.name]
-
-        return await self.ask(run)
-
-    async def delete_profile(self, name: str) -> None:
-        """Servers that were started with it go on."""
-
-        def run(turn: Turn) -> None:
-            if name not in turn.state.profiles:
-                raise NotFound(f"There is no profile {name!r}; `tuttilab profile list` shows what there is.")
-            turn.apply(ev.ProfileDeleted(name), name)
-
-        await self.ask(run)
-
-    # --- Spark sessions ------------------------------------------------------------------------------------------------
-
-    def spark_jobs(self, who: Who) -> list[Job]:
-        """The caller's live sessions."""
-        live = [job for job in self.state.jobs.values() if job.kind is JobKind.SPARK and job.owner == who.name]
-        return [job for job in live if job.phase in (JobPhase.QUEUED, JobPhase.ACTIVE)]
-
-    async def spark(self, request: SparkRequest, who: Who) -> Job:
-        """The caller's session by that name: the one that lives, else a new one in the queue."""
-        conf = {**self.config.defaults.spark_conf, **request.conf}
-        submit = spark_kind.request_of(replace(request, conf=conf), sys.executable)
-
-        def run(turn: Turn) -> Job:
-            for job in turn.state.jobs.values():
-                if spark_kind.is_live_session(job, request.name, who.name):
-                    return job
-            self._order += 1
-            job = build(submit, who, self._site(), job_id=self._world.new_id(), order=self._order, now=turn.now)
-            turn.apply(ev.JobSubmitted(job), job.id)
-            return turn.state.jobs[job.id]
-
-        return await self.ask(run)
-
-    def spark_endpoint(self, name: str, who: Who) -> SparkEndpointView:
-        """How the owner reaches the session. Raises NotFound without one, Conflict while it is not ready."""
-        job = next((j for j in self.spark_jobs(who) if spark_kind.session_name(j) == name), None)
-        if job is None:
-            raise NotFound(f"There is no Spark session {name!r}; `%spark start {name}` starts one.")
-        attempt = self.state.live_attempt(job.id)
-        endpoints = attempt.members[0].endpoints if attempt is not None else {}
-        if attempt is None or spark_kind.CONNECT_ENDPOINT not in endpoints:
-            wait = self.state.waits.get(job.id)
-            why = wait.sentence if wait else (attempt.phase.lower() if attempt else "queued")
-            raise Conflict(f"Spark session {name!r} is not ready yet: {why}.")
-        host, _, port = endpoints[spark_kind.CONNECT_ENDPOINT].rpartition(":")
-        token = self._keys.spark_token(job.id, attempt.number)
-        return SparkEndpointView(name=name, job_id=job.id, host=host, port=int(port), token=token, ui=endpoints.get("ui"))
 
     def is_at_rest(self) -> bool:
         """No job is live: nothing keeps an embedded control plane from ending by itself."""

@@ -11,6 +11,7 @@ from tuttilab.scheduler.api import views
 from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer, body_of, check_owner
 from tuttilab.scheduler.api.schema import takes
 from tuttilab.scheduler.errors import NotFound
+from tuttilab.scheduler.graphs import Graphs
 from tuttilab.scheduler.model import Run, RunPhase
 from tuttilab.scheduler.requests import DagRequest, RunRequest, Who
 from tuttilab.scheduler.service import Service
@@ -27,7 +28,7 @@ async def list_dags(service: ServiceHere, who: Caller) -> Response:
 @router.post("/dags", response_model=wire.DagView, openapi_extra=takes(DagRequest))
 async def apply_dag(request: Request, service: ServiceHere, who: Caller) -> Response:
     """Keep a DAG by its name; a changed one becomes its next version."""
-    return answer(views.dag_view(await service.apply_dag(await body_of(request, DagRequest, "dag"), who)))
+    return answer(views.dag_view(await Graphs(service).apply(await body_of(request, DagRequest, "dag"), who)))
 
 
 @router.get("/dags/{name}/runs", response_model=list[wire.RunView])
@@ -54,25 +55,25 @@ async def _runs(service: Service, who: Who, owner: str | None, limit: int) -> li
 
 @router.post("/runs", status_code=201, response_model=wire.RunView, openapi_extra=takes(RunRequest))
 async def start_run(request: Request, service: ServiceHere, who: Caller) -> Response:
-    run = await service.run_dag(await body_of(request, RunRequest, "run"), who)
+    run = await Graphs(service).run(await body_of(request, RunRequest, "run"), who)
     return answer(views.run_view(run, service.state), status=201)
 
 
 @router.get("/runs/{run_id}", response_model=wire.RunView)
 async def show_run(run_id: str, service: ServiceHere, who: Caller) -> Response:
-    return answer(views.run_view(await service.find_run(run_id, who), service.state))
+    return answer(views.run_view(await Graphs(service).find(run_id, who), service.state))
 
 
 @router.post("/runs/{run_id}/cancel", response_model=wire.RunView)
 async def cancel_run(run_id: str, service: ServiceHere, who: Caller) -> Response:
-    run = await service.find_run(run_id, who)
+    run = await Graphs(service).find(run_id, who)
     if run.phase is RunPhase.RUNNING:
-        run = await service.cancel_run(run.id, who)
+        run = await Graphs(service).cancel(run.id, who)
     return answer(views.run_view(run, service.state))
 
 
 @router.post("/runs/{run_id}/retry", response_model=wire.RunView)
 async def retry_run(run_id: str, service: ServiceHere, who: Caller) -> Response:
     """Start over what did not end well and what is below it."""
-    run = await service.find_run(run_id, who)
-    return answer(views.run_view(await service.retry_run(run.id, who), service.state))
+    run = await Graphs(service).find(run_id, who)
+    return answer(views.run_view(await Graphs(service).retry(run.id, who), service.state))

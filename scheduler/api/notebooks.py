@@ -14,6 +14,7 @@ from tuttilab.scheduler.core.kinds.notebook import PHASES, PROFILE_LABEL
 from tuttilab.scheduler.errors import BadInput, Forbidden, NotFound
 from tuttilab.scheduler.model import AttemptPhase, Job
 from tuttilab.scheduler.requests import NotebookRequest, ProfileRequest, RenewRequest, Who
+from tuttilab.scheduler.servers import Servers
 from tuttilab.scheduler.service import Service
 
 router = APIRouter(tags=["notebooks"])
@@ -24,7 +25,7 @@ async def start_notebook(request: Request, service: ServiceHere, who: Caller) ->
     """Put a server into the ledger before its pod is made. Asked again while it waits, it keeps its place."""
     _only_the_hub(who)
     asked = await body_of(request, NotebookRequest, "notebook")
-    job = await service.notebook(asked)
+    job = await Servers(service).start(asked)
     return answer(_view(service, job, asked.groups), status=201)
 
 
@@ -35,7 +36,7 @@ async def renew_notebook(job_id: str, request: Request, service: ServiceHere, wh
     said = await body_of(request, RenewRequest, "renewal")
     if said.phase not in PHASES:
         raise BadInput(f"phase: {said.phase[:40]!r} is not known; expected {', '.join(PHASES)}.")
-    job = await service.renew(job_id, said)
+    job = await Servers(service).renew(job_id, said)
     return answer(_view(service, job, (job.group,)))
 
 
@@ -60,7 +61,7 @@ def _view(service: Service, job: Job, groups: tuple[str, ...]) -> wire.NotebookV
         image=job.work.image,
         place=wait.place if wait else None,
         refusal=notebooks.refusal_of(service.state, job, groups) if is_waiting else "",
-        expires_at=None if job.phase.is_terminal else service.expires_at(job.id),
+        expires_at=None if job.phase.is_terminal else Servers(service).expires_at(job.id),
     )
 
 
@@ -91,14 +92,14 @@ async def get_profile(name: str, service: ServiceHere, who: Caller) -> Response:
 async def apply_profile(request: Request, service: ServiceHere, who: Caller) -> Response:
     """Keep a profile by its name, in place of the one before. Servers that run keep what they have."""
     _only_admins(who)
-    profile = await service.apply_profile(await body_of(request, ProfileRequest, "profile"), who)
+    profile = await Servers(service).apply_profile(await body_of(request, ProfileRequest, "profile"), who)
     return answer(_profile(service, notebooks.body_of(profile)))
 
 
 @router.delete("/profiles/{name}", status_code=204)
 async def delete_profile(name: str, service: ServiceHere, who: Caller) -> Response:
     _only_admins(who)
-    await service.delete_profile(name)
+    await Servers(service).delete_profile(name)
     return Response(status_code=204)
 
 

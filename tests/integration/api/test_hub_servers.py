@@ -13,6 +13,7 @@ from tuttilab.scheduler import hub_servers
 from tuttilab.scheduler.auth import HubSettings
 from tuttilab.scheduler.model import Job, JobPhase
 from tuttilab.scheduler.requests import NotebookRequest, ProfileRequest, RenewRequest, Who
+from tuttilab.scheduler.servers import Servers
 
 HUB = HubSettings("http://hub/hub/api", "tuttilab", "token-of-the-hub")
 SEEN: dict[str, Any] = {"/hub/api/users": []}
@@ -21,16 +22,16 @@ SEEN: dict[str, Any] = {"/hub/api/users": []}
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     async with served(Site(tmp_path)) as site:
-        await site.service.apply_profile(ProfileRequest(name="cpu", preemptible=True), Who("root", is_admin=True))
+        await Servers(site.service).apply_profile(ProfileRequest(name="cpu", preemptible=True), Who("root", is_admin=True))
         yield site
 
 
 async def running(site: Site, owner: str, server: str = "") -> Job:
-    job = await site.service.notebook(NotebookRequest(owner=owner, server=server))
+    job = await Servers(site.service).start(NotebookRequest(owner=owner, server=server))
     async with asyncio.timeout(5.0):
         while site.service.state.live_attempt(job.id) is None:
             await site.service.wait_change(site.service.last_seq, 0.05)
-    return await site.service.renew(job.id, RenewRequest(phase="running"))
+    return await Servers(site.service).renew(job.id, RenewRequest(phase="running"))
 
 
 async def look(site: Site, answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch, silent_s: float = 0.0) -> None:

@@ -169,7 +169,7 @@ async def test_attempts_token_reports_for_its_pods_and_opens_nothing_else(site: 
     async with asyncio.timeout(10):
         while site.service.state.live_attempt(job_id) is None:  # noqa: ASYNC110  the state has no event to wait for
             await asyncio.sleep(0.02)
-    token = site.service._keys.attempt_token(job_id, 1)
+    token = site.service.keys.attempt_token(job_id, 1)
     headers = {"Authorization": f"Bearer {token}"}
     report: dict[str, Any] = {"job_id": job_id, "attempt": 1, "epoch": 1, "seq": 1, "members": []}
 

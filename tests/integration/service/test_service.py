@@ -20,6 +20,7 @@ from tuttilab.scheduler.errors import Conflict, NeverFits, NotFound, StoreError,
 from tuttilab.scheduler.model import AttemptPhase, Job, JobPhase
 from tuttilab.scheduler.requests import PodRequest, SparkRequest, Who
 from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.sessions import Sessions
 from tuttilab.scheduler.store.base import Batch
 from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.wire import MemberReport, PodReport
@@ -247,10 +248,10 @@ async def test_what_is_not_committed_is_not_accepted_and_leaves_no_trace(tmp_pat
 
 async def test_a_spark_session_is_one_live_job_by_owner_and_name(service: Service) -> None:
     asked = SparkRequest(name="s", cpus=1, memory="1Gi", interpreter="/bin/true")
-    first, second = await asyncio.gather(service.spark(asked, ADMIN), service.spark(asked, ADMIN))
+    first, second = await asyncio.gather(Sessions(service).start(asked, ADMIN), Sessions(service).start(asked, ADMIN))
     assert first.id == second.id
     assert service.state.use("default")["cpu"] in (0, 1000)
     with pytest.raises(Conflict, match="Spark session 's' is not ready yet"):
-        service.spark_endpoint("s", ADMIN)
+        Sessions(service).endpoint("s", ADMIN)
     with pytest.raises(NotFound, match="`%spark start other` starts one"):
-        service.spark_endpoint("other", ADMIN)
+        Sessions(service).endpoint("other", ADMIN)

@@ -179,7 +179,7 @@ async def test_a_report_is_heard_once_and_in_order_and_of_its_epoch(service: Ser
     await until(service, lambda: service.state.live_attempt(job.id) is not None)
     await until(service, lambda: service.state.attempts[job.id, 1].pods[0].uid is not None)
     pod = service.state.attempts[job.id, 1].pods[0]
-    token = service._keys.attempt_token(job.id, 1)
+    token = service.keys.attempt_token(job.id, 1)
 
     def told(seq: int, address: str, epoch: int = 1) -> PodReport:
         member = MemberReport(pod.name, 0, "Running", pod.uid or "", endpoints={"web": address})
@@ -241,7 +241,7 @@ async def test_a_report_of_a_master_says_that_the_master_lives_and_nothing_of_it
     await until(service, lambda: job.id in service.state._live and service.state.attempts[job.id, 1].started_at is not None)
     attempt = service.state.attempts[job.id, 1]
     members = tuple(MemberReport(pod.name, pod.rank, "Running", pod.uid or "") for pod in attempt.members)
-    await service.report(PodReport(job.id, 1, 1, 1, members), service._keys.attempt_token(job.id, 1))
+    await service.report(PodReport(job.id, 1, 1, 1, members), service.keys.attempt_token(job.id, 1))
     assert set(service._heartbeats._heard) == {f"{job.id}-1-master"}
     await service.cancel(job.id, ADMIN)
     await ended(service, job)

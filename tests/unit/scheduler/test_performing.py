@@ -1,0 +1,82 @@
+"""The end of a pod that comes while its job is being launched waits for the launch, which was planned without it."""
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from tuttilab.scheduler.clusters.base import LaunchPlan, PodState
+from tuttilab.scheduler.clusters.fake import FakeCluster
+from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.errors import ClusterUnreachable
+from tuttilab.scheduler.instructions import LaunchGang
+from tuttilab.scheduler.model import PodPhase, Work
+from tuttilab.scheduler.performing import Performer
+from tuttilab.scheduler.turn import Turn
+
+T = TypeVar("T")
+ENDED = PodState("j", 1, "j-1-worker-0", "uid-1", PodPhase.ENDED, 0, "Completed")
+
+
+class SlowCluster(FakeCluster):
+    """Answers a launch when it is told to, the first time with an error."""
+
+    def __init__(self) -> None:
+        super().__init__("here", ())
+        self.begun = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.launches = 0
+
+    async def launch(self, plan: LaunchPlan) -> None:
+        self.launches += 1
+        self.begun.set()
+        await self.may_answer.wait()
+        if self.launches == 1:
+            raise ClusterUnreachable("the call took too long.")
+
+
+class Loop:
+    def __init__(self) -> None:
+        self.taken: list[PodState] = []
+
+    async def ask(self, run: Callable[[Turn], T], /) -> T:
+        return run(Turn(State(), 1000.0))
+
+    def plan(self, turn: Turn, job_id: str, attempt: int, /) -> tuple[str, LaunchPlan] | None:
+        return "here", LaunchPlan(job_id, attempt, "ana", "batch", 1, Work(("true",)), (), "token", "")
+
+    def take_in_pods(self, turn: Turn, pods: Collection[PodState], /) -> None:
+        self.taken.extend(pods)
+
+    async def let_go(self, job_id: str, /) -> None:
+        raise AssertionError("nothing was dropped")
+
+
+async def test_an_end_waits_for_the_launch_and_is_told_once_it_has_answered() -> None:
+    loop, cluster = Loop(), SlowCluster()
+    performer = Performer(loop, {"here": cluster})
+    assert not performer.holds(ENDED)
+
+    performer.perform(LaunchGang("j", 1))
+    await cluster.begun.wait()
+    assert performer.holds(ENDED)
+    assert performer.holds(ENDED)
+    assert loop.taken == []
+
+    # The first answer is an error, and the launch is tried again: the end is told when one has answered well.
+    cluster.may_answer.set()
+    async with asyncio.timeout(5):
+        while not loop.taken:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (cluster.launches, loop.taken) == (2, [ENDED])
+    assert not performer.holds(ENDED)
+    await performer.stop()
+
+
+async def test_the_end_of_another_job_does_not_wait() -> None:
+    loop, cluster = Loop(), SlowCluster()
+    performer = Performer(loop, {"here": cluster})
+    performer.perform(LaunchGang("other", 1))
+    await cluster.begun.wait()
+
+    assert not performer.holds(ENDED)
+    await performer.stop()
