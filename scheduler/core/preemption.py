@@ -102,19 +102,15 @@ def _is_held_back(candidate: Candidate, served: set[str]) -> bool:
 
 def _claimants(desk: Desk) -> Iterator[tuple[Candidate, str]]:
     """Waiting gangs that may stop others, in their order, each with the reason that a victim is told."""
-    lent = desk.ledger.lent()
-    lowest: dict[str, int] = {}
-    for runner in desk.running:
-        lowest[runner.queue] = min(runner.job.priority, lowest.get(runner.queue, runner.job.priority))
-    for queue, line in desk.lines_.items():
-        is_behind_none = queue not in lowest
-        for candidate in line:
-            if candidate.cause is None or not candidate.shape.clusters:
-                continue
-            if lent and is_within_guarantee(desk.ledger, candidate, lent):
-                yield candidate, f"stopped so that queue {queue} gets its guaranteed share; it starts again when there is room"
-            elif not is_behind_none and candidate.job.priority > lowest[queue]:
-                yield candidate, "stopped for a job of a higher priority class of its queue; it starts again when there is room"
+    for candidate in desk.claimants(desk.lines_):
+        if candidate.cause is None:
+            continue
+        what = (
+            f"so that queue {candidate.job.queue} gets its guaranteed share"
+            if desk.is_entitled(candidate)
+            else "for a job of a higher priority class of its queue"
+        )
+        yield candidate, f"stopped {what}; it starts again when there is room"
 
 
 def _victims_for(desk: Desk, future: _WhatIf, candidate: Candidate) -> list[Victim] | None:

@@ -109,7 +109,7 @@ def busy_state(waiting: int, seed: int = 1) -> tuple[State, int]:
                 state.handle(ev.PodStarted(admitted.job_id, attempt.number, pod.name), 0.0)
         if len(state.queued()) > 500:
             break
-    while len(state.queued()) < waiting:
+    for _ in range(waiting - len(state.queued())):
         order += 1
         pods, gpus = chance.choices(shapes, [80, 6, 5, 5, 2, 1, 1])[0]
         state.handle(ev.JobSubmitted(job(order, f"q{order % 30:02d}", pods, gpus, f"n{order % 200}")), 0.0)
@@ -136,7 +136,7 @@ def cycles(waiting: int, rounds: int) -> tuple[list[float], list[float]]:
         now += 5.0
         for live in chance.sample([one.id for one, _ in state.live()], 20):
             end(state, live, now)
-        while len(state.queued()) < waiting:
+        for _ in range(waiting - len(state.queued())):
             order += 1
             state.handle(ev.JobSubmitted(job(order, f"q{order % 30:02d}", 1, 1, f"n{order % 200}", at=now)), now)
         state.take_changes()
