@@ -45,6 +45,9 @@ LOG_BYTES: Final = 5 * 2**20
 LOG_FILES: Final = 3
 SETTLE_S: Final = 20
 """So long a replica waits for a leader before it says that it is ready; later callers are told to try again."""
+SWITCH_S: Final = 0.0005
+"""So long a thread that waits for the interpreter lets another compute. At Python's 5 ms every request that comes during a cycle of
+the scheduler would lose that much at each change between the loop and the store's threads."""
 DRAIN_REQUESTS_S: Final = 2
 """How long requests under way may take when the process ends; long polls are cut off then."""
 # Run as a program, this module would call itself __main__.
@@ -159,6 +162,7 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
     from tuttilab.scheduler.service import Service
     from tuttilab.scheduler.store.sql import SqlStore
 
+    sys.setswitchinterval(SWITCH_S)
     digest = discovery.config_digest(config_path)
     config = load_config(config_path, state, environ)
     log.info("tuttilab %s starts in %s with %s", __version__, state, config_path or "the built-in configuration")

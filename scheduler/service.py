@@ -64,6 +64,8 @@ SETTLES_S: Final = 10.0
 """Somebody who only reads waits so long for a commit under way."""
 LONGEST_DOUBT_S: Final = 5.0
 """So long those who asked wait to hear whether a commit happened, before they hear that nobody knows."""
+TIMERS_REST_S: Final = 1.0
+"""A timer that begins after a look at all of them is noticed so much later at most."""
 TIDY_EVERY_S: Final = 3600.0
 TIDY_AT_ONCE: Final = 200
 """Old jobs that are deleted in one commit."""
@@ -128,6 +130,7 @@ class Service:
         self._performer = Performer(self, self._clusters, may_act)
         self.order = 0
         """Of the newest job; a turn that makes jobs counts it up."""
+        self._timers_at = 0.0
         self._inbox: list[_Ask[object]] = []
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
@@ -214,6 +217,7 @@ class Service:
         self.order = loaded.last_order
         self._clock.not_before(loaded.last_at)
         self.heard.begin(self.state, self.now())
+        self._timers_at = 0.0
         self._leavings = loaded.leavings
 
     def _spawn(self, work: Callable[[], Awaitable[None]], name: str) -> None:
@@ -296,13 +300,18 @@ class Service:
         return next_timer
 
     def _apply_timers(self, turn: Turn) -> float | None:
+        """Ends what has run out of time; answers when to look again. A look walks over all that lives, so not each turn has one."""
+        if turn.now < self._timers_at:
+            return self._timers_at
         limits = self.config.limits
         due, next_timer = lifecycle.due_timers(self.state.live(), turn.now, limits.barrier_s)
         missed, next_missed = self._heartbeats.missed(self.state, turn.now, limits.lost_after_s)
         silent, next_silent = self.heard.expired(self.state, turn.now)
         for event in (*due, *missed, *silent):
             turn.apply(event, event.job_id)
-        return min((at for at in (next_timer, next_missed, next_silent) if at is not None), default=None)
+        upcoming = min((at for at in (next_timer, next_missed, next_silent) if at is not None), default=None)
+        self._timers_at = turn.now + TIMERS_REST_S if upcoming is None else min(upcoming, turn.now + TIMERS_REST_S)
+        return upcoming
 
     def _finish(self, turn: Turn, answers: Sequence[tuple[_Ask[object], object]]) -> None:
         """The turn is committed: tell those who asked, and carry out what it decided."""
@@ -624,13 +633,17 @@ class Service:
         if keys is not None and len(keys) != len(requests):
             raise Conflict(f"{len(keys)} keys for {len(requests)} jobs; expected one key for each.")
         found = {prefix: await self.find(prefix, who) for prefix in {p: None for request in requests for p in request.after}}
-        requests = [replace(request, after=tuple(found[prefix][0].id for prefix in request.after)) for request in requests]
-        digests = [hashlib.sha256(to_json(request)).hexdigest() for request in requests]
+        requests = [
+            replace(request, after=tuple(found[prefix][0].id for prefix in request.after)) if request.after else request
+            for request in requests
+        ]
+        digests = [hashlib.sha256(to_json(request)).hexdigest() for request in requests] if keys is not None else []
         known = {keyed.key: keyed for keyed in await self.store.keyed_among(who.name, keys or ())}
         earlier = {keyed.job_id: await self.store.job(keyed.job_id) for keyed in known.values()}
 
         def run(turn: Turn) -> list[Job]:
             jobs: list[tuple[Job, Keyed | None, bool]] = []
+            site = self.site()
             # Keys of the same turn too: the same submit may have come twice before either was committed.
             fresh = {(keyed.owner, keyed.key): keyed for keyed in turn.keys}
             for index, request in enumerate(requests):
@@ -646,7 +659,7 @@ class Service:
                     jobs.append((job, None, False))
                     continue
                 order = self.order + 1 + index
-                job = build(request, who, self.site(), job_id=self.new_id(), order=order, now=turn.now)
+                job = build(request, who, site, job_id=self.new_id(), order=order, now=turn.now)
                 keyed = Keyed(*key, digests[index], job.id) if key is not None else None
                 if keyed is not None:
                     fresh[keyed.owner, keyed.key] = keyed

@@ -112,7 +112,7 @@ class MemoryStore:
         owned = {keyed.job_id for keyed in self._keys.values()}
         for keyed in batch.keys:
             if (keyed.owner, keyed.key) in taken or keyed.job_id in owned:
-                raise key_taken(keyed)
+                raise key_taken([keyed])
             taken.add((keyed.owner, keyed.key))
             owned.add(keyed.job_id)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from tuttilab.scheduler.errors import Conflict, NotFound
@@ -127,8 +127,10 @@ def check_kept(since: int, oldest: int, newest: int) -> None:
         raise NotFound(f"there is no change {since} yet, the newest is {newest}; expected a number from here: fetch anew.")
 
 
-def key_taken(keyed: Keyed) -> Conflict:
-    return Conflict(f"Idempotency-Key {keyed.key!r} was used before; expected a new key for a new job.")
+def key_taken(keys: Sequence[Keyed]) -> Conflict:
+    """At least one of the keys."""
+    shown = " or ".join(repr(keyed.key) for keyed in keys[:3])
+    return Conflict(f"Idempotency-Key {shown} was used before; expected a new key for a new job.")
 
 
 def is_asked_for(job: Job, query: JobQuery) -> bool:

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, func, make_url, select, true
+from sqlalchemy import Connection, Engine, Select, delete, func, make_url, select
+from sqlalchemy.exc import IntegrityError
 
 from tuttilab.scheduler.errors import StoreUnreadable
 from tuttilab.scheduler.events import Event
@@ -20,7 +21,7 @@ from tuttilab.scheduler.instructions import DropJob
 from tuttilab.scheduler.model import LIVE, Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.store import filesystems, keeping, leading, postgres, rows, schema, sqlite, statements
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, JobQuery, Keyed, Loaded
-from tuttilab.scheduler.store.statements import run_in, select_jobs, transact, upsert
+from tuttilab.scheduler.store.statements import Known, put, run_in, select_jobs, transact
 from tuttilab.scheduler.store.tables import (
     ACCOUNTS,
     ARTIFACTS,
@@ -219,7 +220,7 @@ class SqlStore:
     async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
         if not keys:
             return []
-        return await self._read(lambda c: _among(c, KEYS.c.owner == owner, KEYS.c.key, keys))
+        return await self._read(lambda c: _among(c, owner, keys))
 
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
         columns = (JOURNAL.c.seq, JOURNAL.c.at, JOURNAL.c.kind, JOURNAL.c.key, JOURNAL.c.owner)
@@ -254,7 +255,7 @@ class SqlStore:
 
     async def add_artifact(self, row: ArtifactRow) -> None:
         values = rows.artifact_row(row)
-        await self._write(lambda c: upsert(c, ARTIFACTS, [values], replace=False))
+        await self._write(lambda c: put(c, ARTIFACTS, [values], Known.KEPT))
 
     async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
         query = select(ARTIFACTS).where(ARTIFACTS.c.id == artifact_id).order_by(ARTIFACTS.c.owner).limit(1)
@@ -281,29 +282,29 @@ def _commit(connection: Connection, batch: Batch) -> int:
     leading.check_epoch(connection, batch.epoch)
     seq = _append(connection, batch)
     if batch.jobs:
-        upsert(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
+        put(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
     top = rows.highest_order(batch)
     if top is not None:
         # Kept apart from the jobs, because the newest may be deleted and its place must not be given again.
         connection.execute(statements.RAISE_ORDER, {"top": top})
     if batch.attempts:
-        upsert(connection, ATTEMPTS, [rows.attempt_row(attempt) for attempt in batch.attempts])
+        put(connection, ATTEMPTS, [rows.attempt_row(attempt) for attempt in batch.attempts])
     if batch.queues is not None:
         connection.execute(delete(QUEUES))
-        upsert(connection, QUEUES, rows.queue_rows(batch.queues))
-    upsert(connection, RUNS, [rows.run_row(run) for run in batch.runs])
-    upsert(connection, DAGS, [rows.dag_row(dag) for dag in batch.dags])
-    upsert(connection, PROFILES, [rows.profile_row(profile) for profile in batch.profiles])
+        put(connection, QUEUES, rows.queue_rows(batch.queues))
+    put(connection, RUNS, [rows.run_row(run) for run in batch.runs])
+    put(connection, DAGS, [rows.dag_row(dag) for dag in batch.dags])
+    put(connection, PROFILES, [rows.profile_row(profile) for profile in batch.profiles])
     if batch.deleted_profiles:
         connection.execute(delete(PROFILES).where(PROFILES.c.name.in_(batch.deleted_profiles)))
-    upsert(connection, ACCOUNTS, [rows.account_row(account) for account in batch.accounts])
+    put(connection, ACCOUNTS, [rows.account_row(account) for account in batch.accounts])
     if batch.ended_accounts:
         connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.job_id.in_(batch.ended_accounts)))
-    upsert(connection, HISTORY, rows.history_rows(seq, batch.history))
+    put(connection, HISTORY, rows.history_rows(seq, batch.history))
     if batch.dropped_history:
         connection.execute(delete(HISTORY).where(HISTORY.c.key.in_(batch.dropped_history)))
     _add_keys(connection, batch.keys)
-    upsert(connection, LEAVINGS, [{"job_id": one.job_id, "attempts": one.attempts} for one in batch.leavings])
+    put(connection, LEAVINGS, [{"job_id": one.job_id, "attempts": one.attempts} for one in batch.leavings])
     if batch.deleted_jobs:
         connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch.deleted_jobs)))
     return seq
@@ -312,32 +313,20 @@ def _commit(connection: Connection, batch: Batch) -> int:
 def _add_keys(connection: Connection, keys: Sequence[Keyed]) -> None:
     if not keys:
         return
-    by_owner: dict[str, list[Keyed]] = {}
-    for keyed in keys:
-        by_owner.setdefault(keyed.owner, []).append(keyed)
-    taken = {(known.owner, known.key) for owner, own in by_owner.items() for known in _used(connection, owner, own)}
-    used_for = {known.job_id for known in _among(connection, true(), KEYS.c.job_id, [keyed.job_id for keyed in keys])}
-    for keyed in keys:
-        if (keyed.owner, keyed.key) in taken or keyed.job_id in used_for:
-            raise rows.key_taken(keyed)
-        taken.add((keyed.owner, keyed.key))
-        used_for.add(keyed.job_id)
-    connection.execute(
-        statements.ADD_KEY,
-        [{"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id} for keyed in keys],
-    )
+    values = [{"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id} for keyed in keys]
+    try:
+        put(connection, KEYS, values, Known.REFUSED)
+    except IntegrityError as error:
+        # The table's own constraints say so: a key is the owner's for one job, and a job has one key.
+        raise rows.key_taken(keys) from error
 
 
-def _used(connection: Connection, owner: str, keys: Sequence[Keyed]) -> list[Keyed]:
-    return _among(connection, KEYS.c.owner == owner, KEYS.c.key, [keyed.key for keyed in keys])
-
-
-def _among(connection: Connection, of: ColumnElement[bool], column: ColumnElement[str], values: Sequence[str]) -> list[Keyed]:
+def _among(connection: Connection, owner: str, keys: Sequence[str]) -> list[Keyed]:
     """In slices, because a statement may carry only so many values."""
     found: list[Keyed] = []
-    for start in range(0, len(values), 500):
-        query = select(KEYS).where(of, column.in_(values[start : start + 500]))
-        found += [Keyed(**row) for row in connection.execute(query).mappings()]
+    for start in range(0, len(keys), 500):
+        some = {"owner": owner, "keys": list(keys[start : start + 500])}
+        found += [Keyed(**row) for row in connection.execute(statements.KEYED, some).mappings()]
     return found
 
 
@@ -361,7 +350,7 @@ def _append(connection: Connection, batch: Batch) -> int:
         rows.journal_row(first + index, batch.epoch, rows.owner_in(entry) or owners.get(entry.key, ""), entry)
         for index, entry in enumerate(batch.entries)
     ]
-    connection.execute(statements.APPEND, lines)
+    put(connection, JOURNAL, lines, Known.REFUSED)
     return last
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from functools import cache
 from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Executable, Select, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, Executable, Select, Table, bindparam, column, func, select, text, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -15,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from tuttilab.scheduler.errors import CommitUnknown, StoreError, StoreUnreachable
 from tuttilab.scheduler.store.base import JobQuery
 from tuttilab.scheduler.store.rows import Row
-from tuttilab.scheduler.store.tables import COUNTERS, JOBS, JOURNAL, KEYS, META
+from tuttilab.scheduler.store.tables import COUNTERS, JOBS, KEYS, META
 
 T = TypeVar("T")
 
@@ -126,36 +128,54 @@ def _first_line(error: DBAPIError) -> str:
     return (str(error.orig).splitlines() or ["no reason given"])[0].rstrip(".")
 
 
-# Building a statement costs more than running it, so those of every commit are built once, with their values as parameters.
+# Building a statement costs more than running it, so those of every submit are built once, with their values as parameters.
 EPOCH: Final = select(META.c.epoch).with_for_update(read=True)
 COUNTER: Final = select(COUNTERS.c.value).where(COUNTERS.c.name == bindparam("counter"))
 LOCK_NUMBERS: Final = select(COUNTERS.c.value).where(COUNTERS.c.name == "seq").with_for_update()
 TAKE_NUMBERS: Final = (
     update(COUNTERS).where(COUNTERS.c.name == "seq").values(value=COUNTERS.c.value + bindparam("count")).returning(COUNTERS.c.value)
 )
+KEYED: Final = select(KEYS).where(KEYS.c.owner == bindparam("owner"), KEYS.c.key.in_(bindparam("keys", expanding=True)))
 RAISE_ORDER: Final = (
     update(COUNTERS).where(COUNTERS.c.name == "order", COUNTERS.c.value < bindparam("top")).values(value=bindparam("top"))
 )
-APPEND: Final = insert(JOURNAL)
-ADD_KEY: Final = insert(KEYS)
 
 
-def upsert(connection: Connection, table: Table, values: Sequence[Row], *, replace: bool = True) -> None:
-    """Insert rows, and replace (or keep) those that are there by primary key."""
-    if values:
-        connection.execute(_upsert(table, connection.dialect.name, replace), list(values))
+class Known(StrEnum):
+    """What becomes of a row whose primary key is there already."""
+
+    REFUSED = "refused"
+    KEPT = "kept"
+    REPLACED = "replaced"
+
+
+def put(connection: Connection, table: Table, values: Sequence[Row], known: Known = Known.REPLACED) -> None:
+    """Insert rows that all have the same columns. Raises IntegrityError for one that is refused."""
+    if not values:
+        return
+    dialect = connection.dialect.name
+    statement = _put(table, tuple(values[0]), dialect, known)
+    if dialect == "postgresql":
+        connection.execute(statement, {"rows": json.dumps(values)})
+    else:
+        connection.execute(statement, list(values))
 
 
 @cache
-def _upsert(table: Table, dialect: str, replace: bool) -> Executable:
+def _put(table: Table, names: tuple[str, ...], dialect: str, known: Known) -> Executable:
     # The two dialects spell it alike and SQLAlchemy has no common name for it; hence ``Any``.
     make: Any = postgresql.insert if dialect == "postgresql" else sqlite_dialect.insert
     statement = make(table)
+    if dialect == "postgresql":
+        # All rows in one value: a statement for each costs the server several times as much, and arrays cost it here.
+        columns = [column(name, table.c[name].type) for name in names]
+        given = func.json_to_recordset(text("CAST(:rows AS json)")).table_valued(*columns, name="given")
+        statement = statement.from_select(names, select(given.render_derived(with_types=True)))
     keys = [column.name for column in table.primary_key]
-    if replace:
-        others = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+    if known is Known.REPLACED:
+        others = {name: statement.excluded[name] for name in names if name not in keys}
         statement = statement.on_conflict_do_update(index_elements=keys, set_=others)
-    else:
+    elif known is Known.KEPT:
         statement = statement.on_conflict_do_nothing(index_elements=keys)
     return cast(Executable, statement)
 

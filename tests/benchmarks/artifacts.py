@@ -14,7 +14,8 @@ from multiprocessing.synchronize import Event as EventHere
 
 import httpx
 
-from tests.benchmarks.run import Figure, control_plane
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.run import control_plane
 from tuttilab.scheduler.async_client import AsyncClient
 from tuttilab.scheduler.client import Client
 

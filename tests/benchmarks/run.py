@@ -15,12 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks import scheduling
+from tests.benchmarks import scheduling, store
+from tests.benchmarks.figures import Figure, shown
 from tests.benchmarks.notebooks import second_kernel_session_s, sparksql_overhead_s
 from tuttilab.scheduler import discovery
 from tuttilab.scheduler.client import Client
@@ -29,25 +29,6 @@ from tuttilab.scheduler.wire import JobView
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (PodRequest(cpus="500m", memory="256Mi"),)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Seconds, with the limit the project states for them; ``note`` says what was measured and how often."""
-
-    name: str
-    seconds: float
-    limit: float
-    note: str
-
-    def line(self) -> str:
-        mark = "ok  " if self.seconds <= self.limit else "OVER"
-        against = f"{shown(self.seconds):>9} of {shown(self.limit):>8} ({self.seconds / self.limit:.0%})"
-        return f"{mark} {self.name:<34} {against}  {self.note}"
-
-
-def shown(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 @contextmanager
@@ -149,32 +130,34 @@ def demo_warm() -> Figure:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--only", choices=["jobs", "spark", "demo", "scheduling"], help="run one part")
+    options.add_argument("--only", choices=["jobs", "spark", "demo", "store", "scheduling"], help="run one part")
     only = options.parse_args().only
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     figures: list[Figure] = []
 
-    def measure(run: Callable[[], Figure]) -> None:
-        figures.append(run())
-        print(figures[-1].line(), flush=True)
+    def take(figure: Figure) -> None:
+        figures.append(figure)
+        print(figure.line(), flush=True)
 
     if only in (None, "jobs", "spark"):
         with control_plane() as (client, environ):
-            if only in (None, "jobs"):
-                measure(lambda: submit_accepted(client))
-                measure(lambda: submit_to_user_code(client))
-                measure(lambda: sidecar_start(client, Path(environ["TUTTILAB_STATE_DIR"])))
+            if only != "spark":
+                take(submit_accepted(client))
+                take(submit_to_user_code(client))
+                take(sidecar_start(client, Path(environ["TUTTILAB_STATE_DIR"])))
                 print(f"     the peer of the last line: the same program started without us {shown(plain_start())}")
-                measure(lambda: gang_of_two(client))
+                take(gang_of_two(client))
                 print(throughput(client), flush=True)
-            if only in (None, "spark"):
-                measure(lambda: Figure("second kernel's Spark session", *second_kernel_session_s(environ)))
-                measure(lambda: Figure("%%sparksql over the plain call", *sparksql_overhead_s(environ)))
+            if only != "jobs":
+                take(Figure("second kernel's Spark session", *second_kernel_session_s(environ)))
+                take(Figure("%%sparksql over the plain call", *sparksql_overhead_s(environ)))
+    if only in (None, "store"):
+        for figure in store.figures():
+            take(figure)
     if only in (None, "demo"):
-        measure(demo_warm)
-    over = [figure.name for figure in figures if figure.seconds > figure.limit]
+        take(demo_warm())
     core = scheduling.measure() if only in (None, "scheduling") else []
-    over += [figure.name for figure in core if not figure.is_good]
+    over = [figure.name for figure in (*figures, *core) if not figure.is_within]
     count = len(figures) + len(core)
     print(f"{count - len(over)} of {count} figures within their limits" + (f"; over: {', '.join(over)}" if over else ""))
     return 1 if over else 0

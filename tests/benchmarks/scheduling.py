@@ -40,11 +40,11 @@ class Figure:
     is_least: bool = False
 
     @property
-    def is_good(self) -> bool:
+    def is_within(self) -> bool:
         return self.value >= self.limit if self.is_least else self.value <= self.limit
 
     def line(self) -> str:
-        mark = "ok  " if self.is_good else "OVER"
+        mark = "ok  " if self.is_within else "OVER"
         word = "at least" if self.is_least else "at most"
         return f"{mark} {self.name:<52} {self.value:>9.4g} {self.unit:<6} {word} {self.limit:.4g}  {self.note}"
 
@@ -396,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if set(parts) - set(PARTS):
         options.error(f"unknown parts {', '.join(sorted(set(parts) - set(PARTS)))}; expected some of {', '.join(PARTS)}")
     found = measure(parts)
-    over = [figure.name for figure in found if not figure.is_good]
+    over = [figure.name for figure in found if not figure.is_within]
     print(f"{len(found) - len(over)} of {len(found)} figures within their limits" + (f"; over: {'; '.join(over)}" if over else ""))
     return 1 if over else 0
 

@@ -7,14 +7,15 @@ queue, limits, sizes against max and nodes) is checked here, so that every refus
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from tuttilab.scheduler.core.kinds import batch, notebook, spark
 from tuttilab.scheduler.core.placement import allowed_clusters, charge_of, has_master, never_fits
 from tuttilab.scheduler.core.queues import choose_queue
 from tuttilab.scheduler.core.quota import never_within
+from tuttilab.scheduler.core.shapes import shape_key
 from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden, NeverFits
 from tuttilab.scheduler.model import Cluster, Gang, Job, JobKind, Queue, Work
 from tuttilab.scheduler.requests import JobRequest, Who
@@ -40,6 +41,8 @@ class Site:
     clusters: Mapping[str, Cluster]
     default_queue: str | None = None
     default_timeout_s: float | None = None
+    fitting: set[Hashable] = field(default_factory=set)
+    """Shapes whose sizes were found in order, by queue: the jobs of a batch are often alike."""
 
 
 def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int, now: float) -> Job:
@@ -82,7 +85,10 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
         cluster=request.cluster,
         labels=dict(request.labels),
     )
-    _check_sizes(job, site)
+    alike = (job.queue, shape_key(job))
+    if alike not in site.fitting:
+        _check_sizes(job, site)
+        site.fitting.add(alike)
     return job
 
 
