@@ -157,7 +157,7 @@ def main() -> int:
     if only in (None, "demo"):
         take(demo_warm())
     core = scheduling.measure() if only in (None, "scheduling") else []
-    over = [figure.name for figure in (*figures, *core) if not figure.is_within]
+    over = [figure.name for figure in figures if not figure.is_within] + [figure.name for figure in core if not figure.is_within]
     count = len(figures) + len(core)
     print(f"{count - len(over)} of {count} figures within their limits" + (f"; over: {', '.join(over)}" if over else ""))
     return 1 if over else 0
