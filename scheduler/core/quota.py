@@ -40,6 +40,7 @@ class Ledger:
     jobs: dict[str, int] = field(default_factory=dict)
     pods: dict[str, int] = field(default_factory=dict)
     _paths: dict[str, tuple[Queue, ...]] = field(default_factory=dict)
+    _lent: frozenset[str] | None = None
 
     @classmethod
     def of(cls, tree: Mapping[str, Queue], charges: Iterable[tuple[Charge, int]]) -> Ledger:
@@ -50,7 +51,7 @@ class Ledger:
         return ledger
 
     def copy(self) -> Ledger:
-        return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths)
+        return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths, self.lent())
 
     def path(self, queue: str) -> tuple[Queue, ...]:
         """The queue and its ancestors, root last; empty for a queue that is no more."""
@@ -89,7 +90,9 @@ class Ledger:
 
     def lent(self) -> frozenset[str]:
         """The resources that some queue is guaranteed, so that others can borrow them."""
-        return frozenset(key for queue in self.tree.values() for key, _ in queue.guaranteed)
+        if self._lent is None:
+            self._lent = frozenset(key for queue in self.tree.values() for key, _ in queue.guaranteed)
+        return self._lent
 
     def shortage(self, queue: str, resources: Resources, pods: int, may_borrow: bool = True, jobs: int = 1) -> Shortage | None:
         """None when ``resources`` more stay within max on the whole path to the root, and within guarantees where they must."""
