@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from tuttilab.scheduler.core.queues import path_of
 from tuttilab.scheduler.model import Charge, Queue
@@ -17,6 +18,17 @@ class Shortage:
     queue: str
     over: Resources
     sentence: str
+    counted: Resources = NOTHING
+    """By how many jobs and pods its limits on these would be passed."""
+
+
+JOBS: Final = "jobs at once"
+PODS: Final = "pods at once"
+"""What a queue counts beside resources; no resource has such a name."""
+
+
+def counts_of(pods: int, jobs: int = 1) -> Resources:
+    return Resources.of({JOBS: jobs, PODS: pods})
 
 
 @dataclass(slots=True)
@@ -90,10 +102,13 @@ class Ledger:
                 )
                 return Shortage(step.name, over, f"queue {step.name} uses {used}; this needs {over} more than is left")
             if step.max_jobs is not None and self.jobs[step.name] + jobs > step.max_jobs:
-                return Shortage(step.name, NOTHING, f"queue {step.name} runs {self.jobs[step.name]} jobs, its limit")
+                sentence = f"queue {step.name} runs {self.jobs[step.name]} jobs, its limit"
+                over_jobs = self.jobs[step.name] + jobs - step.max_jobs
+                return Shortage(step.name, NOTHING, sentence, Resources.of({JOBS: over_jobs}))
             if step.max_pods is not None and self.pods[step.name] + pods > step.max_pods:
                 sentence = f"queue {step.name} runs {self.pods[step.name]} of {step.max_pods} pods; this needs {pods}"
-                return Shortage(step.name, NOTHING, sentence)
+                over_pods = self.pods[step.name] + pods - step.max_pods
+                return Shortage(step.name, NOTHING, sentence, Resources.of({PODS: over_pods}))
         path = self.path(queue)
         if not may_borrow or not all(step.can_borrow for step in path):
             return self._above_guarantee(queue, resources, may_borrow)
