@@ -152,6 +152,13 @@ class QueueFile:
     groups: tuple[str, ...] = ()
     max_jobs: int | None = None
     max_pods: int | None = None
+    clusters: tuple[str, ...] = ()
+    can_borrow: bool = True
+    can_reclaim: bool = True
+    stops_busy_notebooks: bool = False
+    overtaking: float | int = 0.15
+    overtaking_s: float | int = 900
+    class_cap_s: float | int = 86400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,17 +357,30 @@ def _queues(file: ConfigFile) -> tuple[Queue, ...]:
             weight=queue.weight,
             priority=queue.priority,
             guaranteed=Resources.parse(queue.guaranteed, f"queues[{index}].guaranteed"),
-            max=Resources.parse(queue.max, f"queues[{index}].max"),
+            max=Resources.parse_limits(queue.max, f"queues[{index}].max"),
             groups=queue.groups,
             max_jobs=queue.max_jobs,
             max_pods=queue.max_pods,
+            clusters=queue.clusters,
+            can_borrow=queue.can_borrow,
+            can_reclaim=queue.can_reclaim,
+            stops_busy_notebooks=queue.stops_busy_notebooks,
+            overtaking=float(queue.overtaking),
+            overtaking_s=float(queue.overtaking_s),
+            class_cap_s=float(queue.class_cap_s),
         )
         for index, queue in enumerate(file.queues)
     )
+    known = [cluster.name for cluster in file.clusters]
     for index, queue in enumerate(queues):
         for key, limit in (("max_jobs", queue.max_jobs), ("max_pods", queue.max_pods)):
             if limit is not None and limit < 0:
                 raise BadInput(f"queues[{index}].{key}: {limit} is negative; expected 0 or more, or no such key for no limit.")
+        for place, name in enumerate(queue.clusters):
+            if name not in known:
+                raise BadInput(
+                    f"queues[{index}].clusters[{place}]: there is no cluster {name!r}; expected one of {', '.join(known)}."
+                )
     check_tree(queues)
     return queues
 

@@ -141,9 +141,19 @@ def short_name(key: str) -> str:
     return {CPU: "CPU", MEMORY: "memory", GPU: "GPU"}.get(key, key)
 
 
+def _quantities(amounts: Mapping[str, object], field: str) -> dict[str, int]:
+    for key in amounts:
+        if not _KEY.fullmatch(key):
+            raise BadInput(f"{field}: {key!r} is not a resource name; expected one such as cpu, memory or {GPU}.")
+    return {key: parse_amount(key, value, f"{field}.{key}") for key, value in amounts.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """An immutable vector of amounts. A key that is absent is zero; zeros are never stored, so equal vectors compare equal."""
+    """An immutable vector of amounts. A key that is absent is zero; zeros are not stored, so equal vectors compare equal.
+
+    `limits` are the exception: what they do not name is unlimited, and what they name may be zero.
+    """
 
     amounts: tuple[tuple[str, int], ...] = ()
 
@@ -153,12 +163,19 @@ class Resources:
         return cls(tuple(sorted((key, amount) for key, amount in pairs.items() if amount)))
 
     @classmethod
+    def limits(cls, amounts: Mapping[str, int] | Iterable[tuple[str, int]]) -> Resources:
+        """A vector of limits, in which an absent key is unlimited: a limit of zero stays."""
+        return cls(tuple(sorted(dict(amounts).items())))
+
+    @classmethod
     def parse(cls, amounts: Mapping[str, object], field: str = "resources") -> Resources:
         """From Kubernetes keys to quantities. Raises BadInput naming ``field.key``."""
-        for key in amounts:
-            if not _KEY.fullmatch(key):
-                raise BadInput(f"{field}: {key!r} is not a resource name; expected one such as cpu, memory or {GPU}.")
-        return cls.of({key: parse_amount(key, value, f"{field}.{key}") for key, value in amounts.items()})
+        return cls.of(_quantities(amounts, field))
+
+    @classmethod
+    def parse_limits(cls, amounts: Mapping[str, object], field: str = "max") -> Resources:
+        """`limits` as people write them. Raises BadInput naming ``field.key``."""
+        return cls.limits(_quantities(amounts, field))
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         return iter(self.amounts)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tuttilab.scheduler import __version__, discovery
+from tuttilab.scheduler.collector import collect_seldom
 from tuttilab.scheduler.discovery import NOTIFY_FD, Last, Runtime
 from tuttilab.scheduler.errors import EnvironmentProblem, StaleEpoch, TuttiError, Unavailable
 from tuttilab.scheduler.processes import this_process
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(config_path: Path | None, environ: Mapping[str, str], *, in_foreground: bool = False) -> int:
     """Run until SIGTERM, `tuttilab down` or a long time without work; answers the exit code. Raises the error of a failed start."""
+    collect_seldom()
     notify = _Notify(environ)
     state = discovery.state_dir(environ)
     try:

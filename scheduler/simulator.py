@@ -6,7 +6,7 @@ from tuttilab.scheduler.simulation.generate import generate, shuffle_names
 from tuttilab.scheduler.simulation.plot import page
 from tuttilab.scheduler.simulation.policies import POLICIES, Policy
 from tuttilab.scheduler.simulation.replay import Replayed, replay
-from tuttilab.scheduler.simulation.report import Figures, figures, table
+from tuttilab.scheduler.simulation.report import Figures, figures, left_over, table
 from tuttilab.scheduler.simulation.trace import TraceJob, read_trace, trace_lines
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "TraceJob",
     "figures",
     "generate",
+    "left_over",
     "page",
     "policy_named",
     "read_policy",

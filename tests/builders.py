@@ -31,9 +31,10 @@ def cluster(*nodes: Node, name: str = "here") -> Cluster:
 
 
 def queue(name: str = "main", **given: Any) -> Queue:
-    for key in ("guaranteed", "max"):
-        if key in given:
-            given[key] = Resources.parse(given[key])
+    if "guaranteed" in given:
+        given["guaranteed"] = Resources.parse(given["guaranteed"])
+    if "max" in given:
+        given["max"] = Resources.parse_limits(given["max"])
     return Queue(name, **given)
 
 

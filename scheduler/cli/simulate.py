@@ -9,7 +9,22 @@ from typing import Final
 
 import click
 
+from tuttilab.scheduler.errors import BadInput
+
 PATH: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: byte {error.start} is not UTF-8; expected a text file.") from None
+
+
+def _check_folder(path: Path | None) -> None:
+    """A run may take minutes: that its page has no place is said before it."""
+    if path is not None and not path.parent.is_dir():
+        raise BadInput(f"{path}: the folder {path.parent} does not exist; expected one that does.")
 
 
 @click.command()
@@ -48,12 +63,16 @@ def simulate(
     Without --trace one is generated with the marginals of a well-known GPU cluster.
     """
     from tuttilab.scheduler import simulator
+    from tuttilab.scheduler.collector import collect_seldom
     from tuttilab.scheduler.simulation.files import check_trace_fits
 
+    _check_folder(plot)
+    _check_folder(write_trace)
+    collect_seldom()
     default = "nodes: [{name: gpu, count: 8, cpus: 64, memory: 1Ti, gpus: 8}]\n"
-    clusters, queues = simulator.read_site(cluster.read_text() if cluster else default, str(cluster or "default cluster"))
+    clusters, queues = simulator.read_site(_text(cluster) if cluster else default, str(cluster or "default cluster"))
     largest = max(node.allocatable["nvidia.com/gpu"] for one in clusters for node in one.nodes)
-    lines = simulator.read_trace(trace.read_text(), str(trace), largest) if trace else simulator.generate(jobs, load, 64, seed)
+    lines = simulator.read_trace(_text(trace), str(trace), largest) if trace else simulator.generate(jobs, load, 64, seed)
     if shuffled:
         lines = simulator.shuffle_names(lines, seed)
     if write_trace:
@@ -63,13 +82,13 @@ def simulate(
     check_trace_fits(clusters, queues, {line.queue for line in lines})
     policies = [simulator.policy_named(name.strip()) for name in compare.split(",")] if compare else []
     if policy or not policies:
-        policies.append(simulator.read_policy(policy.read_text(), str(policy)) if policy else simulator.policy_named("ours"))
+        policies.append(simulator.read_policy(_text(policy), str(policy)) if policy else simulator.policy_named("ours"))
     outcomes = [
         simulator.Simulation(clusters, queues, lines, one, sample_every=max(1, len(lines) // 100)).run() for one in policies
     ]
     rows = [simulator.figures(outcome) for outcome in outcomes]
     against = next((row for row in rows if row.policy == "easy"), None)
-    text = simulator.table(rows, against)
+    text = "\n".join([simulator.table(rows, against), *simulator.left_over(outcomes)])
     if plot:
         plot.write_text(simulator.page(outcomes, text), encoding="utf-8")
     click.echo(json.dumps([asdict(row) for row in rows]) if as_json else text)

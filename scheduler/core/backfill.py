@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tuttilab.scheduler.core.estimates import predicted_end
 from tuttilab.scheduler.core.layout import Amounts, Layout
 from tuttilab.scheduler.core.placement import Counts, Demand, Fit, place_demand
+from tuttilab.scheduler.core.quota import counts_of
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.model import Job, Prediction
 from tuttilab.scheduler.resources import Resources
@@ -69,6 +70,8 @@ class Hold:
     after: Amounts
     """Free room at ``start`` once the held gang has taken its places: what others may still use by then."""
     is_protected: bool = False
+    is_entitled: bool = False
+    """Whether its gang asks for no more than its queue is guaranteed."""
     margin: float | None = 0.0
     """How far predictions of those that want to pass are trusted (`latest_end`)."""
     holder_rank: tuple[bool, int, int] = (True, 0, 0)
@@ -121,15 +124,16 @@ def hold_for(job: Job, demand: Demand, layout: Layout, free: Amounts, releases: 
 
 @dataclass(slots=True)
 class QuotaHold:
-    """A queue's max is kept for ``job`` from ``start`` on: later gangs may take only ``spare`` past that time."""
+    """A queue's limits are kept for ``job`` from ``start`` on: later gangs may take only ``spare`` past that time."""
 
     job: Job
     start: float
     spare: dict[str, int]
-    """By resource that is short: what is left at ``start`` when the gang has its own."""
+    """By resource or count that is short: what is left at ``start`` when the gang has its own."""
     margin: float | None
 
     def allows(self, charge: Resources, ends_at: float, is_trial: bool = False) -> bool:
+        """``charge``: resources and counts of a gang that wants to start now."""
         if ends_at <= self.start:
             return True
         if any(charge[key] > left for key, left in self.spare.items() if charge[key]):
@@ -141,11 +145,12 @@ class QuotaHold:
 
 
 def quota_hold(job: Job, over: Resources, running: Iterable[Running], now: float, margin: float | None) -> QuotaHold | None:
-    """When the running gangs that use up a max will have given back ``over``; None when they never do."""
+    """When the running gangs that use up a limit will have given back ``over``; None when they never do."""
     freed = dict.fromkeys([key for key, _ in over], 0)
     for end, _, runner in sorted((end_of(r, now), r.job_id, r) for r in running):
+        gives = runner.charge + counts_of(runner.pods)
         for key in freed:
-            freed[key] += runner.charge[key]
+            freed[key] += gives[key]
         if all(freed[key] >= amount for key, amount in over):
             return QuotaHold(job, end, {key: freed[key] - amount for key, amount in over}, margin)
     return None

@@ -129,6 +129,7 @@ class Books:
             active_at=self.active_at.get(job.id),
             spare=tuple(_spare(job, attempt)),
             missing=tuple(_missing(job, attempt)),
+            pods=len(attempt.pods),
         )
 
 

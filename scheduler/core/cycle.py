@@ -40,6 +40,7 @@ def schedule(snapshot: Snapshot, now: float) -> Decision:
     # 2. Order queues, 3. order gangs in each: the heads are looked at again after every admission.
     lines = desk.lines()
     if desk.may_start_any():
+        desk.hold_for_claimants(lines)
         desk.hold_for_protected(lines)
 
         # 4. Try each: quota along the path, then clusters and nodes. 5. Who is allowed and does not fit gets a hold.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tuttilab.scheduler.core.accounts import Use
-from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, hold_for, latest_end, quota_hold
+from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, end_of, hold_for, latest_end, quota_hold
 from tuttilab.scheduler.core.causes import Cause, Refusal
 from tuttilab.scheduler.core.estimates import UNKNOWN
 from tuttilab.scheduler.core.layout import Amounts
 from tuttilab.scheduler.core.placement import Counts, Fit, Misfit, allowed_clusters, charge_of, fits_somewhere, place_demand
 from tuttilab.scheduler.core.protection import Protection, protection
-from tuttilab.scheduler.core.quota import Ledger, Shortage
+from tuttilab.scheduler.core.quota import Ledger, Shortage, counts_of
 from tuttilab.scheduler.core.rules import Keep, Order
 from tuttilab.scheduler.core.shapes import Shape, shape_key
 from tuttilab.scheduler.core.snapshot import Room, Running, Snapshot
@@ -63,6 +63,12 @@ class Desk:
     """Those that may not be considered: dependency, back-off, no queue."""
     holds: dict[str, Hold] = field(default_factory=dict)
     quota_holds: dict[str, QuotaHold] = field(default_factory=dict)
+    coming: dict[str, Hold] = field(default_factory=dict)
+    """By cluster: the room of gangs that stop for those that claimed it, kept from everybody else."""
+    coming_use: Ledger | None = None
+    """What queues will use when the stopping gangs have ended and those that claimed it have started."""
+    claimed: set[str] = field(default_factory=set)
+    """Who may use that room and quota: claimants that fit now, or will when the stopping gangs have ended."""
     is_short: bool = False
     _shapes: dict[tuple[int, tuple[str, ...]], Shape] = field(default_factory=dict)
     _by_number: dict[tuple[int, str], Shape] = field(default_factory=dict)
@@ -204,6 +210,61 @@ class Desk:
                 self._keep_room(candidate)
                 return
 
+    def hold_for_claimants(self, lines: Mapping[str, Sequence[Candidate]]) -> None:
+        """What stops for a claimant is not taken by others while it ends, who would only be stopped next."""
+        stopping = [runner for runner in self.running if runner.is_stopping]
+        if not stopping or not self.snapshot.rules.preempts:
+            return
+        free = {name: amounts.copy() for name, amounts in self.room.free.items()}
+        future = Room(self.room.layouts, free)
+        ledger = self.ledger.copy()
+        for runner in stopping:
+            for key, amount in runner.holds:
+                future.give(key, amount)
+            ledger.remove(runner.queue, runner.charge, runner.pods)
+        failed: set[tuple[int, str]] = set()
+        for candidate in self.claimants(lines):
+            shape, job = candidate.shape, candidate.job
+            if (id(shape), job.queue) in failed:
+                continue
+            if any(self._starts(candidate, c) for c in shape.clusters):
+                self.claimed.add(job.id)
+                continue
+            cluster = next((c for c in shape.clusters if self._comes(candidate, c, ledger, free[c.name])), None)
+            if cluster is None:
+                failed.add((id(shape), job.queue))
+                continue
+            self.claimed.add(job.id)
+            ledger.add(job.queue, shape.charges[cluster.name], shape.pods)
+            self.coming_use = ledger
+            if cluster.name not in self.coming:
+                start = max((end_of(r, self.now) for r in stopping if r.cluster == cluster.name), default=self.now)
+                self.coming[cluster.name] = Hold(job, cluster.name, start, free[cluster.name], margin=None)
+
+    def _starts(self, candidate: Candidate, cluster: Cluster) -> bool:
+        """Whether room and quota would take the gang now."""
+        shape = candidate.shape
+        if self._shortage(candidate.job, shape, shape.charges[cluster.name]) is not None:
+            return False
+        return self._places(shape, cluster, self.room.free[cluster.name].copy())
+
+    def _comes(self, candidate: Candidate, cluster: Cluster, ledger: Ledger, free: Amounts) -> bool:
+        job, shape, layout = candidate.job, candidate.shape, self.room.layouts[cluster.name]
+        if ledger.shortage(job.queue, shape.charges[cluster.name], shape.pods, job.is_preemptible) is not None:
+            return False
+        return isinstance(place_demand(shape.demand(layout), layout, free, None, False), Fit)
+
+    def claimants(self, lines: Mapping[str, Sequence[Candidate]]) -> Iterator[Candidate]:
+        """Gangs that may stop others, were they not to fit: within their queue's guarantee, or above a class that runs in it."""
+        lowest: dict[str, int] = {}
+        for runner in self.running:
+            lowest[runner.queue] = min(runner.job.priority, lowest.get(runner.queue, runner.job.priority))
+        for queue, line in lines.items():
+            for candidate in line:
+                is_above = queue in lowest and candidate.job.priority > lowest[queue]
+                if candidate.shape.clusters and (is_above or self.is_entitled(candidate)):
+                    yield candidate
+
     def _places(self, shape: Shape, cluster: Cluster, free: Amounts) -> bool:
         layout = self.room.layouts[cluster.name]
         counts = shape.counts_less(shape.slack) if shape.is_elastic else None
@@ -254,7 +315,7 @@ class Desk:
         if self.snapshot.rules.keep is not Keep.NOTHING and shortage.queue not in self.quota_holds:
             below = self.queues_below(shortage.queue)
             users = [runner for runner in self.running if runner.queue in below]
-            held = quota_hold(candidate.job, shortage.over, users, self.now, self._margin(candidate))
+            held = quota_hold(candidate.job, shortage.over + shortage.counted, users, self.now, self._margin(candidate))
             if held is not None:
                 self.quota_holds[shortage.queue] = held
         self._refuse(candidate, Cause(Why.QUOTA, shortage=shortage, hold=held))
@@ -301,19 +362,24 @@ class Desk:
         charge = shape.charges[cluster.name] if counts is None else charge_of(job, cluster, counts)
         pods = shape.pods if counts is None else shape.pods - job.gang.size + sum(counts.values())
         shortage = self._shortage(job, shape, charge, pods)
+        if shortage is None and self.coming_use is not None and job.id not in self.claimed:
+            shortage = self.coming_use.shortage(job.queue, charge, pods, job.is_preemptible)
         if shortage is not None:
             return shortage
         for step in self.ledger.path(job.queue):
             quota = self.quota_holds.get(step.name)
             if quota is not None and quota.job is not job:
                 ends_at = latest_end(job, candidate.prediction, self.now, quota.margin)
-                if not quota.allows(charge, ends_at, is_trial):
+                if not quota.allows(charge + counts_of(pods), ends_at, is_trial):
                     return quota
         free = self.room.free[cluster.name]
         trial = free.copy()
         fit = place_demand(shape.demand(layout), layout, trial, counts, self.snapshot.rules.tells_all)
         if isinstance(fit, Misfit):
             return fit
+        coming = None if job.id in self.claimed else self.coming.get(cluster.name)
+        if coming is not None and not coming.allows(free - trial, latest_end(job, candidate.prediction, self.now, None), is_trial):
+            return coming
         hold = self.holds.get(cluster.name)
         if hold is not None and not self._precedes(candidate, hold):
             ends_at = latest_end(job, candidate.prediction, self.now, hold.margin)
@@ -323,10 +389,14 @@ class Desk:
             self._admit(candidate, cluster, fit, trial, charge)
         return fit
 
+    def is_entitled(self, candidate: Candidate) -> bool:
+        """Whether the gang asks for no more than its queue is guaranteed, which no hold of a borrower keeps from it."""
+        return bool(candidate.shape.clusters) and is_within_guarantee(self.ledger, candidate, self.ledger.lent())
+
     def _precedes(self, candidate: Candidate, hold: Hold) -> bool:
         """Whether a gang goes before the one that has the hold, so that the hold does not bind it."""
         holder = hold.holder_rank
-        if candidate.job is hold.job:
+        if candidate.job is hold.job or (self.is_entitled(candidate) and not hold.is_entitled):
             return True
         if not hold.is_protected:
             return False
@@ -341,6 +411,8 @@ class Desk:
         job = candidate.job
         self.room.free[cluster.name][:] = free
         self.ledger.add(job.queue, charge, len(fit.placements))
+        if self.coming_use is not None and job.id not in self.claimed:
+            self.coming_use.add(job.queue, charge, len(fit.placements))
         self.admitted.append(GangAdmitted(job.id, job.attempts + 1, cluster.name, fit.placements, self.snapshot.epoch))
         self.started.append(candidate)
         costs = {p.role: p.resources + cluster.sidecar_cost if job.work.sidecar else p.resources for p in job.gang.pod_sets}
@@ -359,6 +431,7 @@ class Desk:
                 limit,
                 candidate.prediction,
                 self.room.layouts[cluster.name].share_of(charge),
+                pods=len(fit.placements),
             )
         )
 
@@ -378,6 +451,7 @@ class Desk:
             if hold is not None:
                 hold.start = max(hold.start, self.now)
                 hold.is_protected = candidate.is_protected
+                hold.is_entitled = self.is_entitled(candidate)
                 hold.margin = self._margin(candidate)
                 hold.holder_rank = candidate.protected_rank
                 hold.shuts = keep is Keep.EVERYTHING
@@ -402,3 +476,12 @@ def use_of(runner: Running, now: float) -> Use:
     """What a running gang has used so far, for the accounts."""
     job = runner.job
     return Use(job.id, job.order, (job.queue, job.priority), runner.cluster, runner.share, max(now - runner.admitted_at, 0.0))
+
+
+def is_within_guarantee(ledger: Ledger, candidate: Candidate, lent: frozenset[str]) -> bool:
+    """Whether the gang would stay within the guaranteed share of its queue and may fetch it from borrowers."""
+    job, shape = candidate.job, candidate.shape
+    charge = shape.charges[shape.clusters[0].name]
+    if not any(key in lent for key, _ in charge) or not all(step.can_reclaim for step in ledger.path(job.queue)):
+        return False
+    return ledger.borrows(job.queue, charge) is None

@@ -46,7 +46,8 @@ class History:
     rows: dict[str, RunHistory] = field(default_factory=dict)
     changed: dict[str, None] = field(default_factory=dict)
     dropped: dict[str, None] = field(default_factory=dict)
-    _memo: dict[tuple[str, str, str, str | None], Prediction] = field(default_factory=dict)
+    _memo: dict[str, dict[tuple[str, str, str | None], Prediction]] = field(default_factory=dict)
+    """What was predicted by queue, then by who and what: a run that ends changes what its own queue says, and no other's."""
     _queues: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
     @classmethod
@@ -71,8 +72,12 @@ class History:
             del self.rows[oldest]
             self.changed.pop(oldest, None)
             self.dropped[oldest] = None
-        self._memo.clear()
-        self._queues.pop(queue, None)
+            self._forget(oldest.split("/", 2)[1])
+        self._forget(job.queue)
+
+    def _forget(self, queue: str) -> None:
+        self._memo.pop(queue, None)
+        self._queues.pop(f"queue/{queue}", None)
 
     def _put(self, row: RunHistory) -> None:
         self.rows[row.key] = row
@@ -89,10 +94,11 @@ class History:
 
     def predict(self, job: Job) -> Prediction:
         """The middle of what history says, never above the job's own limit."""
-        who = (job.queue, job.owner, job.name, job.labels.get(TEMPLATE_LABEL) if job.labels else None)
-        found = self._memo.get(who)
+        who = (job.owner, job.name, job.labels.get(TEMPLATE_LABEL) if job.labels else None)
+        known = self._memo.setdefault(job.queue, {})
+        found = known.get(who)
         if found is None:
-            found = self._memo[who] = Prediction(*self._estimate(keys_of(job)))
+            found = known[who] = Prediction(*self._estimate(keys_of(job)))
         if job.timeout_s is not None and found.seconds > job.timeout_s:
             return Prediction(job.timeout_s, found.spread, "its own limit")
         return found

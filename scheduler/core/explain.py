@@ -115,7 +115,7 @@ class _Words:
         """The wait of a gang whose room or quota is kept for one that goes before it."""
         whose = f"{first.name} ({first.id})" if first.owner == job.owner else "a job"
         seen = (first.id,) if first.group == job.group else ()
-        return f"room is kept for {whose} that waits longer, and this one could delay it", seen
+        return f"room is kept for {whose} that goes before it, and this one could delay it", seen
 
     def _cause(self, candidate: Candidate, cause: Cause) -> tuple[Wait, _Holders | None]:
         job = candidate.job

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from tuttilab.scheduler.core.desk import Candidate, Desk
+from tuttilab.scheduler.core.desk import Candidate, Desk, is_within_guarantee
 from tuttilab.scheduler.core.placement import Fit, place_demand
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running
 from tuttilab.scheduler.events import GangPreempted, GangShrunk
-from tuttilab.scheduler.model import Cluster, JobKind
+from tuttilab.scheduler.model import Cluster, JobKind, Why
 from tuttilab.scheduler.resources import Resources
 
 MOST_CLAIMS: Final = 64
@@ -59,7 +59,7 @@ class _WhatIf:
     def _count(self, victim: Victim, sign: int) -> None:
         jobs = 0 if victim.pod else 1
         change = self.ledger.add if sign > 0 else self.ledger.remove
-        change(victim.runner.queue, victim.charge, len(victim.holds), jobs)
+        change(victim.runner.queue, victim.charge, 1 if victim.pod else victim.runner.pods, jobs)
 
 
 def decide(desk: Desk) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...]]:
@@ -74,14 +74,16 @@ def decide(desk: Desk) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...
     preempted: list[GangPreempted] = []
     shrunk: dict[str, tuple[Running, list[str], str]] = {}
     failed: set[tuple[int, str, int]] = set()
+    served: set[str] = set()
     for candidate, reason in claimants:
         key = (id(candidate.shape), candidate.job.queue, candidate.job.priority)
-        if key in failed or len(failed) >= MOST_CLAIMS:
+        if key in failed or len(failed) >= MOST_CLAIMS or _is_held_back(candidate, served):
             continue
         chosen = _victims_for(desk, future, candidate)
         if chosen is None:
             failed.add(key)
             continue
+        served.add(candidate.job.id)
         for victim in chosen:
             if victim.pod is None:
                 shrunk.pop(victim.runner.job_id, None)
@@ -92,30 +94,23 @@ def decide(desk: Desk) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...
     return tuple(preempted), tuple(given_back)
 
 
+def _is_held_back(candidate: Candidate, served: set[str]) -> bool:
+    """Whether room is kept for another gang that is not served here: whatever stops, the gang would not start."""
+    cause = candidate.cause
+    return cause is not None and cause.why is Why.HOLD and cause.hold is not None and cause.hold.job.id not in served
+
+
 def _claimants(desk: Desk) -> Iterator[tuple[Candidate, str]]:
     """Waiting gangs that may stop others, in their order, each with the reason that a victim is told."""
-    lent = desk.ledger.lent()
-    lowest: dict[str, int] = {}
-    for runner in desk.running:
-        lowest[runner.queue] = min(runner.job.priority, lowest.get(runner.queue, runner.job.priority))
-    for queue, line in desk.lines_.items():
-        is_behind_none = queue not in lowest
-        for candidate in line:
-            if candidate.cause is None or not candidate.shape.clusters:
-                continue
-            if lent and is_within_guarantee(desk.ledger, candidate, lent):
-                yield candidate, f"stopped so that queue {queue} gets its guaranteed share; it starts again when there is room"
-            elif not is_behind_none and candidate.job.priority > lowest[queue]:
-                yield candidate, "stopped for a job of a higher priority class of its queue; it starts again when there is room"
-
-
-def is_within_guarantee(ledger: Ledger, candidate: Candidate, lent: frozenset[str]) -> bool:
-    """Whether the gang would stay within the guaranteed share of its queue and may fetch it from borrowers."""
-    job, shape = candidate.job, candidate.shape
-    charge = shape.charges[shape.clusters[0].name]
-    if not any(key in lent for key, _ in charge) or not all(step.can_reclaim for step in ledger.path(job.queue)):
-        return False
-    return ledger.borrows(job.queue, charge) is None
+    for candidate in desk.claimants(desk.lines_):
+        if candidate.cause is None:
+            continue
+        what = (
+            f"so that queue {candidate.job.queue} gets its guaranteed share"
+            if desk.is_entitled(candidate)
+            else "for a job of a higher priority class of its queue"
+        )
+        yield candidate, f"stopped {what}; it starts again when there is room"
 
 
 def _victims_for(desk: Desk, future: _WhatIf, candidate: Candidate) -> list[Victim] | None:

@@ -41,13 +41,22 @@ def check_tree(queues: Sequence[Queue]) -> dict[str, Queue]:
                 raise BadInput(f"queue {queue.name!r}: {field_} {limit} is negative; expected 0 or more.")
         path_of(tree, queue.name)
     for queue in queues:
-        children = [child for child in queues if child.parent == queue.name]
-        promised = total(child.guaranteed for child in children)
+        promised = _promised_below(queue, queues)
         if queue.guaranteed and not promised.within(queue.guaranteed):
             raise BadInput(f"queue {queue.name!r}: its children are guaranteed {promised}, more than its own {queue.guaranteed}.")
         if not promised.within(queue.max):
             raise BadInput(f"queue {queue.name!r}: its children are guaranteed {promised}, more than its max {queue.max}.")
     return tree
+
+
+def _promised_below(queue: Queue, queues: Sequence[Queue]) -> Resources:
+    """What the children are guaranteed, or where one says nothing of a resource, what is guaranteed below it."""
+    promised: list[Resources] = []
+    for child in queues:
+        if child.parent == queue.name:
+            below = dict(_promised_below(child, queues))
+            promised.append(Resources.of(below | dict(child.guaranteed)))
+    return total(promised)
 
 
 def path_of(tree: Mapping[str, Queue], name: str) -> tuple[Queue, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from tuttilab.scheduler.core.queues import path_of
 from tuttilab.scheduler.model import Charge, Queue
@@ -17,6 +18,17 @@ class Shortage:
     queue: str
     over: Resources
     sentence: str
+    counted: Resources = NOTHING
+    """By how many jobs and pods its limits on these would be passed."""
+
+
+JOBS: Final = "jobs at once"
+PODS: Final = "pods at once"
+"""What a queue counts beside resources; no resource has such a name."""
+
+
+def counts_of(pods: int, jobs: int = 1) -> Resources:
+    return Resources.of({JOBS: jobs, PODS: pods})
 
 
 @dataclass(slots=True)
@@ -28,6 +40,7 @@ class Ledger:
     jobs: dict[str, int] = field(default_factory=dict)
     pods: dict[str, int] = field(default_factory=dict)
     _paths: dict[str, tuple[Queue, ...]] = field(default_factory=dict)
+    _lent: frozenset[str] | None = None
 
     @classmethod
     def of(cls, tree: Mapping[str, Queue], charges: Iterable[tuple[Charge, int]]) -> Ledger:
@@ -38,7 +51,7 @@ class Ledger:
         return ledger
 
     def copy(self) -> Ledger:
-        return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths)
+        return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths, self.lent())
 
     def path(self, queue: str) -> tuple[Queue, ...]:
         """The queue and its ancestors, root last; empty for a queue that is no more."""
@@ -77,7 +90,9 @@ class Ledger:
 
     def lent(self) -> frozenset[str]:
         """The resources that some queue is guaranteed, so that others can borrow them."""
-        return frozenset(key for queue in self.tree.values() for key, _ in queue.guaranteed)
+        if self._lent is None:
+            self._lent = frozenset(key for queue in self.tree.values() for key, _ in queue.guaranteed)
+        return self._lent
 
     def shortage(self, queue: str, resources: Resources, pods: int, may_borrow: bool = True, jobs: int = 1) -> Shortage | None:
         """None when ``resources`` more stay within max on the whole path to the root, and within guarantees where they must."""
@@ -90,10 +105,13 @@ class Ledger:
                 )
                 return Shortage(step.name, over, f"queue {step.name} uses {used}; this needs {over} more than is left")
             if step.max_jobs is not None and self.jobs[step.name] + jobs > step.max_jobs:
-                return Shortage(step.name, NOTHING, f"queue {step.name} runs {self.jobs[step.name]} jobs, its limit")
+                sentence = f"queue {step.name} runs {self.jobs[step.name]} jobs, its limit"
+                over_jobs = self.jobs[step.name] + jobs - step.max_jobs
+                return Shortage(step.name, NOTHING, sentence, Resources.of({JOBS: over_jobs}))
             if step.max_pods is not None and self.pods[step.name] + pods > step.max_pods:
                 sentence = f"queue {step.name} runs {self.pods[step.name]} of {step.max_pods} pods; this needs {pods}"
-                return Shortage(step.name, NOTHING, sentence)
+                over_pods = self.pods[step.name] + pods - step.max_pods
+                return Shortage(step.name, NOTHING, sentence, Resources.of({PODS: over_pods}))
         path = self.path(queue)
         if not may_borrow or not all(step.can_borrow for step in path):
             return self._above_guarantee(queue, resources, may_borrow)

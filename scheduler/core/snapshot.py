@@ -43,6 +43,8 @@ class Running:
     """Pods it could do without (name, place, what it holds), of sets that can grow; first to go first."""
     missing: tuple[tuple[PodSet, tuple[int, ...]], ...] = ()
     """Of sets that can grow: the ranks that have no pod yet."""
+    pods: int = 1
+    """What its queue counts, those that hold nothing included."""
 
     @property
     def job_id(self) -> str:

@@ -51,7 +51,7 @@ from tuttilab.scheduler.model import (
     StopReason,
     Wait,
 )
-from tuttilab.scheduler.resources import NOTHING, Resources, show_duration, total
+from tuttilab.scheduler.resources import MEMORY, NOTHING, Resources, show_amount, show_duration, total
 
 ENDED_JOBS_KEPT: Final = 2000
 """Ended jobs kept in memory for quick answers; the database has them all."""
@@ -227,11 +227,11 @@ class State:
         """Whether a cycle would find what the last one found: nothing changed since, and none of its timers has run out."""
         return self._settled_version == self.version and (self.settled_until is None or now < self.settled_until)
 
-    def settle(self, waits: Iterable[Wait], until: float | None, is_final: bool) -> None:
-        """Note the outcome of a cycle that was applied. Where a decision was dropped, another cycle has to look again."""
+    def settle(self, waits: Iterable[Wait], until: float | None, has_changed: bool) -> None:
+        """Note the outcome of a cycle. One that changed something is followed by another."""
         self.waits = {wait.job_id: wait for wait in waits}
         self.settled_until = until
-        self._settled_version = self.version if is_final else -1
+        self._settled_version = -1 if has_changed else self.version
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
@@ -894,7 +894,7 @@ def describe_end(gang: Gang, pod: Pod) -> str:
     """One sentence for a pod that did not end well."""
     who = "it" if gang.size == 1 else f"{pod.role} {pod.rank}"
     code = pod.exit_code or 0
-    memory = f" ({pod.resources['memory'] / 2**30:.3g}Gi)" if pod.resources["memory"] else ""
+    memory = f" ({show_amount(MEMORY, pod.resources[MEMORY])})" if pod.resources[MEMORY] else ""
     sentences = {
         "OOMKilled": f"{who} used more memory than it asked for{memory} and was killed; ask for more with --memory",
         "CommandNotFound": f"{who} could not start: the command does not exist in its environment",

@@ -131,7 +131,7 @@ def _queue(line: QueueLine, path: str) -> Queue:
         weight=line.weight,
         priority=line.priority,
         guaranteed=Resources.parse(line.guaranteed, f"{path}.guaranteed"),
-        max=Resources.parse(line.max, f"{path}.max"),
+        max=Resources.parse_limits(line.max, f"{path}.max"),
         max_jobs=line.max_jobs,
         max_pods=line.max_pods,
         can_borrow=line.can_borrow,

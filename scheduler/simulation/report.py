@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -83,6 +83,15 @@ def _fairness(outcome: Outcome) -> float:
             by_owner.setdefault(ran.job.owner, []).append(max(ran.completion_s / max(ran.job.duration_s, 10.0), 1.0))
     means = [fmean(values) for values in by_owner.values()]
     return sum(means) ** 2 / (len(means) * sum(m * m for m in means)) if means else 1.0
+
+
+def left_over(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """A line for each policy under which jobs did not end: their waits are in no figure above."""
+    for outcome in outcomes:
+        left = [ran.job.job_id for ran in outcome.ran if ran.ended_at is None]
+        if left:
+            some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+            yield f"{outcome.policy}: {len(left)} of {len(outcome.ran)} jobs never end, as they fit on no nodes or quota: {some}"
 
 
 def table(rows: Iterable[Figures], against: Figures | None = None) -> str:

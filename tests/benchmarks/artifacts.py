@@ -15,7 +15,8 @@ from multiprocessing.synchronize import Event as EventHere
 import httpx
 
 from tests.benchmarks.figures import Figure
-from tests.benchmarks.run import control_plane
+from tests.benchmarks.planes import control_plane
+from tuttilab.scheduler import discovery
 from tuttilab.scheduler.async_client import AsyncClient
 from tuttilab.scheduler.client import Client
 
@@ -76,10 +77,12 @@ def _measure(client: Client, token: str, send: Send, seed: int) -> tuple[list[fl
     return waits, took
 
 
-def answers_while_artifacts_are_sent(client: Client, token: str) -> Figure:
+def answers_while_artifacts_are_sent() -> Figure:
     """The 99th percentile of a small request's answer beside the uploads, against the same with the bytes through its process."""
-    apart, apart_s = _measure(client, token, beside, 1)
-    same, same_s = _measure(client, token, through, 2)
+    with control_plane() as (client, environ):
+        token = discovery.ensure_started(environ).token
+        apart, apart_s = _measure(client, token, beside, 1)
+        same, same_s = _measure(client, token, through, 2)
     note = (
         f"peer: through the control plane itself; {SENDERS} uploads of {BYTES // 2**20} MiB took {apart_s:.1f} s, "
         f"there {same_s:.1f} s; medians {statistics.median(apart) * 1000:.1f} and {statistics.median(same) * 1000:.1f} ms"
@@ -91,13 +94,5 @@ def _p99(values: list[float]) -> float:
     return statistics.quantiles(values, n=100)[98]
 
 
-def main() -> None:
-    with control_plane() as (client, environ):
-        from tuttilab.scheduler import discovery
-
-        runtime = discovery.ensure_started(environ)
-        sys.stdout.write(answers_while_artifacts_are_sent(client, runtime.token).line() + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(answers_while_artifacts_are_sent().line() + "\n")

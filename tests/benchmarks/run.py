@@ -1,6 +1,7 @@
 """`make bench`: the figures that the project states, measured on this machine in one run, each beside its limit or its peer.
 
-Everything runs for real: a control plane of its own, processes as pods, a Spark session, the tour. `--only WORD` runs a part.
+Everything runs for real: a control plane of its own, processes as pods, a Spark session, the tour; the scheduling core runs on a
+virtual clock. `--only WORD` runs a part.
 A figure above its limit is marked; the exit code is 1 then. Timed assertions are nowhere else in the suite.
 """
 
@@ -12,37 +13,20 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tests.benchmarks import store
+from tests.benchmarks import artifacts, lab, scheduling, store
 from tests.benchmarks.figures import Figure, shown
 from tests.benchmarks.notebooks import second_kernel_session_s, sparksql_overhead_s
-from tuttilab.scheduler import discovery
+from tests.benchmarks.planes import control_plane
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.requests import JobRequest, PodRequest
 from tuttilab.scheduler.wire import JobView
 
 ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("jobs", "spark", "artifacts", "store", "scheduling", "panel", "demo")
 SMALL = (PodRequest(cpus="500m", memory="256Mi"),)
-
-
-@contextmanager
-def control_plane() -> Iterator[tuple[Client, dict[str, str]]]:
-    with tempfile.TemporaryDirectory(prefix="tuttilab-bench-") as folder:
-        environ = {**os.environ, "TUTTILAB_STATE_DIR": folder}
-        os.environ["TUTTILAB_STATE_DIR"] = folder
-        runtime = discovery.ensure_started(environ)
-        client = Client(runtime.url, runtime.token)
-        try:
-            yield client, environ
-        finally:
-            client.close()
-            down = [sys.executable, "-m", "tuttilab.scheduler.cli", "down", "--now"]
-            subprocess.run(down, env=environ, check=True, capture_output=True)
 
 
 def printed_time(client: Client, job: JobView) -> float:
@@ -129,7 +113,7 @@ def demo_warm() -> Figure:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--only", choices=["jobs", "spark", "demo", "store"], help="run one part")
+    options.add_argument("--only", choices=PARTS, help="run one part")
     only = options.parse_args().only
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     figures: list[Figure] = []
@@ -150,15 +134,20 @@ def main() -> int:
             if only != "jobs":
                 take(Figure("second kernel's Spark session", *second_kernel_session_s(environ)))
                 take(Figure("%%sparksql over the plain call", *sparksql_overhead_s(environ)))
+    if only in (None, "artifacts"):
+        take(artifacts.answers_while_artifacts_are_sent())
     if only in (None, "store"):
         for figure in store.figures():
             take(figure)
+    core = scheduling.measure() if only in (None, "scheduling") else []
+    if only in (None, "panel"):
+        for figure in lab.figures():
+            take(figure)
     if only in (None, "demo"):
         take(demo_warm())
-    over = [figure.name for figure in figures if not figure.is_within]
-    print(
-        f"{len(figures) - len(over)} of {len(figures)} figures within their limits" + (f"; over: {', '.join(over)}" if over else "")
-    )
+    over = [figure.name for figure in figures if not figure.is_within] + [figure.name for figure in core if not figure.is_within]
+    count = len(figures) + len(core)
+    print(f"{count - len(over)} of {count} figures within their limits" + (f"; over: {', '.join(over)}" if over else ""))
     return 1 if over else 0
 
 

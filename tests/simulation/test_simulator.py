@@ -1,16 +1,18 @@
 """The simulator: traces read and made up, policies side by side, journals replayed both ways, and everything that is refused."""
 
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 
 import pytest
 
 from tests.builders import run_cycle, start_all, state, submit
+from tests.simulation.service import virtual
+from tests.simulation.service import world as service_world
 from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.queues import check_tree
-from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.errors import BadInput
+from tuttilab.scheduler.launch import Secrets
 from tuttilab.scheduler.model import Cluster, Node, Queue
 from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources
 from tuttilab.scheduler.simulator import (
@@ -29,7 +31,6 @@ from tuttilab.scheduler.simulator import (
     table,
     trace_lines,
 )
-from tuttilab.scheduler.turn import Turn
 
 
 def gpus(nodes: int = 2, each: int = 8) -> list[Cluster]:
@@ -170,33 +171,32 @@ def test_B13_a_simulated_journal_replays_in_the_state_with_the_same_decisions() 
     assert all(again.state.jobs[ran.job.job_id].phase == ran.phase for ran in outcome.ran if ran.job.job_id in again.state.jobs)
 
 
-def test_B13_a_services_journal_replays_through_the_simulators_cycle() -> None:
-    """The events as a service's turns write them: every reason told, decisions applied as they come."""
-    one = State(epoch=1)
-    journal: list[tuple[ev.Event, float]] = []
+class FineWeather(service_world.Simulation):
+    """The real service, a store and a cluster that do their work; people submit and cancel, and pods are killed."""
 
-    def happens(event: ev.Event, at: float) -> None:
-        one.handle(event, at)
-        journal.append((event, at))
+    def crash(self) -> None:
+        pass
 
-    happens(ev.QueuesConfigured((Queue("main"),)), 0.0)
-    happens(ev.ClusterObserved(gpus(1)[0]), 0.0)
-    for order, line in enumerate(generate(60, 1.3, 8, seed=8), start=1):
-        if line.gpus > 8:
-            continue
-        now = 100.0 * order
-        happens(ev.JobSubmitted(line.job(order)), now)
-        for job, attempt in one.live():
-            if attempt.admitted_at + 400.0 <= now:
-                for pod in attempt.pods:
-                    happens(ev.PodStarted(job.id, attempt.number, pod.name), now)
-                for pod in attempt.pods:
-                    happens(ev.PodEnded(job.id, attempt.number, pod.name, 0), now)
-        turn = Turn(one, now)
-        turn.take(schedule(one.snapshot(), now))
-        journal += [(entry.event, entry.at) for entry in turn.entries]
-    again = replay(journal)
-    assert (again.differing, again.state.jobs) == ((), one.jobs)
+    def change_weather(self) -> None:
+        pass
+
+    def freeze_pod(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_B13_the_journal_of_a_service_replays_in_the_simulator_with_the_same_decisions(seed: int, tmp_path: Path) -> None:
+    Secrets.in_folder(tmp_path)
+
+    async def lived() -> service_world.Store:
+        world = FineWeather(seed, tmp_path)
+        await world.run(150)
+        return world.store
+
+    store = virtual.run(lived())
+    again = replay([(event, at) for at, event in store.lines()])
+    assert again.differing == ()
+    assert again.cycles >= 30
 
 
 @pytest.mark.feature("B05")

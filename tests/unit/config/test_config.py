@@ -44,6 +44,8 @@ EXAMPLE: Mapping[str, Any] = {
             "guaranteed": {"nvidia.com/gpu": 2},
             "max": {"nvidia.com/gpu": 4},
             "groups": ["research"],
+            "can_borrow": False,
+            "overtaking_s": 600,
         },
     ],
     "defaults": {"queue": "research", "timeout": "24h"},
@@ -68,8 +70,17 @@ def test_example_of_the_documentation_is_read_into_model_types() -> None:
         guaranteed=Resources.parse({"nvidia.com/gpu": 2}),
         max=Resources.parse({"nvidia.com/gpu": 4}),
         groups=("research",),
+        can_borrow=False,
+        overtaking_s=600.0,
     )
     assert (config.defaults.queue, config.defaults.timeout_s) == ("research", 86400.0)
+
+
+def test_S14_a_queue_may_be_held_to_clusters_that_are_there() -> None:
+    held = {"name": "a", "clusters": ["here"]}
+    assert parsed(queues=[held], defaults={}).queues[0].clusters == ("here",)
+    with pytest.raises(BadInput, match=r"queues\[0\]\.clusters\[1\]: there is no cluster 'there'; expected one of here"):
+        parsed(queues=[held | {"clusters": ["here", "there"]}], defaults={})
 
 
 def test_built_in_configuration_is_this_machine_with_one_queue_without_limit() -> None:

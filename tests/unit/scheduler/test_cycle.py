@@ -1,15 +1,19 @@
 """One cycle: what starts, in which order, and what every waiting gang is told."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.builders import cluster, end_all, node, queue, run_cycle, start_all, state, submit
 from tuttilab.scheduler import events as ev
+from tuttilab.scheduler.core import desk
 from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.layout import Layout
+from tuttilab.scheduler.core.placement import Demand, Fit, Misfit, place_demand
 from tuttilab.scheduler.errors import NeverFits
 from tuttilab.scheduler.instructions import LaunchGang
-from tuttilab.scheduler.model import MASTER, JobPhase, Prediction, Why
+from tuttilab.scheduler.model import MASTER, Ends, JobPhase, Prediction, Why
 from tuttilab.scheduler.requests import PodRequest
 from tuttilab.scheduler.resources import GPU, Resources
 
@@ -38,6 +42,45 @@ def test_S05_placement_is_on_nodes_not_by_sums() -> None:
         "cannot start on cluster here even when it is empty: 1 of 2 worker pods fit (8 CPU, 1Gi memory, 2 GPU each); "
         "node A comes closest, short of 8 CPU"
     )
+
+
+def test_S05_sets_of_one_gang_may_ask_for_different_nodes_and_start_together_or_not_at_all() -> None:
+    sets = (
+        PodRequest(role="ps", count=2, cpus=4, gpus=0, memory="1Gi", ends=Ends.WITH_JOB),
+        PodRequest(role="worker", count=2, cpus=1, gpus=2, memory="1Gi"),
+    )
+    one = state([cluster(node("gpus", cpus=4, gpus=4), node("plain", cpus=8))])
+    gang = submit(one, pods=sets)
+    (admitted,) = run_cycle(one)[0].admitted
+    assert [(p.role, p.rank, p.node) for p in admitted.placements if p.role != MASTER] == [
+        ("ps", 0, "plain"),
+        ("ps", 1, "plain"),
+        ("worker", 2, "gpus"),
+        ("worker", 3, "gpus"),
+    ]
+    second = submit(one, pods=sets)
+    assert run_cycle(one)[0].admitted == ()
+    assert (one.waits[second.id].why, one.waits[second.id].role) == (Why.NO_ROOM, "worker")
+    assert one.use("main") == gang.gang.resources
+
+
+def test_S05_equal_gangs_that_do_not_fit_are_tried_once_a_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def counted(demand: Demand, layout: Layout, *given: Any) -> Fit | Misfit:
+        tried.append(layout.cluster.name)
+        return place_demand(demand, layout, *given)
+
+    one = state([cluster(node("a", gpus=1))])
+    running = submit(one, gpus=1)
+    run_cycle(one)
+    start_all(one, running.id)
+    monkeypatch.setattr(desk, "place_demand", counted)
+    for _ in range(50):
+        submit(one, gpus=1)
+    assert run_cycle(one)[0].admitted == ()
+    assert tried == ["here"]
+    assert len(one.waits) == 50
 
 
 def test_a_pod_above_any_node_is_refused_naming_the_closest() -> None:

@@ -91,6 +91,63 @@ def test_S16_a_gang_told_to_stop_is_not_stopped_again_for_the_same_claim() -> No
     assert decide(one, 11.0).preempted == ()
 
 
+def test_S16_room_that_a_stop_makes_is_taken_by_nobody_else_meanwhile() -> None:
+    """A lower gang in the free half of it would only be stopped next, and the one after it, until the grace is over."""
+    one = state([cluster(node("n", cpus=64, gpus=2))], [queue("a"), queue("b")])
+    running = submit(one, queue="a", gpus=1, at=0.0)
+    decide(one, 0.0)
+    start_all(one, running.id)
+    urgent = submit(one, queue="a", gpus=2, priority=5, at=10.0)
+    assert [stopped.job_id for stopped in decide(one, 10.0).preempted] == [running.id]
+    late = [submit(one, queue=name, gpus=1, at=11.0) for name in ("a", "b")]
+    assert decide(one, 11.0).events == ()
+    assert {one.waits[job.id].why for job in late} == {Why.HOLD}
+    assert one.waits[late[1].id].sentence == (
+        f"room is kept for {urgent.name} ({urgent.id}) that goes before it, and this one could delay it"
+    )
+    end_all(one, running.id, 143, at=12.0)
+    decide(one, 12.0)
+    assert one.jobs[urgent.id].phase is JobPhase.ACTIVE
+
+
+def test_S16_places_in_a_queue_that_a_stop_makes_are_kept_too() -> None:
+    one = state([cluster(node("n", cpus=64))], [queue("main", max_pods=4)])
+    running = submit(one, workers=2)
+    decide(one, 0.0)
+    start_all(one, running.id)
+    urgent = submit(one, workers=3, priority=5, at=10.0)
+    assert [stopped.job_id for stopped in decide(one, 10.0).preempted] == [running.id]
+    late = submit(one, at=11.0)
+    assert decide(one, 11.0).events == ()
+    assert one.waits[late.id].why is Why.QUOTA
+    end_all(one, running.id, 143, at=12.0)
+    decide(one, 12.0)
+    assert one.jobs[urgent.id].phase is JobPhase.ACTIVE
+
+
+def test_S16_limits_on_pods_are_kept_for_who_waits_for_them() -> None:
+    one = state([cluster(node("n", cpus=64))], [queue("main", max_pods=4)])
+    running = submit(one, workers=2, timeout="1h")
+    decide(one, 0.0)
+    start_all(one, running.id)
+    first = submit(one, workers=3, at=1.0)
+    longer = submit(one, timeout="5h", at=2.0)
+    assert decide(one, 2.0).events == ()
+    assert (one.waits[first.id].why, one.waits[longer.id].why) == (Why.QUOTA, Why.HOLD)
+
+
+def test_S16_the_guaranteed_share_goes_before_the_hold_of_a_protected_borrower() -> None:
+    one = state([cluster(node("n", cpus=64, gpus=4))], [queue("lender", guaranteed={GPU: 2}), queue("borrower")])
+    running = submit(one, queue="borrower", gpus=3)
+    decide(one, 0.0)
+    start_all(one, running.id)
+    big = submit(one, queue="borrower", gpus=4, at=1.0)
+    one.accounts.rows[big.id] = Overtaking(big.id, 1.0, (), (("here", 90_000.0),))
+    assert decide(one, 2.0).events == ()
+    own = submit(one, queue="lender", gpus=1, at=3.0)
+    assert [admitted.job_id for admitted in decide(one, 3.0).admitted] == [own.id]
+
+
 def test_S16_a_higher_class_stops_a_lower_one_of_its_queue_and_never_the_other_way() -> None:
     one = state([cluster(node("n", cpus=1))])
     low = submit(one)
@@ -105,6 +162,16 @@ def test_S16_a_higher_class_stops_a_lower_one_of_its_queue_and_never_the_other_w
     start_all(one, high.id, at=6.0)
     assert decide(one, 700.0).preempted == ()
     assert one.jobs[high.id].phase is JobPhase.ACTIVE
+
+
+def test_S16_a_higher_class_does_not_stop_what_may_not_be_stopped() -> None:
+    one = state([cluster(node("n", cpus=1))])
+    service = made(one, queue="main", kind=JobKind.SERVICE)
+    decide(one, 0.0)
+    start_all(one, service.id)
+    high = submit(one, priority=5, at=1.0)
+    assert decide(one, 1.0).preempted == ()
+    assert one.waits[high.id].why is Why.NO_ROOM
 
 
 def test_S16_a_notebook_with_a_running_cell_is_never_stopped() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.builders import ANN, cluster, node, queue, run_cycle, state, submit
+from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.queues import check_tree, choose_queue, order_queues
 from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden
 from tuttilab.scheduler.model import Queue, Why
@@ -22,6 +23,8 @@ def test_a_loop_of_queues_is_refused_and_drawn() -> None:
         ([queue("a", parent="z")], "its parent 'z' is not there"),
         ([queue("a", guaranteed={GPU: 3}, max={GPU: 2})], "guaranteed 3 GPU is above its max 2 GPU"),
         ([queue("a", max={GPU: 2}), queue("b", parent="a", guaranteed={GPU: 3})], "more than its max 2 GPU"),
+        ([queue("a", max={GPU: 2}), queue("b", parent="a"), queue("c", parent="b", guaranteed={GPU: 3})], "'a': its children are"),
+        ([queue("a", guaranteed={GPU: 2}), queue("b", parent="a", guaranteed={GPU: 3})], "3 GPU, more than its own 2 GPU"),
         ([queue("a"), queue("a")], "'a' stands there twice"),
     ],
 )
@@ -51,6 +54,29 @@ def test_S10_above_max_is_refused_at_once_because_waiting_cannot_help() -> None:
         submit(one, workers=5, gpus=1, name="big")
     assert str(caught.value) == (
         "big: asks for 5 GPU, but queue 'root' may never use more than 4 GPU; ask for less or use another queue."
+    )
+
+
+def test_S10_a_max_of_zero_is_none_at_all_and_one_that_is_absent_is_no_limit() -> None:
+    one = state([cluster(node("a", gpus=8))], [queue("root", max={GPU: 0}), queue("main", parent="root")])
+    with pytest.raises(AboveMax, match=r"asks for 1 GPU, but queue 'root' may never use more than 0 GPU"):
+        submit(one, gpus=1)
+    without = submit(one, gpus=0, cpus=8)
+    assert [admitted.job_id for admitted in run_cycle(one)[0].admitted] == [without.id]
+    with pytest.raises(BadInput, match="guaranteed 1 GPU is above its max 0 GPU"):
+        check_tree([queue("a", guaranteed={GPU: 1}, max={GPU: 0})])
+
+
+def test_S10_a_max_that_falls_to_zero_keeps_what_waits_waiting() -> None:
+    one = state([cluster(node("a", gpus=8))], [queue("main", max={GPU: 4})])
+    waiting = submit(one, gpus=2)
+    one.handle(ev.QueuesConfigured((queue("main", max={GPU: 0}),)), 1.0)
+    assert run_cycle(one, at=2.0)[0].admitted == ()
+    wait = one.waits[waiting.id]
+    assert (wait.why, wait.short, wait.sentence) == (
+        Why.QUOTA,
+        Resources.of({GPU: 2}),
+        "queue main uses 0 of 0 GPU; this needs 2 GPU more than is left",
     )
 
 

@@ -89,6 +89,12 @@ def test_how_a_pod_ended_is_one_sentence(one: State, code: int, reason: str, sen
     assert (one.jobs[job.id].phase, one.jobs[job.id].reason) == (JobPhase.FAILED, sentence)
 
 
+def test_a_pod_that_used_too_much_is_told_its_memory_as_people_write_it(one: State) -> None:
+    job = started(one, memory="64Mi")
+    end_all(one, job.id, 137, reason="OOMKilled")
+    assert one.jobs[job.id].reason.startswith("it used more memory than it asked for (64Mi) and was killed")
+
+
 def test_a_failed_job_with_retries_waits_out_its_back_off_and_runs_again(one: State) -> None:
     job = started(one, retries=1)
     end_all(one, job.id, 1, at=100.0)
