@@ -419,18 +419,18 @@ class Service:
             await asyncio.sleep(CYCLE_REST * (self._world.monotonic() - begun))
 
     async def _cycle(self) -> float | None:
-        """One cycle; answers when the next back-off ends."""
-        snapshot, now = await self.ask(lambda turn: (self._snapshot(), turn.now))
+        """One cycle, unless it would find what the last one found; answers when the next back-off ends."""
+        snapshot, now, version = await self.ask(lambda turn: (self._snapshot(turn.now), turn.now, turn.state.version))
         if snapshot is None:
-            return None
+            return self.state.settled_until if self.state.queued() else None
         decision = await self._world.in_thread(partial(schedule, snapshot, now))
-        await self.ask(lambda turn: turn.take(decision))
+        await self.ask(lambda turn: turn.take(decision, version))
         return decision.next_at
 
-    def _snapshot(self) -> Snapshot | None:
-        """None when nobody waits."""
+    def _snapshot(self, now: float) -> Snapshot | None:
+        """None when nobody waits, or nothing has happened since the last cycle."""
         self._is_unscheduled.clear()
-        return self.state.snapshot() if self.state.queued() else None
+        return self.state.snapshot() if self.state.queued() and not self.state.is_settled(now) else None
 
     def _tell_changed(self) -> None:
         for waiter in self._change_waiters:

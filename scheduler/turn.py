@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import Decision
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.instructions import DropJob, Instruction
 from tuttilab.scheduler.store.base import Batch, Entry, Keyed
+
+AGES_S: Final = 60.0
+"""What a cycle found is looked at again after this time, because predicted ends pass."""
 
 
 @dataclass(slots=True)
@@ -26,8 +30,11 @@ class Turn:
         self.instructions.extend(self.state.handle(event, self.now))
         self.entries.append(Entry(event, self.now, key))
 
-    def take(self, decision: Decision) -> None:
+    def take(self, decision: Decision, version: int) -> None:
         """Apply what a cycle decided on an earlier snapshot: `State.handle` checks each part again, and drops a stale one.
+
+        ``version`` is the state's at that snapshot: a cycle that decided nothing, about a state that is still the same, needs no
+        other one before something happens.
 
         Gangs keep the size they were admitted with: no cluster here adds or stops single pods of a running gang yet.
         """
@@ -39,7 +46,9 @@ class Turn:
                 self.instructions.extend(told)
                 self.entries.append(Entry(event, self.now, event.job_id))
         queued = {job.id for job in self.state.queued()}
-        self.state.waits = {wait.job_id: wait for wait in decision.waits if wait.job_id in queued}
+        waits = [wait for wait in decision.waits if wait.job_id in queued]
+        until = self.now + AGES_S if decision.next_at is None else min(decision.next_at, self.now + AGES_S)
+        self.state.settle(waits, until, has_changed=bool(decided) or self.state.version != version)
 
     def batch(self) -> Batch:
         changes = self.state.take_changes()

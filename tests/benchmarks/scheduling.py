@@ -54,8 +54,7 @@ def decide(turn: Turn) -> None:
     if turn.state.is_settled(turn.now):
         return
     decision = schedule(turn.state.snapshot(), turn.now)
-    turn.take(decision)
-    turn.state.settle(decision.waits, decision.next_at, has_changed=bool(decision.events))
+    turn.take(decision, turn.state.version)
 
 
 def site(nodes: int = 1000, gpus: int = 8) -> Cluster:

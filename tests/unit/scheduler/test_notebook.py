@@ -44,7 +44,7 @@ def start(state: State, owner: str = "ann", profile: str = "gpu", server: str = 
     job, _ = build_server(asked, state, site_of(state), job_id=f"nb{number}", order=number, now=at)
     turn = Turn(state, at)
     placed = place(turn, job)
-    turn.take(schedule(turn.state.snapshot(), turn.now))
+    turn.take(schedule(turn.state.snapshot(), turn.now), turn.state.version)
     return state.jobs[placed.id]
 
 
