@@ -563,7 +563,7 @@ class Service:
 
     async def let_go(self, job_id: str, /) -> None:
         """Nothing is left of that deleted job on any cluster."""
-        await self.store.let_go(job_id)
+        await self.store.let_go(self.state.epoch, job_id)
 
     def take_in_pods(self, turn: Turn, pods: Collection[PodState], /) -> None:
         """Apply what is news about these pods; an end waits for a launch of the job that is under way."""

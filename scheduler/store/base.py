@@ -218,8 +218,8 @@ class Store(Protocol):
         """
         ...
 
-    async def let_go(self, job_id: str) -> None:
-        """Nothing is left of that deleted job on any cluster."""
+    async def let_go(self, epoch: int, job_id: str) -> None:
+        """Nothing is left of that deleted job on any cluster. Raises StaleEpoch."""
         ...
 
     async def add_artifact(self, row: ArtifactRow) -> None: ...

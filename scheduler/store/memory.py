@@ -62,7 +62,8 @@ class MemoryStore:
             leavings=tuple(leaving for _, leaving in sorted(self._leavings.items())),
         )
 
-    async def let_go(self, job_id: str) -> None:
+    async def let_go(self, epoch: int, job_id: str) -> None:
+        self._check(Batch(epoch))
         self._leavings.pop(job_id, None)
 
     async def committed(self, batch: Batch, after: int) -> int | None:

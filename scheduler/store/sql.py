@@ -250,8 +250,12 @@ class SqlStore:
     async def trim(self, epoch: int, before: float, limit: int = 5000) -> int:
         return await self._write(lambda c: keeping.trim(c, epoch, before, limit))
 
-    async def let_go(self, job_id: str) -> None:
-        await self._write(lambda connection: connection.execute(delete(LEAVINGS).where(LEAVINGS.c.job_id == job_id)))
+    async def let_go(self, epoch: int, job_id: str) -> None:
+        def work(connection: Connection) -> None:
+            leading.check_epoch(connection, epoch)
+            connection.execute(delete(LEAVINGS).where(LEAVINGS.c.job_id == job_id))
+
+        await self._write(work)
 
     async def add_artifact(self, row: ArtifactRow) -> None:
         values = rows.artifact_row(row)

@@ -191,8 +191,10 @@ async def test_what_a_deleted_job_left_is_known_until_it_is_let_go(place: Place)
     again, _ = await place.open()
     assert set((await again.load()).leavings) == set(left)
 
-    await again.let_go(one.id)
-    await again.let_go(one.id)
+    with pytest.raises(StaleEpoch):
+        await again.let_go(1, one.id)
+    await again.let_go(2, one.id)
+    await again.let_go(2, one.id)
     assert (await again.load()).leavings == left[1:]
 
 
