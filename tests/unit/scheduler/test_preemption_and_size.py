@@ -315,7 +315,7 @@ def test_S06_a_gang_overtaken_too_much_goes_before_smaller_ones() -> None:
     end_all(one, first.id, 0, at=1000.0)
     assert [a.job_id for a in schedule(one.snapshot(), 1000.0).admitted] == [small.id]
     row = one.accounts.rows[big.id]
-    one.accounts.rows[big.id] = replace(row, later=(("here", 500.0),))
+    one.accounts.rows[big.id] = replace(row, later=(("here", 1100.0),))
     assert [a.job_id for a in schedule(one.snapshot(), 1000.0).admitted] == [big.id]
 
 
