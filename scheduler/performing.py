@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
-LAUNCH_SETTLES_S: Final = 10.0
+LAUNCH_SETTLES_S: Final = 20.0
 LEASE_PAUSE_S: Final = 0.1
 
 
@@ -79,12 +79,21 @@ class Performer:
         await asyncio.gather(*workers, return_exceptions=True)
 
     async def launched(self, job_id: str) -> None:
-        """Returns when no launch of the job is under way: then no pod of it is made any more, if it was cancelled before."""
+        """Returns when no launch of the job is under way: then no pod of it is made any more, if it was cancelled before.
+
+        Raises Unavailable when that takes too long.
+        """
         settled = self._launching.get(job_id)
-        if settled is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LAUNCH_SETTLES_S):
-                    await settled.wait()
+        if settled is None:
+            return
+        try:
+            async with asyncio.timeout(LAUNCH_SETTLES_S):
+                await settled.wait()
+        except TimeoutError:
+            raise Unavailable(
+                f"Job {job_id} will be stopped, but its cluster has not answered its launch for {LAUNCH_SETTLES_S:g} s and may still make "
+                "pods of it; ask again to hear that none is made any more."
+            ) from None
 
     def holds(self, ended: PodState) -> bool:
         """Keep the end of a pod until the launch of its job that is under way has answered; False without such a launch.

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
+import pytest
+
+from tuttilab.scheduler import performing
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodState
 from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.errors import ClusterUnreachable
+from tuttilab.scheduler.errors import ClusterUnreachable, Unavailable
 from tuttilab.scheduler.instructions import LaunchGang
 from tuttilab.scheduler.model import PodPhase, Work
 from tuttilab.scheduler.performing import Performer
@@ -79,4 +82,18 @@ async def test_the_end_of_another_job_does_not_wait() -> None:
     await cluster.begun.wait()
 
     assert not performer.holds(ENDED)
+    await performer.stop()
+
+
+async def test_who_cancels_hears_when_a_launch_does_not_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(performing, "LAUNCH_SETTLES_S", 0.05)
+    loop, cluster = Loop(), SlowCluster()
+    performer = Performer(loop, {"here": cluster})
+    await performer.launched("j")
+    performer.perform(LaunchGang("j", 1))
+    await cluster.begun.wait()
+
+    with pytest.raises(Unavailable, match="Job j will be stopped, but its cluster has not answered its launch for 0.05 s"):
+        await performer.launched("j")
+    await performer.launched("other")
     await performer.stop()
