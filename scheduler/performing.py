@@ -91,8 +91,8 @@ class Performer:
                 await settled.wait()
         except TimeoutError:
             raise Unavailable(
-                f"Job {job_id} will be stopped, but its cluster has not answered its launch for {LAUNCH_SETTLES_S:g} s and may still make "
-                "pods of it; ask again to hear that none is made any more."
+                f"Job {job_id} will be stopped, but its cluster has not answered its launch for {LAUNCH_SETTLES_S:g} s and may "
+                "still make pods of it; ask again to hear that none is made any more."
             ) from None
 
     def holds(self, ended: PodState) -> bool:

@@ -93,7 +93,7 @@ async def test_who_cancels_hears_when_a_launch_does_not_settle(monkeypatch: pyte
     performer.perform(LaunchGang("j", 1))
     await cluster.begun.wait()
 
-    with pytest.raises(Unavailable, match="Job j will be stopped, but its cluster has not answered its launch for 0.05 s"):
+    with pytest.raises(Unavailable, match=r"Job j will be stopped, but its cluster has not answered its launch for 0\.05 s"):
         await performer.launched("j")
     await performer.launched("other")
     await performer.stop()
