@@ -14,18 +14,21 @@ class Figure:
     limit: float
     note: str
     unit: str = "s"
+    is_least: bool = False
+    """The limit is the least that is wanted."""
 
     @property
     def is_within(self) -> bool:
-        return self.value <= self.limit
+        return self.value >= self.limit if self.is_least else self.value <= self.limit
 
     def line(self) -> str:
         mark = "ok  " if self.is_within else "OVER"
-        against = f"{self._shown(self.value):>9} of {self._shown(self.limit):>8} ({self.value / self.limit:.0%})"
-        return f"{mark} {self.name:<48} {against}  {self.note}"
+        share = f" ({self.value / self.limit:.0%})" if self.limit else ""
+        word = "at least" if self.is_least else "of"
+        return f"{mark} {self.name:<52} {self._shown(self.value):>9} {word} {self._shown(self.limit):>8}{share}  {self.note}"
 
     def _shown(self, value: float) -> str:
-        return shown(value) if self.unit == "s" else f"{value:.3g} {self.unit}"
+        return shown(value) if self.unit == "s" else f"{value:.4g} {self.unit}".rstrip()
 
 
 def shown(seconds: float) -> str:

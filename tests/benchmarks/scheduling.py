@@ -13,8 +13,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from tests.benchmarks.figures import Figure
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.collector import collect_seldom
 from tuttilab.scheduler.core.cycle import schedule
@@ -30,23 +31,8 @@ from tuttilab.scheduler.store.base import Batch
 from tuttilab.scheduler.turn import Turn
 
 
-@dataclass(frozen=True)
-class Figure:
-    name: str
-    value: float
-    limit: float
-    unit: str
-    note: str = ""
-    is_least: bool = False
-
-    @property
-    def is_within(self) -> bool:
-        return self.value >= self.limit if self.is_least else self.value <= self.limit
-
-    def line(self) -> str:
-        mark = "ok  " if self.is_within else "OVER"
-        word = "at least" if self.is_least else "at most"
-        return f"{mark} {self.name:<52} {self.value:>9.4g} {self.unit:<6} {word} {self.limit:.4g}  {self.note}"
+def figure(name: str, value: float, limit: float, unit: str, note: str = "", *, is_least: bool = False) -> Figure:
+    return Figure(name, value, limit, note, unit, is_least)
 
 
 def decide(turn: Turn) -> None:
@@ -166,7 +152,7 @@ def measure_cycles(say: Callable[[Figure], None]) -> None:
         if waiting == 10_000:
             p99 = sorted(took)[int(len(took) * 0.99) - 1]
             say(
-                Figure(
+                figure(
                     "10,000 gangs, 1,000 nodes, 30 queues: cycle p99",
                     p99 * 1000,
                     250,
@@ -175,7 +161,7 @@ def measure_cycles(say: Callable[[Figure], None]) -> None:
                 )
             )
             say(
-                Figure(
+                figure(
                     "the same, a cycle with nothing to do",
                     max(idle[1:]) * 1000,
                     1.0,
@@ -183,9 +169,9 @@ def measure_cycles(say: Callable[[Figure], None]) -> None:
                     f"median {statistics.median(idle) * 1000:.4f}",
                 )
             )
-            say(Figure("resident memory with 10,000 gangs", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 512, "MiB"))
+            say(figure("resident memory with 10,000 gangs", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 512, "MiB"))
     shown = ", ".join(f"{n:,}: {s * 1000:.1f} ms" for n, s in medians.items())
-    say(Figure("cost at 100,000 over 10,000 gangs (n log n: 12.5)", medians[100_000] / medians[10_000], 12.5, "x", shown))
+    say(figure("cost at 100,000 over 10,000 gangs (n log n: 12.5)", medians[100_000] / medians[10_000], 12.5, "x", shown))
 
 
 def admissions(say: Callable[[Figure], None]) -> None:
@@ -213,7 +199,7 @@ def admissions(say: Callable[[Figure], None]) -> None:
             state.handle(ev.PodStarted(one.job_id, one.attempt, attempt.pods[0].name), now)
             if burst % 2:
                 end(state, one.job_id, now + 0.5)
-    say(Figure("admissions sustained, decision and state", admitted / seconds, 1000, "1/s", f"{admitted} gangs", is_least=True))
+    say(figure("admissions sustained, decision and state", admitted / seconds, 1000, "1/s", f"{admitted} gangs", is_least=True))
 
 
 def burst(say: Callable[[Figure], None]) -> None:
@@ -236,7 +222,7 @@ def burst(say: Callable[[Figure], None]) -> None:
     makespan = max(ran.ended_at or 0.0 for ran in outcome.ran)
     waits = {kind: statistics.fmean(r.wait_s or 0.0 for r in outcome.ran if r.job.name == kind) for kind in kinds}
     note = "mean waits " + ", ".join(f"{kind} {wait:.1f} s" for kind, wait in waits.items()) + f"; {real:.0f} s of real time"
-    say(Figure("15,000 jobs in 30 queues: makespan over the work bound", makespan / bound, 1.10, "x", note))
+    say(figure("15,000 jobs in 30 queues: makespan over the work bound", makespan / bound, 1.10, "x", note))
 
 
 LINES = (
@@ -266,10 +252,10 @@ def policy(say: Callable[[Figure], None], jobs: int = 5000, seeds: Sequence[int]
             easy, ours = rows[0], rows[-1]
             peer = rows[1] if is_shuffled else easy
             print(f"\n{name}, seed {seed}:\n{table(rows, easy)}", flush=True)
-            say(Figure(f"{name}, seed {seed}: mean completion over EASY's", ours.mean_completion / peer.mean_completion, mean, "x"))
-            say(Figure(f"{name}, seed {seed}: p99 wait", ours.p99_wait / 3600, (p99 * easy.p99_wait + p99_s) / 3600, "h"))
+            say(figure(f"{name}, seed {seed}: mean completion over EASY's", ours.mean_completion / peer.mean_completion, mean, "x"))
+            say(figure(f"{name}, seed {seed}: p99 wait", ours.p99_wait / 3600, (p99 * easy.p99_wait + p99_s) / 3600, "h"))
             say(
-                Figure(
+                figure(
                     f"{name}, seed {seed}: longest wait", ours.max_wait / 3600, (longest * easy.max_wait + longest_s) / 3600, "h"
                 )
             )
@@ -295,7 +281,7 @@ def shares(say: Callable[[Figure], None]) -> None:
     whole = sum(used.values())
     worst = max(abs(used[f"q{weight}"] / whole / (weight / 10) - 1) for weight in (1, 2, 3, 4))
     say(
-        Figure(
+        figure(
             "shares over a busy hour off the weights",
             worst * 100,
             5,
@@ -318,7 +304,7 @@ def guarantee(say: Callable[[Figure], None]) -> None:
         outcome = Simulation([Cluster("site", "fake", nodes)], queues, trace, POLICIES["ours"]).run(until=3000.0)
         waits = [ran.wait_s for ran in outcome.ran if ran.job.queue == "lender"]
         worst = max(worst, *(wait if wait is not None else float("inf") for wait in waits))
-    say(Figure("guarantee restored after", worst, grace + 0.1, "s", f"grace {grace:.0f} s, 20 mixes"))
+    say(figure("guarantee restored after", worst, grace + 0.1, "s", f"grace {grace:.0f} s, 20 mixes"))
 
 
 def mixes(say: Callable[[Figure], None]) -> None:
@@ -351,7 +337,7 @@ def mixes(say: Callable[[Figure], None]) -> None:
         outcome = Simulation([Cluster("c", "fake", nodes)], queues, trace, POLICIES["ours"]).run()
         left = [ran for ran in outcome.ran if ran.phase is not JobPhase.SUCCEEDED]
         stuck += any(_fits_alone(ran.job, nodes) for ran in left)
-    say(Figure("of 1,000 random mixes, those that do not end", stuck, 0, "", f"{time.perf_counter() - began:.0f} s"))
+    say(figure("of 1,000 random mixes, those that do not end", stuck, 0, "", f"{time.perf_counter() - began:.0f} s"))
 
 
 def _fits_alone(line: TraceJob, nodes: Sequence[Node]) -> bool:

@@ -170,7 +170,7 @@ def measure_recovery(name: str, plane: Plane, what: str) -> Iterator[Figure]:
     """Killed and started again; on Postgres the lease of the one that was killed has to run out."""
     plane.kill()
     note = "process start included" + ("" if name == "SQLite" else f", and the lease of the one that was killed ({LEASE_S:.0f} s)")
-    yield Figure(f"{name}: recovery of {what}", plane.start(), 5.0 if name == "SQLite" else 5.0 + LEASE_S, note)
+    yield Figure(f"{name}: recovery of {what}", plane.start(), 5.0, note)
 
 
 def measure_one_by_one(name: str, plane: Plane, jobs: int, limit_s: float) -> Iterator[Figure]:
