@@ -30,7 +30,7 @@ import platformdirs
 
 from tuttilab.scheduler import __version__
 from tuttilab.scheduler.errors import BadInput, Conflict, EnvironmentProblem, TuttiError, Unavailable
-from tuttilab.scheduler.processes import ProcessId
+from tuttilab.scheduler.processes import ProcessId, boot_id, this_process
 
 START_LIMIT_S: Final = 60.0
 """A start takes about a second; recovery of many live jobs takes longer. After this the caller is told where the log is."""
@@ -184,6 +184,21 @@ def read_last(state: Path) -> Last | None:
 
 def write_last(state: Path, last: Last) -> None:
     write_private(state / "last.json", json.dumps(asdict(last)))
+
+
+def note_leading(state: Path, epoch: int) -> None:
+    """This process leads in that epoch."""
+    write_private(state / "leading.json", json.dumps({"epoch": epoch, **asdict(this_process())}))
+
+
+def ended_epoch(state: Path) -> int | None:
+    """The epoch in which a process of this state folder led that is certainly gone: it ran since this machine's last start."""
+    try:
+        data = json.loads((state / "leading.json").read_text(encoding="utf-8"))
+        leader = ProcessId(int(data["pid"]), int(data["start_time"]), str(data["boot_id"]))
+        return int(data["epoch"]) if leader.boot_id == boot_id() and not leader.is_alive() else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def forget_last(state: Path) -> None:

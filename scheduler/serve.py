@@ -267,6 +267,8 @@ async def _run_replica(bound: socket.socket, runtime: Runtime, config: Config, e
         service_of,
         app_of,
         lambda forward: Guard(forward, authenticator, [config.listen.host]),
+        ended_epoch=discovery.ended_epoch(state),
+        note_leading=partial(discovery.note_leading, state),
     )
     end = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

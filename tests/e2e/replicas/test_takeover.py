@@ -133,3 +133,30 @@ def test_a_replica_with_another_key_is_refused(site: Site) -> None:
 
     assert said.code == 2
     assert "derive their tokens from another key than this process" in said.err
+
+
+def test_a_leader_that_was_killed_and_is_started_again_here_does_not_wait_for_its_own_lease(site: Site) -> None:
+    leader = site.leader()
+    for replica in site.followers():
+        replica.signal(signal.SIGKILL)
+        replica.process.wait(10)
+    job = leader.submit_until_accepted(30.0)
+    leader.signal(signal.SIGKILL)
+    leader.process.wait(10)
+
+    again = site.start(leader.name)
+
+    assert site.leader() is again
+    assert again.knows(job)
+    assert "its leader ran here and is gone" in (site.folder / leader.name / "control.log").read_text()
+
+
+def test_a_leader_that_is_only_stopped_is_waited_for(site: Site) -> None:
+    leader, (follower,) = site.leader(), site.followers()
+    leader.signal(signal.SIGSTOP)
+
+    follower.submit_until_accepted(30.0)
+
+    log = (site.folder / follower.name / "control.log").read_text()
+    assert "its leader ran here and is gone" not in log
+    assert "silent for" in log
