@@ -12,9 +12,11 @@ import numpy.typing as npt
 from tuttilab.scheduler.core.accounts import Lane, Seconds, Use, is_above
 from tuttilab.scheduler.model import Job, Overtaking, Queue
 
+EARLY: Final = 2 / 3
 STRICT: Final = 3.0
-"""Multiple of the allowance at which a hold trusts no prediction any more. Trusting none from the allowance on drains the cluster
-so often that everybody waits longer (docs/scheduling-proof.md has the figures)."""
+"""Multiples of the allowance at which a gang is protected, so that it may start in time, and at which its hold trusts no prediction
+any more. Trusting none from the beginning drains the cluster so often that everybody waits longer (docs/scheduling-proof.md has the
+figures)."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,7 +27,7 @@ class Protection:
 
     overtaken_s: Mapping[str, float] = field(default_factory=dict)
     protected: frozenset[str] = frozenset()
-    """Overtaken by more than their allowance: they go in order of submission, and the first that does not fit has the hold."""
+    """Overtaken by two thirds of their allowance: they go in order of submission, and the first that does not fit has the hold."""
     strict: frozenset[str] = frozenset()
     """Overtaken by three times it: nothing passes them on the strength of a prediction."""
     lifted: frozenset[str] = frozenset()
@@ -123,12 +125,12 @@ def protection(
         own = uses.lane_numbers == uses.lanes.index(lane) if lane in uses.lanes else np.zeros(len(uses.orders), dtype=np.bool_)
         seconds, rate = _later(orders, own, uses, [row.later for row in rows], [row.base for row in rows], size, columns)
         allowance = queue.overtaking * waits + queue.overtaking_s
-        over = seconds > allowance
+        over = seconds > EARLY * allowance
         overtaken.update(zip((job.id for job in jobs), seconds.tolist(), strict=True))
         protected += [jobs[number].id for number in np.nonzero(over)[0].tolist()]
         used_up = seconds > STRICT * allowance
         strict += [jobs[number].id for number in np.nonzero(used_up)[0].tolist()]
-        for part, is_past in ((1.0, over), (STRICT, used_up)):
+        for part, is_past in ((EARLY, over), (STRICT, used_up)):
             gains = ~is_past & (rate > part * queue.overtaking)
             if gains.any():
                 left = (part * allowance - seconds)[gains] / (rate - part * queue.overtaking)[gains]

@@ -109,9 +109,11 @@ def test_S06_a_gang_that_waits_again_starts_a_new_account() -> None:
 
 @pytest.mark.parametrize(
     ("used", "is_protected", "is_strict"),
-    [(1079.0, False, False), (1081.0, True, False), (3239.0, True, False), (3241.0, True, True)],
+    [(719.0, False, False), (721.0, True, False), (3239.0, True, False), (3241.0, True, True)],
 )
-def test_S06_protected_above_the_allowance_and_strictly_by_three_times_it(used: float, is_protected: bool, is_strict: bool) -> None:
+def test_S06_protected_by_two_thirds_of_the_allowance_and_strictly_by_three_times_it(
+    used: float, is_protected: bool, is_strict: bool
+) -> None:
     waiting = job(now=0.0)
     # The allowance: 0.15 x 1200 s + 900 s = 1080 s of the whole room.
     rows = {waiting.id: Overtaking(waiting.id, 0.0, (("here", used),))}
