@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.desk import eventually
 from tests.e2e.magics.conftest import SMALL, ControlPlane, Kernel
 from tuttilab.scheduler.client import Client
 
@@ -94,8 +95,8 @@ def test_a_waiting_job_says_why_and_where_it_stands(kernel: Kernel, control: Con
     cpus = control.client().nodes()[0].allocatable["cpu"]
     kernel.run(f"%%submit holder --detach --cpus {cpus} {SMALL}\nimport time\ntime.sleep(60)")
     kernel.run(f"%%submit waiter --detach --cpus {cpus} {SMALL}\n1")
-    listed = kernel.run("%jobs").text
-    assert re.search(r"waiter .*Queued .*place 1", listed), listed
+    # The reason comes with the first decision after the submit, a moment later.
+    eventually(lambda: re.search(r"waiter .*Queued .*place 1", kernel.run("%jobs").text), 10.0)
     explained = kernel.run("%job waiter explain").text
     assert "held by: " + kernel.value("holder.id")[1:9] in explained, explained
     assert "place 1" in kernel.value("waiter.reason")
