@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from tuttilab.scheduler import wire
 from tuttilab.scheduler.api import views
 from tuttilab.scheduler.api.narrate import sentence
-from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer, body_of, check_owner, reading
+from tuttilab.scheduler.api.parts import Caller, Direct, ServiceHere, answer, body_of, check_owner, reading
 from tuttilab.scheduler.api.schema import BatchRequest, takes
 from tuttilab.scheduler.errors import BadInput, NotFound
 from tuttilab.scheduler.model import LIVE, Attempt, AttemptPhase, Job, JobPhase
@@ -30,7 +30,6 @@ STATES: Final[dict[str, JobPhase | AttemptPhase]] = {str(phase).lower(): phase f
 """The phases that people see, by how a caller may write them."""
 
 
-@router.post("/jobs", status_code=201, response_model=wire.JobView, openapi_extra=takes(JobRequest))
 async def submit_job(
     request: Request,
     service: ServiceHere,
@@ -38,8 +37,21 @@ async def submit_job(
     idempotency_key: Annotated[str | None, Header(max_length=LONGEST_KEY, min_length=1)] = None,
 ) -> Response:
     """Accept a job. The same Idempotency-Key gives the same job; another body under it is 409."""
+    if idempotency_key is not None and not 0 < len(idempotency_key) <= LONGEST_KEY:
+        raise BadInput(f"header: idempotency-key: it has {len(idempotency_key)} letters; expected 1 to {LONGEST_KEY}.")
     job = await service.submit(await body_of(request, JobRequest, "job"), who, idempotency_key)
     return answer(await _view(service, job), status=201)
+
+
+router.add_api_route(
+    "/jobs",
+    submit_job,
+    methods=["POST"],
+    status_code=201,
+    response_model=wire.JobView,
+    openapi_extra=takes(JobRequest),
+    route_class_override=Direct,
+)
 
 
 @router.post("/jobs:batch", status_code=201, response_model=list[wire.JobView], openapi_extra=takes(BatchRequest))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tuttilab.scheduler import wire
-from tuttilab.scheduler.api.parts import AttemptToken, ServiceHere, answer, body_of
+from tuttilab.scheduler.api.parts import AttemptToken, Direct, ServiceHere, answer, body_of
 from tuttilab.scheduler.api.schema import takes
 from tuttilab.scheduler.errors import BadInput
 from tuttilab.scheduler.model import PodPhase
@@ -13,7 +13,6 @@ from tuttilab.scheduler.model import PodPhase
 router = APIRouter(prefix="/pods", tags=["pods"])
 
 
-@router.post("/report", response_model=dict[str, object], openapi_extra=takes(wire.PodReport))
 async def report(request: Request, service: ServiceHere, token: AttemptToken) -> Response:
     """Take in the state of the pods; the answer says whether they are to stop."""
     told = await body_of(request, wire.PodReport, "report")
@@ -21,3 +20,13 @@ async def report(request: Request, service: ServiceHere, token: AttemptToken) ->
         if member.phase not in tuple(PodPhase):
             raise BadInput(f"report: members[{index}].phase: {member.phase[:40]!r} is none of {', '.join(PodPhase)}.")
     return answer(await service.report(told, token), dict[str, object])
+
+
+router.add_api_route(
+    "/report",
+    report,
+    methods=["POST"],
+    response_model=dict[str, object],
+    openapi_extra=takes(wire.PodReport),
+    route_class_override=Direct,
+)
