@@ -45,6 +45,8 @@ def engine_of(url: URL, *, is_writer: bool) -> Engine:
             connection.execute(f"SET {name} = '{PATIENCE_S}s'")
         if not is_writer:
             connection.execute("SET default_transaction_read_only = on")
+            # A plan that is kept from when a table was small goes on reading all of it when it is large.
+            connection.execute("SET plan_cache_mode = force_custom_plan")
         connection.commit()
 
     return engine

@@ -220,7 +220,7 @@ class SqlStore:
     async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
         if not keys:
             return []
-        return await self._read(lambda c: _among(c, owner, keys))
+        return await self._read(lambda c: statements.keyed_among(c, owner, keys))
 
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
         columns = (JOURNAL.c.seq, JOURNAL.c.at, JOURNAL.c.kind, JOURNAL.c.key, JOURNAL.c.owner)
@@ -323,15 +323,6 @@ def _add_keys(connection: Connection, keys: Sequence[Keyed]) -> None:
     except IntegrityError as error:
         # The table's own constraints say so: a key is the owner's for one job, and a job has one key.
         raise rows.key_taken(keys) from error
-
-
-def _among(connection: Connection, owner: str, keys: Sequence[str]) -> list[Keyed]:
-    """In slices, because a statement may carry only so many values."""
-    found: list[Keyed] = []
-    for start in range(0, len(keys), 500):
-        some = {"owner": owner, "keys": list(keys[start : start + 500])}
-        found += [Keyed(**row) for row in connection.execute(statements.KEYED, some).mappings()]
-    return found
 
 
 def _committed(connection: Connection, batch: Batch, after: int) -> int | None:

@@ -9,13 +9,13 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Executable, Select, Table, bindparam, column, func, select, text, update
+from sqlalchemy import Connection, Engine, Executable, Select, Table, bindparam, column, func, select, text, true, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from tuttilab.scheduler.errors import CommitUnknown, StoreError, StoreUnreachable
-from tuttilab.scheduler.store.base import JobQuery
+from tuttilab.scheduler.store.base import JobQuery, Keyed
 from tuttilab.scheduler.store.rows import Row
 from tuttilab.scheduler.store.tables import COUNTERS, JOBS, KEYS, META
 
@@ -136,9 +136,32 @@ TAKE_NUMBERS: Final = (
     update(COUNTERS).where(COUNTERS.c.name == "seq").values(value=COUNTERS.c.value + bindparam("count")).returning(COUNTERS.c.value)
 )
 KEYED: Final = select(KEYS).where(KEYS.c.owner == bindparam("owner"), KEYS.c.key.in_(bindparam("keys", expanding=True)))
+"""On SQLite, which looks each key up in the index; a statement may carry only `MOST_VALUES` values there."""
+MOST_VALUES: Final = 500
 RAISE_ORDER: Final = (
     update(COUNTERS).where(COUNTERS.c.name == "order", COUNTERS.c.value < bindparam("top")).values(value=bindparam("top"))
 )
+
+
+def _keyed_one_each() -> Select[Any]:
+    """`KEYED` on Postgres, where the planner would read all keys that the owner ever used and compare each with all of these. The
+    limit binds it to one look into the index for each key that is asked for."""
+    given = func.json_array_elements_text(text("CAST(:keys AS json)")).table_valued("key", name="given").render_derived()
+    found = select(KEYS).where(KEYS.c.owner == bindparam("owner"), KEYS.c.key == given.c.key).limit(1).lateral("found")
+    return select(found).select_from(given).join(found, true())
+
+
+KEYED_ONE_EACH: Final = _keyed_one_each()
+
+
+def keyed_among(connection: Connection, owner: str, keys: Sequence[str]) -> list[Keyed]:
+    """Those of the owner's ``keys`` that were used."""
+    wanted = list(dict.fromkeys(keys))
+    if connection.dialect.name == "postgresql":
+        found = connection.execute(KEYED_ONE_EACH, {"owner": owner, "keys": json.dumps(wanted)}).mappings()
+        return [Keyed(**row) for row in found]
+    slices = (wanted[start : start + MOST_VALUES] for start in range(0, len(wanted), MOST_VALUES))
+    return [Keyed(**row) for some in slices for row in connection.execute(KEYED, {"owner": owner, "keys": some}).mappings()]
 
 
 class Known(StrEnum):
