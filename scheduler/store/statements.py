@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -18,6 +17,7 @@ from tuttilab.scheduler.errors import CommitUnknown, StoreError, StoreUnreachabl
 from tuttilab.scheduler.store.base import JobQuery, Keyed
 from tuttilab.scheduler.store.rows import Row
 from tuttilab.scheduler.store.tables import COUNTERS, JOBS, KEYS, META
+from tuttilab.scheduler.wire import to_json
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ def keyed_among(connection: Connection, owner: str, keys: Sequence[str]) -> list
     """Those of the owner's ``keys`` that were used."""
     wanted = list(dict.fromkeys(keys))
     if connection.dialect.name == "postgresql":
-        found = connection.execute(KEYED_ONE_EACH, {"owner": owner, "keys": json.dumps(wanted)}).mappings()
+        found = connection.execute(KEYED_ONE_EACH, {"owner": owner, "keys": to_json(wanted, list[str]).decode()}).mappings()
         return [Keyed(**row) for row in found]
     slices = (wanted[start : start + MOST_VALUES] for start in range(0, len(wanted), MOST_VALUES))
     return [Keyed(**row) for some in slices for row in connection.execute(KEYED, {"owner": owner, "keys": some}).mappings()]
@@ -179,7 +179,7 @@ def put(connection: Connection, table: Table, values: Sequence[Row], known: Know
     dialect = connection.dialect.name
     statement = _put(table, tuple(values[0]), dialect, known)
     if dialect == "postgresql":
-        connection.execute(statement, {"rows": json.dumps(values)})
+        connection.execute(statement, {"rows": to_json(values, list[Row]).decode()})
     else:
         connection.execute(statement, list(values))
 
