@@ -91,7 +91,7 @@ def _opened(file: Path) -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def _connected(place: URL, *, is_writer: bool) -> Iterator[Connection]:
-    engine = postgres.engine_of(place, is_writer=is_writer)
+    engine = postgres.engine_of(place, postgres.Use.WRITING if is_writer else postgres.Use.READING)
     try:
         with engine.begin() as connection:
             postgres.be_patient(connection, keeping.LONGEST_S)

@@ -6,6 +6,7 @@ that went without a word counts as gone after the same time.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
@@ -22,13 +23,22 @@ UPGRADE_LOCK: Final = int.from_bytes(b"TUTT")
 UNCHANGED: Final = "Nothing was changed."
 
 
-def engine_of(url: URL, *, is_writer: bool) -> Engine:
-    """Readers see one state a transaction and can change nothing."""
+class Use(StrEnum):
+    """What a connection is for, by its isolation level. Only writers can change anything."""
+
+    WRITING = "READ COMMITTED"
+    READING = "REPEATABLE READ"
+    """One state a transaction."""
+    LOOKING = "AUTOCOMMIT"
+    """One state a statement: the server is asked once instead of three times."""
+
+
+def engine_of(url: URL, use: Use) -> Engine:
     engine = create_engine(
         url,
-        pool_size=1 if is_writer else 2,
+        pool_size=1 if use is Use.WRITING else 2,
         max_overflow=0,
-        isolation_level="READ COMMITTED" if is_writer else "REPEATABLE READ",
+        isolation_level=use.value,
         connect_args={
             "connect_timeout": PATIENCE_S,
             "application_name": "tuttilab",
@@ -43,7 +53,7 @@ def engine_of(url: URL, *, is_writer: bool) -> Engine:
     def set_up(connection: Any, _record: Any) -> None:  # the driver's and the pool's objects have no common type
         for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
             connection.execute(f"SET {name} = '{PATIENCE_S}s'")
-        if not is_writer:
+        if use is not Use.WRITING:
             connection.execute("SET default_transaction_read_only = on")
             # A plan that is kept from when a table was small goes on reading all of it when it is large.
             connection.execute("SET plan_cache_mode = force_custom_plan")

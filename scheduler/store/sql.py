@@ -60,6 +60,8 @@ class SqlStore:
         self._ours = ours
         self._writer: Engine | None = None
         self._reader: Engine | None = None
+        self._looker: Engine | None = None
+        """For reads of one statement. The reader, where a transaction around it costs nothing."""
         self._held: Connection | None = None
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
@@ -102,11 +104,12 @@ class SqlStore:
             await loop.run_in_executor(self._writing, self._held.close)
             self._held = None
         # The writer's connection goes last: only it may fold the log into the file.
-        for pool, engine in ((self._reading, self._reader), (self._writing, self._writer)):
-            if engine is not None:
-                await loop.run_in_executor(pool, engine.dispose)
+        for pool, engines in ((self._reading, (self._reader, self._looker)), (self._writing, (self._writer,))):
+            for engine in engines:
+                if engine is not None:
+                    await loop.run_in_executor(pool, engine.dispose)
             pool.shutdown(wait=False)
-        self._reader = self._writer = None
+        self._reader = self._looker = self._writer = None
 
     def _is_there(self) -> bool:
         return self._url.get_backend_name() != "sqlite" or Path(self._url.database or "").exists()
@@ -114,8 +117,9 @@ class SqlStore:
     def _prepare(self) -> None:
         name = self._url.database
         if self._url.drivername == postgres.DRIVER:
-            self._writer = postgres.engine_of(self._url, is_writer=True)
-            self._reader = postgres.engine_of(self._url, is_writer=False)
+            self._writer = postgres.engine_of(self._url, postgres.Use.WRITING)
+            self._reader = postgres.engine_of(self._url, postgres.Use.READING)
+            self._looker = postgres.engine_of(self._url, postgres.Use.LOOKING)
             transact(self._reader, lambda connection: postgres.check(connection, self._ours))
             return
         if self._url.get_backend_name() != "sqlite" or not name or name.startswith((":memory:", "file:")):
@@ -130,7 +134,7 @@ class SqlStore:
         else:
             sqlite.create(path, self._ours)
         self._writer = sqlite.engine_of(path, is_writer=True)
-        self._reader = sqlite.engine_of(path, is_writer=False)
+        self._reader = self._looker = sqlite.engine_of(path, is_writer=False)
 
     def _take_over(self, connection: Connection) -> int:
         if connection.dialect.name == "postgresql":
@@ -160,10 +164,17 @@ class SqlStore:
         return await self._in(self._writing, self._writer, work)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self._read_on(self._reader, work)
+
+    async def _look(self, work: Callable[[Connection], T]) -> T:
+        """`_read` for a ``work`` of one statement, which sees one state by itself."""
+        return await self._read_on(self._looker, work)
+
+    async def _read_on(self, engine: Engine | None, work: Callable[[Connection], T]) -> T:
         held = self._held
         if held is not None:
             return await asyncio.get_running_loop().run_in_executor(self._writing, run_in, held, work)
-        return await self._in(self._reading, self._reader, work)
+        return await self._in(self._reading, engine, work)
 
     async def _in(self, pool: ThreadPoolExecutor, engine: Engine | None, work: Callable[[Connection], T]) -> T:
         if engine is None:
@@ -180,7 +191,7 @@ class SqlStore:
         return await self._read(_load)
 
     async def job(self, job_id: str) -> Job | None:
-        found = await self._read(lambda c: c.execute(select(JOBS.c.body).where(JOBS.c.id == job_id)).scalar())
+        found = await self._look(lambda c: c.execute(select(JOBS.c.body).where(JOBS.c.id == job_id)).scalar())
         return None if found is None else from_json(Job, found)
 
     async def find_job(self, prefix: str, owner: str | None) -> Sequence[str]:
@@ -189,7 +200,7 @@ class SqlStore:
         if owner is not None:
             query = query.where(JOBS.c.owner == owner)
         query = query.order_by(JOBS.c.id).limit(rows.MOST_FOUND)
-        return await self._read(lambda c: list(c.execute(query).scalars()))
+        return await self._look(lambda c: list(c.execute(query).scalars()))
 
     async def attempts(self, job_id: str) -> Sequence[Attempt]:
         return await self.attempts_of([job_id])
@@ -197,30 +208,30 @@ class SqlStore:
     async def attempts_of(self, job_ids: Sequence[str]) -> Sequence[Attempt]:
         query = select(ATTEMPTS.c.body).where(ATTEMPTS.c.job_id.in_(job_ids))
         query = query.order_by(ATTEMPTS.c.job_id, ATTEMPTS.c.number)
-        return await self._read(lambda c: _bodies(c, query, Attempt))
+        return await self._look(lambda c: _bodies(c, query, Attempt))
 
     async def jobs(self, query: JobQuery) -> Sequence[Job]:
-        return await self._read(lambda c: _bodies(c, select_jobs(query), Job))
+        return await self._look(lambda c: _bodies(c, select_jobs(query), Job))
 
     async def run(self, run_id: str) -> Run | None:
-        found = await self._read(lambda c: c.execute(select(RUNS.c.body).where(RUNS.c.id == run_id)).scalar())
+        found = await self._look(lambda c: c.execute(select(RUNS.c.body).where(RUNS.c.id == run_id)).scalar())
         return None if found is None else from_json(Run, found)
 
     async def runs(self, owner: str | None, limit: int = 100) -> Sequence[Run]:
         query = select(RUNS.c.body).order_by(RUNS.c.created_at.desc(), RUNS.c.id).limit(limit)
         if owner is not None:
             query = query.where(RUNS.c.owner == owner)
-        return await self._read(lambda c: _bodies(c, query, Run))
+        return await self._look(lambda c: _bodies(c, query, Run))
 
     async def keyed(self, owner: str, key: str) -> Keyed | None:
         query = select(KEYS).where(KEYS.c.owner == owner, KEYS.c.key == key)
-        found = await self._read(lambda c: c.execute(query).mappings().first())
+        found = await self._look(lambda c: c.execute(query).mappings().first())
         return None if found is None else Keyed(**found)
 
     async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
         if not keys:
             return []
-        return await self._read(lambda c: statements.keyed_among(c, owner, keys))
+        return await self._look(lambda c: statements.keyed_among(c, owner, keys))
 
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
         columns = (JOURNAL.c.seq, JOURNAL.c.at, JOURNAL.c.kind, JOURNAL.c.key, JOURNAL.c.owner)
@@ -245,7 +256,7 @@ class SqlStore:
         return await self._read(keeping.read_checkpoint)
 
     async def oldest_line_at(self) -> float | None:
-        return await self._read(lambda c: c.execute(select(JOURNAL.c.at).order_by(JOURNAL.c.seq).limit(1)).scalar())
+        return await self._look(lambda c: c.execute(select(JOURNAL.c.at).order_by(JOURNAL.c.seq).limit(1)).scalar())
 
     async def trim(self, epoch: int, before: float, limit: int = 5000) -> int:
         return await self._write(lambda c: keeping.trim(c, epoch, before, limit))
@@ -265,7 +276,7 @@ class SqlStore:
         query = select(ARTIFACTS).where(ARTIFACTS.c.id == artifact_id).order_by(ARTIFACTS.c.owner).limit(1)
         if owner is not None:
             query = query.where(ARTIFACTS.c.owner == owner)
-        found = await self._read(lambda c: c.execute(query).mappings().first())
+        found = await self._look(lambda c: c.execute(query).mappings().first())
         if found is None:
             return None
         return ArtifactRow(**{**found, "labels": from_json(dict[str, str], found["labels"])})
@@ -285,8 +296,7 @@ def _begun(engine: Engine) -> Connection:
 def _commit(connection: Connection, batch: Batch) -> int:
     leading.check_epoch(connection, batch.epoch)
     seq = _append(connection, batch)
-    if batch.jobs:
-        put(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
+    put(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
     top = rows.highest_order(batch)
     if top is not None:
         # Kept apart from the jobs, because the newest may be deleted and its place must not be given again.
