@@ -422,15 +422,15 @@ class Service:
         """One cycle, unless it would find what the last one found; answers when the next back-off ends."""
         snapshot, now, version = await self.ask(lambda turn: (self._snapshot(turn.now), turn.now, turn.state.version))
         if snapshot is None:
-            return self.state.settled_until if self.state.queued() else None
+            return self.state.settled_until if self.state.has_decisions() else None
         decision = await self._world.in_thread(partial(schedule, snapshot, now))
         await self.ask(lambda turn: turn.take(decision, version))
         return decision.next_at
 
     def _snapshot(self, now: float) -> Snapshot | None:
-        """None when nobody waits, or nothing has happened since the last cycle."""
+        """None when there is nothing to decide, or nothing has happened since the last cycle."""
         self._is_unscheduled.clear()
-        return self.state.snapshot() if self.state.queued() and not self.state.is_settled(now) else None
+        return self.state.snapshot() if not self.state.is_settled(now) and self.state.has_decisions() else None
 
     def _tell_changed(self) -> None:
         for waiter in self._change_waiters:
@@ -763,7 +763,7 @@ class Service:
         chosen = next((a for a in attempts if a.number == attempt), None) if attempt is not None else attempts[-1]
         if chosen is None:
             raise NotFound(f"Job {job.id} has no attempt {attempt}; it has {len(attempts)}.")
-        pod = next((pod for pod in chosen.pods if pod.rank == rank), None)
+        pod = chosen.of_rank(rank)
         if pod is None:
             last = max(pod.rank for pod in chosen.pods)
             raise NotFound(f"Job {job.id} has no rank {rank}; expected 0 to {last}.")

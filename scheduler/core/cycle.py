@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tuttilab.scheduler.core import preemption
 from tuttilab.scheduler.core.desk import Candidate, Desk
-from tuttilab.scheduler.core.elastic import growths, shrinks
+from tuttilab.scheduler.core.elastic import growths, next_growth_at, shrinks
 from tuttilab.scheduler.core.explain import explain
 from tuttilab.scheduler.core.queues import Turns
 from tuttilab.scheduler.core.snapshot import Snapshot
@@ -52,7 +52,8 @@ def schedule(snapshot: Snapshot, now: float) -> Decision:
     shrunk = (*given_back, *shrinks(desk))
     grown = growths(desk)
     waits = explain(desk) if snapshot.rules.tells_all else ()
-    return Decision(tuple(desk.admitted), waits, desk.next_at(), preempted, shrunk, grown)
+    next_at = min((at for at in (desk.next_at(), next_growth_at(desk)) if at is not None), default=None)
+    return Decision(tuple(desk.admitted), waits, next_at, preempted, shrunk, grown)
 
 
 def _in_turn(desk: Desk, lines: Mapping[str, Sequence[Candidate]]) -> Iterator[Candidate]:

@@ -30,14 +30,14 @@ def _for_hold(desk: Desk, hold: Hold) -> list[GangShrunk]:
     free = desk.room.free[hold.cluster].copy()
     demand = candidate.shape.demand(layout)
     taken: dict[str, tuple[Running, list[str]]] = {}
-    for runner in desk.running:
-        if runner.cluster != hold.cluster:
-            continue
-        if runner.is_stopping:
-            for (_, node), amount in runner.holds:
-                _give(free, layout.index.get(node), layout.vector(amount))
-            continue
-        for name, (_, node), amount in runner.spare:
+    here = [runner for runner in desk.running if runner.cluster == hold.cluster]
+    coming = [hold for r in here for hold in (r.holds if r.is_stopping else [(place, amount) for _, place, amount in r.going])]
+    for (_, node), amount in coming:
+        _give(free, layout.index.get(node), layout.vector(amount))
+    if coming and isinstance(place_demand(demand, layout, free.copy()), Fit):
+        return []  # What was told to go earlier is enough.
+    for runner in here:
+        for name, (_, node), amount in runner.spare if not runner.is_stopping else ():
             _give(free, layout.index.get(node), layout.vector(amount))
             taken.setdefault(runner.job_id, (runner, []))[1].append(name)
             if isinstance(place_demand(demand, layout, free.copy()), Fit):
@@ -61,7 +61,7 @@ def _growths(desk: Desk) -> Iterator[GangGrown]:
     if waits or desk.holds:
         return
     for runner in desk.running:
-        if not runner.missing or runner.is_stopping or not runner.is_running or runner.cluster not in desk.room.layouts:
+        if not _may_grow(desk, runner) or runner.grows_at > desk.now:
             continue
         placements: list[Placement] = []
         for pod_set, ranks in runner.missing:
@@ -72,10 +72,20 @@ def _growths(desk: Desk) -> Iterator[GangGrown]:
                 if desk.ledger.shortage(runner.queue, cost, 1, runner.job.is_preemptible, jobs=0) is not None:
                     break
                 part = Part.of(pod_set, rank, cost, layout)
-                fit = place_demand(Demand((part,), None, ()), layout, desk.room.free[runner.cluster], {pod_set.role: 1})
+                demand = Demand((part,), None, runner.job.avoid_nodes)
+                fit = place_demand(demand, layout, desk.room.free[runner.cluster], {pod_set.role: 1})
                 if not isinstance(fit, Fit):
                     break
                 desk.ledger.add(runner.queue, cost, 1, 0)
                 placements += fit.placements
         if placements:
             yield GangGrown(runner.job_id, runner.attempt, tuple(placements), desk.snapshot.epoch)
+
+
+def _may_grow(desk: Desk, runner: Running) -> bool:
+    return bool(runner.missing) and runner.is_running and not runner.is_stopping and runner.cluster in desk.room.layouts
+
+
+def next_growth_at(desk: Desk) -> float | None:
+    """When the first gang that lacks pods may be given some again, after those it was given last did not start."""
+    return min((r.grows_at for r in desk.running if r.grows_at > desk.now and _may_grow(desk, r)), default=None)
