@@ -293,7 +293,9 @@ class Simulation:
     def submit(self) -> None:
         chance = self.chance
         workers = chance.choice([1, 1, 2, 3])
-        pods = (PodRequest(role="worker", count=workers, cpus=chance.choice([1, 2]), gpus=chance.choice([0, 0, 1]), memory="1Gi"),)
+        cpus, gpus = chance.choice([1, 2]), chance.choice([0, 0, 1])
+        least = 1 if workers > 1 and chance.random() < 0.5 else None
+        pods = (PodRequest(role="worker", count=workers, min_count=least, cpus=cpus, gpus=gpus, memory="1Gi"),)
         command = ("run", f"{chance.choice([0.5, 2, 10, 40])}", str(chance.choice([0, 0, 0, 0, 3])))
         after = tuple(chance.sample(self.acknowledged, 1)) if self.acknowledged and chance.random() < 0.1 else ()
         asked = request(
