@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import ClassVar
 
-from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase, Queue
+from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase, Queue, StopReason
 from tuttilab.scheduler.resources import total
 from tuttilab.scheduler.store.base import Batch
 
@@ -119,6 +119,8 @@ class Oracle:
         if before is None:
             must(attempt.number == 1 or (key[0], key[1] - 1) in self.attempts, f"I10: attempt {key} skips a number")
         self._size(attempt, old)
+        is_refused = attempt.stop_reason is StopReason.LAUNCH_FAILED
+        must(not is_refused or attempt.started_at is None, f"I6: {key} ran and was stopped because no pod could join it")
         for pod in (*attempt.pods, *attempt.left):
             was = next((one for one in old.pods if one.name == pod.name), None) if old is not None else None
             if was is not None and was.uid is not None:

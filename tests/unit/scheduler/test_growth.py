@@ -27,10 +27,10 @@ pytestmark = pytest.mark.feature("S16")
 GROWN = "-1-worker-{}-g{}"
 
 
-def elastic(of: State, count: int = 3, least: int = 1, at: float = 0.0, **given: object) -> Job:
+def elastic(of: State, count: int = 3, least: int = 1, at: float = 0.0, framework: str = "none") -> Job:
     """A gang of ``count`` workers of one core each that goes on with ``least``."""
     pods = (PodRequest(role="worker", count=count, min_count=least),)
-    one = job(Site(of.queues, of.clusters), queue="main", pods=pods, now=at, **given)
+    one = job(Site(of.queues, of.clusters), queue="main", pods=pods, now=at, framework=framework)
     of.handle(ev.JobSubmitted(one), at)
     return one
 
