@@ -494,12 +494,12 @@ class Service:
     # --- watching ------------------------------------------------------------------------------------------------------
 
     def plan(self, turn: Turn, job_id: str, attempt: int, /) -> tuple[str, LaunchPlan] | None:
-        """Where and what to launch; None when the attempt is over or to be stopped."""
+        """Where and what to launch; None when the attempt is over or to be stopped, or nothing of it is left to be made."""
         live = turn.state.live_attempt(job_id)
         if live is None or live.number != attempt or live.stopping_at is not None:
             return None
-        job = turn.state.jobs[job_id]
-        return live.cluster, plan_of(job, live, self.keys, self.addresses, self.config.limits.barrier_s)
+        plan = plan_of(turn.state.jobs[job_id], live, self.keys, self.addresses, self.config.limits.barrier_s)
+        return None if all(pod.was_made for pod in plan.pods) else (live.cluster, plan)
 
     async def _watch(self, name: str, cluster: Cluster, looked: asyncio.Event) -> None:
         """Turn what the cluster shows into events, for as long as the service lives."""

@@ -464,7 +464,7 @@ class Door:
         key_pods = list(plan.pods)
         refuses_at = self._world.chance.randrange(len(key_pods)) if self._world.chance.random() < self._world.faults.refusal else -1
         made = self._world.pods.get((plan.job_id, plan.attempt), {})
-        if any(pod.name in made for pod in key_pods if pod.joins == plan.is_growth and not pod.was_made):
+        if any(pod.name in made for pod in key_pods if not plan.is_growth or (pod.joins and not pod.was_made)):
             refuses_at = -1
         if plan.is_growth and refuses_at >= 0 and (not key_pods[refuses_at].joins or key_pods[refuses_at].was_made):
             refuses_at = -1
