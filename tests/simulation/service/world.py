@@ -40,8 +40,8 @@ T = TypeVar("T")
 NODES = (node("a", cpus=4, gpus=2), node("b", cpus=4, gpus=2))
 QUEUES = (
     queue("root", max={"cpu": 7}),
-    queue("x", parent="root", max={GPU: 3}),
-    queue("y", parent="root", max={"cpu": 4}),
+    queue("x", parent="root", guaranteed={"cpu": 3}, max={GPU: 3}),
+    queue("y", parent="root", guaranteed={"cpu": 3}, max={"cpu": 4}),
 )
 EPOCH_S = 1_700_000_000.0
 REST_LIMIT_S = 4 * 3600.0
@@ -292,11 +292,13 @@ class Simulation:
 
     def submit(self) -> None:
         chance = self.chance
-        workers = chance.choice([1, 1, 2, 3])
+        workers = chance.choice([1, 1, 2, 3, 4])
         cpus, gpus = chance.choice([1, 2]), chance.choice([0, 0, 1])
-        least = 1 if workers > 1 and chance.random() < 0.5 else None
+        least = chance.choice([1, 1, 2]) if workers > 1 and chance.random() < 0.6 else None
         pods = (PodRequest(role="worker", count=workers, min_count=least, cpus=cpus, gpus=gpus, memory="1Gi"),)
-        command = ("run", f"{chance.choice([0.5, 2, 10, 40])}", str(chance.choice([0, 0, 0, 0, 3])))
+        # One that can grow runs for longer, so that it does.
+        seconds = chance.choice([0.5, 2, 10, 40] if least is None else [10, 40, 120])
+        command = ("run", f"{seconds}", str(chance.choice([0, 0, 0, 0, 3])))
         after = tuple(chance.sample(self.acknowledged, 1)) if self.acknowledged and chance.random() < 0.1 else ()
         asked = request(
             pods=pods,
