@@ -77,12 +77,20 @@ def to_do_again(state: State, cluster: str, seen: Iterable[PodState]) -> Iterato
 
 
 def orphans(state: State, cluster: str, seen: Iterable[PodState]) -> Iterator[Instruction]:
-    """Of any observation: pods that nobody asked for any more are stopped and let go of."""
-    for job_id, number in dict.fromkeys((pod.job_id, pod.attempt) for pod in seen):
+    """Of any observation: pods that nobody asked for any more are stopped, and those of an attempt that is over let go of."""
+    shown: dict[tuple[str, int], list[PodState]] = {}
+    for pod in seen:
+        shown.setdefault((pod.job_id, pod.attempt), []).append(pod)
+    for (job_id, number), pods in shown.items():
         attempt = state.live_attempt(job_id)
         if attempt is None or attempt.number != number or attempt.cluster != cluster:
             yield StopGang(job_id, number, ORPHAN_GRACE_S, StopReason.CANCELLED)
             yield ForgetPods(job_id, number)
+            continue
+        wanted = {pod.name for pod in attempt.pods}
+        left = tuple(pod.name for pod in pods if pod.name not in wanted and pod.phase is not PodPhase.ENDED)
+        if left:
+            yield StopPods(job_id, number, left, ORPHAN_GRACE_S)
 
 
 def stopped_pods(

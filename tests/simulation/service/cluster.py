@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -279,6 +280,8 @@ class SimCluster:
         self.loop = asyncio.get_running_loop()
         self.pods: dict[tuple[str, int], dict[str, SimPod]] = {}
         self.doors: list[Door] = []
+        self.launching: Counter[tuple[str, int]] = Counter()
+        """Calls under way, by attempt."""
         self.ready: set[str] = set()
         """Pods that have waited at the barrier, or passed it."""
         self._digests: dict[tuple[str, int], str] = {}
@@ -458,6 +461,14 @@ class Door:
         return [PodState(*keys[pod.name], pod.name, "stranger", PodPhase.ENDED, 0, "Completed")]
 
     async def launch(self, plan: LaunchPlan) -> None:
+        key = (plan.job_id, plan.attempt)
+        self._world.launching[key] += 1
+        try:
+            await self._launch(plan)
+        finally:
+            self._world.launching[key] -= 1
+
+    async def _launch(self, plan: LaunchPlan) -> None:
         began = self._world.now()
         is_unheard = await self._call()
         self._world.reserve(plan)

@@ -16,7 +16,7 @@ from tuttilab.scheduler.heartbeats import Heartbeats
 from tuttilab.scheduler.instructions import ForgetPods, Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
 from tuttilab.scheduler.model import Attempt, AttemptPhase, Cluster, Job, JobPhase, Pod, PodPhase
-from tuttilab.scheduler.reconcile import pod_events, stopped_pods, to_do_again
+from tuttilab.scheduler.reconcile import ORPHAN_GRACE_S, orphans, pod_events, stopped_pods, to_do_again
 from tuttilab.scheduler.requests import PodRequest
 from tuttilab.scheduler.resources import Resources
 from tuttilab.scheduler.turn import Turn
@@ -353,6 +353,14 @@ def test_news_of_a_pod_that_left_changes_nothing() -> None:
     one, gang, _, going = shrunk()
     told(one, ev.PodEnded(gang.id, 1, going[1], 143, "Stopped"), 11.0)
     assert list(pod_events(one, PodState(gang.id, 1, going[1], f"uid-{going[1]}", PodPhase.ENDED, 143, "Stopped"))) == []
+
+
+def test_a_pod_that_left_and_is_shown_alive_is_stopped_again() -> None:
+    one, gang, _, going = shrunk()
+    told(one, ev.PodEnded(gang.id, 1, going[1], None, "Lost"), 11.0)
+    alive = [PodState(gang.id, 1, name, f"uid-{name}", PodPhase.RUNNING) for name in (f"{gang.id}-1-worker-0", going[1])]
+    assert list(orphans(one, "here", alive)) == [StopPods(gang.id, 1, (going[1],), ORPHAN_GRACE_S)]
+    assert list(orphans(one, "here", alive[:1])) == []
 
 
 def test_a_decision_is_sought_while_a_gang_lacks_pods_and_not_otherwise() -> None:
