@@ -63,7 +63,7 @@ OPTIONS = (
     Option("--gpus", "N", gpus, default="0", help="GPUs of each worker"),
     Option("--gpu-type", "T", help="GPU model, such as a100"),
     Option("--workers", "N", whole_number, default=1, help="pods that start together or not at all"),
-    Option("--min-workers", "N", whole_number, help="go on with as few as this when workers are lost"),
+    Option("--min-workers", "N", whole_number, help="start and go on with as few as this; more as there is room"),
     Option("--queue", "Q", help="queue to submit to"),
     Option("--priority", "P", signed, default=0, help="higher goes first"),
     Option("--image", "I", help="container image to run in"),

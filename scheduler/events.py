@@ -102,6 +102,17 @@ class GangShrunk:
 
 
 @dataclass(frozen=True, slots=True)
+class GrowthFailed:
+    """Pods that a running gang was given could not be made on ``node``, or did not start: it goes on without them."""
+
+    job_id: str
+    attempt: int
+    pods: tuple[str, ...]
+    reason: str
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NotebookActive:
     """A notebook's server reports a running cell."""
 
@@ -250,6 +261,7 @@ Event = (
     | GangPreempted
     | GangGrown
     | GangShrunk
+    | GrowthFailed
     | NotebookActive
     | PodSeen
     | PodReady

@@ -66,5 +66,5 @@ class Heartbeats:
                 continue
             for pod in attempt.pods:
                 is_known = pod.uid is not None and pod.phase is not PodPhase.ENDED and pod.cluster in state.clusters
-                if is_known and (pod.name in self._gone or (pod.cluster, pod.node) not in ready):
+                if is_known and not pod.is_given_back and (pod.name in self._gone or (pod.cluster, pod.node) not in ready):
                     yield (attempt.job_id, attempt.number), pod

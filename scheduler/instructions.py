@@ -9,7 +9,7 @@ from tuttilab.scheduler.model import StopReason
 
 @dataclass(frozen=True, slots=True)
 class LaunchGang:
-    """Create every pod of the attempt. Safe to perform again: names and digests decide."""
+    """Create every pod of the attempt that was not made yet. Safe to perform again: names and digests decide."""
 
     job_id: str
     attempt: int

@@ -13,7 +13,7 @@ from typing import Final
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.core.kinds.spark import TOKEN_SECRET
 from tuttilab.scheduler.errors import EnvironmentProblem
-from tuttilab.scheduler.model import Attempt, Job, JobKind
+from tuttilab.scheduler.model import Attempt, Job, JobKind, Pod, PodPhase
 
 SHORTEST_KEY: Final = 32
 
@@ -95,13 +95,18 @@ def plan_of(job: Job, attempt: Attempt, keys: Secrets, addresses: Addresses, bar
         kind=job.kind,
         epoch=attempt.epoch,
         work=job.work,
-        pods=tuple(
-            PodPlan(pod.name, pod.role, pod.rank, pod.node, pod.resources, was_made=pod.uid is not None) for pod in attempt.pods
-        ),
+        pods=tuple(_pod_plan(pod) for pod in attempt.pods),
         token=keys.attempt_token(job.id, attempt.number),
         report_url=addresses.report_url,
         report_url_file=addresses.report_url_file,
         artifacts_url=addresses.artifacts_url,
         secrets=hidden,
         barrier_s=barrier_s,
+        least=sum(one.count if one.min_count is None else one.min_count for one in job.gang.pod_sets),
+        most=job.gang.size,
     )
+
+
+def _pod_plan(pod: Pod) -> PodPlan:
+    was_made = pod.uid is not None or pod.phase is PodPhase.ENDED or pod.is_given_back
+    return PodPlan(pod.name, pod.role, pod.rank, pod.node, pod.resources, was_made=was_made, joins=pod.joined_at is not None)

@@ -240,8 +240,11 @@ class Pod:
     """Named addresses the pod's main process offers, such as ``connect`` of a Spark session: host:port."""
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Declared outputs that were flushed: name to artifact id (sha256, hex)."""
+    joined_at: float | None = None
+    """When it was given to the gang that ran already; None: it started with the gang."""
     is_given_back: bool = False
     """Told to end while the gang goes on without it; leaves the attempt, and the charge, when it has."""
+    given_back_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,12 +267,24 @@ class Attempt:
     exit_code: int | None = None
     reason: str = ""
     is_borrowed: bool = False
-    """Whether a queue on its path was above its guaranteed share with it, when it was admitted."""
+    """Whether a queue on its path was above its guaranteed share with it, when it was admitted or last grew."""
+    growths: int = 0
+    """How often it was given more pods; part of the names of those, so that no name is used twice."""
+    failed_growths: int = 0
+    """In a row: pods that it was given and that never started."""
+    grows_at: float = 0.0
+    """Service time before which it is given no more pods (back-off)."""
+    left: tuple[Pod, ...] = ()
+    """Members that were given back and have ended, oldest first: those that had done their work, and the last of the others."""
 
     @property
     def members(self) -> tuple[Pod, ...]:
         """The pods that run user code: all but the master."""
         return tuple(pod for pod in self.pods if pod.role != MASTER)
+
+    def of_rank(self, rank: int) -> Pod | None:
+        """The newest pod of that rank: one of now, else the last that was given back."""
+        return next((pod for pod in (*self.pods, *reversed(self.left)) if pod.rank == rank), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from tuttilab.scheduler import reconcile
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, Observation, PodState
 from tuttilab.scheduler.crashpoints import point
 from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, StoreError, Unavailable, UserError
-from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang
-from tuttilab.scheduler.model import Attempt
+from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang, StopPods
+from tuttilab.scheduler.model import Attempt, AttemptPhase
 from tuttilab.scheduler.turn import Turn
 
 T = TypeVar("T")
@@ -144,6 +144,14 @@ class Performer:
                     await cluster.stop(job_id, number, grace_s)
                 if attempt is not None and attempt.phase.is_live:
                     await self._end_missing(job_id, number, self._clusters[attempt.cluster])
+            case StopPods(job_id, number, pods, grace_s):
+                attempt = await self._attempt(job_id, number)
+                # A gang that is to stop as a whole by now is told so, these pods with it.
+                if attempt is not None and attempt.phase is AttemptPhase.RUNNING:
+                    cluster = self._clusters[attempt.cluster]
+                    point("perform.shrink")
+                    await cluster.stop(job_id, number, grace_s, pods)
+                    await self._end_missing(job_id, number, cluster, pods)
             case ForgetPods(job_id, number):
                 for cluster in self._where(await self._attempt(job_id, number)):
                     point("forget.before")
@@ -170,17 +178,23 @@ class Performer:
 
     async def _launch(self, job_id: str, number: int) -> None:
         settled = self._launching[job_id] = asyncio.Event()
+        planned: tuple[str, LaunchPlan] | None = None
         try:
             planned = await self._loop.ask(lambda turn: self._loop.plan(turn, job_id, number))
             self._check_lease()
             if planned is not None:
+                if planned[1].is_growth:
+                    point("perform.grow")
                 await self._clusters[planned[0]].launch(planned[1])
         except (LaunchRefused, UserError, Bug) as refusal:
             is_final = not isinstance(refusal, LaunchRefused) or refusal.permanent
             node = refusal.node if isinstance(refusal, LaunchRefused) else None
             if isinstance(refusal, Bug):
                 log.error("job %s attempt %s: %s", job_id, number, refusal)
-            failed = ev.LaunchFailed(job_id, number, str(refusal), is_final, node)
+            failed: ev.LaunchFailed | ev.GrowthFailed = ev.LaunchFailed(job_id, number, str(refusal), is_final, node)
+            if planned is not None and planned[1].is_growth:
+                joining = tuple(pod.name for pod in planned[1].pods if pod.joins and not pod.was_made)
+                failed = ev.GrowthFailed(job_id, number, joining, str(refusal), node)
             await self._loop.ask(lambda turn: turn.apply(failed, job_id))
         finally:
             del self._launching[job_id]
@@ -192,13 +206,14 @@ class Performer:
             await self._loop.ask(lambda turn: self._loop.take_in_pods(turn, held.values()))
         self._held.pop(job_id, None)
 
-    async def _end_missing(self, job_id: str, number: int, cluster: Cluster) -> None:
-        """After a stop no launch of the job is under way: a pod that the cluster does not show now will never end by itself."""
+    async def _end_missing(self, job_id: str, number: int, cluster: Cluster, told: Collection[str] | None = None) -> None:
+        """After a stop, of all pods or those that were ``told``, no launch of the job is under way: one that the cluster does not
+        show now will never end by itself."""
         seen = await look(cluster)
         shown = {pod.name: pod.uid for pod in seen.pods if (pod.job_id, pod.attempt) == (job_id, number)}
 
         def run(turn: Turn) -> None:
-            for event in list(reconcile.stopped_pods(turn.state, job_id, number, shown)):
+            for event in list(reconcile.stopped_pods(turn.state, job_id, number, shown, told)):
                 turn.apply(event, job_id)
 
         await self._loop.ask(run)

@@ -5,13 +5,13 @@ Pure questions on a `State`; `service` asks them inside a turn, so that the answ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.clusters.base import Observation, PodState
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.instructions import ForgetPods, Instruction, LaunchGang, StopGang
+from tuttilab.scheduler.instructions import ForgetPods, Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.model import AttemptPhase, Cluster, JobKind, Pod, PodPhase, StopReason
 
 ORPHAN_GRACE_S = 5.0
@@ -65,31 +65,47 @@ def to_do_again(state: State, cluster: str, seen: Iterable[PodState]) -> Iterato
         names = shown.get((job.id, attempt.number), set())
         if job.kind is JobKind.NOTEBOOK:
             continue  # The hub's spawner makes and ends it.
-        if attempt.phase is AttemptPhase.LAUNCHING and any(_is_unmade(pod, names) for pod in attempt.pods):
+        is_under_way = attempt.phase in (AttemptPhase.LAUNCHING, AttemptPhase.RUNNING)
+        if is_under_way and any(_is_unmade(pod, names) for pod in attempt.pods):
             yield LaunchGang(job.id, attempt.number)
+        if attempt.phase is AttemptPhase.RUNNING:
+            going = tuple(pod.name for pod in attempt.pods if pod.is_given_back and pod.phase is not PodPhase.ENDED)
+            if going:
+                yield StopPods(job.id, attempt.number, going, job.work.grace_s)
         elif attempt.phase is AttemptPhase.STOPPING:
             yield StopGang(job.id, attempt.number, job.work.grace_s, attempt.stop_reason or StopReason.CANCELLED)
 
 
 def orphans(state: State, cluster: str, seen: Iterable[PodState]) -> Iterator[Instruction]:
-    """Of any observation: pods that nobody asked for any more are stopped and let go of."""
-    for job_id, number in dict.fromkeys((pod.job_id, pod.attempt) for pod in seen):
+    """Of any observation: pods that nobody asked for any more are stopped, and those of an attempt that is over let go of."""
+    shown: dict[tuple[str, int], list[PodState]] = {}
+    for pod in seen:
+        shown.setdefault((pod.job_id, pod.attempt), []).append(pod)
+    for (job_id, number), pods in shown.items():
         attempt = state.live_attempt(job_id)
         if attempt is None or attempt.number != number or attempt.cluster != cluster:
             yield StopGang(job_id, number, ORPHAN_GRACE_S, StopReason.CANCELLED)
             yield ForgetPods(job_id, number)
+            continue
+        wanted = {pod.name for pod in attempt.pods}
+        left = tuple(pod.name for pod in pods if pod.name not in wanted and pod.phase is not PodPhase.ENDED)
+        if left:
+            yield StopPods(job_id, number, left, ORPHAN_GRACE_S)
 
 
-def stopped_pods(state: State, job_id: str, number: int, shown: Mapping[str, str]) -> Iterator[ev.Event]:
+def stopped_pods(
+    state: State, job_id: str, number: int, shown: Mapping[str, str], told: Collection[str] | None = None
+) -> Iterator[ev.Event]:
     """After a stop: pods that the cluster does not have cannot end by themselves, whether they were never made or are gone.
 
-    ``shown``: the uid of each that it has.
+    ``shown``: the uid of each that it has; ``told``: those that were stopped, when the others go on.
     """
     attempt = state.live_attempt(job_id)
     if attempt is None or attempt.number != number:
         return
     for pod in attempt.pods:
-        if pod.phase is not PodPhase.ENDED and not _is_shown(pod, shown):
+        is_told = told is None or pod.name in told
+        if is_told and pod.phase is not PodPhase.ENDED and not _is_shown(pod, shown):
             yield ev.PodEnded(job_id, number, pod.name, None, "NeverStarted" if pod.uid is None else "Lost")
 
 
@@ -99,7 +115,7 @@ def _is_shown(pod: Pod, shown: Mapping[str, str]) -> bool:
 
 
 def _is_unmade(pod: Pod, shown: set[str]) -> bool:
-    return pod.phase is not PodPhase.ENDED and pod.uid is None and pod.name not in shown
+    return pod.phase is not PodPhase.ENDED and not pod.is_given_back and pod.uid is None and pod.name not in shown
 
 
 def cluster_event(state: State, name: str, kind: str, seen: Observation) -> ev.ClusterObserved | None:

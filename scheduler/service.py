@@ -422,15 +422,15 @@ class Service:
         """One cycle, unless it would find what the last one found; answers when the next back-off ends."""
         snapshot, now, version = await self.ask(lambda turn: (self._snapshot(turn.now), turn.now, turn.state.version))
         if snapshot is None:
-            return self.state.settled_until if self.state.queued() else None
+            return self.state.settled_until if self.state.has_decisions() else None
         decision = await self._world.in_thread(partial(schedule, snapshot, now))
         await self.ask(lambda turn: turn.take(decision, version))
         return decision.next_at
 
     def _snapshot(self, now: float) -> Snapshot | None:
-        """None when nobody waits, or nothing has happened since the last cycle."""
+        """None when there is nothing to decide, or nothing has happened since the last cycle."""
         self._is_unscheduled.clear()
-        return self.state.snapshot() if self.state.queued() and not self.state.is_settled(now) else None
+        return self.state.snapshot() if not self.state.is_settled(now) and self.state.has_decisions() else None
 
     def _tell_changed(self) -> None:
         for waiter in self._change_waiters:
@@ -494,12 +494,12 @@ class Service:
     # --- watching ------------------------------------------------------------------------------------------------------
 
     def plan(self, turn: Turn, job_id: str, attempt: int, /) -> tuple[str, LaunchPlan] | None:
-        """Where and what to launch; None when the attempt is over or to be stopped."""
+        """Where and what to launch; None when the attempt is over or to be stopped, or nothing of it is left to be made."""
         live = turn.state.live_attempt(job_id)
         if live is None or live.number != attempt or live.stopping_at is not None:
             return None
-        job = turn.state.jobs[job_id]
-        return live.cluster, plan_of(job, live, self.keys, self.addresses, self.config.limits.barrier_s)
+        plan = plan_of(turn.state.jobs[job_id], live, self.keys, self.addresses, self.config.limits.barrier_s)
+        return None if all(pod.was_made for pod in plan.pods) else (live.cluster, plan)
 
     async def _watch(self, name: str, cluster: Cluster, looked: asyncio.Event) -> None:
         """Turn what the cluster shows into events, for as long as the service lives."""
@@ -763,7 +763,7 @@ class Service:
         chosen = next((a for a in attempts if a.number == attempt), None) if attempt is not None else attempts[-1]
         if chosen is None:
             raise NotFound(f"Job {job.id} has no attempt {attempt}; it has {len(attempts)}.")
-        pod = next((pod for pod in chosen.pods if pod.rank == rank), None)
+        pod = chosen.of_rank(rank)
         if pod is None:
             last = max(pod.rank for pod in chosen.pods)
             raise NotFound(f"Job {job.id} has no rank {rank}; expected 0 to {last}.")

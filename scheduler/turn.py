@@ -35,11 +35,8 @@ class Turn:
 
         ``version`` is the state's at that snapshot: a cycle that decided nothing, about a state that is still the same, needs no
         other one before something happens.
-
-        Gangs keep the size they were admitted with: no cluster here adds or stops single pods of a running gang yet.
         """
-        decided: tuple[ev.GangPreempted | ev.GangAdmitted, ...] = (*decision.preempted, *decision.admitted)
-        for event in decided:
+        for event in decision.events:
             told = self.state.handle(event, self.now)
             # A stale decision changed nothing, and what changed nothing is not journalled.
             if told:
@@ -48,7 +45,7 @@ class Turn:
         queued = {job.id for job in self.state.queued()}
         waits = [wait for wait in decision.waits if wait.job_id in queued]
         until = self.now + AGES_S if decision.next_at is None else min(decision.next_at, self.now + AGES_S)
-        self.state.settle(waits, until, has_changed=bool(decided) or self.state.version != version)
+        self.state.settle(waits, until, has_changed=bool(decision.events) or self.state.version != version)
 
     def batch(self) -> Batch:
         changes = self.state.take_changes()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.events import Event, GangAdmitted, JobDeleted, JobSubmitted, RunRetried
+from tuttilab.scheduler.events import Event, GangAdmitted, GangGrown, JobDeleted, JobSubmitted, RunRetried
 from tuttilab.scheduler.model import Attempt, Job, Run
 from tuttilab.scheduler.store.base import Checkpoint, JobQuery, Store
 
@@ -25,7 +25,10 @@ class Replay:
 
     def take(self, event: Event, at: float) -> None:
         if isinstance(event, GangAdmitted):
-            self._as_its_leader_saw_it(event)
+            self._as_its_leader_saw_it(event.epoch, event.cluster)
+        elif isinstance(event, GangGrown):
+            attempt = self.state.live_attempt(event.job_id)
+            self._as_its_leader_saw_it(event.epoch, attempt.cluster if attempt is not None else "")
         elif isinstance(event, JobDeleted):
             self._recall(event.job_id)
         elif isinstance(event, JobSubmitted):
@@ -47,12 +50,12 @@ class Replay:
         keys = [(job.id, number) for number in range(1, job.attempts + 1)]
         return tuple(self.attempts[key] for key in keys if key in self.attempts)
 
-    def _as_its_leader_saw_it(self, event: GangAdmitted) -> None:
+    def _as_its_leader_saw_it(self, epoch: int, cluster_name: str) -> None:
         """A leader that has just started does not know that an earlier one had lost the cluster; nor must the replay."""
-        self.state.epoch = event.epoch
-        cluster = self.state.clusters.get(event.cluster)
+        self.state.epoch = epoch
+        cluster = self.state.clusters.get(cluster_name)
         if cluster is not None:
-            self.state.clusters[event.cluster] = replace(cluster, unreachable_since=None)
+            self.state.clusters[cluster_name] = replace(cluster, unreachable_since=None)
 
     def _recall(self, job_id: str) -> None:
         """An old ended job is out of the state's memory; whoever handled the event first read it back from its row."""

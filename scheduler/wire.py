@@ -56,6 +56,8 @@ class PodView:
     started_at: float | None = None
     ended_at: float | None = None
     outputs: Mapping[str, str] = field(default_factory=dict)
+    given_back: str = ""
+    """Why it was told to go while its gang goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ class AttemptView:
     exit_code: int | None = None
     charge: Mapping[str, str] = field(default_factory=dict)
     pods: tuple[PodView, ...] = ()
+    left: tuple[PodView, ...] = ()
+    """Members of a gang that was smaller afterwards: given back, and ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What a master does when something happens: events in, instructions out, no I/O and no clock. (A member: `machine`.)
 
 The master decides two things only: the barrier opens when every member is ready, and a stop that it was told reaches every
-member. That a member failed it reports, and leaves to the control plane what follows.
+member. That a member failed it reports, and leaves to the control plane what follows. Who comes to a gang whose barrier is open
+joins it: the control plane has given it more members, and he finds the way open.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class MasterMachine:
         self.members: dict[str, Member] = {}
         self.orders = Orders()
         self._ranks = dict(ranks)
+        self._former: set[str] = set()
+        """Members in whose place, by their rank, others have come."""
         self._seqs: dict[str, int] = {}
         self._is_over = False
 
@@ -67,6 +70,8 @@ class MasterMachine:
 
     def _reported(self, member: Member, seq: int) -> list[Instruction]:
         known = self.members.get(member.pod)
+        if member.pod not in self._ranks:
+            self._join(member)
         if self._ranks.get(member.pod) != member.rank or seq <= self._seqs.get(member.pod, 0):
             return []
         if known is not None and (known.phase == ENDED or known.uid != member.uid):
@@ -74,7 +79,19 @@ class MasterMachine:
         self._seqs[member.pod] = seq
         return self._put(member)
 
+    def _join(self, member: Member) -> None:
+        """The pod of a rank comes again after its predecessor's end was committed: nobody waits for news of that one any more."""
+        if not self.orders.is_open or member.pod in self._former:
+            return
+        for pod in [pod for pod, rank in self._ranks.items() if rank == member.rank]:
+            self._former.add(pod)
+            del self._ranks[pod]
+            self.members.pop(pod, None)
+        self._ranks[member.pod] = member.rank
+
     def _gone(self, gone: MemberGone) -> list[Instruction]:
+        if gone.pod not in self._ranks:
+            return []
         known = self.members.get(gone.pod, Member(gone.pod, self._ranks[gone.pod], uid=""))
         if known.phase == ENDED:
             return []

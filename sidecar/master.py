@@ -67,7 +67,10 @@ class Master:
         seq, members = body.get("seq"), body.get("members")
         if not isinstance(seq, int) or not isinstance(members, list) or len(members) != 1:
             raise ValueError("it needs a seq and one member")
-        self._handle(gang.MemberReported(protocol.read_member(members[0]), seq))
+        member = protocol.read_member(members[0])
+        if "/" in member.pod or member.pod.startswith("."):
+            raise ValueError(f"{member.pod!r:.200} is no pod's name")
+        self._handle(gang.MemberReported(member, seq))
         return self.orders(None)
 
     def orders(self, known: int | None) -> dict[str, Any]:
@@ -92,17 +95,21 @@ class Master:
 
     def _look_after_members(self) -> None:
         """A sidecar that does not live any more has left a terminal record, or is lost."""
-        for member in self._plan["members"]:
-            known = self._machine.members.get(member["pod"])
+        with self._changed:
+            known_members = dict(self._machine.members)
+        # Those that joined later lie beside us as the first ones do.
+        for pod in {**{member["pod"]: None for member in self._plan["members"]}, **known_members}:
+            folder = f"{os.path.dirname(self._dir)}/{pod}"
+            known = known_members.get(pod)
             if known is not None and known.phase == protocol.ENDED:
                 continue
-            if records.is_locked(f"{member['dir']}/{records.LOCK}"):
+            if records.is_locked(f"{folder}/{records.LOCK}"):
                 continue
-            end = records.read(f"{member['dir']}/{records.END}")
+            end = records.read(f"{folder}/{records.END}")
             if end is not None:
-                self._handle(gang.MemberGone(member["pod"], end["exit_code"], end["reason"], end.get("outputs", {})))
+                self._handle(gang.MemberGone(pod, end["exit_code"], end["reason"], end.get("outputs", {})))
             elif known is not None:  # else it was not made yet
-                self._handle(gang.MemberGone(member["pod"]))
+                self._handle(gang.MemberGone(pod))
 
     def _handle(self, event: gang.Event) -> None:
         with self._changed:  # members' threads and the main thread take turns

@@ -17,6 +17,7 @@ export interface components {
             cluster: string;
             ended_at: number | null;
             exit_code: number | null;
+            left: components["schemas"]["PodView"][];
             number: number;
             phase: string;
             pods: components["schemas"]["PodView"][];
@@ -114,6 +115,7 @@ export interface components {
         PodView: {
             ended_at: number | null;
             exit_code: number | null;
+            given_back: string;
             name: string;
             node: string;
             outputs: {

@@ -78,4 +78,4 @@ async def _may_read(service: Service, artifact_id: str, who: Who) -> bool:
         return True
     mine = {job.id for job in service.state.jobs.values() if job.owner == who.name}
     attempts = (attempt for attempt in service.state.attempts.values() if attempt.job_id in mine)
-    return any(artifact_id in pod.outputs.values() for attempt in attempts for pod in attempt.pods)
+    return any(artifact_id in pod.outputs.values() for attempt in attempts for pod in (*attempt.pods, *attempt.left))

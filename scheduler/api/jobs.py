@@ -212,7 +212,7 @@ async def job_result(job_id: str, service: ServiceHere, who: Caller, rank: int =
     job, attempts = await service.find(job_id, who)
     if not attempts:
         raise NotFound(f"job {job.id} has not started, so it has left nothing yet; `tuttilab explain` says why.")
-    pod = next((pod for pod in attempts[-1].pods if pod.rank == rank), None)
+    pod = attempts[-1].of_rank(rank)
     if pod is None:
         raise NotFound(f"job {job.id} has no rank {rank}; expected 0 to {max(pod.rank for pod in attempts[-1].pods)}.")
     return answer(wire.ResultView(job_id=job.id, attempt=attempts[-1].number, rank=rank, outputs=pod.outputs))

@@ -14,6 +14,15 @@ def sentence(event: ev.Event) -> str:
         case ev.GangAdmitted(_, number, cluster, placements, _):
             nodes = ", ".join(sorted({placement.node for placement in placements}))
             return f"attempt {number}: {len(placements)} pods admitted to cluster {cluster}, nodes {nodes}"
+        case ev.GangPreempted(_, number, _, reason):
+            return f"attempt {number}: {reason}"
+        case ev.GangGrown(_, number, placements, _):
+            nodes = ", ".join(sorted({placement.node for placement in placements}))
+            return f"attempt {number}: given {len(placements)} more pods, on nodes {nodes}"
+        case ev.GangShrunk(_, number, pods, reason):
+            return f"attempt {number}: {', '.join(pods)} told to go, {reason}"
+        case ev.GrowthFailed(_, number, pods, reason, _):
+            return f"attempt {number}: goes on without {', '.join(pods)}: {reason}"
         case ev.PodSeen(_, number, pod, _):
             return f"attempt {number}: pod {pod} is there"
         case ev.PodReady(_, number, pod):

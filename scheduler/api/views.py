@@ -40,6 +40,7 @@ def pod_view(pod: Pod) -> wire.PodView:
         started_at=pod.started_at,
         ended_at=pod.ended_at,
         outputs=pod.outputs,
+        given_back=pod.given_back_why,
     )
 
 
@@ -55,6 +56,7 @@ def attempt_view(attempt: Attempt) -> wire.AttemptView:
         exit_code=attempt.exit_code,
         charge=attempt.charge.show(),
         pods=tuple(pod_view(pod) for pod in attempt.pods),
+        left=tuple(pod_view(pod) for pod in attempt.left),
     )
 
 

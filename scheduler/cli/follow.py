@@ -48,6 +48,7 @@ class Stream:
     attempt: int = 0
     _at: dict[int, int] = field(default_factory=dict)
     _ended: set[int] = field(default_factory=set)
+    _pods: dict[int, str] = field(default_factory=dict)
 
     def read(self, attempt: AttemptView) -> int:
         """Put every line that is there by now; answers how many."""
@@ -55,6 +56,8 @@ class Stream:
             self.attempt = attempt.number
             self._at.clear()
             self._ended.clear()
+            self._pods.clear()
+        self._begin_again(attempt)
         ranks = [pod.rank for pod in attempt.pods if pod.rank != MASTER_RANK]
         wanted = ranks if self.rank is None else [self.rank]
         width = len(str(max(ranks, default=0)))
@@ -65,6 +68,14 @@ class Stream:
                 self.put(prefix + line)
                 count += 1
         return count
+
+    def _begin_again(self, attempt: AttemptView) -> None:
+        """A rank that was given back and came again is another pod, with a log of its own."""
+        for pod in attempt.pods:
+            if self._pods.setdefault(pod.rank, pod.name) != pod.name:
+                self._pods[pod.rank] = pod.name
+                self._at[pod.rank] = 0
+                self._ended.discard(pod.rank)
 
     def has_all(self, attempt: AttemptView) -> bool:
         """Whether every wanted rank has said that there is no more."""

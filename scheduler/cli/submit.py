@@ -43,7 +43,7 @@ class CommandAfterDashes(click.Command):
 @click.option("--gpus", metavar="N", help="Per pod, whole ones.  [default: 0]")
 @click.option("--gpu-type", metavar="MODEL", help="Only nodes with this GPU model.")
 @click.option("--workers", metavar="N", help="Pods that start together or not at all.  [default: 1]")
-@click.option("--min-workers", metavar="N", help="With how many the job can go on (elastic).")
+@click.option("--min-workers", metavar="N", help="With how many it can start and go on; more as there is room.")
 @click.option("--queue", help="Queue to wait in.")
 @click.option("--group", help="Group it is charged to.")
 @click.option("--priority", type=int, help="Higher goes first.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,11 +23,18 @@ class PodPlan:
     resources: Resources
     env: Mapping[str, str] = field(default_factory=dict)
     was_made: bool = False
-    """The pod was seen already: one that is not there any more is gone, and is not made a second time."""
+    """The pod was seen already, or is wanted no more: one that is not there is not made, neither again nor at all."""
+    joins: bool = False
+    """It was given to the gang that runs already: it passes the barrier, and what becomes of it leaves the others alone."""
 
     @property
     def is_master(self) -> bool:
         return self.role == MASTER
+
+    @property
+    def digest(self) -> str:
+        """Of what must not differ between two launches of the same pod."""
+        return _digest([self.name, self.role, self.rank, self.node, str(self.resources)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +60,23 @@ class LaunchPlan:
     artifacts_url: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict)
     barrier_s: float = 300.0
+    least: int | None = None
+    """With how many members the gang can go on, and how many it asked for; None: as many as it has."""
+    most: int | None = None
 
     @property
     def digest(self) -> str:
-        """Of what must not differ between two launches of the same attempt."""
-        body = [
-            self.job_id,
-            self.attempt,
-            repr(self.work),
-            [[p.name, p.role, p.rank, p.node, str(p.resources)] for p in self.pods],
-        ]
-        return hashlib.sha256(json.dumps(body).encode()).hexdigest()[:32]
+        """Of what must not differ between two launches of the same attempt, whichever pods it has by then."""
+        return _digest([self.job_id, self.attempt, repr(self.work)])
+
+    @property
+    def is_growth(self) -> bool:
+        """The gang runs; what of it is still to be made joins it, and a refusal concerns only that."""
+        return any(pod.joins for pod in self.pods)
+
+
+def _digest(body: list[object]) -> str:
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +124,19 @@ class Cluster(Protocol):
         ...
 
     async def launch(self, plan: LaunchPlan) -> None:
-        """Make the pods of an attempt, the master first. Again with the same digest: success, nothing is made twice.
+        """Make the pods of an attempt, the master first. Again with the same digests: success, nothing is made twice.
 
-        Raises LaunchRefused when the gang cannot start there, Bug when pods by those names have another digest.
+        Pods that join a gang which runs are made beside it. Raises LaunchRefused when the gang cannot start there (then nothing
+        of it is left), or when some of those that join cannot (then the caller stops these); Bug when the attempt, or a pod by
+        one of those names, has another digest.
         """
         ...
 
-    async def stop(self, job_id: str, attempt: int, grace_s: float) -> None:
-        """Tell every pod of the attempt to end; by force after ``grace_s``. Unknown or ended pods: success."""
+    async def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None = None) -> None:
+        """Tell every pod of the attempt, or these, to end; by force after ``grace_s``. Unknown or ended pods: success.
+
+        One of a launched attempt that was not made by then is not made any more.
+        """
         ...
 
     async def logs(self, job_id: str, attempt: int, pod: str, start: int, limit: int) -> LogChunk:

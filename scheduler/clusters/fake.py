@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -36,6 +36,8 @@ class _FakePod:
     due: float
     """When the next thing happens to it by itself."""
     kill_at: float = _NEVER
+    joins: bool = False
+    """It does not wait for the others."""
     is_stubborn: bool = False
     lines: list[str] = field(default_factory=list)
 
@@ -67,6 +69,10 @@ class FakeCluster:
         self._uids = itertools.count(1)
         self._digests: dict[_Attempt, str] = {}
         """Of everything ever launched: what was forgotten is not made again."""
+        self._pod_digests: dict[str, str] = {}
+        self._fenced: set[str] = set()
+        """Pods that were told to stop before they were made."""
+        self._stopped: set[_Attempt] = set()
         self._pods: dict[_Attempt, dict[str, _FakePod]] = {}
         self._forgotten: set[_Attempt] = set()
         self._observers: set[asyncio.Event] = set()
@@ -118,25 +124,37 @@ class FakeCluster:
     async def launch(self, plan: LaunchPlan) -> None:
         self._reach()
         key = (plan.job_id, plan.attempt)
-        known = self._digests.get(key)
-        if known is not None:
-            if known != plan.digest:
-                raise Bug(f"attempt {plan.attempt} of job {plan.job_id} was launched with another digest ({known}).")
-            return
-        for pod in plan.pods:
+        for name, digest, known in (
+            (f"attempt {plan.attempt} of job {plan.job_id}", plan.digest, self._digests.get(key)),
+            *((f"pod {pod.name}", pod.digest, self._pod_digests.get(pod.name)) for pod in plan.pods),
+        ):
+            if known not in (None, digest):
+                raise Bug(f"{name} was launched with another digest ({known}).")
+        wanted = [pod for pod in plan.pods if self._is_to_be_made(key, pod)]
+        for pod in wanted:
             if pod.node not in {node.name for node in self.nodes}:
                 raise LaunchRefused(f"node {pod.node!r} is not part of this cluster.", node=pod.node)
             if pod.node in self.refusals:
                 raise LaunchRefused(self.refusals[pod.node], node=pod.node)
         self._digests[key] = plan.digest
-        self._pods[key] = {pod.name: self._make(plan, pod) for pod in plan.pods}
+        self._pods.setdefault(key, {}).update({pod.name: self._make(plan, pod) for pod in wanted})
+        self._pod_digests.update({pod.name: pod.digest for pod in wanted})
         self.tick()
 
-    async def stop(self, job_id: str, attempt: int, grace_s: float) -> None:
+    def _is_to_be_made(self, key: _Attempt, pod: PodPlan) -> bool:
+        """Once, and of an attempt that is known already only what joins it."""
+        is_new = key not in self._digests or (pod.joins and key not in self._stopped | self._forgotten)
+        return is_new and not pod.was_made and pod.name not in self._pod_digests and pod.name not in self._fenced
+
+    async def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None = None) -> None:
         self._reach()
-        pods = self._pods.get((job_id, attempt), {})
-        for pod in pods.values():
-            if pod.has_ended or pod.is_master:
+        if pods is None:
+            self._stopped.add((job_id, attempt))
+        else:
+            self._fenced.update(pods)
+        known = self._pods.get((job_id, attempt), {})
+        for name, pod in known.items():
+            if pod.has_ended or pod.is_master or (pods is not None and name not in pods):
                 continue
             if pod.state.phase is not PodPhase.RUNNING:
                 pod.end(143, "NeverStarted")
@@ -144,7 +162,7 @@ class FakeCluster:
                 pod.kill_at = min(pod.kill_at, self._clock() + grace_s)
             else:
                 pod.end(143, "Stopped")
-        self._master_follows(pods)
+        self._master_follows(known)
         self.tick()
 
     async def logs(self, job_id: str, attempt: int, pod: str, start: int, limit: int) -> LogChunk:
@@ -183,7 +201,7 @@ class FakeCluster:
         if pod.is_master:
             return _FakePod(replace(state, phase=PodPhase.RUNNING), True, deque(), _NEVER)
         steps = deque(_steps(pod.env[STEPS].split() if STEPS in pod.env else plan.work.command))
-        return _FakePod(state, False, steps, self._clock() + ready_s)
+        return _FakePod(state, False, steps, self._clock() + ready_s, joins=pod.joins)
 
     def _happen(self, pod: _FakePod, at: float) -> None:
         pods = self._pods[pod.state.job_id, pod.state.attempt]
@@ -192,7 +210,7 @@ class FakeCluster:
         elif pod.state.phase is PodPhase.PENDING:
             pod.move(PodPhase.READY)
             pod.due = _NEVER
-            members = [each for each in pods.values() if not each.is_master]
+            members = [pod] if pod.joins else [each for each in pods.values() if not each.is_master and not each.joins]
             if all(each.state.phase is PodPhase.READY for each in members):
                 for member in members:
                     member.move(PodPhase.RUNNING)

@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from tuttilab.scheduler.clusters.local_launch import Settings
 from tuttilab.scheduler.clusters.local_logs import PodLog
 from tuttilab.scheduler.clusters.local_pods import LocalPod
 from tuttilab.scheduler.crashpoints import point
-from tuttilab.scheduler.errors import LaunchRefused, NotFound
+from tuttilab.scheduler.errors import NotFound
 from tuttilab.scheduler.model import MASTER, Node, PodPhase
 from tuttilab.sidecar import records
 
@@ -96,10 +96,10 @@ class LocalCluster:
             await asyncio.to_thread(self._launch, plan)
         self._wake()
 
-    async def stop(self, job_id: str, attempt: int, grace_s: float) -> None:
+    async def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None = None) -> None:
         await self._adopt()
         async with self._launching:  # a launch under way ends first: what it makes is stopped
-            told = await asyncio.to_thread(self._stop, job_id, attempt, grace_s)
+            told = await asyncio.to_thread(self._stop, job_id, attempt, grace_s, pods)
         self._wake()
         if told:
             task = asyncio.create_task(self._force(told, grace_s + FORCE_S))
@@ -189,14 +189,14 @@ class LocalCluster:
             wake.set()
 
     def _launch(self, plan: LaunchPlan) -> None:
+        started: list[LocalPod] = []
         try:
-            started = local_launch.launch(plan, self._state_dir, self._settings, self._living())
-        except LaunchRefused:
+            local_launch.launch(plan, self._state_dir, self._settings, self._living(), started)
+        finally:
+            with self._turn:
+                for pod in started:
+                    self._pods[pod.job_id, pod.attempt, pod.name] = pod
             self._drop_erased(plan.job_id, plan.attempt)
-            raise
-        with self._turn:
-            for pod in started:
-                self._pods[pod.job_id, pod.attempt, pod.name] = pod
 
     def _drop_erased(self, job_id: str, attempt: int) -> None:
         for pod in self._of(job_id, attempt):
@@ -204,20 +204,23 @@ class LocalCluster:
                 with self._turn:
                     del self._pods[job_id, attempt, pod.name]
 
-    def _stop(self, job_id: str, attempt: int, grace_s: float) -> list[LocalPod]:
-        """Tells every living pod, the master last, and settles that those of the attempt that never started will not."""
+    def _stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None) -> list[LocalPod]:
+        """Tells every living pod, the master last, or these, and settles that what was not started of them never will be."""
         folder = local_pods.attempt_folder(self._state_dir, job_id, attempt)
         record = records.read(str(folder / local_pods.ATTEMPT))
         if record is None or (folder / local_pods.FORGOTTEN).exists():
             return []
-        for name in record["pods"]:
+        if pods is None:
+            (folder / local_pods.STOPPED).touch()
+        for name in record["pods"] if pods is None else pods:
             if (job_id, attempt, name) not in self._pods:
                 local_pods.record_never_started(folder / name)
         with self._turn:
             for pod in local_pods.found_pods(self._state_dir, job_id, attempt):
                 self._pods.setdefault((job_id, attempt, pod.name), pod)
         told = []
-        for pod in sorted(self._of(job_id, attempt), key=_is_master):
+        concerned = [pod for pod in self._of(job_id, attempt) if pods is None or pod.name in pods]
+        for pod in sorted(concerned, key=_is_master):
             local_pods.refresh(pod)
             if not pod.has_ended:
                 # The file first: a sidecar that is just starting, whose pid nobody knows yet, looks for it.

@@ -82,6 +82,8 @@ def pod_env(
         "TUTTILAB_ATTEMPT": str(plan.attempt),
         "TUTTILAB_RANK": str(pod.rank),
         "TUTTILAB_WORLD_SIZE": str(len(members)),
+        "TUTTILAB_MIN_WORLD_SIZE": str(len(members) if plan.least is None else plan.least),
+        "TUTTILAB_MAX_WORLD_SIZE": str(len(members) if plan.most is None else plan.most),
         "TUTTILAB_ROLE": pod.role,
         "TUTTILAB_CODE_DIR": str(dirs.code),
         "TUTTILAB_SECRETS_DIR": str(dirs.secrets),

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tuttilab.scheduler.clusters import local_pods
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
@@ -54,14 +54,14 @@ class Reserved:
     gpus: Mapping[str, tuple[int, ...]]
 
 
-def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, living: Iterable[LocalPod]) -> list[LocalPod]:
-    """Starts what of the attempt was not started yet; returns the pods that it started. Blocks for some ms a pod.
+def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, living: Iterable[LocalPod], started: list[LocalPod]) -> None:
+    """Starts what of the attempt was not started yet, and adds each pod that it started to ``started``. Blocks for some ms a pod.
 
-    Raises LaunchRefused when nothing can be started, after having ended and erased what was; Bug for another digest.
+    Raises LaunchRefused when the gang cannot be started, after having ended and erased what was, or when not all pods that join
+    one can, which leaves those that were; Bug for another digest.
     """
     attempt = local_pods.attempt_folder(state_dir, plan.job_id, plan.attempt)
     _check(plan, settings)
-    started: list[LocalPod] = []
     refused = records.read(str(attempt / local_pods.REFUSED))
     if refused is not None:
         # Whoever was told may have been killed before writing it down.
@@ -69,17 +69,18 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, living: Iterab
     try:
         reserved = _reserve(plan, attempt, settings, living)
         if (attempt / local_pods.FORGOTTEN).exists():
-            return []
+            return
         for pod in plan.pods:
-            point("launch.pod")
+            point("grow.pod" if pod.joins else "launch.pod")
             local = _ensure(plan, pod, attempt, reserved, settings)
             if local is not None:
                 started.append(local)
     except OSError as error:
+        if plan.is_growth:
+            raise LaunchRefused(f"no pod can join attempt {plan.attempt} of job {plan.job_id} now: {error}.") from error
         why = f"attempt {plan.attempt} of job {plan.job_id} cannot start on this machine: {error}."
         _undo(plan, state_dir, attempt, started, why)
         raise LaunchRefused(why) from error
-    return started
 
 
 def _undo(plan: LaunchPlan, state_dir: Path, attempt: Path, started: Sequence[LocalPod], why: str) -> None:
@@ -102,7 +103,7 @@ def _check(plan: LaunchPlan, settings: Settings) -> None:
     for pod in plan.pods:
         if not local_pods.NAME.fullmatch(pod.name):
             raise BadInput(f"pod name {pod.name!r}: expected letters, digits, dots and dashes.")
-        if pod.node not in settings.devices:
+        if pod.node not in settings.devices and not pod.was_made:
             known = ", ".join(sorted(settings.devices))
             raise LaunchRefused(f"node {pod.node!r} is not part of this cluster; it has {known}.", node=pod.node)
     for name in plan.secrets:
@@ -113,19 +114,20 @@ def _check(plan: LaunchPlan, settings: Settings) -> None:
 def _reserve(plan: LaunchPlan, attempt: Path, settings: Settings, living: Iterable[LocalPod]) -> Reserved:
     file = attempt / local_pods.ATTEMPT
     record = records.read(str(file))
+    pods = [pod for pod in living if not pod.has_ended]
     if record is not None:
-        if record["digest"] != plan.digest:
-            raise Bug(f"attempt {plan.attempt} of job {plan.job_id} was launched with another digest ({record['digest']}).")
+        _compare(plan, record)
+        joining = [pod for pod in plan.pods if pod.joins and not pod.was_made and pod.name not in record["pods"]]
+        if joining and not (attempt / local_pods.STOPPED).exists():
+            more = _free_gpus(joining, settings, pods)
+            record = {**record, "pods": {**record["pods"], **_shown(joining, more)}}
+            point("grow.reserve")
+            records.write(str(file), record)
         gpus = {name: tuple(reserved["gpus"]) for name, reserved in record["pods"].items()}
         return Reserved(tuple(record["ports"]), gpus)
-    pods = [pod for pod in living if not pod.has_ended]
-    reserved = Reserved(_free_ports(plan, pods), _free_gpus(plan, settings, pods))
+    reserved = Reserved(_free_ports(plan, pods), _free_gpus(plan.pods, settings, pods))
     attempt.mkdir(mode=0o700, parents=True, exist_ok=True)
-    body = {
-        "digest": plan.digest,
-        "ports": reserved.ports,
-        "pods": {pod.name: {"node": pod.node, "gpus": reserved.gpus[pod.name]} for pod in plan.pods},
-    }
+    body = {"digest": plan.digest, "ports": reserved.ports, "pods": _shown(plan.pods, reserved.gpus)}
     point("launch.reserve")
     records.write(str(file), body)
     for folder in (attempt.parent, attempt.parent.parent):
@@ -133,14 +135,29 @@ def _reserve(plan: LaunchPlan, attempt: Path, settings: Settings, living: Iterab
     return reserved
 
 
-def _free_gpus(plan: LaunchPlan, settings: Settings, living: Sequence[LocalPod]) -> dict[str, tuple[int, ...]]:
+def _shown(pods: Iterable[PodPlan], gpus: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+    return {pod.name: {"node": pod.node, "gpus": gpus[pod.name], "digest": pod.digest} for pod in pods}
+
+
+def _compare(plan: LaunchPlan, record: Mapping[str, Any]) -> None:
+    """Raises Bug when what was launched under these names is not what is to be launched."""
+    known: dict[str, Any] = record["pods"]
+    for what, digest, was in (
+        (f"attempt {plan.attempt} of job {plan.job_id}", plan.digest, record["digest"]),
+        *((f"pod {pod.name}", pod.digest, known[pod.name].get("digest", pod.digest)) for pod in plan.pods if pod.name in known),
+    ):
+        if was != digest:
+            raise Bug(f"{what} was launched with another digest ({was}).")
+
+
+def _free_gpus(pods: Sequence[PodPlan], settings: Settings, living: Sequence[LocalPod]) -> dict[str, tuple[int, ...]]:
     """The lowest indexes of its node that no living pod has, for each pod."""
     free = {
         node: [i for i in range(len(names)) if not any(i in pod.gpus for pod in living if pod.node == node)]
         for node, names in settings.devices.items()
     }
     given: dict[str, tuple[int, ...]] = {}
-    for pod in plan.pods:
+    for pod in pods:
         count, room = pod.resources[GPU], free[pod.node]
         if count > len(room):
             raise LaunchRefused(f"pod {pod.name} needs {count} GPUs of node {pod.node}, which has {len(room)} free.", node=pod.node)
@@ -174,7 +191,7 @@ def _is_free(port: int) -> bool:
 def _ensure(plan: LaunchPlan, pod: PodPlan, attempt: Path, reserved: Reserved, settings: Settings) -> LocalPod | None:
     """Starts the pod unless that was done before, by whomever."""
     dirs = PodDirs.of(attempt, pod.name)
-    if pod.was_made or (dirs.pod / records.SIDECAR).exists() or (dirs.pod / records.END).exists():
+    if pod.was_made or pod.name not in reserved.gpus or (dirs.pod / records.SIDECAR).exists() or (dirs.pod / records.END).exists():
         return None
     for folder in (dirs.pod, dirs.work, dirs.result, dirs.code, dirs.secrets, dirs.model, dirs.data):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -260,7 +277,7 @@ def _sidecar_plan(
         "lease_s": settings.lease_s,
         "log_bytes": settings.log_bytes,
         "listens_at": None if listening is None else f"{HOST}:{listening.getsockname()[1]}",
-        "members": [{"pod": m.name, "rank": m.rank, "dir": str(attempt / m.name)} for m in members] if listening else [],
+        "members": [{"pod": m.name, "rank": m.rank} for m in members] if listening else [],
         "master": None if master is None or pod.is_master else _master_as_seen(attempt / master.name),
     }
 

@@ -26,6 +26,7 @@ from tuttilab.sidecar import records
 ATTEMPT: Final = ".attempt.json"
 FORGOTTEN: Final = ".forgotten"
 REFUSED: Final = ".refused"
+STOPPED: Final = ".stopped"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,251}")
 FORCE_S: Final = 5.0
 TIME_STEP_NS: Final = 50_000_000

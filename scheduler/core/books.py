@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from tuttilab.scheduler.core.estimates import History
 from tuttilab.scheduler.core.layout import Layout, layout_of
 from tuttilab.scheduler.core.quota import Ledger
+from tuttilab.scheduler.core.resizing import has_done_its_work
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running, holds_of
 from tuttilab.scheduler.model import Attempt, AttemptPhase, Charge, Cluster, Job, Pod, PodPhase, PodSet, Prediction, Queue
 from tuttilab.scheduler.resources import Resources
@@ -27,6 +28,8 @@ class Books:
     _running: dict[str, Running | None] = field(default_factory=dict)
     _predictions: dict[str, Prediction] = field(default_factory=dict)
     """Of the live attempts, as history said when they were admitted."""
+    _growing: dict[str, None] = field(default_factory=dict)
+    """Live jobs with a set that can grow."""
 
     def configure(self, queues: Mapping[str, Queue]) -> None:
         self.ledger = Ledger.of(queues, self.charges())
@@ -42,6 +45,8 @@ class Books:
         old = self.live.get(job.id)
         self.live[job.id] = (job, attempt)
         self._running[job.id] = None
+        if old is None and any(pod_set.can_grow for pod_set in job.gang.pod_sets):
+            self._growing[job.id] = None
         if old is not None and old[1].charge == attempt.charge and len(old[1].pods) == len(attempt.pods):
             return
         if old is not None:
@@ -55,6 +60,7 @@ class Books:
             self._count(*old, -1)
             del self._running[job_id]
             self._predictions.pop(job_id, None)
+            self._growing.pop(job_id, None)
             self.active_at.pop(job_id, None)
 
     def touch(self, job: Job) -> None:
@@ -62,6 +68,10 @@ class Books:
         if job.id in self.live:
             self.live[job.id] = (job, self.live[job.id][1])
             self._running[job.id] = None
+
+    def wants_pods(self, history: History) -> bool:
+        """Whether a running gang has fewer pods than it asked for and could be given more."""
+        return any(self.see(job_id, history).missing for job_id in self._growing)
 
     def _count(self, job: Job, attempt: Attempt, sign: int) -> None:
         change = self.ledger.add if sign > 0 else self.ledger.remove
@@ -128,7 +138,9 @@ class Books:
             is_running=attempt.phase is AttemptPhase.RUNNING,
             active_at=self.active_at.get(job.id),
             spare=tuple(_spare(job, attempt)),
+            going=tuple((p.name, (p.cluster, p.node), p.resources) for p in attempt.pods if p.is_given_back),
             missing=tuple(_missing(job, attempt)),
+            grows_at=attempt.grows_at,
             pods=len(attempt.pods),
         )
 
@@ -151,7 +163,7 @@ def _spare(job: Job, attempt: Attempt) -> Iterable[tuple[str, NodeKey, Resources
 
 
 def _missing(job: Job, attempt: Attempt) -> Iterable[tuple[PodSet, tuple[int, ...]]]:
-    taken = {pod.rank for pod in attempt.pods}
+    taken = {pod.rank for pod in attempt.pods} | {pod.rank for pod in attempt.left if has_done_its_work(pod)}
     for pod_set, first, _ in _growing(job, attempt):
         ranks = tuple(rank for rank in range(first, first + pod_set.count) if rank not in taken)
         if ranks:

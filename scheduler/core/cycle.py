@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tuttilab.scheduler.core import preemption
 from tuttilab.scheduler.core.desk import Candidate, Desk
-from tuttilab.scheduler.core.elastic import growths, shrinks
+from tuttilab.scheduler.core.elastic import growths, next_growth_at, shrinks
 from tuttilab.scheduler.core.explain import explain
 from tuttilab.scheduler.core.queues import Turns
 from tuttilab.scheduler.core.snapshot import Snapshot
@@ -49,10 +49,11 @@ def schedule(snapshot: Snapshot, now: float) -> Decision:
 
     # 6. Preempt for those under guarantee or of a higher class, resize what can grow, and give every other gang its reasons.
     preempted, given_back = preemption.decide(desk)
-    shrunk = (*given_back, *shrinks(desk))
+    shrunk = (*given_back, *shrinks(desk, preempted, given_back))
     grown = growths(desk)
     waits = explain(desk) if snapshot.rules.tells_all else ()
-    return Decision(tuple(desk.admitted), waits, desk.next_at(), preempted, shrunk, grown)
+    next_at = min((at for at in (desk.next_at(), next_growth_at(desk)) if at is not None), default=None)
+    return Decision(tuple(desk.admitted), waits, next_at, preempted, shrunk, grown)
 
 
 def _in_turn(desk: Desk, lines: Mapping[str, Sequence[Candidate]]) -> Iterator[Candidate]:

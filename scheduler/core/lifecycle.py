@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from tuttilab.scheduler.core.resizing import is_on_its_way
 from tuttilab.scheduler.errors import Bug
-from tuttilab.scheduler.events import BarrierTimedOut, RunTimedOut
+from tuttilab.scheduler.events import BarrierTimedOut, GrowthFailed, RunTimedOut
 from tuttilab.scheduler.model import Attempt, AttemptPhase, Job, JobKind, JobPhase
+from tuttilab.scheduler.resources import show_duration
 
 JOB_EDGES: Final[Mapping[JobPhase, frozenset[JobPhase]]] = {
     JobPhase.QUEUED: frozenset({JobPhase.ACTIVE, JobPhase.FAILED, JobPhase.CANCELLED}),
@@ -69,11 +71,12 @@ def barrier_deadline(job: Job, attempt: Attempt, barrier_s: float) -> float | No
     return attempt.admitted_at + barrier_s if has_barrier else None
 
 
-def due_timers(
-    live: Iterable[tuple[Job, Attempt]], now: float, barrier_s: float
-) -> tuple[list[RunTimedOut | BarrierTimedOut], float | None]:
+Timer = RunTimedOut | BarrierTimedOut | GrowthFailed
+
+
+def due_timers(live: Iterable[tuple[Job, Attempt]], now: float, barrier_s: float) -> tuple[list[Timer], float | None]:
     """The timers that have run out at ``now``, and the time of the next one."""
-    due: list[RunTimedOut | BarrierTimedOut] = []
+    due: list[Timer] = []
     upcoming: list[float] = []
     for job, attempt in live:
         limit = run_deadline(job, attempt)
@@ -88,4 +91,22 @@ def due_timers(
                 due.append(BarrierTimedOut(job.id, attempt.number))
             else:
                 upcoming.append(limit)
+        late, limit = _late_joiners(attempt, now, barrier_s)
+        if late:
+            why = f"it was not ready after {show_duration(barrier_s)}"
+            due.append(GrowthFailed(job.id, attempt.number, late, why))
+        if limit is not None:
+            upcoming.append(limit)
     return due, min(upcoming, default=None)
+
+
+def _late_joiners(attempt: Attempt, now: float, barrier_s: float) -> tuple[tuple[str, ...], float | None]:
+    """Pods given to a running gang that should run by now, and when the next one should.
+
+    No gang waits for them, but their room is charged: they get the time that a whole gang has to get ready.
+    """
+    if attempt.phase is not AttemptPhase.RUNNING or not attempt.growths:
+        return (), None
+    limits = {pod.name: pod.joined_at + barrier_s for pod in attempt.pods if pod.joined_at is not None and is_on_its_way(pod)}
+    late = tuple(name for name, limit in limits.items() if limit <= now)
+    return late, min((limit for limit in limits.values() if limit > now), default=None)

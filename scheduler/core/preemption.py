@@ -71,6 +71,9 @@ def decide(desk: Desk) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...
     for runner in desk.running:
         if runner.is_stopping:
             future.without(Victim(runner, None, runner.holds, runner.charge, 0.0))
+            continue
+        for name, place, amount in runner.going:
+            future.without(Victim(runner, name, ((place, amount),), amount, 0.0))
     preempted: list[GangPreempted] = []
     shrunk: dict[str, tuple[Running, list[str], str]] = {}
     failed: set[tuple[int, str, int]] = set()

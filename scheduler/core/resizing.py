@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from tuttilab.scheduler.core.placement import has_master, pod_cost
 from tuttilab.scheduler.events import Placement
 from tuttilab.scheduler.model import MASTER, Attempt, Cluster, Job, Pod, PodPhase
 from tuttilab.scheduler.resources import total
+
+COMPLETED: Final = "Completed"
+"""The reason of a pod whose main process exited 0 by itself."""
+LEFT_KEPT: Final = 100
+"""Members that were given back before they had done their work and that an attempt still tells of."""
 
 
 def counts_of(placements: Iterable[Placement]) -> Mapping[str, int]:
@@ -27,27 +33,32 @@ def is_whole(job: Job, placements: tuple[Placement, ...]) -> bool:
 
 
 def grown(
-    job: Job, attempt: Attempt, cluster: Cluster, places: Iterable[Placement], name: Callable[[str, int, str, int], str]
+    job: Job, attempt: Attempt, cluster: Cluster, places: Iterable[Placement], name: Callable[[str, int, str, int], str], at: float
 ) -> Attempt:
-    """The attempt with these pods more; places of ranks that it has, or of sets that cannot grow, are left out."""
+    """The attempt with these pods more; places of ranks that it has, or of sets that cannot grow, are left out.
+
+    A rank that was given back before comes again as another pod, so its name says which growth it came with.
+    """
     taken = {pod.rank for pod in attempt.pods}
     sets = {pod_set.role: pod_set for pod_set in job.gang.pod_sets if pod_set.can_grow}
     more = tuple(
         Pod(
-            name=name(job.id, attempt.number, place.role, place.rank),
+            name=f"{name(job.id, attempt.number, place.role, place.rank)}-g{attempt.growths + 1}",
             role=place.role,
             rank=place.rank,
             cluster=cluster.name,
             node=place.node,
             resources=pod_cost(job, sets[place.role], cluster),
+            joined_at=at,
         )
         for place in places
         if place.role in sets and place.rank not in taken
     )
-    return replace(attempt, pods=(*attempt.pods, *more), charge=attempt.charge + total(pod.resources for pod in more))
+    charge = attempt.charge + total(pod.resources for pod in more)
+    return replace(attempt, pods=(*attempt.pods, *more), charge=charge, growths=attempt.growths + 1)
 
 
-def shrunk(job: Job, attempt: Attempt, names: Iterable[str]) -> tuple[Attempt, tuple[str, ...]]:
+def shrunk(job: Job, attempt: Attempt, names: Iterable[str], why: str) -> tuple[Attempt, tuple[str, ...]]:
     """The attempt with these pods marked to be given back, and their names; no set goes below its minimum."""
     wanted = set(names)
     chosen: set[str] = set()
@@ -57,11 +68,40 @@ def shrunk(job: Job, attempt: Attempt, names: Iterable[str]) -> tuple[Attempt, t
         alive = [p for p in attempt.pods if p.role == pod_set.role and p.phase is not PodPhase.ENDED and not p.is_given_back]
         asked = sorted((p for p in alive if p.name in wanted), key=lambda pod: -pod.rank)
         chosen |= {pod.name for pod in asked[: max(len(alive) - pod_set.min_count, 0)]}
-    pods = tuple(replace(pod, is_given_back=True) if pod.name in chosen else pod for pod in attempt.pods)
+    return _given_back(attempt, chosen, why)
+
+
+def unstarted(attempt: Attempt, names: Iterable[str], why: str) -> tuple[Attempt, tuple[str, ...]]:
+    """The attempt with those of the pods marked to be given back that joined it late and are not known to run, and their names."""
+    wanted = set(names)
+    return _given_back(attempt, {pod.name for pod in attempt.pods if pod.name in wanted and is_on_its_way(pod)}, why)
+
+
+def is_on_its_way(pod: Pod) -> bool:
+    """Given to a gang that runs, and not known to run itself yet."""
+    is_early = pod.phase in (PodPhase.PENDING, PodPhase.READY)
+    return pod.joined_at is not None and is_early and not pod.is_given_back
+
+
+def _given_back(attempt: Attempt, chosen: set[str], why: str) -> tuple[Attempt, tuple[str, ...]]:
+    pods = tuple(replace(p, is_given_back=True, given_back_why=why) if p.name in chosen else p for p in attempt.pods)
     return replace(attempt, pods=pods), tuple(pod.name for pod in pods if pod.name in chosen)
 
 
 def without(attempt: Attempt, name: str) -> Attempt:
     """The attempt after a pod that was given back has ended."""
     gone = next(pod for pod in attempt.pods if pod.name == name)
-    return replace(attempt, pods=tuple(pod for pod in attempt.pods if pod is not gone), charge=attempt.charge - gone.resources)
+    left = (*attempt.left, gone)
+    others = [pod.name for pod in left if not has_done_its_work(pod)]
+    dropped = set(others[:-LEFT_KEPT])
+    return replace(
+        attempt,
+        pods=tuple(pod for pod in attempt.pods if pod is not gone),
+        charge=attempt.charge - gone.resources,
+        left=tuple(pod for pod in left if pod.name not in dropped),
+    )
+
+
+def has_done_its_work(pod: Pod) -> bool:
+    """Ended well by itself, though it had been told to go: its rank is not needed again."""
+    return pod.phase is PodPhase.ENDED and pod.exit_code == 0 and pod.reason == COMPLETED

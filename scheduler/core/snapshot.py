@@ -41,8 +41,12 @@ class Running:
     """When its notebook server last reported a running cell."""
     spare: tuple[tuple[str, NodeKey, Resources], ...] = ()
     """Pods it could do without (name, place, what it holds), of sets that can grow; first to go first."""
+    going: tuple[tuple[str, NodeKey, Resources], ...] = ()
+    """Pods that it was told to give back and that have not ended yet: room that comes."""
     missing: tuple[tuple[PodSet, tuple[int, ...]], ...] = ()
     """Of sets that can grow: the ranks that have no pod yet."""
+    grows_at: float = 0.0
+    """Before that it is given no more pods: the last ones did not start."""
     pods: int = 1
     """What its queue counts, those that hold nothing included."""
 

@@ -63,6 +63,8 @@ ENDED_RUNS_KEPT: Final = 200
 
 LEASE_LOST: Final = "LeaseLost"
 """Reason of a pod that stopped itself because nobody answered it any more: lost infrastructure, no failure of the job's own."""
+NOT_STARTED: Final = ("NeverStarted", "InputMissing", "WorkdirMissing", "CommandNotFound")
+"""Reasons of a pod that ended before its user code ran."""
 ENDED_BY_ITSELF: Final = (None, StopReason.REQUIRED_DONE, StopReason.MEMBER_FAILED, StopReason.TIMEOUT)
 """Reasons for a stop (none: it just ended) after which the run time says something about the next run."""
 
@@ -222,6 +224,10 @@ class State:
             shapes=dict(self._shapes.numbers),
             rules=self.rules,
         )
+
+    def has_decisions(self) -> bool:
+        """Whether a cycle could decide anything: somebody waits, or a running gang lacks pods that it asked for."""
+        return bool(self._queued) or self._books.wants_pods(self.history)
 
     def is_settled(self, now: float) -> bool:
         """Whether a cycle would find what the last one found: nothing changed since, and none of its timers has run out."""
@@ -484,8 +490,10 @@ class State:
         if found is None or event.epoch != self.epoch or found[1].phase is not AttemptPhase.RUNNING:
             return []
         job, attempt = found
-        cluster = self.clusters[attempt.cluster]
-        grown = resizing.grown(job, attempt, cluster, event.placements, pod_name)
+        cluster = self.clusters.get(attempt.cluster)
+        if cluster is None or cluster.unreachable_since is not None or at < attempt.grows_at:
+            return []
+        grown = resizing.grown(job, attempt, cluster, event.placements, pod_name, at)
         more = grown.charge - attempt.charge
         room = self._books.room(self.clusters).copy_of(cluster.name)
         for pod in grown.pods[len(attempt.pods) :]:
@@ -493,11 +501,11 @@ class State:
                 return []
             room.take((pod.cluster, pod.node), pod.resources)
         count = len(grown.pods) - len(attempt.pods)
-        if not count or cluster.unreachable_since is not None:
+        ledger = self._books.ledger
+        if not count or ledger.shortage(job.queue, more, count, job.is_preemptible, jobs=0) is not None:
             return []
-        if self._books.ledger.shortage(job.queue, more, count, job.is_preemptible, jobs=0) is not None:
-            return []
-        self._put_attempt(grown)
+        is_borrowed = attempt.is_borrowed or ledger.borrows(job.queue, more) is not None
+        self._put_attempt(replace(grown, is_borrowed=is_borrowed))
         return [LaunchGang(job.id, attempt.number)]
 
     @handle.register
@@ -506,11 +514,31 @@ class State:
         if found is None or found[1].phase is not AttemptPhase.RUNNING:
             return []
         job, attempt = found
-        shrunk, names = resizing.shrunk(job, attempt, event.pods)
+        shrunk, names = resizing.shrunk(job, attempt, event.pods, event.reason)
         if not names:
             return []
         self._put_attempt(shrunk)
         return [StopPods(job.id, attempt.number, names, job.work.grace_s)]
+
+    @handle.register
+    def _(self, event: ev.GrowthFailed, at: float) -> list[Instruction]:
+        found = self._live_one(event.job_id, event.attempt)
+        if found is None or found[1].phase is not AttemptPhase.RUNNING:
+            return []
+        job, attempt = found
+        fewer, names = resizing.unstarted(attempt, event.pods, event.reason)
+        if not names:
+            return []
+        self._put_attempt(self._backed_off(fewer, at))
+        if event.node and event.node not in job.avoid_nodes:
+            job = self._put_job(replace(job, avoid_nodes=(*job.avoid_nodes, event.node)))
+        return [StopPods(job.id, attempt.number, names, job.work.grace_s)]
+
+    @staticmethod
+    def _backed_off(attempt: Attempt, at: float) -> Attempt:
+        """Pods that it was given did not start: the next ones come later each time, until one starts."""
+        tries = attempt.failed_growths + 1
+        return replace(attempt, failed_growths=tries, grows_at=at + lifecycle.back_off_s(tries))
 
     @handle.register
     def _(self, event: ev.NotebookActive, at: float) -> list[Instruction]:
@@ -538,6 +566,8 @@ class State:
         pod = self._pod(event.job_id, event.attempt, event.pod)
         if pod is not None and pod.phase in (PodPhase.PENDING, PodPhase.READY):
             self._put_pod(event.job_id, event.attempt, replace(pod, phase=PodPhase.RUNNING, started_at=at))
+            if pod.joined_at is not None:
+                self._put_attempt(replace(self.attempts[event.job_id, event.attempt], failed_growths=0))
             self._start_when_all_run(event.job_id, event.attempt, at)
         return []
 
@@ -561,10 +591,17 @@ class State:
             ended_at=at,
             outputs=dict(event.outputs),
         )
+        attempt = self.attempts[event.job_id, event.attempt]
+        if resizing.is_on_its_way(pod) and attempt.phase is AttemptPhase.RUNNING and has_not_run(ended):
+            # Nothing of the job was lost with it: the gang goes on without.
+            ended = replace(ended, is_given_back=True, given_back_why=f"it did not start ({event.reason or 'no trace of it'})")
+            self._put_attempt(self._backed_off(attempt, at))
         self._put_pod(event.job_id, event.attempt, ended)
-        if pod.is_given_back and self.attempts[event.job_id, event.attempt].phase is AttemptPhase.RUNNING:
-            self._put_attempt(resizing.without(self.attempts[event.job_id, event.attempt], pod.name))
-            return []
+        if ended.is_given_back:
+            attempt = self._put_attempt(resizing.without(self.attempts[event.job_id, event.attempt], pod.name))
+            if attempt.phase is AttemptPhase.STOPPING:
+                return self._finish_when_all_ended(self.jobs[event.job_id], attempt, at)
+            return self._stop_when_done(event.job_id, event.attempt, at)
         return self._after_end(event.job_id, event.attempt, ended, at)
 
     @handle.register
@@ -572,7 +609,13 @@ class State:
         found = self._live_one(event.job_id, event.attempt)
         if found is None or found[1].phase is AttemptPhase.STOPPING:
             return []
-        return self._stop(*found, StopReason.MEMBER_LOST, at, f"no sign of life from pod {event.pod}")
+        why = f"no sign of life from pod {event.pod}"
+        pod = self._pod(event.job_id, event.attempt, event.pod)
+        if pod is not None and pod.is_given_back:
+            return []  # Its stop is told again until the cluster shows that it is gone.
+        if pod is not None and resizing.is_on_its_way(pod):
+            return self.handle(ev.GrowthFailed(event.job_id, event.attempt, (event.pod,), why), at)
+        return self._stop(*found, StopReason.MEMBER_LOST, at, why)
 
     @handle.register
     def _(self, event: ev.LaunchFailed, at: float) -> list[Instruction]:
@@ -754,8 +797,12 @@ class State:
         if ended.exit_code != 0:
             return self._stop(job, attempt, StopReason.MEMBER_FAILED, at, describe_end(job.gang, ended))
         self._start_when_all_run(job_id, number, at)
+        return self._stop_when_done(job_id, number, at)
+
+    def _stop_when_done(self, job_id: str, number: int, at: float) -> list[Instruction]:
+        """The attempt succeeds when its required members have done their work; those given back are not waited for."""
         job, attempt = self.jobs[job_id], self.attempts[job_id, number]
-        required = [pod for pod in attempt.members if _ends(job.gang, pod) is Ends.REQUIRED]
+        required = [pod for pod in attempt.members if _ends(job.gang, pod) is Ends.REQUIRED and not pod.is_given_back]
         if all(pod.phase is PodPhase.ENDED for pod in required):
             if all(pod.phase is PodPhase.ENDED for pod in attempt.pods):
                 return self._finish(job, attempt, at, AttemptPhase.SUCCEEDED)
@@ -884,6 +931,11 @@ class State:
 def pod_name(job_id: str, attempt: int, role: str, rank: int) -> str:
     """Fixed before the pod exists; unique over the service because job ids are."""
     return f"{job_id}-{attempt}-{role}" if role == MASTER else f"{job_id}-{attempt}-{role}-{rank}"
+
+
+def has_not_run(pod: Pod) -> bool:
+    """Whether an ended pod that was never seen to run did not come to user code; of one that is lost nobody knows better."""
+    return pod.exit_code is None or pod.reason in NOT_STARTED
 
 
 def _ends(gang: Gang, pod: Pod) -> Ends:

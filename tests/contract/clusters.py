@@ -53,6 +53,14 @@ def plan(
     )
 
 
+def growth(of: LaunchPlan, *ranks: int, times: int = 1, **given: Any) -> LaunchPlan:
+    """The plan of the same attempt, which runs, after it was given members of these ranks."""
+    made = tuple(replace(pod, was_made=True) for pod in of.pods)
+    first = of.pods[-1]
+    more = [replace(first, name=f"{of.job_id}-{of.attempt}-{rank}-g{times}", rank=rank, joins=True, **given) for rank in ranks]
+    return replace(of, pods=(*made, *more))
+
+
 class Place:
     """Where pods run; `open` comes back to it as a control plane does after a restart."""
 

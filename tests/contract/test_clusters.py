@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.clusters import NODES, Place, all_lines, first_lines, lines_from, plan, watching, with_command
+from tests.contract.clusters import NODES, Place, all_lines, first_lines, growth, lines_from, plan, watching, with_command
 from tuttilab.scheduler.clusters.base import Cluster
 from tuttilab.scheduler.errors import Bug, LaunchRefused, NotFound
 from tuttilab.scheduler.resources import Resources
@@ -230,3 +230,102 @@ async def test_pods_of_many_attempts_are_kept_apart(place: Place, cluster: Clust
     assert [(pod.job_id, pod.attempt, pod.exit_code) for pod in ended] == [("one", 1, 1), ("one", 2, 2), ("two", 1, 3)]
     async with watching(cluster) as seen:
         assert sorted(seen.pods) == ["one-2-0", "two-1-0"]
+
+
+async def test_pods_join_a_gang_that_runs_and_pass_its_barrier(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("print", "on", "sleep", "1.5"), members=2)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        first = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
+        more = growth(launch, 2, 3)
+        await cluster.launch(more)
+        await cluster.launch(more)
+        joined = await seen.phase("Running", "job-1-2-g1", "job-1-3-g1")
+        assert [seen.pods[pod.name] for pod in first] == first, "who ran goes on"
+        last = await seen.ended("job-1-0", "job-1-1", "job-1-2-g1", "job-1-3-g1", "job-1-master")
+        assert await all_lines(cluster, more, rank=3) == ["on"]
+
+    assert [pod.uid for pod in last[2:4]] == [pod.uid for pod in joined]
+    assert {pod.uid for pod in joined}.isdisjoint({pod.uid for pod in first})
+    assert [(pod.exit_code, pod.reason) for pod in last] == [(0, "Completed")] * 5
+
+
+async def test_some_pods_are_stopped_and_the_others_go_on(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("sleep", "30"), members=3)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        before = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-2", "job-1-master")
+        await cluster.stop("job", 1, 5.0, ["job-1-2"])
+        (gone,) = await seen.ended("job-1-2")
+        await cluster.stop("job", 1, 5.0, ["job-1-2"])
+        await cluster.launch(growth(launch, 2))
+        await seen.phase("Running", "job-1-2-g1")
+        assert [seen.pods[pod.name] for pod in before if pod.name != "job-1-2"] == [p for p in before if p.name != "job-1-2"]
+        await cluster.stop("job", 1, 5.0)
+        ended = await seen.ended("job-1-0", "job-1-1", "job-1-2-g1", "job-1-master")
+
+    assert (gone.exit_code, gone.reason) == (143, "Stopped")
+    assert [(pod.exit_code, pod.reason) for pod in ended] == [(143, "Stopped")] * 3 + [(0, "Completed")]
+
+
+async def test_a_pod_that_was_stopped_before_it_was_made_is_not_made(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("sleep", "30"), members=2)
+    more = growth(launch, 2, 3)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await seen.phase("Running", "job-1-0", "job-1-1")
+        await cluster.stop("job", 1, 5.0, ["job-1-2-g1"])
+        await cluster.launch(more)
+        await seen.phase("Running", "job-1-3-g1")
+        assert "job-1-2-g1" not in seen.pods or seen.pods["job-1-2-g1"].reason == "NeverStarted"
+        await cluster.stop("job", 1, 5.0)
+        await seen.ended("job-1-0", "job-1-1", "job-1-3-g1", "job-1-master")
+        shown = dict(seen.pods)
+        await cluster.launch(growth(launch, 4, times=2))
+        await asyncio.sleep(0.3)
+        assert seen.pods == shown, "nor one of an attempt that was stopped"
+
+
+async def test_pods_that_cannot_join_leave_the_gang_alone(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("sleep", "30"), members=2)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        before = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
+        with pytest.raises(LaunchRefused) as refused:
+            await cluster.launch(growth(launch, 2, node="elsewhere"))
+        assert (refused.value.node, refused.value.permanent) == ("elsewhere", False)
+        await cluster.stop("job", 1, 5.0, ["job-1-2-g1"])
+        assert [seen.pods[pod.name] for pod in before] == before
+        await cluster.launch(growth(launch, 2, times=2))
+        await seen.phase("Running", "job-1-2-g2")
+
+
+async def test_a_pod_that_joins_with_another_digest_is_a_bug(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("sleep", "30"), members=2)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await seen.phase("Running", "job-1-0", "job-1-1")
+        await cluster.launch(growth(launch, 2))
+
+    with pytest.raises(Bug, match="another digest"):
+        await cluster.launch(growth(launch, 2, node="b"))
+
+
+async def test_what_joined_is_adopted_after_a_restart_and_what_was_missing_is_made(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", *place.command("print", "once", "sleep", "30"), members=2)
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
+        await cluster.launch(growth(launch, 2))
+        before = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-2-g1")
+
+    again = place.open()
+    async with watching(again) as seen:
+        assert [seen.pods[pod.name] for pod in before] == before
+        await again.launch(growth(launch, 2, 3))
+        await seen.phase("Running", "job-1-3-g1")
+        assert [seen.pods[pod.name] for pod in before] == before
+        await again.stop("job", 1, 5.0, ["job-1-2-g1", "job-1-3-g1"])
+        await seen.ended("job-1-2-g1", "job-1-3-g1")
+        assert (await all_lines(again, growth(launch, 2), rank=2)).count("once") == 1
+        assert seen.pods["job-1-0"] == before[0]

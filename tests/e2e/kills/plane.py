@@ -107,12 +107,14 @@ class Plane:
                 assert time.monotonic() < until, "no answer"
             time.sleep(0.05)
 
-    def submit(self, key: str, *, workers: int = 1, script: str = MARK, times: int = 1) -> str:
+    def submit(
+        self, key: str, *, workers: int = 1, least: int | None = None, cpus: float = 0.1, script: str = MARK, times: int = 1
+    ) -> str:
         request = JobRequest(
             command=("sh", "-c", script),
             workdir=str(self.home),
             grace="1s",
-            pods=(PodRequest(role="worker", count=workers, cpus=0.1, memory="256Mi"),),
+            pods=(PodRequest(role="worker", count=workers, min_count=least, cpus=cpus, memory="256Mi"),),
         )
         for _ in range(times):
             job_id = self.ask(lambda client: client.submit(request, key=key)).id
@@ -132,6 +134,14 @@ class Plane:
         """How often each rank of each attempt ran."""
         path = self.home / "runs" / job_id
         return Counter(path.read_text().splitlines()) if path.exists() else Counter()
+
+    def until_ran(self, job_id: str, ranks: Counter[str]) -> None:
+        """Returns when these have started, each as often as it says."""
+        until = time.monotonic() + DEADLINE_S
+        while not ranks <= self.ran(job_id):
+            self.ensure()
+            assert time.monotonic() < until, (self.ran(job_id), self.ask(lambda client: client.job(job_id)))
+            time.sleep(0.05)
 
     def processes(self) -> list[str]:
         """Everything but the control plane that runs because of this folder."""
@@ -194,11 +204,7 @@ def work(plane: Plane) -> None:
     single = plane.submit("single", times=2)
     gang = plane.submit("gang", workers=2, script=f"{MARK}; sleep 0.3", times=2)
     long = plane.submit("long", workers=2, script=f"{MARK}; sleep 300")
-    until = time.monotonic() + DEADLINE_S
-    while len(plane.ran(long)) < 2:
-        plane.ensure()
-        assert time.monotonic() < until, plane.ask(lambda client: client.job(long))
-        time.sleep(0.05)
+    plane.until_ran(long, Counter({"0 1": 1, "1 1": 1}))
     plane.ask(lambda client: client.cancel(long))
     assert plane.ended(long).phase == "Cancelled"
     for job_id, ranks in ((single, 1), (gang, 2)):
@@ -207,12 +213,29 @@ def work(plane: Plane) -> None:
         assert [attempt.phase for attempt in done.attempts] == ["Succeeded"]
         assert plane.ran(job_id) == Counter({f"{rank} 1": 1 for rank in range(ranks)})
     assert plane.ran(long) == Counter({"0 1": 1, "1 1": 1})
+    resized = resize(plane)
     _delete(plane, single)
     with suppress(TuttiError):
         plane.submit("single")  # its key stands for a job that is gone
     jobs = plane.ask(lambda client: client.jobs(all=True)).jobs
-    assert sorted(job.id for job in jobs) == sorted([gang, long])
+    assert sorted(job.id for job in jobs) == sorted([gang, long, *resized])
     plane.check_at_rest()
+
+
+def resize(plane: Plane) -> list[str]:
+    """A gang gives two workers back to a job that waits and is given others later; the two that go on are never started again."""
+    elastic = plane.submit("elastic", workers=4, least=2, cpus=2, script=f"{MARK}; while [ ! -e done ]; do sleep 0.1; done")
+    plane.until_ran(elastic, Counter({f"{rank} 1": 1 for rank in range(4)}))
+    big = plane.submit("big", cpus=4)
+    assert plane.ended(big).phase == "Succeeded"
+    assert plane.ran(big) == Counter({"0 1": 1})
+    ranks = Counter({"0 1": 1, "1 1": 1, "2 1": 2, "3 1": 2})
+    plane.until_ran(elastic, ranks)
+    (plane.home / "done").touch()
+    done = plane.ended(elastic)
+    assert (done.phase, done.exit_code, [attempt.phase for attempt in done.attempts]) == ("Succeeded", 0, ["Succeeded"]), done
+    assert plane.ran(elastic) == ranks
+    return [elastic, big]
 
 
 def _delete(plane: Plane, job_id: str) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -121,6 +122,8 @@ class SimPod:
                         self.show(PodPhase(self.machine.member.phase), endpoints=dict(self.machine.member.endpoints))
                     self.report()
                 case m.Prepare():
+                    if self.pod.joins and chance.random() < 0.1:
+                        continue  # it hangs: whoever waits for it has to give it up
                     is_bad = chance.random() < 0.02
                     event = m.NotPrepared(protocol.INPUT_MISSING, "the input is missing") if is_bad else m.Prepared()
                     self.after(0.05, 2.0, event)
@@ -277,9 +280,13 @@ class SimCluster:
         self.loop = asyncio.get_running_loop()
         self.pods: dict[tuple[str, int], dict[str, SimPod]] = {}
         self.doors: list[Door] = []
+        self.launching: Counter[tuple[str, int]] = Counter()
+        """Calls under way, by attempt."""
         self.ready: set[str] = set()
         """Pods that have waited at the barrier, or passed it."""
         self._digests: dict[tuple[str, int], str] = {}
+        self._pod_digests: dict[str, str] = {}
+        self._fenced_pods: set[str] = set()
         self._refused: dict[tuple[str, int], str] = {}
         self._fenced: set[tuple[str, int]] = set()
         self._forgotten: set[tuple[str, int]] = set()
@@ -333,8 +340,11 @@ class SimCluster:
     def make(self, plan: LaunchPlan, pod: PodPlan, began: float) -> None:
         key = (plan.job_id, plan.attempt)
         made = self.pods.setdefault(key, {})
-        if pod.was_made or pod.name in made or key in self._forgotten or key in self._fenced:
+        is_fenced = key in self._fenced or pod.name in self._fenced_pods
+        if pod.was_made or pod.name in made or key in self._forgotten or is_fenced:
             return
+        if self._pod_digests.setdefault(pod.name, pod.digest) != pod.digest:
+            raise Bug(f"pod {pod.name} was launched with another digest.")
         self._uids += 1
         uid = f"uid-{self._uids}"
         self.oracle.created(plan.job_id, plan.attempt, pod.name, uid, began)
@@ -350,18 +360,25 @@ class SimCluster:
             raise LaunchRefused(self._refused[key])
 
     def refuse(self, plan: LaunchPlan) -> None:
-        """What was made is ended and erased; the refusal stays."""
+        """What was made is ended and erased; the refusal stays. What joins a gang leaves that alone."""
         key = (plan.job_id, plan.attempt)
+        if plan.is_growth:
+            raise LaunchRefused(f"node {plan.pods[-1].node} has no room for {plan.pods[-1].name}", node=plan.pods[-1].node)
         self._refused[key] = f"node {plan.pods[-1].node} has no room for {plan.pods[-1].name}"
         for pod in self.pods.pop(key, {}).values():
             pod.end()
         raise LaunchRefused(self._refused[key])
 
-    def stop(self, job_id: str, attempt: int, grace_s: float) -> None:
+    def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None) -> None:
         """Tells living pods, ends them by force after the grace, and makes sure that no other is made."""
         key = (job_id, attempt)
-        self._fenced.add(key)
-        for pod in self.pods.get(key, {}).values():
+        if pods is None:
+            self._fenced.add(key)
+        else:
+            self._fenced_pods.update(pods)
+        for name, pod in self.pods.get(key, {}).items():
+            if pods is not None and name not in pods:
+                continue
             pod.later(self.chance.uniform(0.0, 0.2), partial(pod.handle, m.StopAsked(grace_s, "the cluster was told so")))
             self.loop.call_later(grace_s + FORCE_S, pod.end)
 
@@ -444,12 +461,23 @@ class Door:
         return [PodState(*keys[pod.name], pod.name, "stranger", PodPhase.ENDED, 0, "Completed")]
 
     async def launch(self, plan: LaunchPlan) -> None:
+        key = (plan.job_id, plan.attempt)
+        self._world.launching[key] += 1
+        try:
+            await self._launch(plan)
+        finally:
+            self._world.launching[key] -= 1
+
+    async def _launch(self, plan: LaunchPlan) -> None:
         began = self._world.now()
         is_unheard = await self._call()
         self._world.reserve(plan)
         key_pods = list(plan.pods)
         refuses_at = self._world.chance.randrange(len(key_pods)) if self._world.chance.random() < self._world.faults.refusal else -1
-        if any(pod.name in self._world.pods.get((plan.job_id, plan.attempt), {}) for pod in key_pods):
+        made = self._world.pods.get((plan.job_id, plan.attempt), {})
+        if any(pod.name in made for pod in key_pods if not plan.is_growth or (pod.joins and not pod.was_made)):
+            refuses_at = -1
+        if plan.is_growth and refuses_at >= 0 and (not key_pods[refuses_at].joins or key_pods[refuses_at].was_made):
             refuses_at = -1
         for number, pod in enumerate(key_pods):
             if number == refuses_at:
@@ -460,9 +488,9 @@ class Door:
         if is_unheard:
             raise ClusterUnreachable("the call took too long.")
 
-    async def stop(self, job_id: str, attempt: int, grace_s: float) -> None:
+    async def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None = None) -> None:
         is_unheard = await self._call()
-        self._world.stop(job_id, attempt, grace_s)
+        self._world.stop(job_id, attempt, grace_s, pods)
         await self._come_back(is_unheard)
 
     async def forget(self, job_id: str, attempt: int, *, erase: bool = False) -> None:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import ClassVar
 
-from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase, Queue
+from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase, Queue, StopReason
 from tuttilab.scheduler.resources import total
 from tuttilab.scheduler.store.base import Batch
 
@@ -53,6 +53,7 @@ class Oracle:
         self._at = 0.0
         self._uids: dict[str, set[str]] = {}
         self._known_at: dict[str, float] = {}
+        self._given_back_at: dict[str, float] = {}
         self._clock = clock
         self._user_code: Counter[str] = Counter()
         self._exits: dict[str, int] = {}
@@ -117,7 +118,10 @@ class Oracle:
         must(before is None or before in LIVE or before == attempt.phase, f"I10: attempt {key} had ended as {before}")
         if before is None:
             must(attempt.number == 1 or (key[0], key[1] - 1) in self.attempts, f"I10: attempt {key} skips a number")
-        for pod in attempt.pods:
+        self._size(attempt, old)
+        is_refused = attempt.stop_reason is StopReason.LAUNCH_FAILED
+        must(not is_refused or attempt.started_at is None, f"I6: {key} ran and was stopped because no pod could join it")
+        for pod in (*attempt.pods, *attempt.left):
             was = next((one for one in old.pods if one.name == pod.name), None) if old is not None else None
             if was is not None and was.uid is not None:
                 must(pod.uid == was.uid, f"I2: the row of {pod.name} changed from {was.uid} to {pod.uid}")
@@ -142,6 +146,38 @@ class Oracle:
                 must(pod.exit_code == 0, f"I22: {pod.name} ended with {pod.exit_code} and its attempt succeeded")
                 must(bool(pod.outputs) or not self.jobs[key[0]].work.outputs, f"I22: the outputs of {pod.name} were not kept")
         self.attempts[key] = attempt
+
+    def _size(self, attempt: Attempt, old: Attempt | None) -> None:
+        """Pods come to a gang that runs, and leave it when they have ended; none of them is counted twice or named twice."""
+        names = [pod.name for pod in (*attempt.pods, *attempt.left)]
+        must(len(names) == len(set(names)), f"I2: a name stands for two pods of {attempt.job_id}: {names}")
+        if old is None:
+            return
+        gone = {pod.name: pod for pod in old.pods} | {pod.name: pod for pod in attempt.left}
+        for pod in attempt.pods:
+            is_new = gone.pop(pod.name, None) is None
+            if is_new:
+                self.counts["pods that joined"] += 1
+                must(pod.joined_at is not None and pod.uid is None, f"I6: {pod.name} came to {attempt.job_id} from nowhere")
+                must(old.phase is AttemptPhase.RUNNING, f"I6: {pod.name} came to a gang that is {old.phase}")
+            if pod.is_given_back:
+                self._given_back_at.setdefault(pod.name, self._clock())
+        left = {pod.name for pod in old.left}
+        for name, pod in gone.items():
+            if name in left:
+                continue
+            self.counts["pods that left"] += 1
+            must(name in {one.name for one in attempt.left}, f"I5: {name} is in no row any more")
+            pod = next(one for one in attempt.left if one.name == name)
+            must(pod.is_given_back and pod.phase is PodPhase.ENDED, f"I5: {name} left before it had ended, as {pod.phase}")
+            is_over = name in self._exits or name not in self._alive[attempt.job_id, attempt.number]
+            must(is_over, f"I5: the room of {name} was given up while it lives")
+        if attempt.phase is AttemptPhase.RUNNING and attempt.job_id in self.jobs:
+            for one in self.jobs[attempt.job_id].gang.pod_sets:
+                least = one.count if one.min_count is None else one.min_count
+                has_done = sum(pod.exit_code == 0 for pod in attempt.left if pod.role == one.role)
+                stay = sum(pod.role == one.role and not pod.is_given_back for pod in attempt.pods)
+                must(least <= stay + has_done and stay <= one.count, f"I6: {attempt.job_id} has {stay} {one.role} of {one.count}")
 
     def _limits(self) -> None:
         live = [a for a in self.attempts.values() if a.phase.value in LIVE and a.job_id in self.jobs]
@@ -172,6 +208,9 @@ class Oracle:
         must(not is_known, f"I2: {pod} was made twice, as {self._uids.get(pod)} and {uid}")
         must(pod not in self._alive[job_id, attempt], f"I2: {pod} was made while it lives")
         must(row is not None and row.phase.value in LIVE, f"I2: {pod} was made after the end of its attempt")
+        must(row is not None and pod in {one.name for one in row.pods}, f"I2: {pod} was made and is in no row")
+        is_wanted = self._given_back_at.get(pod, began) >= began
+        must(is_wanted, f"I2: {pod} was made after it was given back")
         must(job_id not in self._cancelled, f"I23: {pod} was made after the cancel was acknowledged")
         for (other, number), alive in self._alive.items():
             must(other != job_id or number == attempt or not alive, f"I2: attempt {number} of {job_id} lives beside {attempt}")
@@ -182,7 +221,8 @@ class Oracle:
         self._user_code[pod] += 1
         must(self._user_code[pod] == 1, f"I2: {pod} started twice")
         row = self.attempts[job_id, attempt]
-        wanted = {one.name for one in row.members}
+        # Who joins a gang that runs is not waited for, and waits for nobody.
+        wanted = {pod, *(one.name for one in row.members if one.joined_at is None)}
         must(wanted <= ready, f"I6: {pod} runs before {sorted(wanted - ready)} were ready")
 
     def main_exited(self, pod: str, exit_code: int) -> None:

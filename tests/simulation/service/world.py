@@ -40,8 +40,8 @@ T = TypeVar("T")
 NODES = (node("a", cpus=4, gpus=2), node("b", cpus=4, gpus=2))
 QUEUES = (
     queue("root", max={"cpu": 7}),
-    queue("x", parent="root", max={GPU: 3}),
-    queue("y", parent="root", max={"cpu": 4}),
+    queue("x", parent="root", guaranteed={"cpu": 3}, max={GPU: 3}),
+    queue("y", parent="root", guaranteed={"cpu": 3}, max={"cpu": 4}),
 )
 EPOCH_S = 1_700_000_000.0
 REST_LIMIT_S = 4 * 3600.0
@@ -262,7 +262,7 @@ class Simulation:
             (20, self.submit),
             (6, self.submit_again),
             (6, self.cancel),
-            (3, self.delete),
+            (6, self.delete),
             (3, self.kill_pod),
             (3, self.freeze_pod),
             (2, self.lose_pod),
@@ -292,10 +292,14 @@ class Simulation:
 
     def submit(self) -> None:
         chance = self.chance
-        workers = chance.choice([1, 1, 2, 3])
-        pods = (PodRequest(role="worker", count=workers, cpus=chance.choice([1, 2]), gpus=chance.choice([0, 0, 1]), memory="1Gi"),)
-        command = ("run", f"{chance.choice([0.5, 2, 10, 40])}", str(chance.choice([0, 0, 0, 0, 3])))
-        after = tuple(chance.sample(self.acknowledged, 1)) if self.acknowledged and chance.random() < 0.1 else ()
+        workers = chance.choice([1, 1, 2, 3, 4])
+        cpus, gpus = chance.choice([1, 2]), chance.choice([0, 0, 1])
+        least = chance.choice([1, 1, 2]) if workers > 1 and chance.random() < 0.6 else None
+        pods = (PodRequest(role="worker", count=workers, min_count=least, cpus=cpus, gpus=gpus, memory="1Gi"),)
+        # One that can grow runs for longer, so that it does.
+        seconds = chance.choice([0.5, 2, 10, 40] if least is None else [10, 40, 120])
+        command = ("run", f"{seconds}", str(chance.choice([0, 0, 0, 0, 3])))
+        after = tuple(chance.sample(self.acknowledged, 1)) if self.acknowledged and chance.random() < 0.2 else ()
         asked = request(
             pods=pods,
             command=command,
@@ -363,9 +367,13 @@ class Simulation:
             pod.frozen_until = self.cluster.now() + self.chance.choice([3.0, 30.0])
 
     def lose_pod(self) -> None:
-        """Gone, with its record, once it is known; best before it has run."""
+        """Gone, with its record, once it is known; best before it has run.
+
+        Not while a launch of its attempt is on its way, which nobody could tell that the pod was there.
+        """
         known = {pod.uid for attempt in self.oracle.attempts.values() for pod in attempt.pods}
-        seen = [pod for pod in self.cluster.alive() if pod.uid in known]
+        alive = [pod for pod in self.cluster.alive() if pod.uid in known]
+        seen = [pod for pod in alive if not self.cluster.launching[pod.plan.job_id, pod.plan.attempt]]
         early = [pod for pod in seen if pod.shown.phase != "Running"]
         pod = self.chance.choice(early or seen) if seen else None
         if pod is not None:

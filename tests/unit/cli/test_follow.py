@@ -132,3 +132,17 @@ def test_waiting_job_is_described_by_why_it_waits() -> None:
     assert describe(replace(JOB, phase="Failed", is_ended=True, exit_code=3, reason="Error")) == (
         "01234567 train: Failed (Error, exit code 3)"
     )
+
+
+def test_a_rank_that_comes_again_as_another_pod_is_read_from_its_beginning() -> None:
+    said: list[str] = []
+    source = Written({(1, 0): ["a"], (1, 1): ["b", "c"]})
+    source.ended.add((1, 1))
+    stream = Stream(source, JOB.id, said.append)
+    stream.read(attempt(1, 0, 1))
+    stream.read(attempt(1, 0))
+    source.lines[1, 1], source.ended = ["d"], set()
+    first, second = attempt(1, 0, 1).pods
+    stream.read(replace(attempt(1), pods=(first, replace(second, name="p1-g1"))))
+
+    assert said == ["[0] a", "[1] b", "[1] c", "[1] d"]

@@ -131,3 +131,55 @@ def test_member_that_was_never_made_counts_as_ended_and_is_not_reported() -> Non
 
     assert named(made.handle(gang.MemberGone("p1", 143, "NeverStarted"))) == END
     assert [member.pod for member in made.state()] == ["p0"]
+
+
+def joins(rank: int, phase: str, seq: int, times: int = 1, exit_code: int | None = None) -> gang.MemberReported:
+    told = says(rank, phase, seq, exit_code)
+    return gang.MemberReported(told.member._replace(pod=f"p{rank}-g{times}", uid=f"u{rank}-g{times}"), seq)
+
+
+def test_who_comes_to_an_open_barrier_joins_and_finds_it_open() -> None:
+    made = master(*OPEN)
+
+    assert named(made.handle(joins(2, "Pending", 1))) == named([m.Report()])
+    assert made.orders == Orders(1, True, None)
+    made.handle(joins(2, "Running", 2))
+    assert [(member.pod, member.phase) for member in made.state()] == [("p0", "Ready"), ("p1", "Ready"), ("p2-g1", "Running")]
+
+
+def test_nobody_joins_before_the_barrier_is_open() -> None:
+    made = master(says(0, "Ready", 1))
+
+    assert made.handle(joins(2, "Ready", 1)) == []
+    assert [member.pod for member in made.state()] == ["p0"]
+    assert not made.orders.is_open
+
+
+def test_the_master_ends_after_those_who_joined() -> None:
+    made = master(*OPEN, joins(2, "Running", 1), says(0, "Ended", 2, exit_code=0))
+
+    assert named(made.handle(says(1, "Ended", 2, exit_code=0))) == named([m.Report()])
+    assert named(made.handle(joins(2, "Ended", 2, exit_code=0))) == END
+
+
+def test_who_comes_in_the_place_of_another_is_told_of_in_its_stead() -> None:
+    made = master(*OPEN, says(1, "Ended", 2, exit_code=143), joins(1, "Running", 1))
+
+    assert [member.pod for member in made.state()] == ["p0", "p1-g1"]
+    made.handle(joins(1, "Running", 1, times=2))
+    assert made.handle(joins(1, "Running", 9)) == [], "a late report of the former one"
+    assert made.handle(says(1, "Running", 9)) == []
+    assert made.handle(gang.MemberGone("p1-g1")) == []
+    assert [member.pod for member in made.state()] == ["p0", "p1-g2"]
+    made.handle(says(0, "Ended", 2, exit_code=0))
+    assert named(made.handle(joins(1, "Ended", 2, times=2, exit_code=0))) == END
+
+
+def test_a_stop_reaches_who_joined_and_who_joins_meanwhile() -> None:
+    made = master(*OPEN, joins(2, "Running", 1), m.StopAsked(5.0, "Cancelled"))
+
+    assert made.orders == Orders(2, True, Stop(5.0, "Cancelled"))
+    made.handle(joins(3, "Pending", 1))
+    for rank, told in ((0, says), (1, says), (2, joins)):
+        made.handle(told(rank, "Ended", 9, exit_code=143))
+    assert named(made.handle(joins(3, "Ended", 2, exit_code=143))) == END
