@@ -3,55 +3,128 @@
 EASY backfill: Lifka, The ANL/IBM SP scheduling system, JSSPP 1995; with predicted ends: Tsafrir, Etsion, Feitelson, TPDS 2007.
 The more a gang was overtaken, the less its hold trusts predictions of those that want to pass it: at face value first, then with
 a margin of one spread, and in the end not at all: then only run-time limits count.
+
+When room for a large gang will be free hangs on many uncertain ends, of which some come early and some late. Adding up the middles
+of all of them misjudges their sum, so the start is the time by which as much room as is missing may be *expected* to be free
+(`Releases.expected_by`): each running gang counts with the probability that it has ended, given how long it ran already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from tuttilab.scheduler.core.estimates import predicted_end
+from tuttilab.scheduler.core.estimates import corrected_end, log_logistic, predicted_end
 from tuttilab.scheduler.core.layout import Amounts, Layout
 from tuttilab.scheduler.core.placement import Counts, Demand, Fit, place_demand
 from tuttilab.scheduler.core.quota import counts_of
+from tuttilab.scheduler.core.rules import Expect
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.model import Job, Prediction
 from tuttilab.scheduler.resources import Resources
 
+Floats = npt.NDArray[np.float64]
+EXACT: Final = 1e-3
+"""A start is found to within this part of itself."""
 
-def end_of(runner: Running, now: float) -> float:
+
+def end_of(runner: Running, now: float, expect: Expect = Expect.LIKELY) -> float:
     """When a running gang is expected to end: one that is stopping by the end of its grace, others as history says."""
     if runner.is_stopping:
         return now + runner.job.work.grace_s
-    return predicted_end(runner.started_at, runner.prediction, runner.job.timeout_s, now)
+    predicted = predicted_end if expect is Expect.LIKELY else corrected_end
+    return predicted(runner.started_at, runner.prediction, runner.job.timeout_s, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """How probably each of some running gangs has ended by a time: log-logistic run times, given how long each ran already."""
+
+    middle_s: Floats
+    shape: Floats
+    age_s: Floats
+    sure_s: Floats
+    """Seconds from now after which its limit or its grace has ended it in any case."""
+
+    @classmethod
+    def of(cls, running: Sequence[Running], now: float) -> Likely:
+        sure = [end_of(r, now) - now if r.is_stopping else _left(r, now) for r in running]
+        return cls(
+            np.array([runner.prediction.seconds for runner in running]),
+            np.array([log_logistic(runner.prediction.spread) for runner in running]),
+            np.maximum(np.array([now - runner.started_at for runner in running]), 1e-6),
+            np.array(sure),
+        )
+
+    def ended_in(self, seconds: float) -> Floats:
+        """The probability of each to have ended ``seconds`` from now."""
+        survives = (1 + self._odds(self.age_s)) / (1 + self._odds(self.age_s + seconds))
+        return np.where(seconds >= self.sure_s, 1.0, 1 - survives)
+
+    def _odds(self, after: Floats) -> Floats:
+        return np.exp(np.minimum(self.shape * np.log(after / self.middle_s), 600.0))
+
+
+def _left(runner: Running, now: float) -> float:
+    limit = runner.job.timeout_s
+    return float("inf") if limit is None else max(runner.started_at + limit - now, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Releases:
     """What the running gangs of one cluster give back and when, first to end first: one row a pod."""
 
-    ends: npt.NDArray[np.float64]
+    ends: Floats
     rows: npt.NDArray[np.intp]
     amounts: Amounts
+    now: float
+    likely: Likely | None = None
+    """Of each pod; None where ends are taken as predicted."""
 
     @classmethod
-    def of(cls, layout: Layout, running: Iterable[Running], now: float) -> Releases:
+    def of(cls, layout: Layout, running: Iterable[Running], now: float, how: Expect = Expect.LIKELY) -> Releases:
         name = layout.cluster.name
         ends: list[float] = []
         rows: list[int] = []
         amounts: list[Amounts] = []
-        for end, _, runner in sorted((end_of(r, now), r.job_id, r) for r in running if r.cluster == name):
+        pods: list[Running] = []
+        for end, _, runner in sorted((end_of(r, now, how), r.job_id, r) for r in running if r.cluster == name):
             for (_, node), amount in runner.holds:
                 vector, row = layout.vector(amount), layout.index.get(node)
                 if vector is not None and row is not None:
                     ends.append(end)
                     rows.append(row)
                     amounts.append(vector)
+                    pods.append(runner)
         matrix = np.array(amounts, dtype=np.int64).reshape(len(rows), len(layout.keys))
-        return cls(np.array(ends), np.array(rows, dtype=np.intp), matrix)
+        likely = Likely.of(pods, now) if how is Expect.LIKELY else None
+        return cls(np.array(ends), np.array(rows, dtype=np.intp), matrix, now, likely)
+
+    def expected_by(self, count: int) -> float:
+        """When as much room may be expected to be free as the first ``count`` pods hold, each by the larger part of all.
+
+        Half of the last one is enough: a single pod is expected to have ended at the middle of its run time, not when it surely is.
+        """
+        if not count:
+            return self.now
+        if self.likely is None:
+            return float(self.ends[count - 1])
+        shares = (self.amounts / np.maximum(self.amounts.sum(axis=0), 1)).max(axis=1)
+        missing = float(shares[:count].sum()) - float(shares[count - 1]) / 2
+        low, high = 0.0, max(float(self.ends[count - 1]) - self.now, 1.0)
+        while float(self.likely.ended_in(high) @ shares) < missing and high < 1e12:
+            low, high = high, high * 2
+        while high - low > EXACT * high:
+            middle = (low + high) / 2
+            if float(self.likely.ended_in(middle) @ shares) < missing:
+                low = middle
+            else:
+                high = middle
+        return self.now + high
 
     def room_at(self, free: Amounts, count: int) -> Amounts:
         """Free room after the first ``count`` pods ended."""
@@ -106,7 +179,8 @@ def latest_end(job: Job, prediction: Prediction, now: float, margin: float | Non
 def hold_for(job: Job, demand: Demand, layout: Layout, free: Amounts, releases: Releases, counts: Counts | None) -> Hold | None:
     """The earliest start of ``job`` as running gangs end; None when it does not fit even after all of them.
 
-    Found by halving: room only grows as gangs end.
+    Found by halving: room only grows as gangs end. Where ends are uncertain, others may use only what is free now and the gang does
+    not need: a gang that ends unexpectedly late would make the held one wait for what was promised from its room.
     """
     low, high = 0, len(releases.ends)
     best = releases.room_at(free, high)
@@ -119,7 +193,10 @@ def hold_for(job: Job, demand: Demand, layout: Layout, free: Amounts, releases: 
             high, best = middle, trial
         else:
             low = middle + 1
-    return Hold(job, layout.cluster.name, float(releases.ends[high - 1]) if high else 0.0, best)
+    if releases.likely is not None:
+        taken = releases.room_at(free, high) - best
+        best = np.maximum(free - taken, 0)
+    return Hold(job, layout.cluster.name, releases.expected_by(high), best)
 
 
 @dataclass(slots=True)
@@ -144,10 +221,12 @@ class QuotaHold:
         return True
 
 
-def quota_hold(job: Job, over: Resources, running: Iterable[Running], now: float, margin: float | None) -> QuotaHold | None:
+def quota_hold(
+    job: Job, over: Resources, running: Iterable[Running], now: float, margin: float | None, expect: Expect = Expect.LIKELY
+) -> QuotaHold | None:
     """When the running gangs that use up a limit will have given back ``over``; None when they never do."""
     freed = dict.fromkeys([key for key, _ in over], 0)
-    for end, _, runner in sorted((end_of(r, now), r.job_id, r) for r in running):
+    for end, _, runner in sorted((end_of(r, now, expect), r.job_id, r) for r in running):
         gives = runner.charge + counts_of(runner.pods)
         for key in freed:
             freed[key] += gives[key]

@@ -10,10 +10,10 @@ from typing import Final
 from tuttilab.scheduler.core.backfill import end_of
 from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.desk import Candidate, Desk
+from tuttilab.scheduler.core.forecast import line_starts
 from tuttilab.scheduler.core.placement import Fit, Misfit, place_demand
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.model import Job, Wait, Why
-from tuttilab.scheduler.resources import NOTHING
 
 BY_ENDS: Final = "predicted ends of what runs"
 BY_LINE: Final = "predicted run times of the gangs before it"
@@ -132,7 +132,7 @@ class _Words:
             pattern = Wait(job.id, Why.QUOTA, cause.shortage.sentence, 0, cause.shortage.over, queue, None, (), start, basis)
             return pattern, self._queues[queue]
         if cause.why is Why.HOLD and cause.hold is not None:
-            return Wait(job.id, Why.HOLD, "", 0, NOTHING, None, None, (), cause.hold.start, BY_ENDS), None
+            return Wait(job.id, Why.HOLD, "", 0), None
         if cause.why is Why.NO_ROOM:
             return self._no_room(candidate, cause)
         return self._equal(candidate, cause)
@@ -186,29 +186,10 @@ class _Words:
 def explain(desk: Desk) -> tuple[Wait, ...]:
     """One `Wait` for every waiting gang that does not start, in the order of the snapshot."""
     words = _Words(desk)
-    starts = _line_starts(desk)
+    starts = line_starts(desk)
     waits = dict(desk.early)
     for line in desk.lines_.values():
         for candidate in line:
             if candidate.cause is not None:
                 waits[candidate.job.id] = words.wait(candidate, starts.get(candidate.job.id))
     return tuple(waits[job.id] for job in desk.snapshot.waiting if job.id in waits)
-
-
-def _line_starts(desk: Desk) -> dict[str, float]:
-    """When each gang would start if gangs ran one after the other on the whole room, in the order in which they were met.
-
-    The work before it over the room that the running gangs leave: a fluid approximation, told as such by its basis.
-    """
-    first = min((end for end in _ends(desk)), default=desk.now)
-    before = 0.0
-    starts: dict[str, float] = {}
-    merged = sorted((c for line in desk.lines_.values() for c in line if c.cause is not None), key=lambda c: c.place)
-    for candidate in merged:
-        starts[candidate.job.id] = first + before
-        before += candidate.work
-    return starts
-
-
-def _ends(desk: Desk) -> Iterable[float]:
-    return (end_of(runner, desk.now) for runner in desk.running)

@@ -13,10 +13,11 @@ from tuttilab.scheduler.core.accounts import Lane, Seconds, Use, is_above
 from tuttilab.scheduler.model import Job, Overtaking, Queue
 
 EARLY: Final = 2 / 3
-STRICT: Final = 3.0
-"""Multiples of the allowance at which a gang is protected, so that it may start in time, and at which its hold trusts no prediction
-any more. Trusting none from the beginning drains the cluster so often that everybody waits longer (docs/scheduling-proof.md has the
-figures)."""
+OVERDUE: Final = 1.0
+STRICT: Final = 2.0
+"""Multiples of the allowance at which a gang is protected, so that it may start in time; at which its hold takes predictions of
+those that want to pass with a margin of one spread; and at which it trusts none. Trusting none from the beginning drains the
+cluster so often that everybody waits longer (docs/scheduling-proof.md has the figures)."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,8 +29,10 @@ class Protection:
     overtaken_s: Mapping[str, float] = field(default_factory=dict)
     protected: frozenset[str] = frozenset()
     """Overtaken by two thirds of their allowance: they go in order of submission, and the first that does not fit has the hold."""
+    overdue: frozenset[str] = frozenset()
+    """Overtaken by all of it: what passes them has to end in time even if it takes a spread longer than predicted."""
     strict: frozenset[str] = frozenset()
-    """Overtaken by three times it: nothing passes them on the strength of a prediction."""
+    """Overtaken by twice it: nothing passes them on the strength of a prediction."""
     lifted: frozenset[str] = frozenset()
     """Passed by higher classes for as long as the cap allows."""
     next_at: float | None = None
@@ -104,8 +107,7 @@ def protection(
     for job in waiting:
         lanes.setdefault((job.queue, job.priority), []).append(job)
     overtaken: dict[str, float] = {}
-    protected: list[str] = []
-    strict: list[str] = []
+    reached: dict[float, list[str]] = {EARLY: [], OVERDUE: [], STRICT: []}
     lifted: list[str] = []
     upcoming: list[float] = []
     for lane, jobs in lanes.items():
@@ -125,12 +127,10 @@ def protection(
         own = uses.lane_numbers == uses.lanes.index(lane) if lane in uses.lanes else np.zeros(len(uses.orders), dtype=np.bool_)
         seconds, rate = _later(orders, own, uses, [row.later for row in rows], [row.base for row in rows], size, columns)
         allowance = queue.overtaking * waits + queue.overtaking_s
-        over = seconds > EARLY * allowance
         overtaken.update(zip((job.id for job in jobs), seconds.tolist(), strict=True))
-        protected += [jobs[number].id for number in np.nonzero(over)[0].tolist()]
-        used_up = seconds > STRICT * allowance
-        strict += [jobs[number].id for number in np.nonzero(used_up)[0].tolist()]
-        for part, is_past in ((EARLY, over), (STRICT, used_up)):
+        for part, ids in reached.items():
+            is_past = seconds > part * allowance
+            ids += [jobs[number].id for number in np.nonzero(is_past)[0].tolist()]
             gains = ~is_past & (rate > part * queue.overtaking)
             if gains.any():
                 left = (part * allowance - seconds)[gains] / (rate - part * queue.overtaking)[gains]
@@ -148,7 +148,8 @@ def protection(
                 upcoming.append(now + float((queue.class_cap_s - waits[young]).min()))
     # A moment later, so that rounding never leaves a gang a hair short of protection and the clock standing still.
     next_at = min(upcoming) + 1e-3 if upcoming else None
-    return Protection(overtaken, frozenset(protected), frozenset(strict), frozenset(lifted), next_at)
+    protected, overdue, strict = (frozenset(ids) for ids in reached.values())
+    return Protection(overtaken, protected, overdue, strict, frozenset(lifted), next_at)
 
 
 def _later(

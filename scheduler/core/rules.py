@@ -24,6 +24,15 @@ class Keep(StrEnum):
     """Whoever does not delay it may pass it (EASY)."""
 
 
+class Expect(StrEnum):
+    """What is made of the predicted ends of running gangs when a hold's start is looked for."""
+
+    LIKELY = "likely"
+    """Each end has a probability at each time; the start is when as much room as is missing may be expected to be free."""
+    CORRECTED = "corrected"
+    """Each gang ends when it is predicted to, moved on in steps when it did not (EASY as published)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     order: Order = Order.SMALL_FIRST
@@ -31,6 +40,7 @@ class Rules:
     protects: bool = True
     """Whether the overtaking account protects; off for the policies that have no such promise."""
     preempts: bool = True
+    expects: Expect = Expect.LIKELY
     idle_notebook_s: float = 60.0
     """A notebook without a running cell for so long is not busy."""
     tells_all: bool = True

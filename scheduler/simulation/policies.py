@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tuttilab.scheduler.core.estimates import UNKNOWN, History
-from tuttilab.scheduler.core.rules import Keep, Order, Rules
+from tuttilab.scheduler.core.rules import Expect, Keep, Order, Rules
 from tuttilab.scheduler.model import Job, Prediction
 
 
@@ -20,7 +20,7 @@ class Policy:
     """Whether it is told the trace's true durations; else it predicts from history, as the service does."""
 
 
-_FIRST = Rules(order=Order.SUBMISSION, protects=False, tells_all=False)
+_FIRST = Rules(order=Order.SUBMISSION, protects=False, expects=Expect.CORRECTED, tells_all=False)
 _OURS = Rules(tells_all=False)
 
 POLICIES: Final[Mapping[str, Policy]] = {
@@ -31,11 +31,11 @@ POLICIES: Final[Mapping[str, Policy]] = {
             "besteffort", "order of submission, whoever fits starts", Rules(Order.SUBMISSION, Keep.NOTHING, False, tells_all=False)
         ),
         Policy("easy", "order of submission + EASY backfill, told the true durations", _FIRST, True),
-        Policy("easy-predicted", "the same with durations predicted from history", _FIRST),
+        Policy("easy-predicted", "the same with durations predicted from history, corrected as they prove too short", _FIRST),
         Policy(
             "sjf-oracle",
             "least work first, told the true durations, no hold",
-            Rules(keep=Keep.NOTHING, protects=False, tells_all=False),
+            Rules(keep=Keep.NOTHING, protects=False, expects=Expect.CORRECTED, tells_all=False),
             True,
         ),
         Policy("ours", "least predicted work first with the overtaking account and a hold", _OURS),

@@ -31,6 +31,8 @@ class Figures:
     decisions_per_s: float
     estimate_error: float | None
     """Middle of |told - real| wait over real wait + 1 min, of the gangs that were asked about."""
+    estimate_factor: float | None
+    """The factor, up or down, within which the told wait of half of them was (both waits + 1 min)."""
 
 
 def quantile(values: Sequence[float], level: float) -> float:
@@ -43,6 +45,7 @@ def figures(outcome: Outcome) -> Figures:
     waits = [ran.wait_s for ran in outcome.ran if ran.wait_s is not None]
     ends = [ran.completion_s for ran in outcome.ran if ran.completion_s is not None]
     errors = [abs(told - real) / (real + 60.0) for told, real in outcome.estimate_errors]
+    factors = [max(told + 60.0, real + 60.0) / min(told + 60.0, real + 60.0) for told, real in outcome.estimate_errors]
     return Figures(
         policy=outcome.policy,
         jobs=len(outcome.ran),
@@ -60,6 +63,7 @@ def figures(outcome: Outcome) -> Figures:
         preemptions=outcome.preemptions,
         decisions_per_s=outcome.decisions / outcome.seconds if outcome.seconds else 0.0,
         estimate_error=median(errors) if errors else None,
+        estimate_factor=median(factors) if factors else None,
     )
 
 
@@ -120,7 +124,7 @@ def table(rows: Iterable[Figures], against: Figures | None = None) -> str:
                 f"{row.fairness:.2f}",
                 str(row.preemptions),
                 f"{row.decisions_per_s:.0f}",
-                "-" if row.estimate_error is None else f"±{row.estimate_error:.0%}",
+                "-" if row.estimate_factor is None else f"x/{row.estimate_factor:.1f} ±{row.estimate_error:.0%}",
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

@@ -1,13 +1,13 @@
 """What history says about run times, and the account of who was overtaken: values by hand."""
 
 from dataclasses import replace
-from math import exp, log
+from math import e, exp, log
 
 import pytest
 
 from tests.builders import cluster, end_all, job, node, queue, run_cycle, start_all, state, submit
 from tuttilab.scheduler.core.accounts import Accounts, Use
-from tuttilab.scheduler.core.estimates import PRIOR_S, History, predicted_end
+from tuttilab.scheduler.core.estimates import PRIOR_S, History, corrected_end, predicted_end
 from tuttilab.scheduler.core.protection import protection
 from tuttilab.scheduler.model import Overtaking, Prediction, RunHistory
 
@@ -56,6 +56,21 @@ def test_B05_a_run_past_its_prediction_is_expected_to_take_as_long_again() -> No
     assert predicted_end(0.0, guess, None, 50.0) == 100.0
     assert predicted_end(0.0, guess, None, 400.0) == 800.0
     assert predicted_end(0.0, guess, 500.0, 400.0) == 500.0
+
+
+def test_B05_easy_as_published_moves_a_prediction_on_by_growing_steps() -> None:
+    guess = Prediction(100.0, 2.0, "")
+    ends = [corrected_end(0.0, guess, None, now) for now in (50.0, 100.0, 159.0, 160.0, 500.0, 1e6)]
+    steps = 60 + 300 + 900 + 1800 + 3600 + 7200 + 18000 + 36000 + 72000 + 180000 + 2 * 360000
+    assert ends == [100.0, 160.0, 160.0, 460.0, 1360.0, 100.0 + steps]
+    assert corrected_end(0.0, guess, 120.0, 110.0) == 120.0
+
+
+def test_B05_the_mean_of_what_scatters_is_above_its_middle() -> None:
+    assert Prediction(100.0, 1.0, "").expected_s == 100.0
+    # Of a log-normal law: the middle times e to half the variance of the logarithm.
+    assert Prediction(100.0, e, "").expected_s == pytest.approx(100.0 * exp(0.5))
+    assert Prediction(100.0, 1e9, "").expected_s == pytest.approx(100.0 * exp(4.0))
 
 
 def test_B05_history_is_learned_from_runs_that_end_by_themselves() -> None:
@@ -108,18 +123,26 @@ def test_S06_a_gang_that_waits_again_starts_a_new_account() -> None:
 
 
 @pytest.mark.parametrize(
-    ("used", "is_protected", "is_strict"),
-    [(719.0, False, False), (721.0, True, False), (3239.0, True, False), (3241.0, True, True)],
+    ("used", "reached"),
+    [(719.0, 0), (721.0, 1), (1079.0, 1), (1081.0, 2), (2159.0, 2), (2161.0, 3)],
 )
-def test_S06_protected_by_two_thirds_of_the_allowance_and_strictly_by_three_times_it(
-    used: float, is_protected: bool, is_strict: bool
-) -> None:
+def test_S06_protected_by_two_thirds_of_the_allowance_overdue_by_all_strict_by_twice(used: float, reached: int) -> None:
     waiting = job(now=0.0)
     # The allowance: 0.15 x 1200 s + 900 s = 1080 s of the whole room.
     rows = {waiting.id: Overtaking(waiting.id, 0.0, (("here", used),))}
     own = {"main": queue("main", overtaking=0.15, overtaking_s=900.0)}
     found = protection([waiting], rows, [], own, {"here": 1.0}, {}, 1200.0)
-    assert (waiting.id in found.protected, waiting.id in found.strict) == (is_protected, is_strict)
+    stages = (found.protected, found.overdue, found.strict)
+    assert [waiting.id in stage for stage in stages] == [reached > number for number in range(3)]
+    # It is looked at again when it comes to the next stage, were the whole room used by gangs submitted later from now on.
+    assert found.next_at is None
+    running = [Use("later", waiting.order + 1, ("main", 0), "here", 1.0, 0.0)]
+    then = protection([waiting], rows, running, own, {"here": 1.0}, {}, 1200.0).next_at
+    if reached < 3:
+        part = (2 / 3, 1.0, 2.0)[reached]
+        assert then == pytest.approx(1200.0 + (part * 1080.0 - used) / (1 - part * 0.15), abs=0.01)
+    else:
+        assert then is None
 
 
 def test_S07_after_the_cap_a_lower_class_is_lifted() -> None:

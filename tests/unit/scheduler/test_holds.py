@@ -1,0 +1,151 @@
+"""When a hold's gang may be expected to start, who may pass it, and what waiting gangs are told: values by hand."""
+
+from dataclasses import replace
+from math import exp, log, pi, sqrt
+
+import pytest
+
+from tests.builders import cluster, job, node, run_cycle, start_all, state, submit
+from tuttilab.scheduler.core.backfill import Releases, hold_for
+from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.layout import Layout
+from tuttilab.scheduler.core.placement import Demand
+from tuttilab.scheduler.core.rules import Expect
+from tuttilab.scheduler.core.shapes import Shape
+from tuttilab.scheduler.core.snapshot import Running
+from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.model import Job, Overtaking, Prediction, Why
+
+SITE = cluster(node("a", cpus=4))
+LAYOUT = Layout.of(SITE)
+
+
+def runner(seconds: float, spread: float, started_at: float = 0.0, limit: str | None = None) -> Running:
+    one = job(cpus=1, timeout=limit) if limit else job(cpus=1)
+    guess = Prediction(seconds, spread, "")
+    cost = one.gang.pod_sets[0].resources
+    return Running(one, 1, "here", ((("here", "a"), cost),), cost, started_at, started_at, None, guess)
+
+
+def demand(cpus: int) -> tuple[Job, Demand]:
+    big = job(cpus=cpus)
+    return big, Shape.of(big, (SITE,), LAYOUT.total).demand(LAYOUT)
+
+
+def ended_by(seconds: float, guess: Prediction, age: float) -> float:
+    """P(X <= age + seconds | X > age) of the log-logistic law with the guess's middle and scatter, written out."""
+    k = pi / sqrt(3) / log(guess.spread)
+    survives = [1 / (1 + (x / guess.seconds) ** k) for x in (age, age + seconds)]
+    return 1 - survives[1] / survives[0]
+
+
+def test_S08_room_for_two_is_expected_when_the_chances_of_four_add_up_to_one_and_a_half() -> None:
+    running = [runner(100.0, 3.0), runner(100.0, 3.0), runner(1000.0, 3.0), runner(1000.0, 3.0)]
+    releases = Releases.of(LAYOUT, running, 10.0)
+    start = releases.expected_by(2) - 10.0
+    assert sum(ended_by(start, r.prediction, 10.0) for r in running) == pytest.approx(1.5, rel=0.01)
+    # The middles of the two that end first say 90 s: by then little more than one of the four may be expected to have ended.
+    assert start > 90.0
+
+
+def test_S08_exact_predictions_are_taken_at_their_word() -> None:
+    running = [runner(100.0, 1.0), runner(250.0, 1.0), runner(700.0, 1.0)]
+    for how in Expect:
+        releases = Releases.of(LAYOUT, running, 10.0, how)
+        assert [releases.expected_by(count) for count in range(4)] == pytest.approx([10.0, 100.0, 250.0, 700.0], rel=0.03)
+
+
+def test_S08_a_limit_ends_a_run_for_sure() -> None:
+    releases = Releases.of(LAYOUT, [runner(50_000.0, 8.0, limit="10m")], 60.0)
+    assert releases.expected_by(1) == pytest.approx(600.0)
+
+
+def test_S08_what_ran_long_is_expected_to_run_long() -> None:
+    young, old = (Releases.of(LAYOUT, [runner(100.0, 4.0, started_at=at)], 5000.0).expected_by(1) - 5000.0 for at in (4990.0, 0.0))
+    assert young == pytest.approx(105.0, rel=0.1)
+    assert old == pytest.approx(5000.0, rel=0.5)
+
+
+def test_S08_uncertain_room_is_not_promised_to_others() -> None:
+    """Two run on four CPUs, one of them of two: room for three comes with the second, and leaves one CPU over, if it comes."""
+    small, large = runner(100.0, 3.0), runner(200.0, 3.0)
+    large = replace(large, holds=(((("here", "a")), job(cpus=2).gang.pod_sets[0].resources),))
+    big, asks = demand(3)
+    free = LAYOUT.allocatable - sum(LAYOUT.vector(cost) for r in (small, large) for _, cost in r.holds)  # type: ignore[misc, operator]
+    spare = {}
+    for how in Expect:
+        hold = hold_for(big, asks, LAYOUT, free, Releases.of(LAYOUT, [small, large], 0.0, how), None)
+        assert hold is not None
+        spare[how] = int(hold.after[0, LAYOUT.cpu])
+    assert spare == {Expect.LIKELY: 0, Expect.CORRECTED: 1000}
+
+
+def waiting_behind(used: float) -> tuple[State, Job, dict[str, Job]]:
+    """A gang of five CPUs that was overtaken for ``used`` seconds of the room, waits 100 s, and has three of the five free.
+
+    What runs ends for sure at 1000 s; those that want to pass are predicted to take 100 s, with spreads of 4 and of 40, or have a
+    limit.
+    """
+    one = state([cluster(node("a", cpus=5))])
+    submit(one, cpus=2, timeout="1000s")
+    run_cycle(one)
+    start_all(one, one.snapshot().running[0].job_id)
+    big = submit(one, cpus=5)
+    one.accounts.rows[big.id] = Overtaking(big.id, 0.0, (("here", used),))
+    passing = {
+        "wide": submit(one, cpus=1, name="wide"),
+        "narrow": submit(one, cpus=1, name="narrow"),
+        "limited": submit(one, cpus=1, name="limited", timeout="5m"),
+    }
+    return one, big, passing
+
+
+@pytest.mark.parametrize(
+    ("used", "who"),
+    [
+        (0.0, ["wide", "narrow", "limited"]),
+        (650.0, ["wide", "narrow", "limited"]),
+        (950.0, ["narrow", "limited"]),
+        (1900.0, ["limited"]),
+    ],
+)
+def test_S06_the_more_a_gang_was_overtaken_the_less_its_hold_trusts_predictions(used: float, who: list[str]) -> None:
+    """The allowance after 100 s is 915 s: protected at 610 s, overdue at 915 s, strict at 1830 s."""
+    one, big, passing = waiting_behind(used)
+    spreads = {"wide": 40.0, "narrow": 4.0, "limited": 1.0}
+    snapshot = one.snapshot()
+    known = {passing[name].id: Prediction(100.0, spread, "") for name, spread in spreads.items()}
+    guesses = {**snapshot.predictions, **known, big.id: Prediction(10.0, 1.0, "")}
+    decision = schedule(replace(snapshot, predictions=guesses), 100.0)
+    names = {job.id: name for name, job in passing.items()}
+    admitted = {names[admission.job_id] for admission in decision.admitted}
+    assert admitted == set(who)
+    told = {wait.job_id: wait for wait in decision.waits}
+    assert told[big.id].estimated_start == pytest.approx(1000.0, rel=0.01)
+    assert {told[passing[name].id].why for name in passing if name not in who} <= {Why.HOLD, Why.NO_ROOM, Why.BEHIND}
+
+
+def test_S06_least_expected_work_goes_first_not_the_least_middle() -> None:
+    one = state([cluster(node("a", cpus=1))])
+    unknown, known = submit(one, name="unknown"), submit(one, name="known")
+    guesses = {unknown.id: Prediction(100.0, exp(2.0), ""), known.id: Prediction(300.0, 1.5, "")}
+    decision = schedule(replace(one.snapshot(), predictions=guesses), 0.0)
+    assert [admitted.job_id for admitted in decision.admitted] == [known.id]
+
+
+def test_S14_gangs_are_told_when_the_room_has_served_those_before_them() -> None:
+    """Four CPUs, four runs of 100 s, and twelve gangs of 100 s in line, all known exactly: four start every 100 s."""
+    one = state([SITE])
+    exact = Prediction(100.0, 1.0, "")
+    jobs = [submit(one, cpus=1, name=f"n{number}") for number in range(16)]
+    snapshot = replace(one.snapshot(), predictions={job.id: exact for job in jobs})
+    first = schedule(snapshot, 0.0)
+    assert [admitted.job_id for admitted in first.admitted] == [job.id for job in jobs[:4]]
+    waits = {wait.job_id: wait for wait in first.waits}
+    told = [waits[job.id].estimated_start for job in jobs[4:]]
+    assert told == sorted(told, key=lambda start: start or 0.0)
+    for number, start in enumerate(told):
+        assert start is not None
+        # Between the fluid answer (a quarter of 100 s a gang) and the whole batches in which gangs really start.
+        assert 80.0 <= start <= 1.5 * (100.0 + 100.0 * (number // 4)) + 60.0
+    assert waits[jobs[-1].id].basis == "predicted run times of the gangs before it"
