@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 import numpy as np
@@ -52,13 +53,15 @@ class Likely:
 
     @classmethod
     def of(cls, running: Sequence[Running], now: float) -> Likely:
-        sure = [end_of(r, now) - now if r.is_stopping else _left(r, now) for r in running]
-        return cls(
-            np.array([runner.prediction.seconds for runner in running]),
-            np.array([log_logistic(runner.prediction.spread) for runner in running]),
-            np.maximum(np.array([now - runner.started_at for runner in running]), 1e-6),
-            np.array(sure),
-        )
+        guesses = [runner.prediction for runner in running]
+        started = np.array([runner.started_at for runner in running])
+        limits = np.array([inf if runner.job.timeout_s is None else runner.job.timeout_s for runner in running])
+        sure = np.maximum(started + limits - now, 0.0)
+        for number, runner in enumerate(running):
+            if runner.is_stopping:
+                sure[number] = runner.job.work.grace_s
+        shapes = log_logistic(np.array([guess.spread for guess in guesses]))
+        return cls(np.array([guess.seconds for guess in guesses]), shapes, np.maximum(now - started, 1e-6), sure)
 
     def ended_in(self, seconds: float) -> Floats:
         """The probability of each to have ended ``seconds`` from now."""
@@ -67,11 +70,6 @@ class Likely:
 
     def _odds(self, after: Floats) -> Floats:
         return np.exp(np.minimum(self.shape * np.log(after / self.middle_s), 600.0))
-
-
-def _left(runner: Running, now: float) -> float:
-    limit = runner.job.timeout_s
-    return float("inf") if limit is None else max(runner.started_at + limit - now, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ def latest_end(job: Job, prediction: Prediction, now: float, margin: float | Non
     """
     if margin is not None:
         return now + prediction.seconds * float(prediction.spread**margin)
-    return now + job.timeout_s if job.timeout_s is not None else float("inf")
+    return now + job.timeout_s if job.timeout_s is not None else inf
 
 
 def hold_for(job: Job, demand: Demand, layout: Layout, free: Amounts, releases: Releases, counts: Counts | None) -> Hold | None:

@@ -14,6 +14,9 @@ from math import exp, fsum, log, pi
 from statistics import median
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from tuttilab.scheduler.model import Job, Prediction, RunHistory
 
 RUNS_KEPT: Final = 12
@@ -170,10 +173,10 @@ def corrected_end(started_at: float, prediction: Prediction, timeout_s: float | 
     return end if timeout_s is None else min(end, max(started_at + timeout_s, now))
 
 
-def log_logistic(spread: float) -> float:
-    """Shape of the log-logistic law of run times whose logarithms have the standard deviation ln ``spread``.
+def log_logistic(spreads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Shapes of the log-logistic laws of run times whose logarithms have the standard deviations ln ``spreads``.
 
     It stands for the log-normal one because it has a closed form and, like run times, a tail in which what is left grows with what
     has passed (shape x standard deviation = pi / sqrt 3).
     """
-    return pi / 3**0.5 / max(log(spread), LEAST_SCATTER)
+    return pi / 3**0.5 / np.maximum(np.log(spreads), LEAST_SCATTER)

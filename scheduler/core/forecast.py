@@ -10,15 +10,18 @@ the more will come before the gang, so the two are weighted by the root of their
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from tuttilab.scheduler.core.backfill import Floats, Likely
 from tuttilab.scheduler.core.desk import Candidate, Desk
 from tuttilab.scheduler.core.estimates import log_logistic
 
-TIMES: Final = np.concatenate([[0.0], np.geomspace(10.0, 90 * 86400.0, 47)])
+TIMES: Final = np.concatenate([[0.0], np.geomspace(10.0, 90 * 86400.0, 39)])
 """Seconds from now at which both sides are added up; between them they are taken as straight."""
 SOONEST_S: Final = 1.0
 AT_ONCE: Final = 4096
@@ -30,16 +33,14 @@ def line_starts(desk: Desk) -> dict[str, float]:
     waiting = [c for line in desk.lines_.values() for c in line if c.cause is not None]
     if not waiting:
         return {}
-    given = _given(desk)
-    waiting.sort(key=lambda candidate: candidate.place)
-    by_line = _catches_up(given, waiting)
-    order = sorted(range(len(waiting)), key=lambda number: (not waiting[number].is_lifted, waiting[number].job.order))
-    by_submission = np.empty(len(waiting))
-    by_submission[order] = _catches_up(given, [waiting[number] for number in order])
+    free = _free(desk)
+    needs = _Needs.of(waiting)
+    by_line = needs.starts(free, np.argsort([c.place for c in waiting], kind="stable"))
+    by_submission = needs.starts(free, np.lexsort(([c.job.order for c in waiting], [not c.is_lifted for c in waiting])))
     overtaking = max(queue.overtaking for queue in desk.snapshot.queues.values())
     latest = by_submission / max(1 - overtaking, 0.1)
-    after = _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))
-    return {c.job.id: desk.now + float(one) for c, one in zip(waiting, after, strict=True) if np.isfinite(one)}
+    starts = desk.now + _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))
+    return {c.job.id: start for c, start in zip(waiting, starts.tolist(), strict=True) if start < inf}
 
 
 def _between(line: Floats, latest: Floats) -> Floats:
@@ -50,8 +51,8 @@ def _between(line: Floats, latest: Floats) -> Floats:
     return np.where(np.isfinite(line) & np.isfinite(latest) & (line < latest), blend, np.minimum(line, latest))
 
 
-def _given(desk: Desk) -> Floats:
-    """Room-seconds that become free by each of `TIMES`, as shares of the site."""
+def _free(desk: Desk) -> Floats:
+    """What may be expected to be free of today's running gangs at each of `TIMES`, as shares of the site."""
     layouts = desk.room.layouts
     parts = {name: layout.total.dominant_share(desk.site) for name, layout in layouts.items()}
     used = dict.fromkeys(layouts, 0.0)
@@ -61,8 +62,7 @@ def _given(desk: Desk) -> Floats:
     free = sum(parts[name] * max(1 - share, 0.0) for name, share in used.items())
     shares = np.array([runner.share * parts[runner.cluster] for runner in running])
     likely = Likely.of(running, desk.now)
-    rate = np.array([free + (float(likely.ended_in(after) @ shares) if running else 0.0) for after in TIMES])
-    return _added_up(rate)
+    return np.array([free + (float(likely.ended_in(after) @ shares) if running else 0.0) for after in TIMES])
 
 
 def _added_up(rate: Floats) -> Floats:
@@ -70,33 +70,49 @@ def _added_up(rate: Floats) -> Floats:
     return np.concatenate([np.zeros((*rate.shape[:-1], 1)), np.cumsum(steps, axis=-1)], axis=-1)
 
 
-def _catches_up(given: Floats, line: Sequence[Candidate]) -> Floats:
-    """Seconds from now at which each of ``line`` finds all before it served; inf where `TIMES` do not reach that far."""
-    before = np.zeros(len(TIMES))
-    found: list[Floats] = []
-    for begin in range(0, len(line), AT_ONCE):
-        part = line[begin : begin + AT_ONCE]
-        use = before + np.cumsum(_use(part), axis=0)
-        ahead = np.vstack([before[None, :], use[:-1]])
-        own = np.array([candidate.shape.share for candidate in part])
-        # The room that it needs itself has to come free as well.
-        missing = ahead + own[:, None] * np.minimum(TIMES, 1.0) - given[None, :]
-        found.append(_first_crossing(missing))
-        before = use[-1]
-    return np.concatenate(found)
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What waiting gangs would use, by kind: gangs of one share, prediction and limit are alike."""
 
+    kinds: npt.NDArray[np.intp]
+    share: Floats
+    used: Floats
+    """Room-seconds that a gang of each kind is expected to have used by each of `TIMES`, had it started now: a row a kind."""
 
-def _use(part: Sequence[Candidate]) -> Floats:
-    """Room-seconds that each gang is expected to have used by each of `TIMES`, had it started now: a row a gang."""
-    kinds: dict[tuple[float, float, float, float | None], int] = {}
-    rows = [kinds.setdefault((c.shape.share, c.prediction.seconds, c.prediction.spread, c.job.timeout_s), len(kinds)) for c in part]
-    share, middle, spread = (np.array([kind[column] for kind in kinds]) for column in range(3))
-    limit = np.array([np.inf if kind[3] is None else kind[3] for kind in kinds])
-    shape = np.array([log_logistic(float(one)) for one in spread])
-    with np.errstate(divide="ignore"):
-        odds = np.exp(np.minimum(shape[:, None] * np.log(TIMES[None, :] / middle[:, None]), 600.0))
-    runs = np.where(TIMES[None, :] < limit[:, None], 1 / (1 + odds), 0.0)
-    return np.asarray((share[:, None] * _added_up(runs))[rows])
+    @classmethod
+    def of(cls, waiting: Sequence[Candidate]) -> _Needs:
+        numbers: dict[tuple[float, float, float, float], int] = {}
+        kinds: list[int] = []
+        for candidate in waiting:
+            guess, limit_s = candidate.prediction, candidate.job.timeout_s
+            kind = (candidate.shape.share, guess.seconds, guess.spread, inf if limit_s is None else limit_s)
+            kinds.append(numbers.setdefault(kind, len(numbers)))
+        share, middle, spread, limit = np.array(list(numbers)).T
+        with np.errstate(divide="ignore"):
+            odds = np.exp(np.minimum(log_logistic(spread)[:, None] * np.log(TIMES[None, :] / middle[:, None]), 600.0))
+        runs = np.where(TIMES[None, :] < limit[:, None], 1 / (1 + odds), 0.0)
+        return cls(np.array(kinds, dtype=np.intp), share, share[:, None] * _added_up(runs))
+
+    def starts(self, free: Floats, order: npt.NDArray[np.intp]) -> Floats:
+        """Seconds from now at which each gang finds all before it in ``order`` served, or earlier room beside all of them.
+
+        Infinite where `TIMES` do not reach that far.
+        """
+        given = _added_up(free)
+        before = np.zeros(len(TIMES))
+        found = np.empty(len(order))
+        for begin in range(0, len(order), AT_ONCE):
+            part = order[begin : begin + AT_ONCE]
+            kinds = self.kinds[part]
+            use = before + np.cumsum(self.used[kinds], axis=0)
+            missing = np.vstack([before[None, :], use[:-1]]) - given
+            # The room that it needs itself has to come free as well.
+            missing += self.share[kinds][:, None] * np.minimum(TIMES, 1.0)
+            found[part] = _first_crossing(missing)
+            before = use[-1]
+        beside = np.empty(len(order))
+        beside[order] = np.interp(np.cumsum(self.share[self.kinds[order]]), np.maximum.accumulate(free), TIMES, right=inf)
+        return np.minimum(found, beside)
 
 
 def _first_crossing(missing: Floats) -> Floats:
