@@ -50,7 +50,8 @@ def schedule(snapshot: Snapshot, now: float) -> Decision:
     # 6. Preempt for those under guarantee or of a higher class, resize what can grow, and give every other gang its reasons.
     preempted, given_back = preemption.decide(desk)
     shrunk = (*given_back, *shrinks(desk, preempted, given_back))
-    grown = growths(desk)
+    # Nobody grows while room is being fetched for somebody else.
+    grown = () if preempted or shrunk else growths(desk)
     waits = explain(desk) if snapshot.rules.tells_all else ()
     next_at = min((at for at in (desk.next_at(), next_growth_at(desk)) if at is not None), default=None)
     return Decision(tuple(desk.admitted), waits, next_at, preempted, shrunk, grown)

@@ -190,7 +190,7 @@ def test_B13_the_journal_of_a_service_replays_in_the_simulator_with_the_same_dec
 
     async def lived() -> service_world.Store:
         world = FineWeather(seed, tmp_path)
-        await world.run(150)
+        await world.run(250)
         return world.store
 
     store = virtual.run(lived())

@@ -282,6 +282,24 @@ def test_what_grew_over_its_share_gives_back_to_whom_it_is_guaranteed_although_i
     assert cycle(one, 10.0).instructions == [StopPods(gang.id, 1, (worker,), 30.0)]
 
 
+def test_nobody_grows_into_room_that_is_being_fetched_for_another() -> None:
+    """Four CPUs may be used: the gang has one and another borrower two when the lender asks for its three."""
+    queues = (queue("root", max={"cpu": 4}), queue("main", parent="root"), queue("lender", parent="root", guaranteed={"cpu": 3}))
+    one = state([cluster(node("n", cpus=8))], queues)
+    filler, other = submit(one, queue="main"), submit(one, cpus=2, queue="main")
+    cycle(one, 0.0)
+    for each in (filler, other):
+        start_all(one, each.id)
+    gang = elastic(one)
+    cycle(one, 1.0)
+    start_all(one, gang.id)
+    end_pod(one, filler.id, 0, 0, at=5.0)
+    claimant = submit(one, cpus=3, queue="lender", at=5.0)
+    decision = schedule(one.snapshot(), 5.0)
+    assert [(stop.job_id, stop.by) for stop in decision.preempted] == [(other.id, claimant.id)]
+    assert decision.grown == ()
+
+
 def test_a_rank_comes_again_as_another_pod_and_one_that_had_done_its_work_does_not() -> None:
     one, gang, waits, going = shrunk()
     told(one, ev.PodEnded(gang.id, 1, going[0], 0, "Completed"), 11.0)
