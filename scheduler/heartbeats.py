@@ -7,12 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.model import AttemptPhase, Pod, PodPhase
 
 _Attempt = tuple[str, int]
+
+REPORTS_A_SECOND: Final = 500.0
+"""More than that the control plane does not ask for, of pods that run and have no news."""
+CHANCES: Final = 3
+"""Reports that are due within the time after which silence counts."""
+
+
+def next_report_s(reporters: int, heartbeat_s: float, lost_after_s: float) -> float:
+    """Seconds until a pod that runs is to report again: the period of the configuration, longer the more of them there are.
+
+    It is never longer than lets `CHANCES` reports be lost. What changes is reported at once, whatever the period.
+    """
+    return min(max(heartbeat_s, reporters / REPORTS_A_SECOND), max(heartbeat_s, lost_after_s / CHANCES))
 
 
 @dataclass(slots=True)

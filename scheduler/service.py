@@ -41,10 +41,10 @@ from tuttilab.scheduler.errors import (
     Unavailable,
     UserError,
 )
-from tuttilab.scheduler.heartbeats import Heartbeats
+from tuttilab.scheduler.heartbeats import Heartbeats, next_report_s
 from tuttilab.scheduler.instructions import DropJob, Instruction
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
-from tuttilab.scheduler.model import MASTER, Attempt, Job, JobKind, Pod, PodPhase, Wait
+from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobKind, Pod, PodPhase, Wait
 from tuttilab.scheduler.model import Cluster as ClusterRow
 from tuttilab.scheduler.performing import Performer, look
 from tuttilab.scheduler.requests import (
@@ -573,11 +573,13 @@ class Service:
                     turn.apply(event, pod.job_id)
 
     async def report(self, report: PodReport, token: str) -> dict[str, object]:
-        """What a sidecar or a master tells; the answer says whether its pods are to stop. Raises Unauthenticated, NotFound."""
+        """What a sidecar or a master tells; the answer says whether its pods are to stop, and when it is to report again.
+
+        Raises Unauthenticated, NotFound.
+        """
         expected = self.keys.attempt_token(report.job_id, report.attempt)
         if not hmac.compare_digest(expected, token):
             raise Unauthenticated("This token does not belong to that attempt; only its own pods may report.")
-        await self.settled()
         await self.settled()
         attempt = self.state.live_attempt(report.job_id)
         if attempt is None or attempt.number != report.attempt:
@@ -611,7 +613,10 @@ class Service:
         if attempt.stopping_at is not None and job is not None:
             grace = job.work.grace_s
             return {"stop": {"grace_s": grace, "why": str(attempt.stop_reason or "")}}
-        return {"stop": None}
+        if attempt.phase is not AttemptPhase.RUNNING:
+            return {"stop": None}
+        limits = self.config.limits
+        return {"stop": None, "next_s": next_report_s(self.state.live_count, limits.heartbeat_s, limits.lost_after_s)}
 
     # --- what requests are made of ---------------------------------------------------------------------------------------
 

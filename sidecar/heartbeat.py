@@ -17,6 +17,7 @@ from tuttilab.sidecar.protocol import REPORT_PATH
 
 PERIOD_S = 5.0
 UNWANTED_PERIOD_S = 60.0
+LONGEST_PERIOD_S = 60.0
 """After 401, 404 or 410: nobody waits for these reports."""
 ANSWER_S = 10.0
 FIRST_PAUSE_S = 0.25
@@ -84,6 +85,8 @@ class Heartbeat:
         self._on_reply = on_reply
         self._on_silence = on_silence
         self._period_s = period_s
+        self._next_s = period_s
+        """Until the next report when nothing changes; the control plane stretches it when very many report."""
         self._waiting: list[dict[str, Any]] = []
         self._last: dict[str, Any] | None = None
         self._seq = 0
@@ -127,10 +130,16 @@ class Heartbeat:
                 self._told(body)
             elif status == 200:
                 pause_s = 0.0
+                self._next_s = self._asked(reply.get("next_s"))
                 self._told(body)
                 self._on_reply(reply)
             else:
                 pause_s = min(max(FIRST_PAUSE_S, pause_s * 2), self._period_s)
+
+    def _asked(self, next_s: object) -> float:
+        if isinstance(next_s, bool) or not isinstance(next_s, int | float) or not next_s > 0:
+            return self._period_s
+        return min(max(float(next_s), self._period_s), LONGEST_PERIOD_S)
 
     def _told(self, body: dict[str, Any]) -> None:
         with self._changed:
@@ -151,7 +160,7 @@ class Heartbeat:
                     if not self._waiting or now >= self._give_up_at:
                         return None
                     pause_s = min(pause_s, LAST_PAUSE_S)
-                due = begun + (pause_s if self._waiting or pause_s else self._period_s)
+                due = begun + (pause_s if self._waiting or pause_s else self._next_s)
                 if now >= due and (self._waiting or self._last):
                     return self._waiting[0] if self._waiting else self._last
                 self._changed.wait(max(due - now, LAST_PAUSE_S))

@@ -174,6 +174,10 @@ class State:
     def live(self) -> list[tuple[Job, Attempt]]:
         return [(self.jobs[job_id], self.attempts[key]) for job_id, key in self._live.items()]
 
+    @property
+    def live_count(self) -> int:
+        return len(self._live)
+
     def queued(self) -> list[Job]:
         return [self.jobs[job_id] for job_id in self._queued]
 

@@ -105,6 +105,16 @@ def reporters(attempts: Sequence[Attempt], url: str, key: Path) -> list[Reporter
     return made
 
 
+async def asked_period(sender: Reporter, url: str) -> float:
+    """Seconds after which the control plane wants the next report, as it says in answer to a first one."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname or "", parts.port or 0)
+    writer.write(sender.request(1))
+    answer = await reader.read()
+    writer.close()
+    return float(json.loads(answer.partition(b"\r\n\r\n")[2])["next_s"])
+
+
 async def beat(senders: Sequence[Reporter], url: str, period_s: float, for_s: float) -> tuple[int, list[float]]:
     """Every one reports once a period, spread evenly; answers how many were refused, and how long each answer took."""
     parts = urlsplit(url)
@@ -128,5 +138,5 @@ async def beat(senders: Sequence[Reporter], url: str, period_s: float, for_s: fl
             pause = began + number * period_s / len(senders) - time.perf_counter()
             if pause > 0:
                 await asyncio.sleep(pause)
-            group.create_task(send(senders[number % len(senders)], number // len(senders) + 1))
+            group.create_task(send(senders[number % len(senders)], number // len(senders) + 2))
     return refused, times

@@ -186,26 +186,27 @@ def measure_one_by_one(name: str, plane: Plane, jobs: int, limit_s: float) -> It
 
 
 def measure_sidecars(name: str, plane: Plane, jobs: int, _limit_s: float) -> Iterator[Figure]:
-    """Gangs of a hundred, whose masters report every 5 s, as the local cluster has it."""
-    yield from _beating(name, plane, jobs // 100, 100, 5.0, f"{jobs} side-cars in gangs of 100, each 5 s")
+    """Gangs of a hundred, whose masters report."""
+    yield from _beating(name, plane, jobs // 100, 100, f"{jobs} side-cars in gangs of 100")
 
 
 def measure_single_sidecars(name: str, plane: Plane, jobs: int, _limit_s: float) -> Iterator[Figure]:
-    """Jobs of one pod, which nobody speaks for; the period is that of the design for clusters that watch their pods."""
-    yield from _beating(name, plane, jobs, 1, 20.0, f"{jobs} side-cars of jobs of one pod, each 20 s")
+    """Jobs of one pod, which nobody speaks for."""
+    yield from _beating(name, plane, jobs, 1, f"{jobs} side-cars of jobs of one pod")
 
 
-def _beating(name: str, plane: Plane, jobs: int, pods_each: int, period_s: float, what: str) -> Iterator[Figure]:
+def _beating(name: str, plane: Plane, jobs: int, pods_each: int, what: str) -> Iterator[Figure]:
     attempts = asyncio.run(sidecars.fill(plane.store_url, jobs, pods_each))
     note = "process start included"
     yield Figure(f"{name}: start with {jobs} running jobs, {pods_each} pods each", plane.start(), 5.0, note)
     url = plane.runtime().url
     senders = sidecars.reporters(attempts, url, plane.folder / "key")
+    period_s = asyncio.run(sidecars.asked_period(senders[0], url))
     before = plane.cpu_s()
     refused, times = asyncio.run(sidecars.beat(senders, url, period_s, HEARD_S))
     cores = (plane.cpu_s() - before) / HEARD_S
     note = f"{len(times)} reports, {refused} refused, answered in p99 {shown(p99(times))}; RSS {plane.rss():.0f} MiB"
-    yield Figure(f"{name}: {what}", cores, 0.5, note, "cores")
+    yield Figure(f"{name}: {what}, asked to report each {period_s:g} s", cores, 0.5, note, "cores")
     plane.kill()
 
 

@@ -186,7 +186,7 @@ async def test_a_report_is_heard_once_and_in_order_and_of_its_epoch(service: Ser
         return PodReport(job.id, 1, epoch, seq, (member,))
 
     await service.report(told(2, "new"), token)
-    await service.report(told(1, "old"), token)
+    assert await service.report(told(1, "old"), token) == {"stop": None, "next_s": 5.0}
     assert service.state.attempts[job.id, 1].pods[0].endpoints == {"web": "new"}
     with pytest.raises(NotFound, match="is of epoch 1, not 7"):
         await service.report(told(3, "stranger", epoch=7), token)
