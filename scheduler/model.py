@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import exp, log
 from typing import Final, NamedTuple
 
 from tuttilab.scheduler.resources import NOTHING, Resources, total
@@ -19,9 +18,6 @@ DOMAIN: Final = "tuttilab.io"
 
 MASTER: Final = "master"
 """Role of the pod that opens a distributed job's barrier; it has rank -1 and is made by us, never asked for."""
-
-MOST_SKEW: Final = 4.0
-"""A mean is taken to be at most e^4, some fifty times, the middle: more would come from a few runs that scatter by chance."""
 
 
 class JobKind(StrEnum):
@@ -393,11 +389,6 @@ class Prediction:
     seconds: float
     spread: float
     basis: str
-
-    @property
-    def expected_s(self) -> float:
-        """The mean in seconds, of run times whose logarithms are normal: above the middle, the more the less is known."""
-        return self.seconds * exp(min(log(self.spread) ** 2 / 2, MOST_SKEW))
 
 
 class Why(StrEnum):

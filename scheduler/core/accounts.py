@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from tuttilab.scheduler.model import Job, Overtaking, Queue
 
@@ -24,8 +25,7 @@ Seconds = tuple[tuple[str, float], ...]
 """Room-seconds by cluster: dominant share of the cluster's resources times time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """Room that a gang uses or used: ``share`` of ``cluster`` (dominant resource) for ``seconds`` so far."""
 
     job_id: str

@@ -63,6 +63,11 @@ class Likely:
         shapes = log_logistic(np.array([guess.spread for guess in guesses]))
         return cls(np.array([guess.seconds for guess in guesses]), shapes, np.maximum(now - started, 1e-6), sure)
 
+    def take(self, numbers: Sequence[int]) -> Likely:
+        """Those of these numbers, each as often as it is named."""
+        chosen = np.array(numbers, dtype=np.intp)
+        return Likely(self.middle_s[chosen], self.shape[chosen], self.age_s[chosen], self.sure_s[chosen])
+
     def ended_in(self, seconds: float) -> Floats:
         """The probability of each to have ended ``seconds`` from now."""
         survives = (1 + self._odds(self.age_s)) / (1 + self._odds(self.age_s + seconds))
@@ -89,17 +94,18 @@ class Releases:
         ends: list[float] = []
         rows: list[int] = []
         amounts: list[Amounts] = []
-        pods: list[Running] = []
-        for end, _, runner in sorted((end_of(r, now, how), r.job_id, r) for r in running if r.cluster == name):
+        pods: list[int] = []
+        here = sorted([(end_of(r, now, how), r.job.id, r) for r in running if r.cluster == name])
+        for number, (end, _, runner) in enumerate(here):
             for (_, node), amount in runner.holds:
                 vector, row = layout.vector(amount), layout.index.get(node)
                 if vector is not None and row is not None:
                     ends.append(end)
                     rows.append(row)
                     amounts.append(vector)
-                    pods.append(runner)
+                    pods.append(number)
         matrix = np.array(amounts, dtype=np.int64).reshape(len(rows), len(layout.keys))
-        likely = Likely.of(pods, now) if how is Expect.LIKELY else None
+        likely = Likely.of([runner for _, _, runner in here], now).take(pods) if how is Expect.LIKELY else None
         return cls(np.array(ends), np.array(rows, dtype=np.intp), matrix, now, likely)
 
     def expected_by(self, count: int) -> float:

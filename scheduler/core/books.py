@@ -40,9 +40,11 @@ class Books:
             for job, attempt in self.live.values()
         ]
 
-    def put(self, job: Job, attempt: Attempt) -> None:
+    def put(self, job: Job, attempt: Attempt, history: History) -> None:
         """The live attempt of the job is this now."""
         old = self.live.get(job.id)
+        if old is None:
+            self._predictions[job.id] = history.predict(job)
         self.live[job.id] = (job, attempt)
         self._running[job.id] = None
         if old is None and any(pod_set.can_grow for pod_set in job.gang.pod_sets):
@@ -69,9 +71,9 @@ class Books:
             self.live[job.id] = (job, self.live[job.id][1])
             self._running[job.id] = None
 
-    def wants_pods(self, history: History) -> bool:
+    def wants_pods(self) -> bool:
         """Whether a running gang has fewer pods than it asked for and could be given more."""
-        return any(self.see(job_id, history).missing for job_id in self._growing)
+        return any(self.see(job_id).missing for job_id in self._growing)
 
     def _count(self, job: Job, attempt: Attempt, sign: int) -> None:
         change = self.ledger.add if sign > 0 else self.ledger.remove
@@ -106,22 +108,19 @@ class Books:
         names = [name for name, cluster in clusters.items() if cluster.unreachable_since is None]
         return Room({name: self._layouts[name] for name in names}, {name: room.free[name].copy() for name in names})
 
-    def running(self, history: History) -> tuple[Running, ...]:
-        return tuple([known or self.see(job_id, history) for job_id, known in self._running.items()])
+    def running(self) -> tuple[Running, ...]:
+        return tuple([known or self.see(job_id) for job_id, known in self._running.items()])
 
-    def see(self, job_id: str, history: History) -> Running:
+    def see(self, job_id: str) -> Running:
         """The live attempt of one job as a cycle sees it."""
         known = self._running[job_id]
         if known is None:
-            known = self._running[job_id] = self._see(*self.live[job_id], history)
+            known = self._running[job_id] = self._see(*self.live[job_id])
         return known
 
-    def _see(self, job: Job, attempt: Attempt, history: History) -> Running:
+    def _see(self, job: Job, attempt: Attempt) -> Running:
         started_at = attempt.started_at if attempt.started_at is not None else attempt.admitted_at
         layout = self._layouts.get(attempt.cluster)
-        prediction = self._predictions.get(job.id)
-        if prediction is None:
-            prediction = self._predictions[job.id] = history.predict(job)
         return Running(
             job=job,
             attempt=attempt.number,
@@ -131,7 +130,7 @@ class Books:
             admitted_at=attempt.admitted_at,
             started_at=started_at,
             ends_by=None if job.timeout_s is None else started_at + job.timeout_s,
-            prediction=prediction,
+            prediction=self._predictions[job.id],
             share=layout.share_of(attempt.charge) if layout is not None else 0.0,
             is_borrowed=attempt.is_borrowed,
             is_stopping=attempt.phase is AttemptPhase.STOPPING,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
+
+import numpy as np
 
 from tuttilab.scheduler.core.accounts import Use
 from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, end_of, hold_for, latest_end, quota_hold
 from tuttilab.scheduler.core.causes import Cause, Refusal
-from tuttilab.scheduler.core.estimates import UNKNOWN
+from tuttilab.scheduler.core.estimates import UNKNOWN, expected_s
 from tuttilab.scheduler.core.layout import Amounts
 from tuttilab.scheduler.core.placement import Counts, Fit, Misfit, allowed_clusters, charge_of, fits_somewhere, place_demand
 from tuttilab.scheduler.core.protection import Protection, protection
@@ -36,15 +39,11 @@ class Candidate:
     is_lifted: bool
     place: int = 0
     cause: Cause | None = None
+    work: float = 0.0
+    """Room-seconds it may be expected to use: the order of least expected work has the least mean (Rothkopf 1966).
 
-    @property
-    def work(self) -> float:
-        """Room-seconds it may be expected to use: the order of least expected work has the least mean (Rothkopf 1966).
-
-        The expectation, not the middle: of two runs with the same middle, the one less known is more often very long.
-        """
-        expected, limit = self.prediction.expected_s, self.job.timeout_s
-        return self.shape.share * (expected if limit is None else min(expected, limit))
+    The expectation, not the middle: of two runs with the same middle, the one less known is more often very long.
+    """
 
     @property
     def protected_rank(self) -> tuple[bool, int, int]:
@@ -120,6 +119,8 @@ class Desk:
             candidate = Candidate(job, shape, prediction, is_lifted or job.id in protected, is_lifted)
             self.lines_.setdefault(job.queue, []).append(candidate)
         self.is_short = snapshot.rules.order is Order.SMALL_FIRST and self._is_short()
+        if self.is_short:
+            expect_work([candidate for line in self.lines_.values() for candidate in line])
         for line in self.lines_.values():
             line.sort(key=self._rank)
             for place, candidate in enumerate(line, start=1):
@@ -479,6 +480,16 @@ class Desk:
     def queues_below(self, name: str) -> set[str]:
         """The queue and every queue below it."""
         return {queue for queue in self.snapshot.queues if any(step.name == name for step in self.ledger.path(queue))}
+
+
+def expect_work(candidates: Sequence[Candidate]) -> None:
+    """Fill in the expected work of each, all at once."""
+    shares = np.array([c.shape.share for c in candidates])
+    limits = [inf if c.job.timeout_s is None else c.job.timeout_s for c in candidates]
+    means = expected_s(np.array([c.prediction.seconds for c in candidates]), np.array([c.prediction.spread for c in candidates]))
+    works: list[float] = (shares * np.minimum(means, limits)).tolist()
+    for candidate, work in zip(candidates, works, strict=True):
+        candidate.work = work
 
 
 def use_of(runner: Running, now: float) -> Use:

@@ -34,7 +34,7 @@ def _for_hold(desk: Desk, hold: Hold, stopping: Set[str], going: Set[str]) -> li
     layout = desk.room.layouts[hold.cluster]
     free = desk.room.free[hold.cluster].copy()
     demand = candidate.shape.demand(layout)
-    here = [runner for runner in desk.running if runner.cluster == hold.cluster]
+    here = [r for r in desk.running if r.cluster == hold.cluster and (r.spare or r.going or _is_to_stop(r, stopping))]
     coming = False
     for runner in here:
         for (_, node), amount in _leaving(runner, stopping, going):

@@ -29,6 +29,8 @@ FEWEST_REPEATS: Final = 12
 """Repeats in a queue before names are believed as measured; below, `TRUST_AT_FIRST` stands in for the measure."""
 TRUST_AT_FIRST: Final = 0.5
 SHORTEST_S: Final = 1.0
+MOST_SKEW: Final = 4.0
+"""A mean is taken to be at most e^4, some fifty times, the middle: more would come from a few runs that scatter by chance."""
 LEAST_SCATTER: Final = 0.01
 """Of the logarithm of a run time that is known exactly: an end is then certain to within a hundredth."""
 CORRECTIONS_S: Final = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 18000.0, 36000.0, 72000.0, 180000.0, 360000.0)
@@ -171,6 +173,11 @@ def corrected_end(started_at: float, prediction: Prediction, timeout_s: float | 
     while end <= now:
         end += CORRECTIONS_S[-1]
     return end if timeout_s is None else min(end, max(started_at + timeout_s, now))
+
+
+def expected_s(seconds: npt.NDArray[np.float64], spreads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The means of predictions, of run times whose logarithms are normal: above the middles, the more the less is known."""
+    return seconds * np.exp(np.minimum(np.log(spreads) ** 2 / 2, MOST_SKEW))
 
 
 def log_logistic(spreads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Final
 
 from tuttilab.scheduler.core.backfill import end_of
@@ -186,10 +187,8 @@ class _Words:
 def explain(desk: Desk) -> tuple[Wait, ...]:
     """One `Wait` for every waiting gang that does not start, in the order of the snapshot."""
     words = _Words(desk)
-    starts = line_starts(desk)
+    waiting = [candidate for line in desk.lines_.values() for candidate in line if candidate.cause is not None]
     waits = dict(desk.early)
-    for line in desk.lines_.values():
-        for candidate in line:
-            if candidate.cause is not None:
-                waits[candidate.job.id] = words.wait(candidate, starts.get(candidate.job.id))
+    for candidate, start in zip(waiting, line_starts(desk, waiting), strict=True):
+        waits[candidate.job.id] = words.wait(candidate, start if start < inf else None)
     return tuple(waits[job.id] for job in desk.snapshot.waiting if job.id in waits)

@@ -21,26 +21,25 @@ from tuttilab.scheduler.core.backfill import Floats, Likely
 from tuttilab.scheduler.core.desk import Candidate, Desk
 from tuttilab.scheduler.core.estimates import log_logistic
 
-TIMES: Final = np.concatenate([[0.0], np.geomspace(10.0, 90 * 86400.0, 39)])
+TIMES: Final = np.concatenate([[0.0], np.geomspace(10.0, 90 * 86400.0, 27)])
 """Seconds from now at which both sides are added up; between them they are taken as straight."""
 SOONEST_S: Final = 1.0
 AT_ONCE: Final = 4096
 """Gangs whose use is added up together, which bounds the memory."""
 
 
-def line_starts(desk: Desk) -> dict[str, float]:
-    """Service time at which each waiting gang may be expected to start; those beyond `TIMES` are left out."""
-    waiting = [c for line in desk.lines_.values() for c in line if c.cause is not None]
+def line_starts(desk: Desk, waiting: Sequence[Candidate]) -> list[float]:
+    """Service time at which each of the waiting gangs may be expected to start; infinite beyond `TIMES`."""
     if not waiting:
-        return {}
+        return []
     free = _free(desk)
     needs = _Needs.of(waiting)
     by_line = needs.starts(free, np.argsort([c.place for c in waiting], kind="stable"))
     by_submission = needs.starts(free, np.lexsort(([c.job.order for c in waiting], [not c.is_lifted for c in waiting])))
     overtaking = max(queue.overtaking for queue in desk.snapshot.queues.values())
     latest = by_submission / max(1 - overtaking, 0.1)
-    starts = desk.now + _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))
-    return {c.job.id: start for c, start in zip(waiting, starts.tolist(), strict=True) if start < inf}
+    starts: list[float] = (desk.now + _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))).tolist()
+    return starts
 
 
 def _between(line: Floats, latest: Floats) -> Floats:
@@ -81,17 +80,24 @@ class _Needs:
 
     @classmethod
     def of(cls, waiting: Sequence[Candidate]) -> _Needs:
-        numbers: dict[tuple[float, float, float, float], int] = {}
-        kinds: list[int] = []
-        for candidate in waiting:
-            guess, limit_s = candidate.prediction, candidate.job.timeout_s
-            kind = (candidate.shape.share, guess.seconds, guess.spread, inf if limit_s is None else limit_s)
-            kinds.append(numbers.setdefault(kind, len(numbers)))
-        share, middle, spread, limit = np.array(list(numbers)).T
+        told = np.array(
+            [
+                [c.shape.share for c in waiting],
+                [c.prediction.seconds for c in waiting],
+                [c.prediction.spread for c in waiting],
+                [inf if c.job.timeout_s is None else c.job.timeout_s for c in waiting],
+            ]
+        )
+        ranked = np.lexsort(told)
+        is_new = np.ones(len(waiting), dtype=np.bool_)
+        is_new[1:] = (told[:, ranked[1:]] != told[:, ranked[:-1]]).any(axis=0)
+        kinds = np.empty(len(waiting), dtype=np.intp)
+        kinds[ranked] = np.cumsum(is_new) - 1
+        share, middle, spread, limit = told[:, ranked[is_new]]
         with np.errstate(divide="ignore"):
             odds = np.exp(np.minimum(log_logistic(spread)[:, None] * np.log(TIMES[None, :] / middle[:, None]), 600.0))
         runs = np.where(TIMES[None, :] < limit[:, None], 1 / (1 + odds), 0.0)
-        return cls(np.array(kinds, dtype=np.intp), share, share[:, None] * _added_up(runs))
+        return cls(kinds, share, share[:, None] * _added_up(runs))
 
     def starts(self, free: Floats, order: npt.NDArray[np.intp]) -> Floats:
         """Seconds from now at which each gang finds all before it in ``order`` served, or earlier room beside all of them.

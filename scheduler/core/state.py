@@ -6,14 +6,14 @@ to whoever commits. An event that is late, doubled or about something unknown ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from typing import Final
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core import dag, lifecycle, resizing
-from tuttilab.scheduler.core.accounts import Accounts
+from tuttilab.scheduler.core.accounts import Accounts, Use
 from tuttilab.scheduler.core.books import Books
 from tuttilab.scheduler.core.desk import use_of
 from tuttilab.scheduler.core.estimates import History
@@ -157,7 +157,7 @@ class State:
             state.attempts[key] = attempt
             if attempt.phase.is_live:
                 state._live[attempt.job_id] = key
-                state._books.put(state.jobs[attempt.job_id], attempt)
+                state._books.put(state.jobs[attempt.job_id], attempt, state.history)
         for run in runs:
             state._keep_run(run)
         state.dags = {one.name: one for one in dags}
@@ -220,7 +220,7 @@ class State:
             waiting=waiting,
             ledger=self._books.ledger.copy(),
             room=self._books.room_that_answers(self.clusters),
-            running=self._books.running(self.history),
+            running=self._books.running(),
             phases={job_id: self.jobs[job_id].phase for job_id in self._followers if job_id in self.jobs},
             epoch=self.epoch,
             predictions={job.id: self.history.predict(job) for job in waiting},
@@ -231,7 +231,7 @@ class State:
 
     def has_decisions(self) -> bool:
         """Whether a cycle could decide anything: somebody waits, or a running gang lacks pods that it asked for."""
-        return bool(self._queued) or self._books.wants_pods(self.history)
+        return bool(self._queued) or self._books.wants_pods()
 
     def is_settled(self, now: float) -> bool:
         """Whether a cycle would find what the last one found: nothing changed since, and none of its timers has run out."""
@@ -334,7 +334,7 @@ class State:
         self.version += 1
         if attempt.phase.is_live:
             self._live[attempt.job_id] = key
-            self._books.put(self.jobs[attempt.job_id], attempt)
+            self._books.put(self.jobs[attempt.job_id], attempt, self.history)
         elif self._live.get(attempt.job_id) == key:
             del self._live[attempt.job_id]
             self._books.drop(attempt.job_id)
@@ -342,8 +342,12 @@ class State:
 
     def _begin_wait(self, job: Job, at: float) -> None:
         """From now on the gang waits, and what those submitted after it use counts for it."""
-        in_use = (use_of(runner, at) for runner in self._books.running(self.history))
-        self.accounts.begin(job, at, in_use, self.queues)
+        self.accounts.begin(job, at, self._in_use(at), self.queues)
+
+    def _in_use(self, at: float) -> Iterator[Use]:
+        """What runs, looked at only when it is asked for: the accounts of a new gang do not need it."""
+        for runner in self._books.running():
+            yield use_of(runner, at)
 
     def _live_one(self, job_id: str, number: int) -> tuple[Job, Attempt] | None:
         """The job and its live attempt of that number; None when the event is late."""
@@ -832,7 +836,7 @@ class State:
         if attempt.phase is AttemptPhase.LAUNCHING and phase is AttemptPhase.SUCCEEDED:
             attempt = lifecycle.move_attempt(attempt, AttemptPhase.RUNNING)
         if attempt.cluster in self.clusters:
-            self.accounts.ended(use_of(self._books.see(job.id, self.history), at), self.queues)
+            self.accounts.ended(use_of(self._books.see(job.id), at), self.queues)
         attempt = replace(lifecycle.move_attempt(attempt, phase), ended_at=at, exit_code=exit_code)
         self._put_attempt(attempt)
         if attempt.started_at is not None and attempt.stop_reason in ENDED_BY_ITSELF:

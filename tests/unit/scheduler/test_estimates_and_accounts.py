@@ -1,13 +1,13 @@
 """What history says about run times, and the account of who was overtaken: values by hand."""
 
-from dataclasses import replace
 from math import e, exp, log
 
+import numpy as np
 import pytest
 
 from tests.builders import cluster, end_all, job, node, queue, run_cycle, start_all, state, submit
 from tuttilab.scheduler.core.accounts import Accounts, Use
-from tuttilab.scheduler.core.estimates import PRIOR_S, History, corrected_end, predicted_end
+from tuttilab.scheduler.core.estimates import PRIOR_S, History, corrected_end, expected_s, predicted_end
 from tuttilab.scheduler.core.protection import protection
 from tuttilab.scheduler.model import Overtaking, Prediction, RunHistory
 
@@ -67,10 +67,9 @@ def test_B05_easy_as_published_moves_a_prediction_on_by_growing_steps() -> None:
 
 
 def test_B05_the_mean_of_what_scatters_is_above_its_middle() -> None:
-    assert Prediction(100.0, 1.0, "").expected_s == 100.0
-    # Of a log-normal law: the middle times e to half the variance of the logarithm.
-    assert Prediction(100.0, e, "").expected_s == pytest.approx(100.0 * exp(0.5))
-    assert Prediction(100.0, 1e9, "").expected_s == pytest.approx(100.0 * exp(4.0))
+    # Of a log-normal law: the middle times e to half the variance of the logarithm; at most e^4 times it.
+    means = expected_s(np.full(3, 100.0), np.array([1.0, e, 1e9]))
+    assert means == pytest.approx([100.0, 100.0 * exp(0.5), 100.0 * exp(4.0)])
 
 
 def test_B05_history_is_learned_from_runs_that_end_by_themselves() -> None:
@@ -118,7 +117,7 @@ def test_S06_a_gang_that_waits_again_starts_a_new_account() -> None:
     running = [Use("later", second.order + 5, LANE, "here", 0.5, 100.0)]
     accounts.begin(first, 100.0, running, QUEUES)
     assert accounts.rows[first.id].base == (("here", 50.0),)
-    now = protection([first], accounts.rows, [replace(running[0], seconds=140.0)], QUEUES, {"here": 1.0}, {}, 180.0)
+    now = protection([first], accounts.rows, [running[0]._replace(seconds=140.0)], QUEUES, {"here": 1.0}, {}, 180.0)
     assert now.overtaken_s == {first.id: pytest.approx(20.0)}
 
 
