@@ -73,16 +73,21 @@ def _give(free: Amounts, row: int | None, amount: Amounts | None) -> None:
 
 
 def growths(desk: Desk) -> tuple[GangGrown, ...]:
-    """More pods for running gangs that asked for them, as far as quota and room go; none where another gang waits for room."""
+    """More pods for running gangs that asked for them, as far as quota and room go; none where another gang waits for either."""
     return tuple(_growths(desk))
 
 
 def _growths(desk: Desk) -> Iterator[GangGrown]:
-    waits = any(c.cause is not None and c.cause.why is not Why.QUOTA for line in desk.lines_.values() for c in line)
-    if waits or desk.holds:
+    able = [runner for runner in desk.running if runner.missing and _may_grow(desk, runner) and runner.grows_at <= desk.now]
+    if not able or desk.holds:
         return
-    for runner in desk.running:
-        if not _may_grow(desk, runner) or runner.grows_at > desk.now:
+    causes = [c.cause for line in desk.lines_.values() for c in line if c.cause is not None]
+    if any(cause.why is not Why.QUOTA for cause in causes):
+        return
+    # Those that wait for quota wait for these queues' limits, which nobody below is to use up by growing.
+    short = {cause.shortage.queue for cause in causes if cause.shortage is not None}
+    for runner in able:
+        if any(step.name in short for step in desk.ledger.path(runner.queue)):
             continue
         placements: list[Placement] = []
         for pod_set, ranks in runner.missing:

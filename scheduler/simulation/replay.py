@@ -27,16 +27,25 @@ class Replayed:
 
 
 def replay(journal: Iterable[tuple[ev.Event, float]], rules: Rules | None = None, state: State | None = None) -> Replayed:
-    """Handle every event; wherever a run of decisions begins, ask the cycle and compare, in order."""
+    """Handle every event; wherever a run of decisions begins, ask the cycle and compare, in order.
+
+    A service decides beside its loop, at a time between the last event that it saw and the commit of the decision, which is what
+    the journal says. Where a back-off or the like ended in between, the cycle is asked for the earlier of the two as well.
+    """
     state = state or State(epoch=1, rules=rules or Rules(tells_all=False))
     cycles = 0
     differing: list[tuple[float, tuple[ev.Event, ...], tuple[ev.Event, ...]]] = []
     expected: list[ev.Event] = []
+    before = 0.0
     for event, at in journal:
         if isinstance(event, DECISIONS):
             if not expected:
                 state.epoch = getattr(event, "epoch", state.epoch)
-                expected = list(schedule(state.snapshot(), at).events)
+                snapshot = state.snapshot()
+                expected = list(schedule(snapshot, at).events)
+                if expected[:1] != [event]:
+                    earlier: list[ev.Event] = list(schedule(snapshot, before).events)
+                    expected = earlier if earlier[:1] == [event] else expected
                 cycles += 1
             if expected and expected[0] == event:
                 expected.pop(0)
@@ -45,4 +54,5 @@ def replay(journal: Iterable[tuple[ev.Event, float]], rules: Rules | None = None
                 expected = []
         state.handle(event, at)
         state.take_changes()
+        before = at
     return Replayed(state, cycles, tuple(differing))

@@ -298,6 +298,31 @@ def test_nobody_grows_into_room_that_is_being_fetched_for_another() -> None:
     decision = schedule(one.snapshot(), 5.0)
     assert [(stop.job_id, stop.by) for stop in decision.preempted] == [(other.id, claimant.id)]
     assert decision.grown == ()
+    # Nor while it is on its way: what was told to stop still counts against the limit for which the other waits.
+    cycle(one, 5.0)
+    for at in (6.0, 7.0):
+        assert schedule(one.snapshot(), at).events == ()
+    end_pod(one, other.id, 0, 143, at=8.0)
+    (admitted,) = schedule(one.snapshot(), 8.0).events
+    assert isinstance(admitted, ev.GangAdmitted)
+    assert admitted.job_id == claimant.id
+
+
+def test_a_gang_under_another_limit_grows_beside_one_that_waits_for_its_own() -> None:
+    queues = (queue("root", max={"cpu": 6}), queue("main", parent="root"), queue("small", parent="root", max={"cpu": 1}))
+    one = state([cluster(node("n", cpus=8))], queues)
+    filler = submit(one, cpus=5, queue="main")
+    cycle(one, 0.0)
+    start_all(one, filler.id)
+    gang = elastic(one)
+    cycle(one, 1.0)
+    start_all(one, gang.id)
+    submit(one, cpus=1, queue="small")
+    end_pod(one, filler.id, 0, 0, at=5.0)
+    cycle(one, 5.0)
+    submit(one, cpus=1, queue="small", at=6.0)
+    cycle(one, 6.0)
+    assert len(names(one, gang)) == 3
 
 
 def test_a_rank_comes_again_as_another_pod_and_one_that_had_done_its_work_does_not() -> None:
