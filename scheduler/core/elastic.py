@@ -78,7 +78,7 @@ def growths(desk: Desk) -> tuple[GangGrown, ...]:
 
 
 def _growths(desk: Desk) -> Iterator[GangGrown]:
-    able = [runner for runner in desk.running if runner.missing and _may_grow(desk, runner) and runner.grows_at <= desk.now]
+    able = [runner for runner in desk.running if _may_grow(desk, runner) and runner.grows_at <= desk.now]
     if not able or desk.holds:
         return
     causes = [c.cause for line in desk.lines_.values() for c in line if c.cause is not None]
