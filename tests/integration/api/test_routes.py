@@ -180,7 +180,7 @@ async def test_attempts_token_reports_for_its_pods_and_opens_nothing_else(site: 
     other_attempt = await http.post(f"{V}/pods/report", json={**report, "attempt": 2}, headers=headers)
     elsewhere = await http.get(f"{V}/jobs/{job_id}", headers=headers)
 
-    assert (taken.status_code, taken.json()) == (200, {"stop": None})
+    assert (taken.status_code, taken.json()) == (200, {"stop": None, "next_s": 5.0})
     assert (odd.status_code, odd.json()["type"]) == (400, "bad-input")
     assert (other_attempt.status_code, elsewhere.status_code) == (401, 401)
 
