@@ -42,10 +42,8 @@ class Turn:
             if told:
                 self.instructions.extend(told)
                 self.entries.append(Entry(event, self.now, event.job_id))
-        queued = {job.id for job in self.state.queued()}
-        waits = [wait for wait in decision.waits if wait.job_id in queued]
         until = self.now + AGES_S if decision.next_at is None else min(decision.next_at, self.now + AGES_S)
-        self.state.settle(waits, until, has_changed=bool(decision.events) or self.state.version != version)
+        self.state.settle(decision.waits, until, has_changed=bool(decision.events) or self.state.version != version)
 
     def batch(self) -> Batch:
         changes = self.state.take_changes()

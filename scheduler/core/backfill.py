@@ -12,7 +12,7 @@ of all of them misjudges their sum, so the start is the time by which as much ro
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
@@ -45,36 +45,67 @@ def end_of(runner: Running, now: float, expect: Expect = Expect.LIKELY) -> float
 class Likely:
     """How probably each of some running gangs has ended by a time: log-logistic run times, given how long each ran already."""
 
-    middle_s: Floats
+    log_middle: Floats
+    """Of seconds, as logarithms."""
     shape: Floats
     age_s: Floats
+    odds: Floats
+    """Of having ended at this age, had it not."""
     sure_s: Floats
     """Seconds from now after which its limit or its grace has ended it in any case."""
+    ends: Floats
+    """What `end_of` says of each: service time."""
 
     @classmethod
     def of(cls, running: Sequence[Running], now: float) -> Likely:
         guesses = [runner.prediction for runner in running]
         started = np.array([runner.started_at for runner in running])
         limits = np.array([inf if runner.job.timeout_s is None else runner.job.timeout_s for runner in running])
-        sure = np.maximum(started + limits - now, 0.0)
+        seconds = np.array([guess.seconds for guess in guesses])
+        sure, ends = np.maximum(started + limits - now, 0.0), started + seconds
+        ends = np.minimum(np.where(ends <= now, now + (now - started), ends), np.maximum(started + limits, now))
         for number, runner in enumerate(running):
             if runner.is_stopping:
-                sure[number] = runner.job.work.grace_s
-        shapes = log_logistic(np.array([guess.spread for guess in guesses]))
-        return cls(np.array([guess.seconds for guess in guesses]), shapes, np.maximum(now - started, 1e-6), sure)
+                sure[number], ends[number] = runner.job.work.grace_s, now + runner.job.work.grace_s
+        shape = log_logistic(np.array([guess.spread for guess in guesses]))
+        middle, age = np.log(seconds), np.maximum(now - started, 1e-6)
+        return cls(middle, shape, age, _odds(shape, middle, age), sure, ends)
 
     def take(self, numbers: Sequence[int]) -> Likely:
         """Those of these numbers, each as often as it is named."""
         chosen = np.array(numbers, dtype=np.intp)
-        return Likely(self.middle_s[chosen], self.shape[chosen], self.age_s[chosen], self.sure_s[chosen])
+        columns = (self.log_middle, self.shape, self.age_s, self.odds, self.sure_s, self.ends)
+        return Likely(*(column[chosen] for column in columns))
 
     def ended_in(self, seconds: float) -> Floats:
         """The probability of each to have ended ``seconds`` from now."""
-        survives = (1 + self._odds(self.age_s)) / (1 + self._odds(self.age_s + seconds))
+        survives = (1 + self.odds) / (1 + _odds(self.shape, self.log_middle, self.age_s + seconds))
         return np.where(seconds >= self.sure_s, 1.0, 1 - survives)
 
-    def _odds(self, after: Floats) -> Floats:
-        return np.exp(np.minimum(self.shape * np.log(after / self.middle_s), 600.0))
+
+def _odds(shape: Floats, log_middle: Floats, after_s: Floats) -> Floats:
+    return np.exp(np.minimum(shape * (np.log(after_s) - log_middle), 600.0))
+
+
+@dataclass(slots=True)
+class _Kinds:
+    """Pods are of few sizes: each once as a row of a table."""
+
+    layout: Layout
+    numbers: dict[object, int] = field(default_factory=dict)
+    rows: list[Amounts] = field(default_factory=list)
+
+    def number(self, size: Resources) -> int:
+        """Its row; negative for one of which no node has anything."""
+        number = self.numbers.get(size.amounts)
+        if number is None:
+            row = self.layout.vector(size)
+            number = self.numbers[size.amounts] = -1 if row is None else len(self.rows)
+            self.rows += [] if row is None else [row]
+        return number
+
+    def table(self) -> Amounts:
+        return np.array(self.rows, dtype=np.int64).reshape(len(self.rows), len(self.layout.keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +121,21 @@ class Releases:
 
     @classmethod
     def of(cls, layout: Layout, running: Iterable[Running], now: float, how: Expect = Expect.LIKELY) -> Releases:
-        name = layout.cluster.name
-        ends: list[float] = []
-        rows: list[int] = []
-        amounts: list[Amounts] = []
-        pods: list[int] = []
-        here = sorted([(end_of(r, now, how), r.job.id, r) for r in running if r.cluster == name])
-        for number, (end, _, runner) in enumerate(here):
-            for (_, node), amount in runner.holds:
-                vector, row = layout.vector(amount), layout.index.get(node)
-                if vector is not None and row is not None:
-                    ends.append(end)
-                    rows.append(row)
-                    amounts.append(vector)
-                    pods.append(number)
-        matrix = np.array(amounts, dtype=np.int64).reshape(len(rows), len(layout.keys))
-        likely = Likely.of([runner for _, _, runner in here], now).take(pods) if how is Expect.LIKELY else None
-        return cls(np.array(ends), np.array(rows, dtype=np.intp), matrix, now, likely)
+        here = [runner for runner in running if runner.cluster == layout.cluster.name]
+        likely = Likely.of(here, now) if how is Expect.LIKELY else None
+        ends = likely.ends.tolist() if likely is not None else [end_of(runner, now, how) for runner in here]
+        row_of, kinds = layout.index.get, _Kinds(layout)
+        pods = [
+            (end, number, row_of(key[1], -1), kinds.number(amount))
+            for end, _, number in sorted(zip(ends, [runner.job.id for runner in here], range(len(here)), strict=True))
+            for key, amount in here[number].holds
+        ]
+        known = [pod for pod in pods if pod[2] >= 0 and pod[3] >= 0]
+        when, numbers, rows, sizes = zip(*known, strict=True) if known else ((), (), (), ())
+        amounts = kinds.table()[np.array(sizes, dtype=np.intp)]
+        return cls(
+            np.array(when), np.array(rows, dtype=np.intp), amounts, now, likely.take(numbers) if likely is not None else None
+        )
 
     def expected_by(self, count: int) -> float:
         """When as much room may be expected to be free as the first ``count`` pods hold, each by the larger part of all.

@@ -33,11 +33,12 @@ class Refusal:
 
     cause: Cause
     again: Cause
+    is_for_all: bool
+    """Whatever their predictions: nobody is stopped by a hold."""
     ends_at: float
     """The refused gang would have ended then; one that ends earlier may pass a hold that stopped it."""
     margin: float | None
 
     def holds_for(self, prediction: Prediction, job: Job, now: float) -> bool:
-        if self.cause.why is not Why.HOLD:
-            return True
+        """Whether it is for a gang with this prediction too; those for all need not be asked."""
         return latest_end(job, prediction, now, self.margin) >= self.ends_at

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuttilab.scheduler.core import preemption
-from tuttilab.scheduler.core.desk import Candidate, Desk
+from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.elastic import growths, next_growth_at, shrinks
 from tuttilab.scheduler.core.explain import explain
+from tuttilab.scheduler.core.line import Candidate
 from tuttilab.scheduler.core.queues import Turns
 from tuttilab.scheduler.core.snapshot import Snapshot
 from tuttilab.scheduler.events import GangAdmitted, GangGrown, GangPreempted, GangShrunk
@@ -44,8 +44,7 @@ def schedule(snapshot: Snapshot, now: float) -> Decision:
         desk.hold_for_protected(lines)
 
         # 4. Try each: quota along the path, then clusters and nodes. 5. Who is allowed and does not fit gets a hold.
-        for candidate in _in_turn(desk, lines):
-            desk.consider(candidate)
+        _serve(desk, lines)
 
     # 6. Preempt for those under guarantee or of a higher class, resize what can grow, and give every other gang its reasons.
     preempted, given_back = preemption.decide(desk)
@@ -57,19 +56,19 @@ def schedule(snapshot: Snapshot, now: float) -> Decision:
     return Decision(tuple(desk.admitted), waits, next_at, preempted, shrunk, grown)
 
 
-def _in_turn(desk: Desk, lines: Mapping[str, Sequence[Candidate]]) -> Iterator[Candidate]:
+def _serve(desk: Desk, lines: Mapping[str, Sequence[Candidate]]) -> None:
     """Those lifted above all classes first, then queue by queue as their use stands after each admission."""
-    yield from sorted((c for line in lines.values() for c in line if c.is_lifted), key=lambda c: c.job.order)
+    for candidate in sorted((c for line in lines.values() for c in line if c.is_lifted), key=lambda c: c.job.order):
+        desk.serve([candidate], 0)
     turns = Turns(desk.snapshot.queues, desk.ledger.use, desk.site)
-    left = {queue: deque(c for c in line if not c.is_lifted) for queue, line in lines.items()}
-    turns.heads = {queue: line[0].shape.share for queue, line in left.items() if line}
-    while left:
-        queue = min(left, key=turns.rank)
-        before = len(desk.admitted)
-        while left[queue] and len(desk.admitted) == before:
-            yield left[queue].popleft()
+    left = {queue: [c for c in line if not c.is_lifted] for queue, line in lines.items()}
+    places = {queue: 0 for queue, line in left.items() if line}
+    turns.heads = {queue: left[queue][0].shape.share for queue in places}
+    while places:
+        queue = min(places, key=turns.rank)
+        place = places[queue] = desk.serve(left[queue], places[queue])
         turns.changed(queue)
-        if left[queue]:
-            turns.heads[queue] = left[queue][0].shape.share
+        if place < len(left[queue]):
+            turns.heads[queue] = left[queue][place].shape.share
         else:
-            del left[queue]
+            del places[queue]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import Final
-
-import numpy as np
 
 from tuttilab.scheduler.core.accounts import Use
 from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, end_of, hold_for, latest_end, quota_hold
 from tuttilab.scheduler.core.causes import Cause, Refusal
-from tuttilab.scheduler.core.estimates import UNKNOWN, expected_s
+from tuttilab.scheduler.core.estimates import UNKNOWN
 from tuttilab.scheduler.core.layout import Amounts
+from tuttilab.scheduler.core.line import Candidate, Known, Line, put_in_order
 from tuttilab.scheduler.core.placement import Counts, Fit, Misfit, allowed_clusters, charge_of, fits_somewhere, place_demand
 from tuttilab.scheduler.core.protection import Protection, protection
 from tuttilab.scheduler.core.quota import Ledger, Shortage, counts_of
@@ -21,33 +19,11 @@ from tuttilab.scheduler.core.rules import Keep, Order
 from tuttilab.scheduler.core.shapes import Shape, shape_key
 from tuttilab.scheduler.core.snapshot import Room, Running, Snapshot
 from tuttilab.scheduler.events import GangAdmitted
-from tuttilab.scheduler.model import MASTER, Cluster, Job, JobPhase, Prediction, Wait, Why
+from tuttilab.scheduler.model import MASTER, Cluster, Job, JobPhase, Wait, Why
 from tuttilab.scheduler.resources import Resources, show_duration, total
 
 MOST_PROTECTED_TRIED: Final = 32
 """Protected gangs looked at for the hold in one cycle; the first of them that does not fit gets it."""
-
-
-@dataclass(slots=True)
-class Candidate:
-    """A gang that waits and may be considered, with what decides its place."""
-
-    job: Job
-    shape: Shape
-    prediction: Prediction
-    is_protected: bool
-    is_lifted: bool
-    place: int = 0
-    cause: Cause | None = None
-    work: float = 0.0
-    """Room-seconds it may be expected to use: the order of least expected work has the least mean (Rothkopf 1966).
-
-    The expectation, not the middle: of two runs with the same middle, the one less known is more often very long.
-    """
-
-    @property
-    def protected_rank(self) -> tuple[bool, int, int]:
-        return (not self.is_lifted, -self.job.priority, self.job.order)
 
 
 @dataclass(slots=True)
@@ -72,11 +48,12 @@ class Desk:
     """What queues will use when the stopping gangs have ended and those that claimed it have started."""
     claimed: set[str] = field(default_factory=set)
     """Who may use that room and quota: claimants that fit now, or will when the stopping gangs have ended."""
-    is_short: bool = False
+    known: Known | None = None
+    """What is known of the gangs that may be considered, where the order or the told starts ask for it."""
     _shapes: dict[tuple[int, tuple[str, ...]], Shape] = field(default_factory=dict)
-    _by_number: dict[tuple[int, str], Shape] = field(default_factory=dict)
     _unknown: dict[Hashable, int] = field(default_factory=dict)
-    _refusals: dict[tuple[int, str], Refusal] = field(default_factory=dict)
+    _refusals: dict[str, dict[Shape, Refusal]] = field(default_factory=dict)
+    """By queue and shape."""
 
     @classmethod
     def of(cls, snapshot: Snapshot, now: float) -> Desk:
@@ -106,37 +83,26 @@ class Desk:
         """Every gang that may be considered, by queue, first in line first."""
         snapshot, now = self.snapshot, self.now
         protected, lifted = self.protection.protected, self.protection.lifted
+        lines: dict[str, Line] = {}
         for job in snapshot.waiting:
-            if job.after or job.not_before > now or job.queue not in snapshot.queues:
+            line = lines.get(job.queue)
+            if job.after or job.not_before > now or line is None:
                 wait = self._not_yet(job)
                 if wait is not None:
                     self.early[job.id] = wait
                     continue
-            shape = self._shape(job)
+                line = lines.setdefault(job.queue, Line())
+            shape = line.shapes.get(snapshot.shapes.get(job.id)) or self._shape(job, line)
             shape.count += 1
             is_lifted = job.id in lifted
             prediction = snapshot.predictions.get(job.id, UNKNOWN)
-            candidate = Candidate(job, shape, prediction, is_lifted or job.id in protected, is_lifted)
-            self.lines_.setdefault(job.queue, []).append(candidate)
-        self.is_short = snapshot.rules.order is Order.SMALL_FIRST and self._is_short()
-        if self.is_short:
-            expect_work([candidate for line in self.lines_.values() for candidate in line])
-        for line in self.lines_.values():
-            line.sort(key=self._rank)
-            for place, candidate in enumerate(line, start=1):
-                candidate.place = place
+            line.candidates.append(Candidate(job, shape, prediction, is_lifted or job.id in protected, is_lifted))
+        self.lines_ = {queue: line.candidates for queue, line in lines.items()}
+        is_short = snapshot.rules.order is Order.SMALL_FIRST and self._is_short()
+        if is_short or snapshot.rules.tells_all:
+            self.known = Known.of([candidate for line in self.lines_.values() for candidate in line])
+        put_in_order(self.lines_, self.known if is_short else None)
         return self.lines_
-
-    def _rank(self, candidate: Candidate) -> tuple[int, bool, float, int]:
-        """Priority class, then protected gangs, then least predicted work while the cluster is short; ties by submission.
-
-        Of the protected, those of several pods go first, largest first: the room that one of them leaves serves the next without
-        draining the cluster again. They wait their turn by submission for the hold (`hold_for_protected`).
-        """
-        job = candidate.job
-        if candidate.is_protected:
-            return (-job.priority, False, -candidate.shape.share if job.gang.size > 1 else 0.0, job.order)
-        return (-job.priority, True, candidate.work if self.is_short else 0.0, job.order)
 
     def _is_short(self) -> bool:
         """Whether there is less room than all ready gangs ask for together, by any resource."""
@@ -144,18 +110,17 @@ class Desk:
         free = total(self.room.free_total(name) for name in self.room.layouts)
         return not asked.fits(free)
 
-    def _shape(self, job: Job) -> Shape:
+    def _shape(self, job: Job, line: Line) -> Shape:
+        """The shape of a gang that is the first of it in its queue."""
         number = self.snapshot.shapes.get(job.id)
         if number is None:
             number = self._unknown.setdefault(shape_key(job), -1 - len(self._unknown))
-        shape = self._by_number.get((number, job.queue))
-        if shape is None:
-            clusters = tuple(allowed_clusters(job, self.snapshot.clusters, self.ledger.path(job.queue)))
-            key = (number, tuple(cluster.name for cluster in clusters))
-            if key not in self._shapes:
-                site = total(self.room.layouts[cluster.name].total for cluster in clusters)
-                self._shapes[key] = Shape.of(job, clusters, site)
-            shape = self._by_number[number, job.queue] = self._shapes[key]
+        clusters = tuple(allowed_clusters(job, self.snapshot.clusters, self.ledger.path(job.queue)))
+        key = (number, tuple(cluster.name for cluster in clusters))
+        if key not in self._shapes:
+            site = total(self.room.layouts[cluster.name].total for cluster in clusters)
+            self._shapes[key] = Shape.of(job, clusters, site)
+        shape = line.shapes[number] = self._shapes[key]
         return shape
 
     def _not_yet(self, job: Job) -> Wait | None:
@@ -227,17 +192,17 @@ class Desk:
             for key, amount in runner.holds:
                 future.give(key, amount)
             ledger.remove(runner.queue, runner.charge, runner.pods)
-        failed: set[tuple[int, str]] = set()
+        failed: set[tuple[Shape, str]] = set()
         for candidate in self.claimants(lines):
             shape, job = candidate.shape, candidate.job
-            if (id(shape), job.queue) in failed:
+            if (shape, job.queue) in failed:
                 continue
             if any(self._starts(candidate, c) for c in shape.clusters):
                 self.claimed.add(job.id)
                 continue
             cluster = next((c for c in shape.clusters if self._comes(candidate, c, ledger, free[c.name])), None)
             if cluster is None:
-                failed.add((id(shape), job.queue))
+                failed.add((shape, job.queue))
                 continue
             self.claimed.add(job.id)
             ledger.add(job.queue, shape.charges[cluster.name], shape.pods)
@@ -276,13 +241,24 @@ class Desk:
         counts = shape.counts_less(shape.slack) if shape.is_elastic else None
         return isinstance(place_demand(shape.demand(layout), layout, free, counts, False), Fit)
 
-    def consider(self, candidate: Candidate) -> None:
+    def serve(self, line: Sequence[Candidate], begin: int) -> int:
+        """Try the gangs of one queue from place ``begin`` on until one of them starts; answers the place after it."""
+        refusals = self._refusals.setdefault(line[begin].job.queue, {})
+        before = len(self.admitted)
+        for place in range(begin, len(line)):
+            candidate = line[place]
+            refusal = refusals.get(candidate.shape)
+            if refusal is not None and (refusal.is_for_all or refusal.holds_for(candidate.prediction, candidate.job, self.now)):
+                candidate.cause = refusal.again
+                continue
+            self._consider(candidate)
+            if len(self.admitted) > before:
+                return place + 1
+        return len(line)
+
+    def _consider(self, candidate: Candidate) -> None:
         """Start the gang, or note its cause for waiting; the first that only lacks room gets the hold."""
         job, shape = candidate.job, candidate.shape
-        refusal = self._refusals.get((id(shape), job.queue))
-        if refusal is not None and refusal.holds_for(candidate.prediction, job, self.now):
-            candidate.cause = refusal.again
-            return
         if not shape.clusters:
             self._refuse(candidate, Cause(Why.CLUSTER_DOWN, clusters=tuple(sorted(self._named(job)))))
             return
@@ -314,7 +290,8 @@ class Desk:
 
     def _refuse(self, candidate: Candidate, cause: Cause, ends_at: float = 0.0, margin: float | None = 0.0) -> None:
         candidate.cause = cause
-        self._refusals[id(candidate.shape), candidate.job.queue] = Refusal(cause, cause.again(), ends_at, margin)
+        refusal = Refusal(cause, cause.again(), cause.why is not Why.HOLD, ends_at, margin)
+        self._refusals.setdefault(candidate.job.queue, {})[candidate.shape] = refusal
 
     def _refuse_quota(self, candidate: Candidate, shortage: Shortage) -> None:
         held = None
@@ -480,16 +457,6 @@ class Desk:
     def queues_below(self, name: str) -> set[str]:
         """The queue and every queue below it."""
         return {queue for queue in self.snapshot.queues if any(step.name == name for step in self.ledger.path(queue))}
-
-
-def expect_work(candidates: Sequence[Candidate]) -> None:
-    """Fill in the expected work of each, all at once."""
-    shares = np.array([c.shape.share for c in candidates])
-    limits = [inf if c.job.timeout_s is None else c.job.timeout_s for c in candidates]
-    means = expected_s(np.array([c.prediction.seconds for c in candidates]), np.array([c.prediction.spread for c in candidates]))
-    works: list[float] = (shares * np.minimum(means, limits)).tolist()
-    for candidate, work in zip(candidates, works, strict=True):
-        candidate.work = work
 
 
 def use_of(runner: Running, now: float) -> Use:

@@ -8,11 +8,12 @@ duration have r near 0, and everybody gets the queue's prior.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import exp, fsum, log, pi
 from statistics import median
 from typing import Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,28 @@ def keys_of(job: Job) -> tuple[str, ...]:
     return (own, f"template/{job.queue}/{job.owner}/{template}", queue) if template else (own, queue)
 
 
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Guess:
+    """What is predicted for all runs of one queue, owner, name, template and limit."""
+
+    keys: tuple[str, ...]
+    timeout_s: float | None
+    prediction: Prediction | None = None
+    """None until somebody asks, and again when a run of the queue has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prior:
+    """What a queue says of a run of which nothing else is known."""
+
+    middle: float
+    """Of the logarithms."""
+    variance: float
+    trust: float
+    """The share of the variance that names explain."""
+    told: tuple[float, float, str]
+
+
 @dataclass(slots=True)
 class History:
     """Every key's `RunHistory`, bounded; `changed` are the rows that differ from the stored ones."""
@@ -54,9 +77,9 @@ class History:
     rows: dict[str, RunHistory] = field(default_factory=dict)
     changed: dict[str, None] = field(default_factory=dict)
     dropped: dict[str, None] = field(default_factory=dict)
-    _memo: dict[str, dict[tuple[str, str, str | None], Prediction]] = field(default_factory=dict)
-    """What was predicted by queue, then by who and what: a run that ends changes what its own queue says, and no other's."""
-    _queues: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    _guesses: dict[str, WeakValueDictionary[Hashable, Guess]] = field(default_factory=dict)
+    """By queue: a run that ends changes what its own queue says, and no other's."""
+    _queues: dict[str, _Prior] = field(default_factory=dict)
 
     @classmethod
     def of(cls, rows: Iterable[RunHistory]) -> History:
@@ -84,7 +107,8 @@ class History:
         self._forget(job.queue)
 
     def _forget(self, queue: str) -> None:
-        self._memo.pop(queue, None)
+        for guess in self._guesses.get(queue, {}).values():
+            guess.prediction = None
         self._queues.pop(f"queue/{queue}", None)
 
     def _put(self, row: RunHistory) -> None:
@@ -100,19 +124,28 @@ class History:
         self.dropped.clear()
         return changed, dropped
 
+    def guess(self, job: Job) -> Guess:
+        """One for all jobs of which the same is known, for those that ask for the prediction (`tell`) again and again."""
+        own = self._guesses.setdefault(job.queue, WeakValueDictionary())
+        who = (job.owner, job.name, job.labels.get(TEMPLATE_LABEL) if job.labels else None, job.timeout_s)
+        guess = own.get(who)
+        if guess is None:
+            guess = own[who] = Guess(keys_of(job), job.timeout_s)
+        return guess
+
     def predict(self, job: Job) -> Prediction:
         """The middle of what history says, never above the job's own limit."""
-        who = (job.owner, job.name, job.labels.get(TEMPLATE_LABEL) if job.labels else None)
-        known = self._memo.setdefault(job.queue, {})
-        found = known.get(who)
-        if found is None:
-            found = known[who] = Prediction(*self._estimate(keys_of(job)))
-        if job.timeout_s is not None and found.seconds > job.timeout_s:
-            return Prediction(job.timeout_s, found.spread, "its own limit")
-        return found
+        return self.tell(self.guess(job))
 
-    def _prior(self, queue: str) -> tuple[float, float, float]:
-        """Of a queue: log of the middle run, variance of the logs, share of it that names explain."""
+    def tell(self, guess: Guess) -> Prediction:
+        if guess.prediction is None:
+            seconds, spread, basis = self._estimate(guess.keys)
+            if guess.timeout_s is not None and seconds > guess.timeout_s:
+                seconds, basis = guess.timeout_s, "its own limit"
+            guess.prediction = Prediction(seconds, spread, basis)
+        return guess.prediction
+
+    def _prior(self, queue: str) -> _Prior:
         known = self._queues.get(queue)
         if known is not None:
             return known
@@ -123,25 +156,24 @@ class History:
         trust = TRUST_AT_FIRST
         if len(row.scatter) >= FEWEST_REPEATS and variance > 0:
             trust = min(max(1 - (sum(row.scatter) / len(row.scatter) / 2) / variance, 0.0), 0.99)
-        self._queues[queue] = (middle, variance, trust)
-        return self._queues[queue]
+        basis = f"the last {len(logs)} runs in the queue" if logs else "no run is known yet"
+        prior = self._queues[queue] = _Prior(middle, variance, trust, (exp(middle), exp(variance**0.5), basis))
+        return prior
 
     def _estimate(self, keys: tuple[str, ...]) -> tuple[float, float, str]:
-        middle, variance, trust = self._prior(keys[-1])
-        queue_runs = len(self.rows[keys[-1]].runs) if keys[-1] in self.rows else 0
+        prior = self._prior(keys[-1])
         for key in keys[:-1]:
             row = self.rows.get(key)
             if row is not None and row.runs:
                 count = len(row.runs)
-                weight = count * trust / (1 + (count - 1) * trust)
+                weight = count * prior.trust / (1 + (count - 1) * prior.trust)
                 if weight < 0.05:
                     break
-                seconds = exp(middle + weight * (median(log(run) for run in row.runs) - middle))
-                spread = exp(max(variance * (1 - weight * trust), 0.0) ** 0.5)
+                seconds = exp(prior.middle + weight * (median(log(run) for run in row.runs) - prior.middle))
+                spread = exp(max(prior.variance * (1 - weight * prior.trust), 0.0) ** 0.5)
                 what = "this name" if key.startswith("name/") else "this template"
                 return seconds, spread, f"{count} earlier {'run' if count == 1 else 'runs'} of {what}"
-        basis = f"the last {queue_runs} runs in the queue" if queue_runs else "no run is known yet"
-        return exp(middle), exp(variance**0.5), basis
+        return prior.told
 
 
 def _variance(values: Sequence[float]) -> float:

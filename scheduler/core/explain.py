@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -10,9 +10,11 @@ from typing import Final
 
 from tuttilab.scheduler.core.backfill import end_of
 from tuttilab.scheduler.core.causes import Cause
-from tuttilab.scheduler.core.desk import Candidate, Desk
+from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.forecast import line_starts
+from tuttilab.scheduler.core.line import Candidate
 from tuttilab.scheduler.core.placement import Fit, Misfit, place_demand
+from tuttilab.scheduler.core.shapes import Shape
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.model import Job, Wait, Why
 
@@ -40,8 +42,9 @@ class _Holders:
         holders = cls()
         for runner in running:
             holders.count += 1
-            holders.by_owner.setdefault(runner.job.owner, []).append(runner.job_id)
-            holders.by_group.setdefault(runner.job.group, []).append(runner.job_id)
+            job = runner.job
+            holders.by_owner.setdefault(job.owner, []).append(job.id)
+            holders.by_group.setdefault(job.group, []).append(job.id)
         return holders
 
     def text(self, owner: str) -> str:
@@ -64,47 +67,45 @@ class _Holders:
 
 
 @dataclass(slots=True)
+class _Told:
+    """What is said of one cause: the same to everybody, except who holds what is missing, or behind whom they wait."""
+
+    pattern: Wait
+    holders: _Holders | None = None
+    behind: Job | None = None
+    is_by_line: bool = False
+    """Whether nothing tells when the gang starts but the line before it."""
+
+
+@dataclass(slots=True)
 class _Words:
     """Every sentence once: for each cause, and for each reader of it."""
 
     desk: Desk
-    _causes: dict[int, tuple[Wait, _Holders | None]] = field(default_factory=dict)
+    _causes: dict[Cause, _Told] = field(default_factory=dict)
     _clusters: dict[str, _Holders] = field(default_factory=dict)
     _queues: dict[str, _Holders] = field(default_factory=dict)
-    _alone: dict[tuple[int, str], Fit | Misfit] = field(default_factory=dict)
+    _alone: dict[tuple[Shape, str], Fit | Misfit] = field(default_factory=dict)
     """Whether a shape fits an empty cluster."""
     _first_ends: dict[str, float | None] = field(default_factory=dict)
 
-    def wait(self, candidate: Candidate, line_start: float | None) -> Wait:
-        job, cause = candidate.job, candidate.cause
-        assert cause is not None
-        known = self._causes.get(id(cause))
-        if known is None:
-            known = self._causes[id(cause)] = self._cause(candidate, cause)
-        pattern, holders = known
-        start, basis = pattern.estimated_start, pattern.basis
-        if start is None and line_start is not None and pattern.why is not Why.NEVER_FITS:
-            start, basis = line_start, BY_LINE
-        sentence, blockers = pattern.sentence, pattern.blockers
-        if holders is not None:
-            held_by, blockers = holders.told(job)
-            sentence += held_by
-        elif pattern.why is Why.HOLD and cause.hold is not None:
-            sentence, blockers = self._behind(cause.hold.job, job)
-        return Wait(
-            job.id,
-            pattern.why,
-            sentence,
-            candidate.place,
-            pattern.short,
-            pattern.queue,
-            pattern.role,
-            blockers,
-            start,
-            basis,
-            self.desk.protection.overtaken_s.get(job.id, 0.0),
-            candidate.is_protected,
-        )
+    def waits(self, waiting: Sequence[Candidate]) -> Iterator[Wait]:
+        causes, overtaken_s = self._causes, self.desk.protection.overtaken_s
+        for candidate, line_start in zip(waiting, line_starts(self.desk, waiting), strict=True):
+            job, cause = candidate.job, candidate.cause
+            assert cause is not None
+            told = causes.get(cause) or self._cause(candidate, cause)
+            _, why, sentence, _, short, queue, role, blockers, start, basis, *_ = told.pattern
+            if told.is_by_line and line_start < inf:
+                start, basis = line_start, BY_LINE
+            if told.holders is not None:
+                held_by, blockers = told.holders.told(job)
+                sentence += held_by
+            elif told.behind is not None:
+                sentence, blockers = self._behind(told.behind, job)
+            job_id, place, is_protected = job.id, candidate.place, candidate.is_protected
+            used_s = overtaken_s.get(job_id, 0.0)
+            yield Wait(job_id, why, sentence, place, short, queue, role, blockers, start, basis, used_s, is_protected)
 
     def _holders(self, holds: Callable[[Running], bool]) -> _Holders:
         """Those that ran before this cycle; only where there are none, those that it started."""
@@ -118,11 +119,17 @@ class _Words:
         seen = (first.id,) if first.group == job.group else ()
         return f"room is kept for {whose} that goes before it, and this one could delay it", seen
 
-    def _cause(self, candidate: Candidate, cause: Cause) -> tuple[Wait, _Holders | None]:
+    def _cause(self, candidate: Candidate, cause: Cause) -> _Told:
+        told = self._tell(candidate, cause)
+        told.is_by_line = told.pattern.estimated_start is None and told.pattern.why is not Why.NEVER_FITS
+        self._causes[cause] = told
+        return told
+
+    def _tell(self, candidate: Candidate, cause: Cause) -> _Told:
         job = candidate.job
         if cause.why is Why.CLUSTER_DOWN:
             down = ", ".join(cause.clusters)
-            return Wait(job.id, Why.CLUSTER_DOWN, f"cluster {down} does not answer; the job starts when it is back", 0), None
+            return _Told(Wait(job.id, Why.CLUSTER_DOWN, f"cluster {down} does not answer; the job starts when it is back", 0))
         if cause.why is Why.QUOTA and cause.shortage is not None:
             queue = cause.shortage.queue
             if queue not in self._queues:
@@ -131,50 +138,46 @@ class _Words:
             start = cause.hold.start if cause.hold is not None else None
             basis = BY_ENDS if start is not None else UNKNOWN
             pattern = Wait(job.id, Why.QUOTA, cause.shortage.sentence, 0, cause.shortage.over, queue, None, (), start, basis)
-            return pattern, self._queues[queue]
+            return _Told(pattern, self._queues[queue])
         if cause.why is Why.HOLD and cause.hold is not None:
-            return Wait(job.id, Why.HOLD, "", 0), None
+            return _Told(Wait(job.id, Why.HOLD, "", 0), behind=cause.hold.job)
         if cause.why is Why.NO_ROOM:
             return self._no_room(candidate, cause)
         return self._equal(candidate, cause)
 
-    def _equal(self, candidate: Candidate, cause: Cause) -> tuple[Wait, _Holders | None]:
+    def _equal(self, candidate: Candidate, cause: Cause) -> _Told:
         sentence = "no room: an equal job before it in line does not fit either"
         first = cause.first
         if first is not None and first.misfits:
-            pattern, holders = self._no_room(candidate, first)
-            if pattern.why is Why.NEVER_FITS:
-                return pattern, holders
-            return pattern._replace(why=Why.BEHIND, sentence=sentence, estimated_start=None, basis=UNKNOWN), None
-        return Wait(candidate.job.id, Why.BEHIND, sentence, 0), None
+            told = self._no_room(candidate, first)
+            if told.pattern.why is Why.NEVER_FITS:
+                return told
+            return _Told(told.pattern._replace(why=Why.BEHIND, sentence=sentence, estimated_start=None, basis=UNKNOWN))
+        return _Told(Wait(candidate.job.id, Why.BEHIND, sentence, 0))
 
-    def _no_room(self, candidate: Candidate, cause: Cause) -> tuple[Wait, _Holders | None]:
-        desk, shape = self.desk, candidate.shape
+    def _no_room(self, candidate: Candidate, cause: Cause) -> _Told:
+        desk, job, shape = self.desk, candidate.job, candidate.shape
         counts = shape.counts_less(shape.slack) if shape.is_elastic else None
         never: tuple[str, Misfit] | None = None
         for cluster, misfit in cause.misfits:
-            layout = desk.room.layouts[cluster.name]
-            key = (id(shape), cluster.name)
+            name, layout = cluster.name, desk.room.layouts[cluster.name]
+            key = (shape, name)
             if key not in self._alone:
                 self._alone[key] = place_demand(shape.demand(layout), layout, layout.allocatable.copy(), counts)
             alone = self._alone[key]
             if isinstance(alone, Fit):
-                name = cluster.name
                 if name not in self._clusters:
                     self._clusters[name] = self._holders(partial(_runs_on, name))
-                hold = cause.hold
-                start = hold.start if hold is not None else self._when(name)
+                start = cause.hold.start if cause.hold is not None else self._when(name)
                 basis = BY_ENDS if start is not None else UNKNOWN
                 sentence = f"no room now: {misfit.sentence()}"
                 role = misfit.pod_set.role
-                return Wait(candidate.job.id, Why.NO_ROOM, sentence, 0, misfit.short, None, role, (), start, basis), self._clusters[
-                    name
-                ]
-            never = never or (cluster.name, alone)
+                pattern = Wait(job.id, Why.NO_ROOM, sentence, 0, misfit.short, None, role, (), start, basis)
+                return _Told(pattern, self._clusters[name])
+            never = never or (name, alone)
         assert never is not None
         sentence = f"cannot start on cluster {never[0]} even when it is empty: {never[1].sentence()}"
-        short, role = never[1].short, never[1].pod_set.role
-        return Wait(candidate.job.id, Why.NEVER_FITS, sentence, 0, short, None, role), None
+        return _Told(Wait(job.id, Why.NEVER_FITS, sentence, 0, never[1].short, None, never[1].pod_set.role))
 
     def _when(self, cluster: str) -> float | None:
         """When the first gang of the cluster ends: the earliest that a gang without a hold may start."""
@@ -186,9 +189,6 @@ class _Words:
 
 def explain(desk: Desk) -> tuple[Wait, ...]:
     """One `Wait` for every waiting gang that does not start, in the order of the snapshot."""
-    words = _Words(desk)
     waiting = [candidate for line in desk.lines_.values() for candidate in line if candidate.cause is not None]
-    waits = dict(desk.early)
-    for candidate, start in zip(waiting, line_starts(desk, waiting), strict=True):
-        waits[candidate.job.id] = words.wait(candidate, start if start < inf else None)
-    return tuple(waits[job.id] for job in desk.snapshot.waiting if job.id in waits)
+    waits = {wait.job_id: wait for wait in _Words(desk).waits(waiting)} | desk.early
+    return tuple([waits[job.id] for job in desk.snapshot.waiting if job.id in waits])

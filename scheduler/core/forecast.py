@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tuttilab.scheduler.core.backfill import Floats, Likely
-from tuttilab.scheduler.core.desk import Candidate, Desk
+from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.estimates import log_logistic
+from tuttilab.scheduler.core.line import Candidate, Known
 
 TIMES: Final = np.concatenate([[0.0], np.geomspace(10.0, 90 * 86400.0, 27)])
 """Seconds from now at which both sides are added up; between them they are taken as straight."""
@@ -33,7 +34,7 @@ def line_starts(desk: Desk, waiting: Sequence[Candidate]) -> list[float]:
     if not waiting:
         return []
     free = _free(desk)
-    needs = _Needs.of(waiting)
+    needs = _Needs.of(desk.known.take(waiting) if desk.known is not None else Known.of(waiting))
     by_line = needs.starts(free, np.argsort([c.place for c in waiting], kind="stable"))
     by_submission = needs.starts(free, np.lexsort(([c.job.order for c in waiting], [not c.is_lifted for c in waiting])))
     overtaking = max(queue.overtaking for queue in desk.snapshot.queues.values())
@@ -79,19 +80,13 @@ class _Needs:
     """Room-seconds that a gang of each kind is expected to have used by each of `TIMES`, had it started now: a row a kind."""
 
     @classmethod
-    def of(cls, waiting: Sequence[Candidate]) -> _Needs:
-        told = np.array(
-            [
-                [c.shape.share for c in waiting],
-                [c.prediction.seconds for c in waiting],
-                [c.prediction.spread for c in waiting],
-                [inf if c.job.timeout_s is None else c.job.timeout_s for c in waiting],
-            ]
-        )
+    def of(cls, known: Known) -> _Needs:
+        told = np.array([known.share, known.seconds, known.spread, known.limit])
+        count = told.shape[1]
         ranked = np.lexsort(told)
-        is_new = np.ones(len(waiting), dtype=np.bool_)
+        is_new = np.ones(count, dtype=np.bool_)
         is_new[1:] = (told[:, ranked[1:]] != told[:, ranked[:-1]]).any(axis=0)
-        kinds = np.empty(len(waiting), dtype=np.intp)
+        kinds = np.empty(count, dtype=np.intp)
         kinds[ranked] = np.cumsum(is_new) - 1
         share, middle, spread, limit = told[:, ranked[is_new]]
         with np.errstate(divide="ignore"):
@@ -110,12 +105,17 @@ class _Needs:
         for begin in range(0, len(order), AT_ONCE):
             part = order[begin : begin + AT_ONCE]
             kinds = self.kinds[part]
-            use = before + np.cumsum(self.used[kinds], axis=0)
-            missing = np.vstack([before[None, :], use[:-1]]) - given
+            # Of each, what those before it use; in the last row, of all of these.
+            use = np.empty((len(part) + 1, len(TIMES)))
+            use[0] = before
+            np.cumsum(self.used[kinds], axis=0, out=use[1:])
+            use[1:] += before
+            before = use[-1].copy()
+            missing = use[:-1]
+            missing -= given
             # The room that it needs itself has to come free as well.
             missing += self.share[kinds][:, None] * np.minimum(TIMES, 1.0)
             found[part] = _first_crossing(missing)
-            before = use[-1]
         beside = np.empty(len(order))
         beside[order] = np.interp(np.cumsum(self.share[self.kinds[order]]), np.maximum.accumulate(free), TIMES, right=inf)
         return np.minimum(found, beside)

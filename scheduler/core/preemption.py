@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from tuttilab.scheduler.core.desk import Candidate, Desk, is_within_guarantee
+from tuttilab.scheduler.core.desk import Desk, is_within_guarantee
+from tuttilab.scheduler.core.line import Candidate
 from tuttilab.scheduler.core.placement import Fit, place_demand
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running

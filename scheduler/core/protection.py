@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -114,11 +115,11 @@ def protection(
         queue = queues.get(lane[0])
         if queue is None:
             continue
-        jobs.sort(key=lambda job: job.order)
+        jobs.sort(key=attrgetter("order"))
         rows = [accounts.get(job.id) or Overtaking(job.id, job.submitted_at) for job in jobs]
         waits = now - np.array([row.since for row in rows])
         size = np.tile(sizes, (len(jobs), 1))
-        for number, job in enumerate(jobs):
+        for number, job in enumerate(jobs if usable else ()):
             if job.id in usable:
                 size[number, [c for name, c in columns.items() if name not in usable[job.id]]] = 0.0
         size /= np.maximum(size.sum(axis=1, keepdims=True), 1e-12)

@@ -51,7 +51,7 @@ class Shapes:
             self._known = {key: number for key, number in self._known.items() if number in waiting}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Shape:
     """One shape in one cycle: its clusters, what it costs on each, and what the cycle found out about it."""
 

@@ -16,7 +16,7 @@ from tuttilab.scheduler.core import dag, lifecycle, resizing
 from tuttilab.scheduler.core.accounts import Accounts, Use
 from tuttilab.scheduler.core.books import Books
 from tuttilab.scheduler.core.desk import use_of
-from tuttilab.scheduler.core.estimates import History
+from tuttilab.scheduler.core.estimates import Guess, History
 from tuttilab.scheduler.core.kinds import notebook
 from tuttilab.scheduler.core.layout import layout_of
 from tuttilab.scheduler.core.placement import allowed_clusters, charge_of, pod_cost
@@ -43,6 +43,7 @@ from tuttilab.scheduler.model import (
     Overtaking,
     Pod,
     PodPhase,
+    Prediction,
     Profile,
     Queue,
     Run,
@@ -119,6 +120,8 @@ class State:
     _settled_version: int = -1
     _books: Books = field(default_factory=Books)
     _shapes: Shapes = field(default_factory=Shapes)
+    _guesses: dict[str, Guess] = field(default_factory=dict)
+    """Of the queued jobs."""
     _followers: dict[str, dict[str, None]] = field(default_factory=dict)
     """Queued jobs by the job that they come after."""
     _queued: dict[str, None] = field(default_factory=dict)
@@ -144,6 +147,7 @@ class State:
     ) -> State:
         state = cls(epoch=epoch)
         state.queues = check_tree(tuple(queues))
+        state.history = History.of(history)
         for job in jobs:
             state.jobs[job.id] = job
             if job.phase is JobPhase.QUEUED:
@@ -151,7 +155,6 @@ class State:
             elif job.phase.is_terminal:
                 state._ended[job.id] = None
         state.accounts = Accounts.of(accounts, state.queued())
-        state.history = History.of(history)
         for attempt in attempts:
             key = (attempt.job_id, attempt.number)
             state.attempts[key] = attempt
@@ -223,11 +226,18 @@ class State:
             running=self._books.running(),
             phases={job_id: self.jobs[job_id].phase for job_id in self._followers if job_id in self.jobs},
             epoch=self.epoch,
-            predictions={job.id: self.history.predict(job) for job in waiting},
+            predictions=self._predictions(also),
             accounts=dict(self.accounts.rows),
             shapes=dict(self._shapes.numbers),
             rules=self.rules,
         )
+
+    def _predictions(self, also: Job | None) -> dict[str, Prediction]:
+        tell = self.history.tell
+        found = {job_id: guess.prediction or tell(guess) for job_id, guess in self._guesses.items()}
+        if also is not None:
+            found[also.id] = self.history.predict(also)
+        return found
 
     def has_decisions(self) -> bool:
         """Whether a cycle could decide anything: somebody waits, or a running gang lacks pods that it asked for."""
@@ -239,7 +249,7 @@ class State:
 
     def settle(self, waits: Iterable[Wait], until: float | None, has_changed: bool) -> None:
         """Note the outcome of a cycle. One that changed something is followed by another."""
-        self.waits = {wait.job_id: wait for wait in waits}
+        self.waits = {wait.job_id: wait for wait in waits if wait.job_id in self._queued}
         self.settled_until = until
         self._settled_version = -1 if has_changed else self.version
 
@@ -313,6 +323,7 @@ class State:
     def _queue_up(self, job: Job) -> None:
         self._queued[job.id] = None
         self._shapes.add(job)
+        self._guesses[job.id] = self.history.guess(job)
         for waited_for in job.after:
             self._followers.setdefault(waited_for, {})[job.id] = None
 
@@ -320,6 +331,7 @@ class State:
         del self._queued[job.id]
         self.waits.pop(job.id, None)
         self._shapes.remove(job.id)
+        del self._guesses[job.id]
         self.accounts.leave(job)
         for waited_for in job.after:
             followers = self._followers.get(waited_for, {})
