@@ -52,6 +52,7 @@ class Desk:
     """What is known of the gangs that may be considered, where the order or the told starts ask for it."""
     _shapes: dict[tuple[int, tuple[str, ...]], Shape] = field(default_factory=dict)
     _unknown: dict[Hashable, int] = field(default_factory=dict)
+    _alone: dict[tuple[Shape, str], Fit | Misfit] = field(default_factory=dict)
     _refusals: dict[str, dict[Shape, Refusal]] = field(default_factory=dict)
     """By queue and shape."""
 
@@ -240,6 +241,16 @@ class Desk:
         layout = self.room.layouts[cluster.name]
         counts = shape.counts_less(shape.slack) if shape.is_elastic else None
         return isinstance(place_demand(shape.demand(layout), layout, free, counts, False), Fit)
+
+    def alone(self, shape: Shape, cluster: Cluster) -> Fit | Misfit:
+        """What would be of gangs of this shape, at their smallest, were the cluster empty."""
+        outcome = self._alone.get((shape, cluster.name))
+        if outcome is None:
+            layout = self.room.layouts[cluster.name]
+            counts = shape.counts_less(shape.slack) if shape.is_elastic else None
+            outcome = place_demand(shape.demand(layout), layout, layout.allocatable.copy(), counts)
+            self._alone[shape, cluster.name] = outcome
+        return outcome
 
     def serve(self, line: Sequence[Candidate], begin: int) -> int:
         """Try the gangs of one queue from place ``begin`` on until one of them starts; answers the place after it."""

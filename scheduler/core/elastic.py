@@ -74,20 +74,19 @@ def _give(free: Amounts, row: int | None, amount: Amounts | None) -> None:
 
 def growths(desk: Desk) -> tuple[GangGrown, ...]:
     """More pods for running gangs that asked for them, as far as quota and room go; none where another gang waits for either."""
-    return tuple(_growths(desk))
-
-
-def _growths(desk: Desk) -> Iterator[GangGrown]:
     able = [runner for runner in desk.running if _may_grow(desk, runner) and runner.grows_at <= desk.now]
-    if not able or desk.holds:
-        return
-    causes = [c.cause for line in desk.lines_.values() for c in line if c.cause is not None]
-    if any(cause.why is not Why.QUOTA for cause in causes):
-        return
+    return tuple(_growths(desk, able)) if able else ()
+
+
+def _growths(desk: Desk, able: Iterable[Running]) -> Iterator[GangGrown]:
+    waiting = [(c.shape, c.cause) for line in desk.lines_.values() for c in line if c.cause is not None]
     # Those that wait for quota wait for these queues' limits, which nobody below is to use up by growing.
-    short = {cause.shortage.queue for cause in causes if cause.shortage is not None}
+    short = {cause.shortage.queue for _, cause in waiting if cause.shortage is not None}
+    # Others wait for room on the clusters where they could run at all; those of which none answers wait for none of what is here.
+    hopeful = {shape: None for shape, cause in waiting if cause.why is not Why.QUOTA}
+    wanted = {c.name for shape in hopeful for c in shape.clusters if isinstance(desk.alone(shape, c), Fit)} | set(desk.holds)
     for runner in able:
-        if any(step.name in short for step in desk.ledger.path(runner.queue)):
+        if runner.cluster in wanted or any(step.name in short for step in desk.ledger.path(runner.queue)):
             continue
         placements: list[Placement] = []
         for pod_set, ranks in runner.missing:

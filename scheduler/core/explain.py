@@ -13,8 +13,7 @@ from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.forecast import line_starts
 from tuttilab.scheduler.core.line import Candidate
-from tuttilab.scheduler.core.placement import Fit, Misfit, place_demand
-from tuttilab.scheduler.core.shapes import Shape
+from tuttilab.scheduler.core.placement import Fit, Misfit
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.model import Job, Wait, Why
 
@@ -85,8 +84,6 @@ class _Words:
     _causes: dict[Cause, _Told] = field(default_factory=dict)
     _clusters: dict[str, _Holders] = field(default_factory=dict)
     _queues: dict[str, _Holders] = field(default_factory=dict)
-    _alone: dict[tuple[Shape, str], Fit | Misfit] = field(default_factory=dict)
-    """Whether a shape fits an empty cluster."""
     _first_ends: dict[str, float | None] = field(default_factory=dict)
 
     def waits(self, waiting: Sequence[Candidate]) -> Iterator[Wait]:
@@ -157,14 +154,9 @@ class _Words:
 
     def _no_room(self, candidate: Candidate, cause: Cause) -> _Told:
         desk, job, shape = self.desk, candidate.job, candidate.shape
-        counts = shape.counts_less(shape.slack) if shape.is_elastic else None
         never: tuple[str, Misfit] | None = None
         for cluster, misfit in cause.misfits:
-            name, layout = cluster.name, desk.room.layouts[cluster.name]
-            key = (shape, name)
-            if key not in self._alone:
-                self._alone[key] = place_demand(shape.demand(layout), layout, layout.allocatable.copy(), counts)
-            alone = self._alone[key]
+            name, alone = cluster.name, desk.alone(shape, cluster)
             if isinstance(alone, Fit):
                 if name not in self._clusters:
                     self._clusters[name] = self._holders(partial(_runs_on, name))

@@ -15,7 +15,7 @@ from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.heartbeats import Heartbeats
 from tuttilab.scheduler.instructions import ForgetPods, Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
-from tuttilab.scheduler.model import Attempt, AttemptPhase, Cluster, Job, JobPhase, Pod, PodPhase
+from tuttilab.scheduler.model import Attempt, AttemptPhase, Cluster, Job, JobPhase, Pod, PodPhase, Why
 from tuttilab.scheduler.reconcile import ORPHAN_GRACE_S, orphans, pod_events, stopped_pods, to_do_again
 from tuttilab.scheduler.requests import PodRequest
 from tuttilab.scheduler.resources import Resources
@@ -323,6 +323,56 @@ def test_a_gang_under_another_limit_grows_beside_one_that_waits_for_its_own() ->
     submit(one, cpus=1, queue="small", at=6.0)
     cycle(one, 6.0)
     assert len(names(one, gang)) == 3
+
+
+def small_on_two_clusters() -> tuple[State, Job, Job]:
+    """A gang that has one worker on a cluster of three cores, and the job that has the other two; a second cluster."""
+    one = state([cluster(node("n", cpus=3), name="here"), cluster(node("m", cpus=2), name="there")])
+    other = submit(one, cpus=2, cluster="here")
+    pods = (PodRequest(role="worker", count=3, min_count=1),)
+    gang = submit(one, pods=pods, cluster="here")
+    cycle(one, 0.0)
+    for each in (other, gang):
+        start_all(one, each.id)
+    assert names(one, gang) == ["-1-worker-0"]
+    return one, gang, other
+
+
+def test_a_job_that_can_never_start_keeps_nobody_from_growing() -> None:
+    one, gang, other = small_on_two_clusters()
+    submit(one, cpus=3, cluster="here")
+    cycle(one, 1.0)
+    # The node comes back smaller: what was submitted for the larger one fits nowhere any more.
+    one.handle(ev.ClusterObserved(cluster(node("n", cpus=2), name="here")), 2.0)
+    end_pod(one, other.id, 0, 0, at=3.0)
+    turn = cycle(one, 3.0)
+    assert [wait.why for wait in one.waits.values()] == [Why.NEVER_FITS]
+    assert turn.instructions == [LaunchGang(gang.id, 1)]
+    assert len(names(one, gang)) == 2
+
+
+def test_nor_does_one_that_waits_for_a_cluster_that_does_not_answer() -> None:
+    one, gang, other = small_on_two_clusters()
+    one.handle(ev.ClusterLost("there"), 1.0)
+    submit(one, cpus=1, cluster="there")
+    end_pod(one, other.id, 0, 0, at=3.0)
+    cycle(one, 3.0)
+    assert [wait.why for wait in one.waits.values()] == [Why.CLUSTER_DOWN]
+    assert len(names(one, gang)) == 3
+
+
+@pytest.mark.parametrize(("where", "size"), [("there", 3), (None, 1)])
+def test_one_that_waits_for_room_keeps_those_from_growing_whose_room_it_could_use(where: str | None, size: int) -> None:
+    one, gang, other = small_on_two_clusters()
+    # Two cores on the other cluster are taken; one that may go to either waits for three on this one.
+    blocker = submit(one, cpus=2, cluster="there")
+    cycle(one, 1.0)
+    start_all(one, blocker.id)
+    submit(one, cpus=2 if where else 3, cluster=where)
+    end_pod(one, other.id, 0, 0, at=3.0)
+    cycle(one, 3.0)
+    assert [wait.why for wait in one.waits.values()] == [Why.NO_ROOM]
+    assert len(names(one, gang)) == size
 
 
 def test_a_rank_comes_again_as_another_pod_and_one_that_had_done_its_work_does_not() -> None:
