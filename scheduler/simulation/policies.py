@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tuttilab.scheduler.core.estimates import UNKNOWN, History
+from tuttilab.scheduler.core.estimates import UNKNOWN, Guess, History
 from tuttilab.scheduler.core.rules import Expect, Keep, Order, Rules
 from tuttilab.scheduler.model import Job, Prediction
 
@@ -52,6 +52,7 @@ class Oracle(History):
     def learn(self, job: Job, duration_s: float) -> None:
         """It knows already."""
 
-    def predict(self, job: Job) -> Prediction:
+    def guess(self, job: Job) -> Guess:
+        """One for each job, which nobody forgets."""
         known = self.durations.get(job.id)
-        return UNKNOWN if known is None else Prediction(known, 1.0, "the trace")
+        return Guess((), None, UNKNOWN if known is None else Prediction(known, 1.0, "the trace"))

@@ -222,6 +222,14 @@ def test_strict_fifo_lets_nobody_pass() -> None:
     assert {r.job.job_id: r.started_at for r in simulate(trace, "easy").ran} == {"a": 0, "b": 100, "c": 2}
 
 
+@pytest.mark.parametrize(("policy", "c_starts"), [("easy", 2), ("easy-predicted", 110), ("sjf-oracle", 2)])
+def test_only_a_policy_that_is_told_the_durations_knows_them(policy: str, c_starts: float) -> None:
+    # Seven cores are free beside a for a hundred seconds: enough for c, of which history says nothing.
+    trace = [TraceJob("a", 0, 100, 9, 9), TraceJob("b", 1, 10, 16, 16), TraceJob("c", 2, 90, 1)]
+    ran = {each.job.job_id: each.started_at for each in simulate(trace, policy).ran}
+    assert (ran["c"], ran["b"]) == (c_starts, 100)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_S06_every_gang_starts_and_big_ones_are_not_starved(seed: int) -> None:
     trace = [job for job in generate(400, 1.2, 16, seed) if job.gpus <= 16]
