@@ -1,0 +1,43 @@
+"""Notebook servers, which the hub makes and ends (`core.kinds.notebook`), and the profiles they are started with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tuttilab.scheduler import events as ev
+from tuttilab.scheduler.core.handlers import endings, jobs, pods
+from tuttilab.scheduler.core.kinds import notebook
+from tuttilab.scheduler.core.rows import Rows
+from tuttilab.scheduler.instructions import Instruction
+from tuttilab.scheduler.model import JobPhase, StopReason
+
+
+def active(rows: Rows, event: ev.NotebookActive, at: float) -> list[Instruction]:
+    if rows.live_one(event.job_id, event.attempt) is not None:
+        rows.books.active_at[event.job_id] = at
+        rows.books.touch(rows.jobs[event.job_id])
+    return []
+
+
+def expired(rows: Rows, event: ev.NotebookExpired, at: float) -> list[Instruction]:
+    job, attempt = rows.jobs.get(event.job_id), rows.live_attempt(event.job_id)
+    if job is None or job.phase.is_terminal or not notebook.may_expire(attempt):
+        return []
+    reason = "nobody waited for it any more"
+    if attempt is None:
+        jobs.end(rows, job, JobPhase.CANCELLED, at, reason, None)
+        return []
+    told = endings.stop(rows, rows.put_job(replace(job, cancel_requested=True)), attempt, StopReason.CANCELLED, at, reason)
+    for pod in attempt.pods:
+        told += pods.ended(rows, ev.PodEnded(job.id, attempt.number, pod.name, None, "NeverStarted"), at)
+    return told
+
+
+def profile_applied(rows: Rows, event: ev.ProfileApplied, at: float) -> list[Instruction]:
+    rows.put_profile(event.profile)
+    return []
+
+
+def profile_deleted(rows: Rows, event: ev.ProfileDeleted, at: float) -> list[Instruction]:
+    rows.delete_profile(event.name)
+    return []
