@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from tuttilab.scheduler.errors import TuttiError
+from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.requests import Who
 from tuttilab.scheduler.service import Service
 
@@ -87,7 +88,7 @@ class Ending:
         while not self._service.is_at_rest():
             for job_id in [job_id for job_id in self._live() if now and job_id not in asked]:
                 try:
-                    await self._service.cancel(job_id, self._who)
+                    await Jobs(self._service).cancel(job_id, self._who)
                     asked.add(job_id)
                 except TuttiError as error:
                     log.warning("job %s cannot be cancelled yet: %s", job_id, error)

@@ -6,9 +6,10 @@ from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.dag import to_retry
 from tuttilab.scheduler.dags import build_run, check, retry_jobs
 from tuttilab.scheduler.errors import Conflict, NotFound
+from tuttilab.scheduler.jobs import SHORTEST_PREFIX
 from tuttilab.scheduler.model import Dag, Run, RunPhase
 from tuttilab.scheduler.requests import DagRequest, RunRequest, Who
-from tuttilab.scheduler.service import SHORTEST_PREFIX, Service
+from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.turn import Turn
 from tuttilab.scheduler.wire import from_json, to_json
 

@@ -175,7 +175,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One accepted piece of work. Rows of it are only ever replaced by `core.state`."""
+    """One accepted piece of work. Rows of it are only ever replaced by the rules of `core.handlers`."""
 
     id: str
     name: str

@@ -1,6 +1,6 @@
 """What a cluster shows, compared with what the rows say: the events that bring the rows up to date, and what has to be done again.
 
-Pure questions on a `State`; `service` asks them inside a turn, so that the answer is not stale when it is applied.
+Pure questions on a `State`, asked inside a turn, so that the answer is not stale when it is applied.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The loop: requests and events -> `State.handle` -> commit -> perform. The only place that awaits both the store and a cluster.
+"""The loop: requests and events -> `State.handle` -> commit -> perform. The only place that commits.
 
 A caller hears of success after the commit, never before. When a commit fails, its callers get the error and the state is loaded
 again from the rows, so memory never runs ahead of the database.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar, cast
@@ -20,40 +18,26 @@ from typing import Final, Generic, TypeVar, cast
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler import notebooks, reconcile
 from tuttilab.scheduler.clock import Clock, World
-from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, LogChunk, Observation, PodState
+from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, PodState
 from tuttilab.scheduler.config import Config
 from tuttilab.scheduler.core import lifecycle
 from tuttilab.scheduler.core.cycle import schedule
-from tuttilab.scheduler.core.kinds import Site, build
+from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.snapshot import Snapshot
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.crashpoints import point
-from tuttilab.scheduler.errors import (
-    AboveMax,
-    ClusterError,
-    CommitUnknown,
-    Conflict,
-    NeverFits,
-    NotFound,
-    StaleEpoch,
-    StoreError,
-    Unauthenticated,
-    Unavailable,
-    UserError,
-)
-from tuttilab.scheduler.heartbeats import Heartbeats, next_report_s
-from tuttilab.scheduler.instructions import DropJob, Instruction
+from tuttilab.scheduler.errors import CommitUnknown, StaleEpoch, StoreError, Unavailable, UserError
+from tuttilab.scheduler.heartbeats import Heartbeats
+from tuttilab.scheduler.instructions import DropJob
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
-from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobKind, Pod, PodPhase, Wait
 from tuttilab.scheduler.model import Cluster as ClusterRow
-from tuttilab.scheduler.performing import Performer, look
-from tuttilab.scheduler.requests import (
-    JobRequest,
-    Who,
-)
+from tuttilab.scheduler.model import JobKind
+from tuttilab.scheduler.performing import Performer
+from tuttilab.scheduler.retention import Retention
 from tuttilab.scheduler.store.base import Batch, Keyed, Store
 from tuttilab.scheduler.turn import Turn
-from tuttilab.scheduler.wire import PodReport, event_kind, to_json
+from tuttilab.scheduler.watching import Watcher
+from tuttilab.scheduler.wire import event_kind
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -66,15 +50,10 @@ LONGEST_DOUBT_S: Final = 5.0
 """So long those who asked wait to hear whether a commit happened, before they hear that nobody knows."""
 TIMERS_REST_S: Final = 1.0
 """A timer that begins after a look at all of them is noticed so much later at most."""
-TIDY_EVERY_S: Final = 3600.0
-TIDY_AT_ONCE: Final = 200
-"""Old jobs that are deleted in one commit."""
 RETRY_S: Final = 1.0
 """Before a turn is tried again that could not be committed."""
-LOOK_AGAIN_S: Final = 30.0
 CYCLE_REST: Final = 4.0
 """Pause after a cycle, as a multiple of what it took."""
-SHORTEST_PREFIX: Final = 4
 
 
 @dataclass(slots=True)
@@ -91,19 +70,8 @@ def _refuse(asks: Sequence[_Ask[object]], error: Exception) -> None:
             ask.answer.set_exception(error)
 
 
-@dataclass(frozen=True, slots=True)
-class DryRun:
-    """``verdict`` is starts, waits or refused."""
-
-    verdict: str
-    sentence: str
-    job: Job | None = None
-    placements: Mapping[str, str] = field(default_factory=dict)
-    wait: Wait | None = None
-
-
 class Service:
-    """See the module. Methods that change something return after the commit; all raise the errors of `errors`."""
+    """See the module. `ask` is the way in: what is asked about jobs, DAGs, sessions, servers and by pods goes by it."""
 
     def __init__(
         self,
@@ -122,12 +90,12 @@ class Service:
         self.last_seq = 0
         self.addresses = Addresses("", str(state_dir / "control.json"), config.artifacts.url)
         self._world = world or World()
-        self._clusters = dict(clusters)
-        self._kinds = {cluster.name: cluster.kind for cluster in config.clusters}
+        self.clusters = dict(clusters)
         self.keys = Secrets.of(config.auth.key_file, state_dir)
         self._clock = Clock(self._world)
-        self._heartbeats = Heartbeats(self._clock.now())
-        self._performer = Performer(self, self._clusters, may_act)
+        self.heartbeats = Heartbeats(self._clock.now())
+        self.performer = Performer(self, self.clusters, may_act)
+        self._watcher = Watcher(self, self.performer, {cluster.name: cluster.kind for cluster in config.clusters})
         self.order = 0
         """Of the newest job; a turn that makes jobs counts it up."""
         self._timers_at = 0.0
@@ -138,13 +106,15 @@ class Service:
         self._settled.set()
         self._is_unscheduled = asyncio.Event()
         """Something changed since the snapshot of the last cycle."""
-        self._recent_keys: dict[tuple[str, str], Keyed] = {}
+        self.recent_keys: dict[tuple[str, str], Keyed] = {}
+        """Of the newest submits that are committed, so that one that comes twice is found without the store."""
         self._change_waiters: dict[asyncio.Future[int], None] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
         self.heard = notebooks.Heard()
         self._leavings: Sequence[DropJob] = ()
         """Of jobs that an earlier life deleted."""
         self._turning = asyncio.Lock()
+        self.retention = Retention(self, self._turning)
         self._stopping = False
         self.deposed = asyncio.Event()
         """Set when another process leads: nothing of ours is committed any more, and this service has to be stopped."""
@@ -165,36 +135,36 @@ class Service:
             epoch = await self.store.open()
         point("start.opened")
         await self._load(epoch)
-        self._heartbeats = Heartbeats(self.now())
+        self.heartbeats = Heartbeats(self.now())
         point("start.loaded")
         self._spawn(self._loop, "loop")
         wanted = tuple(self.config.queues)
         if tuple(self.state.queues.values()) != wanted:
             await self.ask(lambda turn: turn.apply(ev.QueuesConfigured(wanted), "queues"))
-        first_looks = [asyncio.Event() for _ in self._clusters]
-        for (name, cluster), looked in zip(self._clusters.items(), first_looks, strict=True):
-            self._spawn(partial(self._watch, name, cluster, looked), f"watch {name}")
-            self._spawn(partial(self._look_again, name, cluster), f"look at {name}")
+        first_looks = [asyncio.Event() for _ in self.clusters]
+        for (name, cluster), looked in zip(self.clusters.items(), first_looks, strict=True):
+            self._spawn(partial(self._watcher.watch, name, cluster, looked), f"watch {name}")
+            self._spawn(partial(self._watcher.look_again, name, cluster), f"look at {name}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
                 for looked in first_looks:
                     await looked.wait()
         point("start.looked")
         for leaving in self._leavings:
-            self._performer.perform(leaving)
+            self.performer.perform(leaving)
         # From here on, so that the first decision knows what the clusters hold already.
         self._spawn(self._decide, "cycle")
-        self._spawn(self._tidy_now_and_then, "retention")
+        self._spawn(self.retention.now_and_then, "retention")
 
     async def stop(self) -> None:
         """End the loop after the turn that runs; pods stay as they are."""
         self._stopping = True
-        await self._performer.stop()
+        await self.performer.stop()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         _refuse(self._inbox, Unavailable("The control plane is ending; try again in a moment."))
-        for cluster in self._clusters.values():
+        for cluster in self.clusters.values():
             close = getattr(cluster, "close", None)
             if close is not None:
                 await close()
@@ -305,7 +275,7 @@ class Service:
             return self._timers_at
         limits = self.config.limits
         due, next_timer = lifecycle.due_timers(self.state.live(), turn.now, limits.barrier_s)
-        missed, next_missed = self._heartbeats.missed(self.state, turn.now, limits.lost_after_s)
+        missed, next_missed = self.heartbeats.missed(self.state, turn.now, limits.lost_after_s)
         silent, next_silent = self.heard.expired(self.state, turn.now)
         for event in (*due, *missed, *silent):
             turn.apply(event, event.job_id)
@@ -316,9 +286,9 @@ class Service:
     def _finish(self, turn: Turn, answers: Sequence[tuple[_Ask[object], object]]) -> None:
         """The turn is committed: tell those who asked, and carry out what it decided."""
         for keyed in turn.keys:
-            self._recent_keys[keyed.owner, keyed.key] = keyed
-        while len(self._recent_keys) > RECENT_KEYS:
-            del self._recent_keys[next(iter(self._recent_keys))]
+            self.recent_keys[keyed.owner, keyed.key] = keyed
+        while len(self.recent_keys) > RECENT_KEYS:
+            del self.recent_keys[next(iter(self.recent_keys))]
         if turn.entries:
             self._is_unscheduled.set()
             self._tell_changed()
@@ -328,7 +298,7 @@ class Service:
         for instruction in turn.instructions:
             job = self.state.jobs.get(instruction.job_id)
             if job is None or job.kind is not JobKind.NOTEBOOK:  # The hub makes and ends a server; it hears with its next renewal.
-                self._performer.perform(instruction)
+                self.performer.perform(instruction)
 
     async def _commit(self, batch: Batch, asks: Sequence[_Ask[object]]) -> int:
         """Commit, and when nobody can say whether that happened, find out before anything else is done."""
@@ -452,46 +422,7 @@ class Service:
         finally:
             self._change_waiters.pop(waiter, None)
 
-    # --- what is kept --------------------------------------------------------------------------------------------------
-
-    async def _tidy_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(TIDY_EVERY_S)
-            try:
-                await self.tidy()
-            except (StoreError, Unavailable) as error:
-                log.warning("old jobs and events could not be removed, they are looked at again: %s", error)
-
-    async def tidy(self) -> tuple[int, int]:
-        """Let go of what is older than the configuration keeps; answers how many ended jobs and journal lines went."""
-        limits, deleted, trimmed = self.config.limits, 0, 0
-        while ids := await self.store.ended_before(self.now() - limits.keep_jobs_s, TIDY_AT_ONCE):
-            old = [(job, await self.store.attempts(job_id)) for job_id in ids if (job := await self.store.job(job_id)) is not None]
-            went = await self.ask(partial(self._delete_old, old))
-            deleted += went
-            if not went:
-                break
-        before = self.now() - limits.keep_journal_s
-        oldest = await self.store.oldest_line_at()
-        # Not at each call: a checkpoint copies all rows.
-        if oldest is not None and oldest < before - limits.keep_journal_s / 10:
-            async with self._turning:
-                seq = await self.store.checkpoint(self.state.epoch, tuple(self.state.clusters.values()))
-            while gone := await self.store.trim(self.state.epoch, before):
-                trimmed += gone
-            log.info("checkpoint at %d, %d older events and %d old jobs removed", seq, trimmed, deleted)
-        return deleted, trimmed
-
-    @staticmethod
-    def _delete_old(old: Sequence[tuple[Job, Sequence[Attempt]]], turn: Turn) -> int:
-        wanted = {job_id for job in turn.state.queued() for job_id in job.after}
-        chosen = [(job, attempts) for job, attempts in old if job.id not in wanted]
-        for job, attempts in chosen:
-            turn.state.adopt(job, attempts)
-            turn.apply(ev.JobDeleted(job.id), job.id)
-        return len(chosen)
-
-    # --- watching ------------------------------------------------------------------------------------------------------
+    # --- what performing and watching ask ----------------------------------------------------------------------------
 
     def plan(self, turn: Turn, job_id: str, attempt: int, /) -> tuple[str, LaunchPlan] | None:
         """Where and what to launch; None when the attempt is over or to be stopped, or nothing of it is left to be made."""
@@ -501,66 +432,6 @@ class Service:
         plan = plan_of(turn.state.jobs[job_id], live, self.keys, self.addresses, self.config.limits.barrier_s)
         return None if all(pod.was_made for pod in plan.pods) else (live.cluster, plan)
 
-    async def _watch(self, name: str, cluster: Cluster, looked: asyncio.Event) -> None:
-        """Turn what the cluster shows into events, for as long as the service lives."""
-        pause = 0.2
-        while True:
-            try:
-                known = reconcile.seen_pods(self.state)
-                async for observation in cluster.observe():
-                    await self._take_in(name, observation, known)
-                    looked.set()
-                    pause = 0.2
-            except ClusterError as error:
-                log.warning("cluster %s does not answer: %s", name, error)
-                looked.set()
-                with contextlib.suppress(StoreError, Unavailable):
-                    await self.ask(lambda turn: self._lose(turn, name))
-            except (StoreError, Unavailable) as error:
-                log.warning("what cluster %s shows could not be committed, it is looked at again: %s", name, error)
-            except Exception:
-                log.exception("watching cluster %s broke, it is looked at again", name)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 30.0)
-
-    async def _look_again(self, name: str, cluster: Cluster) -> None:
-        """A stream of changes does not tell what is not there: pods that are gone, and what was not carried out."""
-        while True:
-            await asyncio.sleep(LOOK_AGAIN_S)
-            try:
-                known = reconcile.seen_pods(self.state)
-                await self._take_in(name, await look(cluster), known)
-            except (ClusterError, StoreError, Unavailable) as error:
-                log.warning("cluster %s could not be looked at again: %s", name, error)
-
-    @staticmethod
-    def _lose(turn: Turn, name: str) -> None:
-        known = turn.state.clusters.get(name)
-        if known is not None and known.unreachable_since is None:
-            turn.apply(ev.ClusterLost(name), name)
-
-    async def _take_in(self, name: str, seen: Observation, known: frozenset[str]) -> None:
-        """``known``: the pods that were seen before this look began. One that was made since is not gone."""
-        again: list[Instruction] = []
-
-        def run(turn: Turn) -> None:
-            row = turn.state.clusters.get(name)
-            if row is not None and row.unreachable_since is not None:
-                turn.apply(ev.ClusterBack(name), name)
-            nodes = reconcile.cluster_event(turn.state, name, self._kinds.get(name, "fake"), seen)
-            if nodes is not None:
-                turn.apply(nodes, name)
-            again.extend(reconcile.orphans(turn.state, name, seen.pods))
-            self.take_in_pods(turn, seen.pods)
-            if seen.is_complete:
-                gone = reconcile.gone_pods(turn.state, name, seen.pods, known)
-                self._heartbeats.looked(turn.state, gone, [pod.name for pod in seen.pods], turn.now)
-                again.extend(reconcile.to_do_again(turn.state, name, seen.pods))
-
-        await self.ask(run)
-        for instruction in again:
-            self._performer.perform(instruction)
-
     async def let_go(self, job_id: str, /) -> None:
         """Nothing is left of that deleted job on any cluster."""
         await self.store.let_go(self.state.epoch, job_id)
@@ -569,213 +440,17 @@ class Service:
         """Apply what is news about these pods; an end waits for a launch of the job that is under way."""
         for pod in pods:
             for event in list(reconcile.pod_events(turn.state, pod)):
-                if not (isinstance(event, ev.PodEnded) and self._performer.holds(pod)):
+                if not (isinstance(event, ev.PodEnded) and self.performer.holds(pod)):
                     turn.apply(event, pod.job_id)
 
-    async def report(self, report: PodReport, token: str) -> dict[str, object]:
-        """What a sidecar or a master tells; the answer says whether its pods are to stop, and when it is to report again.
-
-        Raises Unauthenticated, NotFound.
-        """
-        expected = self.keys.attempt_token(report.job_id, report.attempt)
-        if not hmac.compare_digest(expected, token):
-            raise Unauthenticated("This token does not belong to that attempt; only its own pods may report.")
-        await self.settled()
-        attempt = self.state.live_attempt(report.job_id)
-        if attempt is None or attempt.number != report.attempt:
-            raise NotFound(f"Attempt {report.attempt} of job {report.job_id} is over; nobody waits for its reports.")
-        if report.epoch != attempt.epoch:
-            raise NotFound(f"Attempt {report.attempt} of job {report.job_id} is of epoch {attempt.epoch}, not {report.epoch}.")
-        if self._heartbeats.is_news(report.job_id, report.attempt, report.seq):
-            pods = [
-                PodState(
-                    report.job_id,
-                    report.attempt,
-                    member.pod,
-                    member.uid,
-                    PodPhase(member.phase),
-                    member.exit_code,
-                    member.reason,
-                    member.endpoints,
-                    member.outputs,
-                )
-                for member in report.members
-                if member.uid
-            ]
-            # A master repeats what it knows of its members; only of itself it says that it lives now.
-            sender = next((pod.name for pod in attempt.pods if pod.role == MASTER), attempt.pods[0].name)
-            self._heartbeats.heard([sender], self.now())
-            if any(True for pod in pods for _ in reconcile.pod_events(self.state, pod)):
-                point("report.before")
-                await self.ask(lambda turn: self.take_in_pods(turn, pods))
-                point("report.after")
-        job = self.state.jobs.get(report.job_id)  # It may have been deleted meanwhile.
-        if attempt.stopping_at is not None and job is not None:
-            grace = job.work.grace_s
-            return {"stop": {"grace_s": grace, "why": str(attempt.stop_reason or "")}}
-        if attempt.phase is not AttemptPhase.RUNNING:
-            return {"stop": None}
-        limits = self.config.limits
-        return {"stop": None, "next_s": next_report_s(self.state.live_count, limits.heartbeat_s, limits.lost_after_s)}
-
-    # --- what requests are made of ---------------------------------------------------------------------------------------
+    # --- what requests are made of -----------------------------------------------------------------------------------
 
     def new_id(self) -> str:
         return self._world.new_id()
 
-    # --- requests ------------------------------------------------------------------------------------------------------
-
     def site(self) -> Site:
         defaults = self.config.defaults
         return Site(self.state.queues, self.state.clusters, defaults.queue, defaults.timeout_s)
-
-    async def submit(self, request: JobRequest, who: Who, key: str | None = None) -> Job:
-        """Accept a job. The same key of the same owner gives the same job; another body under it raises Conflict."""
-        return (await self.submit_many([request], who, None if key is None else [key]))[0]
-
-    async def submit_many(self, requests: Sequence[JobRequest], who: Who, keys: Sequence[str] | None = None) -> list[Job]:
-        """Accept all or none, in one commit."""
-        if keys is not None and len(keys) != len(requests):
-            raise Conflict(f"{len(keys)} keys for {len(requests)} jobs; expected one key for each.")
-        found = {prefix: await self.find(prefix, who) for prefix in {p: None for request in requests for p in request.after}}
-        requests = [
-            replace(request, after=tuple(found[prefix][0].id for prefix in request.after)) if request.after else request
-            for request in requests
-        ]
-        digests = [hashlib.sha256(to_json(request)).hexdigest() for request in requests] if keys is not None else []
-        known = {keyed.key: keyed for keyed in await self.store.keyed_among(who.name, keys or ())}
-        earlier = {keyed.job_id: await self.store.job(keyed.job_id) for keyed in known.values()}
-
-        def run(turn: Turn) -> list[Job]:
-            jobs: list[tuple[Job, Keyed | None, bool]] = []
-            site = self.site()
-            # Keys of the same turn too: the same submit may have come twice before either was committed.
-            fresh = {(keyed.owner, keyed.key): keyed for keyed in turn.keys}
-            for index, request in enumerate(requests):
-                # What is not committed yet is looked up only now: the turn that it came with may have been taken back meanwhile.
-                key = (who.name, keys[index]) if keys is not None else None
-                before = None if key is None else self._recent_keys.get(key) or fresh.get(key) or known.get(key[1])
-                if before is not None:
-                    if before.digest != digests[index]:
-                        raise Conflict(f"The idempotency key {before.key[:40]!r} was used for another submit; use a new key.")
-                    job = turn.state.jobs.get(before.job_id) or earlier.get(before.job_id)
-                    if job is None:
-                        raise NotFound(f"Job {before.job_id}, submitted under this key, was deleted.")
-                    jobs.append((job, None, False))
-                    continue
-                order = self.order + 1 + index
-                job = build(request, who, site, job_id=self.new_id(), order=order, now=turn.now)
-                keyed = Keyed(*key, digests[index], job.id) if key is not None else None
-                if keyed is not None:
-                    fresh[keyed.owner, keyed.key] = keyed
-                jobs.append((job, keyed, True))
-            self.order += len(requests)
-            for before_it, attempts in found.values():
-                if before_it.phase.is_terminal:
-                    turn.state.adopt(before_it, attempts)
-            for job, keyed, is_new in jobs:
-                if is_new:
-                    turn.apply(ev.JobSubmitted(job), job.id)
-                if keyed is not None:
-                    turn.keys.append(keyed)
-            return [turn.state.jobs.get(job.id, job) for job, _, _ in jobs]
-
-        return await self.ask(run)
-
-    def dry_run(self, request: JobRequest, who: Who) -> DryRun:
-        """What a submit would lead to now, by the same code."""
-        try:
-            job = build(request, who, self.site(), job_id="dry-run", order=self.order + 1, now=self.now())
-        except (AboveMax, NeverFits) as refusal:
-            return DryRun("refused", str(refusal))
-        decision = schedule(self.state.snapshot(also=job), self.now())
-        for admission in decision.admitted:
-            if admission.job_id == job.id:
-                places = {f"{p.role}-{p.rank}" if p.rank >= 0 else p.role: p.node for p in admission.placements}
-                return DryRun("starts", f"would start now on cluster {admission.cluster}", job, places)
-        wait = next(wait for wait in decision.waits if wait.job_id == job.id)
-        return DryRun("waits", f"would wait: {wait.sentence}", job, {}, wait)
-
-    async def find(self, prefix_or_id: str, who: Who) -> tuple[Job, tuple[Attempt, ...]]:
-        """A job by its id or a unique prefix of it, with its attempts. Another owner's job is not found, except by an admin."""
-        owner = None if who.is_admin else who.name
-        job = self.state.jobs.get(prefix_or_id) or await self.store.job(prefix_or_id)
-        if job is None and len(prefix_or_id) >= SHORTEST_PREFIX:
-            ids = await self.store.find_job(prefix_or_id, owner)
-            if len(ids) > 1:
-                raise NotFound(f"{prefix_or_id!r} stands for {len(ids)} jobs ({', '.join(ids[:3])} …); give more of the id.")
-            job = (self.state.jobs.get(ids[0]) or await self.store.job(ids[0])) if ids else None
-        if job is None or (owner is not None and job.owner != owner):
-            raise NotFound(f"There is no job {prefix_or_id!r}; `tuttilab jobs --all` lists yours.")
-        attempts = {a.number: a for a in await self.store.attempts(job.id)} if job.phase.is_terminal else {}
-        attempts |= {number: a for (job_id, number), a in self.state.attempts.items() if job_id == job.id}
-        return job, tuple(attempts[number] for number in sorted(attempts))
-
-    async def cancel(self, job_id: str, who: Who) -> Job:
-        def run(turn: Turn) -> Job | None:
-            job = turn.state.jobs.get(job_id)
-            if job is not None and not job.phase.is_terminal and not job.cancel_requested:
-                turn.apply(ev.JobCancelRequested(job_id, who.name), job_id)
-            return turn.state.jobs.get(job_id)
-
-        job = await self.ask(run)
-        # Acknowledged is: no pod of it is made from here on.
-        await self._performer.launched(job_id)
-        return job or (await self.find(job_id, who))[0]
-
-    async def retry(self, job_id: str, who: Who) -> Job:
-        """The same work again as a new job that knows where it comes from. Raises Conflict while the first one is live."""
-        old, _ = await self.find(job_id, who)
-        if not old.phase.is_terminal:
-            raise Conflict(f"Job {old.id} is {old.phase}; cancel it or wait for its end before you retry it.")
-
-        def run(turn: Turn) -> Job:
-            self.order += 1
-            fresh = Job(
-                id=self.new_id(), name=old.name,
-                owner=old.owner, group=old.group, queue=old.queue, kind=old.kind, gang=old.gang,
-                work=old.work, submitted_at=turn.now, order=self.order, priority=old.priority, timeout_s=old.timeout_s,
-                retries=old.retries, after=(), cluster=old.cluster, labels=old.labels, retry_of=old.id,
-            )  # fmt: skip
-            turn.apply(ev.JobSubmitted(fresh), fresh.id)
-            return turn.state.jobs[fresh.id]
-
-        return await self.ask(run)
-
-    async def delete(self, job_id: str, who: Who) -> None:
-        """Remove an ended job with its logs and results. Raises Conflict while it is live."""
-        job, attempts = await self.find(job_id, who)
-        if not job.phase.is_terminal:
-            raise Conflict(f"Job {job.id} is {job.phase}; cancel it first.")
-
-        def run(turn: Turn) -> None:
-            # One that runs too: it may be queued again.
-            later = next((one for one in turn.state.unended() if job.id in one.after), None)
-            if later is not None:
-                raise Conflict(f"Job {later.id} comes after job {job.id} and has not ended; cancel it or wait for its end.")
-            turn.state.adopt(job, attempts)
-            turn.apply(ev.JobDeleted(job.id), job.id)
-
-        await self.ask(run)
-
-    async def logs(
-        self, job_id: str, who: Who, attempt: int | None, rank: int, start: int, limit: int
-    ) -> tuple[Pod | None, LogChunk]:
-        """Lines of one member's output. A job that has not started has none yet."""
-        job, attempts = await self.find(job_id, who)
-        if not attempts:
-            return None, LogChunk(start, (), job.phase.is_terminal)
-        chosen = next((a for a in attempts if a.number == attempt), None) if attempt is not None else attempts[-1]
-        if chosen is None:
-            raise NotFound(f"Job {job.id} has no attempt {attempt}; it has {len(attempts)}.")
-        pod = chosen.of_rank(rank)
-        if pod is None:
-            last = max(pod.rank for pod in chosen.pods)
-            raise NotFound(f"Job {job.id} has no rank {rank}; expected 0 to {last}.")
-        try:
-            return pod, await self._clusters[chosen.cluster].logs(job.id, chosen.number, pod.name, start, limit)
-        except NotFound:
-            return pod, LogChunk(start, (), pod.phase is PodPhase.ENDED)
 
     def is_at_rest(self) -> bool:
         """No job is live: nothing keeps an embedded control plane from ending by itself."""

@@ -14,6 +14,7 @@ from tuttilab.scheduler.api.narrate import sentence
 from tuttilab.scheduler.api.parts import Caller, Direct, ServiceHere, answer, body_of, check_owner, reading
 from tuttilab.scheduler.api.schema import BatchRequest, takes
 from tuttilab.scheduler.errors import BadInput, NotFound
+from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.model import LIVE, Attempt, AttemptPhase, Job, JobPhase
 from tuttilab.scheduler.requests import JobRequest
 from tuttilab.scheduler.service import Service
@@ -39,7 +40,7 @@ async def submit_job(
     """Accept a job. The same Idempotency-Key gives the same job; another body under it is 409."""
     if idempotency_key is not None and not 0 < len(idempotency_key) <= LONGEST_KEY:
         raise BadInput(f"header: idempotency-key: it has {len(idempotency_key)} letters; expected 1 to {LONGEST_KEY}.")
-    job = await service.submit(await body_of(request, JobRequest, "job"), who, idempotency_key)
+    job = await Jobs(service).submit(await body_of(request, JobRequest, "job"), who, idempotency_key)
     return answer(await _view(service, job), status=201)
 
 
@@ -64,14 +65,14 @@ async def submit_jobs(request: Request, service: ServiceHere, who: Caller) -> Re
         raise BadInput(f"keys: {len(batch.keys)} were given for {len(batch.jobs)} jobs; expected one for each.")
     if any(not 0 < len(key) <= LONGEST_KEY for key in batch.keys or ()):
         raise BadInput(f"keys: one has no letter or more than {LONGEST_KEY}; expected 1 to {LONGEST_KEY}.")
-    jobs = await service.submit_many(batch.jobs, who, batch.keys)
+    jobs = await Jobs(service).submit_many(batch.jobs, who, batch.keys)
     return answer(await _views(service, jobs), list[wire.JobView], status=201)
 
 
 @router.post("/jobs:dryrun", response_model=wire.DryRunView, openapi_extra=takes(JobRequest))
 async def dry_run(request: Request, service: ServiceHere, who: Caller) -> Response:
     """What a submit would lead to now. Nothing is accepted."""
-    found = service.dry_run(await body_of(request, JobRequest, "job"), who)
+    found = Jobs(service).dry_run(await body_of(request, JobRequest, "job"), who)
     charge = views.expected_charge(found.job, service.state).show() if found.job else {}
     view = wire.DryRunView(
         verdict=found.verdict,
@@ -162,43 +163,43 @@ async def _view(service: Service, job: Job) -> wire.JobView:
 @router.get("/jobs/{job_id}", response_model=wire.JobView)
 async def get_job(job_id: str, service: ServiceHere, who: Caller) -> Response:
     """A job by its id, or by the beginning of it where that is clear."""
-    job, attempts = await service.find(job_id, who)
+    job, attempts = await Jobs(service).find(job_id, who)
     return answer(views.job_view(job, attempts, service.state))
 
 
 @router.delete("/jobs/{job_id}", status_code=204)
 async def delete_job(job_id: str, service: ServiceHere, who: Caller) -> Response:
     """Remove an ended job with its logs. 409 while it is live."""
-    job, _ = await service.find(job_id, who)
-    await service.delete(job.id, who)
+    job, _ = await Jobs(service).find(job_id, who)
+    await Jobs(service).delete(job.id, who)
     return Response(status_code=204)
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=wire.JobView)
 async def cancel_job(job_id: str, service: ServiceHere, who: Caller) -> Response:
     """Stop a job, or take it out of its queue. Of an ended job nothing changes."""
-    job, _ = await service.find(job_id, who)
-    return answer(await _view(service, await service.cancel(job.id, who)))
+    job, _ = await Jobs(service).find(job_id, who)
+    return answer(await _view(service, await Jobs(service).cancel(job.id, who)))
 
 
 @router.post("/jobs/{job_id}/retry", status_code=201, response_model=wire.JobView)
 async def retry_job(job_id: str, service: ServiceHere, who: Caller) -> Response:
     """The same work again as a new job. 409 while the old one is live."""
-    job, _ = await service.find(job_id, who)
-    return answer(await _view(service, await service.retry(job.id, who)), status=201)
+    job, _ = await Jobs(service).find(job_id, who)
+    return answer(await _view(service, await Jobs(service).retry(job.id, who)), status=201)
 
 
 @router.get("/jobs/{job_id}/explain", response_model=wire.WaitView | None)
 async def explain_job(job_id: str, service: ServiceHere, who: Caller) -> Response:
     """Why the job waits; null when it does not."""
-    job, attempts = await service.find(job_id, who)
+    job, attempts = await Jobs(service).find(job_id, who)
     return answer(views.job_view(job, attempts, service.state).wait, wire.WaitView | None)
 
 
 @router.get("/jobs/{job_id}/events", response_model=list[wire.EventView])
 async def job_events(job_id: str, service: ServiceHere, who: Caller) -> Response:
     """The job's history, as far back as the journal is kept."""
-    job, _ = await service.find(job_id, who)
+    job, _ = await Jobs(service).find(job_id, who)
     lines = await reading(service).journal(0, MOST_EVENTS, key=job.id)
     found = [
         wire.EventView(seq=seq, at=at, kind=wire.event_kind(event), key=job.id, text=sentence(event)) for seq, at, event in lines
@@ -209,7 +210,7 @@ async def job_events(job_id: str, service: ServiceHere, who: Caller) -> Response
 @router.get("/jobs/{job_id}/result", response_model=wire.ResultView)
 async def job_result(job_id: str, service: ServiceHere, who: Caller, rank: int = 0) -> Response:
     """What one rank of the newest attempt left: output name to artifact id."""
-    job, attempts = await service.find(job_id, who)
+    job, attempts = await Jobs(service).find(job_id, who)
     if not attempts:
         raise NotFound(f"job {job.id} has not started, so it has left nothing yet; `tuttilab explain` says why.")
     pod = attempts[-1].of_rank(rank)

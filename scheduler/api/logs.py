@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from tuttilab.scheduler import wire
 from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer
+from tuttilab.scheduler.jobs import Jobs
 
 router = APIRouter(tags=["jobs"])
 
@@ -23,8 +24,8 @@ async def job_logs(
     attempt: Annotated[int | None, Query(ge=1)] = None,
 ) -> Response:
     """Whole lines of one rank from line ``start``, of the newest attempt unless one is named. A job that waits has none yet."""
-    job, _ = await service.find(job_id, who)
-    pod, chunk = await service.logs(job.id, who, attempt, rank, start, limit)
+    job, _ = await Jobs(service).find(job_id, who)
+    pod, chunk = await Jobs(service).logs(job.id, who, attempt, rank, start, limit)
     view = wire.LogView(
         pod=pod.name if pod else "",
         rank=rank,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from tuttilab.scheduler import wire
+from tuttilab.scheduler import reports, wire
 from tuttilab.scheduler.api.parts import AttemptToken, Direct, ServiceHere, answer, body_of
 from tuttilab.scheduler.api.schema import takes
 from tuttilab.scheduler.errors import BadInput
@@ -19,7 +19,7 @@ async def report(request: Request, service: ServiceHere, token: AttemptToken) ->
     for index, member in enumerate(told.members):
         if member.phase not in tuple(PodPhase):
             raise BadInput(f"report: members[{index}].phase: {member.phase[:40]!r} is none of {', '.join(PodPhase)}.")
-    return answer(await service.report(told, token), dict[str, object])
+    return answer(await reports.take_in(service, told, token), dict[str, object])
 
 
 router.add_api_route(

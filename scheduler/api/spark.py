@@ -10,6 +10,7 @@ from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer, body_of
 from tuttilab.scheduler.api.schema import takes
 from tuttilab.scheduler.core.kinds.spark import session_name
 from tuttilab.scheduler.errors import NotFound
+from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.requests import SparkRequest
 from tuttilab.scheduler.sessions import Sessions
 
@@ -41,5 +42,5 @@ async def stop_spark_session(name: str, service: ServiceHere, who: Caller) -> Re
     if not jobs:
         raise NotFound(f"There is no Spark session {name!r}; `%spark list` shows yours.")
     for job in jobs:
-        await service.cancel(job.id, who)
+        await Jobs(service).cancel(job.id, who)
     return Response(status_code=204)

@@ -16,6 +16,7 @@ from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.config import ClusterConfig, Limits, default_config
 from tuttilab.scheduler.errors import CommitUnknown
 from tuttilab.scheduler.events import GangGrown, GangShrunk, GrowthFailed
+from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.model import Attempt, Job, JobPhase
 from tuttilab.scheduler.requests import PodRequest
 from tuttilab.scheduler.service import Service
@@ -101,7 +102,7 @@ def running(service: Service, job: Job) -> dict[int, str | None]:
 
 async def started(service: Service, *, cpus: int, steps: str, least: int | None = None, count: int = 1) -> Job:
     pods = (PodRequest(role="worker", count=count, min_count=least, cpus=cpus),)
-    job = await service.submit(request(pods=pods, command=tuple(steps.split())), ADMIN)
+    job = await Jobs(service).submit(request(pods=pods, command=tuple(steps.split())), ADMIN)
     await until(service, lambda: running(service, job))
     return job
 
@@ -128,7 +129,7 @@ async def test_a_gang_grows_gives_back_and_grows_again(service: Service, store: 
     await until(service, lambda: len(running(service, gang)) == 3)
     assert (running(service, gang)[0], live(service, gang).number, store.fails_on) == (first, 1, "")
     assert {pod.name.rsplit("-", 1)[1] for pod in live(service, gang).members[1:]} == {"g2"}
-    await service.cancel(gang.id, ADMIN)
+    await Jobs(service).cancel(gang.id, ADMIN)
     await until(service, service.is_at_rest)
 
 
@@ -147,7 +148,7 @@ async def test_a_node_that_refuses_costs_the_gang_nothing_and_is_not_asked_in_ev
     assert {pod.given_back_why for pod in attempt.left} == {"the disk is full"}
     assert service.state.jobs[gang.id].avoid_nodes == ("a",)
     assert attempt.grows_at - service.now() > 8
-    await service.cancel(gang.id, ADMIN)
+    await Jobs(service).cancel(gang.id, ADMIN)
     await until(service, service.is_at_rest)
 
 
@@ -159,7 +160,7 @@ async def test_pods_that_are_not_ready_in_time_are_given_back(service: Service, 
     attempt = live(service, gang)
     assert (attempt.phase, len(attempt.members), attempt.charge["cpu"]) == ("Running", 1, 1000)
     assert {(pod.reason, pod.given_back_why) for pod in attempt.left} == {("NeverStarted", "it was not ready after 1s")}
-    await service.cancel(gang.id, ADMIN)
+    await Jobs(service).cancel(gang.id, ADMIN)
     await until(service, service.is_at_rest)
 
 
@@ -167,7 +168,7 @@ async def test_the_job_succeeds_with_those_who_came_later_and_their_logs_are_fou
     other = await started(service, cpus=2, steps="sleep 0.3")
     gang = await started(service, cpus=1, steps="print on sleep 1.5", count=3, least=1)
     await until(service, lambda: len(running(service, gang)) == 3)
-    pod, chunk = await service.logs(gang.id, ADMIN, None, 2, 0, 10)
+    pod, chunk = await Jobs(service).logs(gang.id, ADMIN, None, 2, 0, 10)
     assert pod is not None
     assert (pod.name, chunk.lines) == (f"{gang.id}-1-worker-2-g1", ("on",))
     await until(service, lambda: service.state.jobs[gang.id].phase.is_terminal)

@@ -21,6 +21,7 @@ from tests.postgres import Postgres, running_postgres
 from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.config import ClusterConfig, default_config
 from tuttilab.scheduler.errors import CommitUnknown, StoreError, StoreUnreachable, Unavailable
+from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store.base import Keyed
 from tuttilab.scheduler.store.sql import SqlStore
@@ -98,7 +99,7 @@ async def test_kills_under_load_lose_nothing_acknowledged_and_double_nothing(
             key = f"{number}-{index}"
             while True:
                 try:
-                    acknowledged[key] = (await service.submit(ASKED, ADMIN, key)).id
+                    acknowledged[key] = (await Jobs(service).submit(ASKED, ADMIN, key)).id
                     heard.set()
                     break
                 except Unavailable:
@@ -123,7 +124,7 @@ async def test_kills_under_load_lose_nothing_acknowledged_and_double_nothing(
             is_over.set()
             await asyncio.gather(*clients)
     async with service_on(url, tmp_path) as service:
-        kept = {key: (await service.submit(ASKED, ADMIN, key)).id for key in acknowledged}
+        kept = {key: (await Jobs(service).submit(ASKED, ADMIN, key)).id for key in acknowledged}
         known = {job.id for job in (await service.store.load()).jobs}
 
     assert kept == acknowledged
@@ -147,7 +148,7 @@ async def test_an_unheard_commit_that_happened_is_answered_with_its_job(
         own_server.execute(database, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         own_server.execute(database, "SELECT pg_reload_conf()")
         await asyncio.sleep(0.3)
-        asked = asyncio.create_task(service.submit(ASKED, ADMIN, "k"))
+        asked = asyncio.create_task(Jobs(service).submit(ASKED, ADMIN, "k"))
         await until_committing(own_server, database)
         own_server.execute(database, "ALTER SYSTEM RESET synchronous_standby_names")
         await asyncio.to_thread(again, own_server)
@@ -158,7 +159,7 @@ async def test_an_unheard_commit_that_happened_is_answered_with_its_job(
         assert stored is not None
         # It may run by now.
         assert (stored.id, stored.order, stored.submitted_at) == (job.id, job.order, job.submitted_at)
-        assert (await service.submit(ASKED, ADMIN, "k")).id == job.id
+        assert (await Jobs(service).submit(ASKED, ADMIN, "k")).id == job.id
         assert "the last commit did happen" in caplog.text
     assert await found_wrong(own_server.url(database)) == []
 
@@ -174,7 +175,7 @@ async def test_an_unheard_commit_that_did_not_happen_is_refused_and_leaves_nothi
 ) -> None:
     async with service_on(own_server.url(database), tmp_path) as service:
         own_server.execute(database, SLOW_COMMIT)
-        asked = asyncio.create_task(service.submit(ASKED, ADMIN, "k"))
+        asked = asyncio.create_task(Jobs(service).submit(ASKED, ADMIN, "k"))
         await until_committing(own_server, database)
         await asyncio.to_thread(again, own_server)
 
@@ -182,7 +183,7 @@ async def test_an_unheard_commit_that_did_not_happen_is_refused_and_leaves_nothi
             await asked
 
         own_server.execute(database, "DROP TRIGGER slow ON journal")
-        job = await service.submit(ASKED, ADMIN, "k")
+        job = await Jobs(service).submit(ASKED, ADMIN, "k")
         assert [one.id for one in (await service.store.load()).jobs] == [job.id]
 
 

@@ -14,6 +14,7 @@ from tuttilab.scheduler.clock import Clock, World
 from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.config import ClusterConfig, default_config
 from tuttilab.scheduler.errors import NotFound
+from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.model import Job
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store.sql import SqlStore
@@ -49,7 +50,7 @@ async def service_in(folder: Path, world: World | None = None) -> AsyncIterator[
 
 
 async def ended(service: Service, key: str | None = None) -> Job:
-    job = await service.submit(request(command=("exit", "0")), ADMIN, key)
+    job = await Jobs(service).submit(request(command=("exit", "0")), ADMIN, key)
     for _ in range(200):
         if service.state.jobs[job.id].phase.is_terminal:
             return service.state.jobs[job.id]
@@ -68,35 +69,35 @@ async def found_wrong(service: Service) -> list[str]:
 async def test_old_jobs_and_events_go_and_what_is_left_replays(tmp_path: Path) -> None:
     async with service_in(tmp_path) as service:
         old = [await ended(service, f"old-{n}") for n in range(3)]
-        waiting = await service.submit(request(workers=2, cpus=4, after=(old[0].id,)), ADMIN)
-        assert await service.tidy() == (0, 0)
+        waiting = await Jobs(service).submit(request(workers=2, cpus=4, after=(old[0].id,)), ADMIN)
+        assert await service.retention.tidy() == (0, 0)
         move_on(service, 8)
         recent = await ended(service)
         lines = service.last_seq
 
-        deleted, trimmed = await service.tidy()
+        deleted, trimmed = await service.retention.tidy()
         assert (deleted, await found_wrong(service)) == (0, [])
         assert trimmed == lines - len(await service.store.changes(trimmed))
         with pytest.raises(NotFound, match="are not kept any more; expected at least"):
             await service.store.changes(0)
 
         move_on(service, 4)
-        assert (await service.tidy())[0] == 2, "the third is waited for"
+        assert (await service.retention.tidy())[0] == 2, "the third is waited for"
         again = await ended(service)
         assert await found_wrong(service) == []
         for job in old[1:]:
             with pytest.raises(NotFound):
-                await service.find(job.id, ADMIN)
+                await Jobs(service).find(job.id, ADMIN)
         assert {job.id for job in (old[0], waiting, recent, again)} <= service.state.jobs.keys()
 
         move_on(service, 6)
-        await service.tidy()
+        await service.retention.tidy()
         assert await service.store.keyed("root", "old-0") is not None
         assert await service.store.keyed("root", "old-1") is None
         last_at = service.now()
     async with service_in(tmp_path) as service:
         assert service.now() >= last_at - 6 * DAY - 60
-        newest = await service.submit(request(workers=2, cpus=4), ADMIN)
+        newest = await Jobs(service).submit(request(workers=2, cpus=4), ADMIN)
         assert newest.order == again.order + 1
         assert waiting.id in service.state.jobs
         assert await found_wrong(service) == []

@@ -14,9 +14,11 @@ import psutil
 import pytest
 
 from tests.builders import ADMIN, node, request
+from tuttilab.scheduler import reports
 from tuttilab.scheduler.clusters.local import LocalCluster
 from tuttilab.scheduler.config import ClusterConfig, default_config
 from tuttilab.scheduler.errors import Conflict, NeverFits, NotFound, StoreError, Unauthenticated
+from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.model import AttemptPhase, Job, JobPhase
 from tuttilab.scheduler.requests import PodRequest, SparkRequest, Who
 from tuttilab.scheduler.service import Service
@@ -42,7 +44,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     await one.start()
     yield one
     for job in one.state.queued() + [job for job, _ in one.state.live()]:
-        await one.cancel(job.id, ADMIN)
+        await Jobs(one).cancel(job.id, ADMIN)
     await until(one, one.is_at_rest)
     await one.stop()
 
@@ -78,34 +80,34 @@ async def gone(is_there: Callable[[], bool]) -> None:
 
 @pytest.mark.feature("J01")
 async def test_a_command_becomes_a_process_and_its_exit_code_the_jobs(service: Service) -> None:
-    good = await service.submit(request(command=("sh", "-c", "echo hello from $TUTTILAB_JOB_ID")), ADMIN)
-    bad = await service.submit(request(command=("sh", "-c", "exit 3")), ADMIN)
+    good = await Jobs(service).submit(request(command=("sh", "-c", "echo hello from $TUTTILAB_JOB_ID")), ADMIN)
+    bad = await Jobs(service).submit(request(command=("sh", "-c", "exit 3")), ADMIN)
     assert ((await ended(service, good)).phase, (await ended(service, good)).exit_code) == (JobPhase.SUCCEEDED, 0)
     failed = await ended(service, bad)
     assert (failed.phase, failed.exit_code, failed.reason) == (JobPhase.FAILED, 3, "it exited with code 3")
-    _, chunk = await service.logs(good.id, ADMIN, None, 0, 0, 10)
+    _, chunk = await Jobs(service).logs(good.id, ADMIN, None, 0, 0, 10)
     assert chunk.lines == (f"hello from {good.id}",)
 
 
 @pytest.mark.feature("S05")
 async def test_a_gang_that_no_node_can_hold_waits_and_says_why(service: Service) -> None:
     pods = (PodRequest(role="worker", count=2, cpus=8, gpus=2),)
-    job = await service.submit(request(pods=pods), ADMIN)
+    job = await Jobs(service).submit(request(pods=pods), ADMIN)
     await until(service, lambda: job.id in service.state.waits)
     sentence = service.state.waits[job.id].sentence
     assert "even when it is empty: 1 of 2 worker pods fit (8 CPU, 1Gi memory, 2 GPU each)" in sentence
-    assert service.dry_run(request(pods=pods), ADMIN).verdict == "waits"
+    assert Jobs(service).dry_run(request(pods=pods), ADMIN).verdict == "waits"
 
 
 @pytest.mark.feature("S04", "S03")
 async def test_two_gangs_that_each_fit_alone_run_one_after_the_other(service: Service) -> None:
     script = "date +%s.%N > begin.$TUTTILAB_RANK; sleep 0.5; date +%s.%N; cat begin.$TUTTILAB_RANK"
     pods = (PodRequest(role="worker", count=2, gpus=2),)
-    gangs = [await service.submit(request(pods=pods, command=("sh", "-c", script)), ADMIN) for _ in range(2)]
+    gangs = [await Jobs(service).submit(request(pods=pods, command=("sh", "-c", script)), ADMIN) for _ in range(2)]
     spans = []
     for gang in gangs:
         assert (await ended(service, gang)).phase is JobPhase.SUCCEEDED
-        lines = [(await service.logs(gang.id, ADMIN, None, rank, 0, 10))[1].lines for rank in (0, 1)]
+        lines = [(await Jobs(service).logs(gang.id, ADMIN, None, rank, 0, 10))[1].lines for rank in (0, 1)]
         spans.append((min(float(line[1]) for line in lines), max(float(line[0]) for line in lines)))
         begins = [float(line[1]) for line in lines]
         assert max(begins) - min(begins) < 0.5, "both members start together"
@@ -114,23 +116,23 @@ async def test_two_gangs_that_each_fit_alone_run_one_after_the_other(service: Se
 
 async def test_the_same_key_gives_the_same_job_and_another_body_is_refused(service: Service) -> None:
     asked = request(command=("true",))
-    answers = await asyncio.gather(*[service.submit(asked, ADMIN, "key-1") for _ in range(8)])
+    answers = await asyncio.gather(*[Jobs(service).submit(asked, ADMIN, "key-1") for _ in range(8)])
     assert len({job.id for job in answers}) == 1
     with pytest.raises(Conflict, match="was used for another submit; use a new key"):
-        await service.submit(request(command=("false",)), ADMIN, "key-1")
-    other = await service.submit(asked, Who("eve", (), is_admin=True), "key-1")
+        await Jobs(service).submit(request(command=("false",)), ADMIN, "key-1")
+    other = await Jobs(service).submit(asked, Who("eve", (), is_admin=True), "key-1")
     assert other.id != answers[0].id
 
 
 async def test_the_key_is_known_after_a_restart(tmp_path: Path) -> None:
     first = service_in(tmp_path)
     await first.start()
-    job = await first.submit(request(command=("true",)), ADMIN, "key-1")
+    job = await Jobs(first).submit(request(command=("true",)), ADMIN, "key-1")
     await ended(first, job)
     await first.stop()
     second = service_in(tmp_path)
     await second.start()
-    assert (await second.submit(request(command=("true",)), ADMIN, "key-1")).id == job.id
+    assert (await Jobs(second).submit(request(command=("true",)), ADMIN, "key-1")).id == job.id
     await second.stop()
 
 
@@ -139,15 +141,15 @@ async def test_a_job_that_runs_through_a_restart_has_one_attempt_and_one_success
     first = service_in(tmp_path)
     await first.start()
     script = "echo begin; sleep 1.5; echo end"
-    job = await first.submit(request(workers=2, command=("sh", "-c", script)), ADMIN)
+    job = await Jobs(first).submit(request(workers=2, command=("sh", "-c", script)), ADMIN)
     await until(first, lambda: any(a.phase is AttemptPhase.RUNNING for _, a in first.state.live()))
     await first.stop()
     second = service_in(tmp_path)
     await second.start()
     done = await ended(second, job)
-    _, attempts = await second.find(job.id, ADMIN)
+    _, attempts = await Jobs(second).find(job.id, ADMIN)
     assert (done.phase, len(attempts), attempts[0].phase) == (JobPhase.SUCCEEDED, 1, AttemptPhase.SUCCEEDED)
-    assert (await second.logs(job.id, ADMIN, None, 1, 0, 10))[1].lines == ("begin", "end")
+    assert (await Jobs(second).logs(job.id, ADMIN, None, 1, 0, 10))[1].lines == ("begin", "end")
     await second.stop()
     await gone(lambda: bool(processes_of(job.id)))
 
@@ -156,7 +158,7 @@ async def test_a_job_that_runs_through_a_restart_has_one_attempt_and_one_success
 async def test_a_job_that_ended_while_nobody_watched_is_not_run_again(tmp_path: Path) -> None:
     first = service_in(tmp_path)
     await first.start()
-    job = await first.submit(request(command=("sh", "-c", f"sleep 0.7; echo x >> {tmp_path}/runs")), ADMIN)
+    job = await Jobs(first).submit(request(command=("sh", "-c", f"sleep 0.7; echo x >> {tmp_path}/runs")), ADMIN)
     await until(first, lambda: any(a.phase is AttemptPhase.RUNNING for _, a in first.state.live()))
     await first.stop()
     await asyncio.sleep(1.5)
@@ -170,52 +172,52 @@ async def test_a_job_that_ended_while_nobody_watched_is_not_run_again(tmp_path: 
 @pytest.mark.feature("J11")
 async def test_cancel_ends_every_process_of_the_gang(service: Service) -> None:
     script = "(setsid sleep 1000 &) ; sleep 1000"
-    job = await service.submit(request(workers=2, command=("sh", "-c", script), grace="1s"), ADMIN)
+    job = await Jobs(service).submit(request(workers=2, command=("sh", "-c", script), grace="1s"), ADMIN)
     await until(service, lambda: any(a.phase is AttemptPhase.RUNNING for _, a in service.state.live()))
-    await service.cancel(job.id, ADMIN)
+    await Jobs(service).cancel(job.id, ADMIN)
     assert (await ended(service, job)).phase is JobPhase.CANCELLED
     await gone(lambda: bool(processes_of(job.id)))
 
 
 async def test_a_job_past_its_limit_fails_and_says_so(service: Service) -> None:
-    job = await service.submit(request(command=("sleep", "1000"), timeout="1s", grace="1s"), ADMIN)
+    job = await Jobs(service).submit(request(command=("sleep", "1000"), timeout="1s", grace="1s"), ADMIN)
     done = await ended(service, job)
     assert (done.phase, done.reason) == (JobPhase.FAILED, "ran past its limit of 1s; raise --timeout or do less")
 
 
 async def test_delete_removes_what_an_ended_job_left_and_refuses_a_live_one(service: Service, tmp_path: Path) -> None:
-    job = await service.submit(request(command=("sleep", "1000"), grace="1s"), ADMIN)
+    job = await Jobs(service).submit(request(command=("sleep", "1000"), grace="1s"), ADMIN)
     with pytest.raises(Conflict, match="cancel it first"):
-        await service.delete(job.id, ADMIN)
-    await service.cancel(job.id, ADMIN)
+        await Jobs(service).delete(job.id, ADMIN)
+    await Jobs(service).cancel(job.id, ADMIN)
     await ended(service, job)
-    await service.delete(job.id, ADMIN)
+    await Jobs(service).delete(job.id, ADMIN)
     with pytest.raises(NotFound):
-        await service.find(job.id, ADMIN)
+        await Jobs(service).find(job.id, ADMIN)
     await gone((tmp_path / "pods" / job.id).exists)
 
 
 async def test_another_users_job_is_not_found(service: Service) -> None:
-    job = await service.submit(request(command=("true",)), Who("ann", (), is_admin=False, in_every_group=True))
+    job = await Jobs(service).submit(request(command=("true",)), Who("ann", (), is_admin=False, in_every_group=True))
     with pytest.raises(NotFound, match="There is no job"):
-        await service.find(job.id, Who("eve"))
-    assert (await service.find(job.id[:8], Who("ann")))[0].id == job.id
+        await Jobs(service).find(job.id, Who("eve"))
+    assert (await Jobs(service).find(job.id[:8], Who("ann")))[0].id == job.id
 
 
 async def test_a_report_needs_the_token_of_its_own_attempt(service: Service) -> None:
-    job = await service.submit(request(command=("sleep", "5"), grace="1s"), ADMIN)
+    job = await Jobs(service).submit(request(command=("sleep", "5"), grace="1s"), ADMIN)
     await until(service, lambda: service.state.live_attempt(job.id) is not None)
     report = PodReport(job.id, 1, 1, 1, (MemberReport(f"{job.id}-1-worker-0", 0, "Ended", exit_code=0),))
     with pytest.raises(Unauthenticated, match="does not belong to that attempt"):
-        await service.report(report, "0" * 64)
+        await reports.take_in(service, report, "0" * 64)
     assert not service.state.jobs[job.id].phase.is_terminal
 
 
 async def test_a_batch_is_accepted_whole_or_not_at_all(service: Service) -> None:
     with pytest.raises(NeverFits):
-        await service.submit_many([request(command=("true",)), request(cpus=1000)], ADMIN)
+        await Jobs(service).submit_many([request(command=("true",)), request(cpus=1000)], ADMIN)
     assert service.state.jobs == {}
-    jobs = await service.submit_many([request(command=("true",)) for _ in range(20)], ADMIN)
+    jobs = await Jobs(service).submit_many([request(command=("true",)) for _ in range(20)], ADMIN)
     assert len({job.id for job in jobs}) == 20
     for job in jobs:
         assert (await ended(service, job)).phase is JobPhase.SUCCEEDED
@@ -239,9 +241,9 @@ async def test_what_is_not_committed_is_not_accepted_and_leaves_no_trace(tmp_pat
     await service.start()
     store.fail = True
     with pytest.raises(StoreError, match="The disk is full"):
-        await service.submit(request(command=("true",)), ADMIN, "key")
+        await Jobs(service).submit(request(command=("true",)), ADMIN, "key")
     assert service.state.jobs == {}
-    job = await service.submit(request(command=("true",)), ADMIN, "key")
+    job = await Jobs(service).submit(request(command=("true",)), ADMIN, "key")
     assert (await ended(service, job)).phase is JobPhase.SUCCEEDED
     await service.stop()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import ADMIN, node, queue, request
+from tuttilab.scheduler import reports
 from tuttilab.scheduler.clock import Clock, World
 from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.clusters.fake import FakeCluster
@@ -18,6 +19,7 @@ from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.errors import AboveMax, BadInput, CommitUnknown, Conflict, NotFound, StoreError
 from tuttilab.scheduler.events import ClusterObserved
 from tuttilab.scheduler.heartbeats import Heartbeats
+from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.model import Job, JobPhase
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store.base import Batch
@@ -84,14 +86,14 @@ async def until(service: Service, holds: Callable[[], bool], limit_s: float = 20
 async def ended(service: Service, job: Job) -> Job:
     # One that has ended is out of memory after the rows were loaded again.
     await until(service, lambda: job.id not in service.state.jobs or service.state.jobs[job.id].phase.is_terminal)
-    return (await service.find(job.id, ADMIN))[0]
+    return (await Jobs(service).find(job.id, ADMIN))[0]
 
 
 @pytest.mark.feature("B06")
 async def test_a_submit_whose_commit_nobody_confirmed_is_acknowledged_when_it_was_made(service: Service, store: Store) -> None:
     store.fails_on, store.is_made = "JobSubmitted", True
-    job = await service.submit(request(), ADMIN, "key")
-    assert (await service.submit(request(), ADMIN, "key")).id == job.id
+    job = await Jobs(service).submit(request(), ADMIN, "key")
+    assert (await Jobs(service).submit(request(), ADMIN, "key")).id == job.id
     assert list(service.state.jobs) == [job.id]
     assert (await ended(service, job)).phase is JobPhase.SUCCEEDED
 
@@ -99,9 +101,9 @@ async def test_a_submit_whose_commit_nobody_confirmed_is_acknowledged_when_it_wa
 async def test_a_submit_whose_commit_was_not_made_is_told_so_and_its_key_is_free(service: Service, store: Store) -> None:
     store.fails_on, store.is_made = "JobSubmitted", False
     with pytest.raises(CommitUnknown):
-        await service.submit(request(), ADMIN, "key")
+        await Jobs(service).submit(request(), ADMIN, "key")
     assert service.state.jobs == {}
-    job = await service.submit(request(), ADMIN, "key")
+    job = await Jobs(service).submit(request(), ADMIN, "key")
     assert (await ended(service, job)).phase is JobPhase.SUCCEEDED
 
 
@@ -109,7 +111,7 @@ async def test_a_submit_whose_commit_was_not_made_is_told_so_and_its_key_is_free
 @pytest.mark.parametrize("event", ["GangAdmitted", "PodEnded"])
 async def test_a_launch_or_an_end_is_not_lost_with_its_commit(service: Service, store: Store, event: str, is_made: bool) -> None:
     store.fails_on, store.is_made = event, is_made
-    job = await service.submit(request(), ADMIN)
+    job = await Jobs(service).submit(request(), ADMIN)
     assert (await ended(service, job)).phase is JobPhase.SUCCEEDED
     assert store.fails_on == ""
 
@@ -119,7 +121,7 @@ async def test_nodes_whose_commit_failed_are_known_only_when_the_journal_has_the
     store.fails_on, store.error = "ClusterObserved", StoreError
     service = service_in(tmp_path, store)
     await service.start()
-    job = await service.submit(request(), ADMIN)
+    job = await Jobs(service).submit(request(), ADMIN)
     await ended(service, job)
     events = [event for _, _, event in await store.journal(0)]
     assert sum(isinstance(event, ClusterObserved) for event in events) == 1
@@ -135,7 +137,7 @@ async def test_a_launch_that_the_cluster_cannot_read_ends_the_job_with_its_words
     cluster.error = BadInput("pod name 'x y': expected letters.")
     service = service_in(tmp_path, Store(), cluster)
     await service.start()
-    done = await ended(service, await service.submit(request(), ADMIN))
+    done = await ended(service, await Jobs(service).submit(request(), ADMIN))
     assert (done.phase, done.reason) == (JobPhase.FAILED, "could not be launched: pod name 'x y': expected letters.")
     await service.stop()
 
@@ -145,7 +147,7 @@ async def test_a_cluster_that_breaks_is_asked_again(tmp_path: Path) -> None:
     cluster.error = RuntimeError("a driver's own bug")
     service = service_in(tmp_path, Store(), cluster)
     await service.start()
-    assert (await ended(service, await service.submit(request(), ADMIN))).phase is JobPhase.SUCCEEDED
+    assert (await ended(service, await Jobs(service).submit(request(), ADMIN))).phase is JobPhase.SUCCEEDED
     await service.stop()
 
 
@@ -153,29 +155,29 @@ async def test_a_job_may_come_after_one_that_ended_before_a_restart(tmp_path: Pa
     store = Store()
     service = service_in(tmp_path, store)
     await service.start()
-    first = await ended(service, await service.submit(request(), ADMIN))
+    first = await ended(service, await Jobs(service).submit(request(), ADMIN))
     await service.stop()
     service = service_in(tmp_path, store)
     await service.start()
-    second = await service.submit(request(after=(first.id,)), ADMIN)
+    second = await Jobs(service).submit(request(after=(first.id,)), ADMIN)
     assert (await ended(service, second)).phase is JobPhase.SUCCEEDED
     await service.stop()
 
 
 async def test_a_job_that_another_comes_after_is_not_deleted(service: Service) -> None:
-    first = await ended(service, await service.submit(request(), ADMIN))
-    second = await service.submit(request(after=(first.id,), command=("sleep", "60")), ADMIN)
+    first = await ended(service, await Jobs(service).submit(request(), ADMIN))
+    second = await Jobs(service).submit(request(after=(first.id,), command=("sleep", "60")), ADMIN)
     with pytest.raises(Conflict, match=f"Job {second.id} comes after job {first.id} and has not ended"):
-        await service.delete(first.id, ADMIN)
-    await service.cancel(second.id, ADMIN)
+        await Jobs(service).delete(first.id, ADMIN)
+    await Jobs(service).cancel(second.id, ADMIN)
     await ended(service, second)
-    await service.delete(first.id, ADMIN)
+    await Jobs(service).delete(first.id, ADMIN)
     with pytest.raises(NotFound):
-        await service.find(first.id, ADMIN)
+        await Jobs(service).find(first.id, ADMIN)
 
 
 async def test_a_report_is_heard_once_and_in_order_and_of_its_epoch(service: Service) -> None:
-    job = await service.submit(request(command=("sleep", "60")), ADMIN)
+    job = await Jobs(service).submit(request(command=("sleep", "60")), ADMIN)
     await until(service, lambda: service.state.live_attempt(job.id) is not None)
     await until(service, lambda: service.state.attempts[job.id, 1].pods[0].uid is not None)
     pod = service.state.attempts[job.id, 1].pods[0]
@@ -185,12 +187,12 @@ async def test_a_report_is_heard_once_and_in_order_and_of_its_epoch(service: Ser
         member = MemberReport(pod.name, 0, "Running", pod.uid or "", endpoints={"web": address})
         return PodReport(job.id, 1, epoch, seq, (member,))
 
-    await service.report(told(2, "new"), token)
-    assert await service.report(told(1, "old"), token) == {"stop": None, "next_s": 5.0}
+    await reports.take_in(service, told(2, "new"), token)
+    assert await reports.take_in(service, told(1, "old"), token) == {"stop": None, "next_s": 5.0}
     assert service.state.attempts[job.id, 1].pods[0].endpoints == {"web": "new"}
     with pytest.raises(NotFound, match="is of epoch 1, not 7"):
-        await service.report(told(3, "stranger", epoch=7), token)
-    await service.cancel(job.id, ADMIN)
+        await reports.take_in(service, told(3, "stranger", epoch=7), token)
+    await Jobs(service).cancel(job.id, ADMIN)
     await ended(service, job)
 
 
@@ -214,12 +216,12 @@ async def test_a_max_is_checked_before_any_cluster_is_known(tmp_path: Path) -> N
     service = Service(config, Store(), {"here": cluster}, state_dir=tmp_path)
     await service.start()
     with pytest.raises(AboveMax):
-        await service.submit(request(cpus=3), ADMIN)
+        await Jobs(service).submit(request(cpus=3), ADMIN)
     await service.stop()
 
 
 async def test_a_member_counts_as_lost_only_when_it_is_gone_and_was_silent_for_long(service: Service) -> None:
-    job = await service.submit(request(command=("sleep", "60")), ADMIN)
+    job = await Jobs(service).submit(request(command=("sleep", "60")), ADMIN)
     await until(service, lambda: job.id in service.state._live and service.state.attempts[job.id, 1].pods[0].uid is not None)
     state: State = service.state
     (pod,) = state.attempts[job.id, 1].pods
@@ -232,16 +234,16 @@ async def test_a_member_counts_as_lost_only_when_it_is_gone_and_was_silent_for_l
     assert [(event.job_id, event.attempt, event.pod) for event in missed] == [(job.id, 1, pod.name)]
     beats.heard([pod.name], 1031.0)
     assert beats.missed(state, 1031.0, 60.0) == ([], None)
-    await service.cancel(job.id, ADMIN)
+    await Jobs(service).cancel(job.id, ADMIN)
     await ended(service, job)
 
 
 async def test_a_report_of_a_master_says_that_the_master_lives_and_nothing_of_its_members(service: Service) -> None:
-    job = await service.submit(request(workers=2, command=("sleep", "60")), ADMIN)
+    job = await Jobs(service).submit(request(workers=2, command=("sleep", "60")), ADMIN)
     await until(service, lambda: job.id in service.state._live and service.state.attempts[job.id, 1].started_at is not None)
     attempt = service.state.attempts[job.id, 1]
     members = tuple(MemberReport(pod.name, pod.rank, "Running", pod.uid or "") for pod in attempt.members)
-    await service.report(PodReport(job.id, 1, 1, 1, members), service.keys.attempt_token(job.id, 1))
-    assert set(service._heartbeats._heard) == {f"{job.id}-1-master"}
-    await service.cancel(job.id, ADMIN)
+    await reports.take_in(service, PodReport(job.id, 1, 1, 1, members), service.keys.attempt_token(job.id, 1))
+    assert set(service.heartbeats._heard) == {f"{job.id}-1-master"}
+    await Jobs(service).cancel(job.id, ADMIN)
     await ended(service, job)

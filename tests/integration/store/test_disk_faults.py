@@ -22,6 +22,7 @@ from tests.contract.building import a_job, an_attempt, submitted
 from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.config import ClusterConfig, default_config
 from tuttilab.scheduler.errors import CommitUnknown, StoreError
+from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store import schema
 from tuttilab.scheduler.store.base import Batch, Keyed
@@ -175,7 +176,7 @@ async def accepted_soon(service: Service, key: str, limit_s: float) -> float:
     began = time.monotonic()
     for _ in range(1000):
         try:
-            await service.submit(ASKED, ADMIN, key)
+            await Jobs(service).submit(ASKED, ADMIN, key)
             return time.monotonic() - began
         except StoreError:
             assert time.monotonic() - began < limit_s
@@ -191,13 +192,13 @@ async def test_a_full_disk_refuses_submits_and_accepts_them_soon_after_there_is_
     back: list[float] = []
     async with service_in(small_disk) as service:
         for round_ in range(3):
-            accepted.append((await service.submit(ASKED, ADMIN, f"before-{round_}")).id)
+            accepted.append((await Jobs(service).submit(ASKED, ADMIN, f"before-{round_}")).id)
             filler = fill(small_disk)
             # The log has some room left in its last blocks: a few more may be accepted, and then none.
             refused: StoreError | None = None
             for number in range(200):
                 try:
-                    accepted.append((await service.submit(ASKED, ADMIN, f"{round_}-{number}")).id)
+                    accepted.append((await Jobs(service).submit(ASKED, ADMIN, f"{round_}-{number}")).id)
                 except StoreError as error:
                     refused = error
                     break
@@ -205,7 +206,7 @@ async def test_a_full_disk_refuses_submits_and_accepts_them_soon_after_there_is_
             assert refused.status in (503, 507)
             filler.unlink()
             back.append(await accepted_soon(service, f"after-{round_}", 5.0))
-            accepted.append((await service.submit(ASKED, ADMIN, f"after-{round_}")).id)
+            accepted.append((await Jobs(service).submit(ASKED, ADMIN, f"after-{round_}")).id)
     assert max(back) <= 5.0
     with capsys.disabled():
         sys.stdout.write(f"\n3 times a full disk: accepting again {max(back):.2f} s after there was room, at most\n")

@@ -20,11 +20,13 @@ from tests.builders import ADMIN, node, queue, request
 from tests.simulation.service import virtual
 from tests.simulation.service.cluster import Door, Faults, SimCluster, SimPod
 from tests.simulation.service.oracle import Oracle, Violation, must
+from tuttilab.scheduler import reports
 from tuttilab.scheduler.clock import World
 from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.config import ClusterConfig, Limits, default_config
 from tuttilab.scheduler.errors import CommitUnknown, StoreError, TuttiError
 from tuttilab.scheduler.events import Event
+from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.launch import Secrets
 from tuttilab.scheduler.model import Job
 from tuttilab.scheduler.requests import JobRequest, OutputRequest, PodRequest
@@ -149,7 +151,7 @@ class Life:
     def end(self) -> None:
         self.store.is_shut = True
         self.door.shut()
-        doomed = [*self.tasks, *self.service._tasks, *self.service._performer._workers.values()]
+        doomed = [*self.tasks, *self.service._tasks, *self.service.performer._workers.values()]
         for task in doomed:
             task.cancel()
 
@@ -236,7 +238,7 @@ class Simulation:
             return None
         told = tuple(MemberReport(**one._asdict()) for one in members)
         report = PodReport(plan.job_id, plan.attempt, plan.epoch, seq, told)
-        answer = await self._try(life, lambda: life.service.report(report, plan.token))
+        answer = await self._try(life, lambda: reports.take_in(life.service, report, plan.token))
         if answer is not None and answer["stop"] is not None:
             row = self.oracle.attempts[plan.job_id, plan.attempt]
             must(row.stopping_at is not None, f"I1: {plan.job_id} was told to stop, and its row does not say so")
@@ -324,7 +326,7 @@ class Simulation:
             return
 
         async def go() -> None:
-            job = await self._try(life, lambda: life.service.submit(asked, ADMIN, key))
+            job = await self._try(life, lambda: Jobs(life.service).submit(asked, ADMIN, key))
             if job is not None:
                 self.oracle.submitted(key, job.id)
                 if job.id not in self.acknowledged:
@@ -339,7 +341,7 @@ class Simulation:
         job_id = self.chance.choice(self.acknowledged[-self.chance.choice([1, 1, 8]) :])
 
         async def go() -> None:
-            if await self._try(life, lambda: life.service.cancel(job_id, ADMIN)) is not None:
+            if await self._try(life, lambda: Jobs(life.service).cancel(job_id, ADMIN)) is not None:
                 self.oracle.cancelled(job_id)
 
         self.cluster.spawn(go())
@@ -348,7 +350,7 @@ class Simulation:
         life = self.life
         if life is not None and self.acknowledged:
             job_id = self.chance.choice(self.acknowledged)
-            self.cluster.spawn(self._try(life, lambda: life.service.delete(job_id, ADMIN)))
+            self.cluster.spawn(self._try(life, lambda: Jobs(life.service).delete(job_id, ADMIN)))
 
     def _some_pod(self) -> SimPod | None:
         alive = self.cluster.alive()
