@@ -43,6 +43,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 RECENT_KEYS: Final = 10_000
+MOST_FITTING: Final = 10_000
+"""Shapes of requests that are remembered as having been checked."""
 LONGEST_PAUSE_S: Final = 5.0
 SETTLES_S: Final = 10.0
 """Somebody who only reads waits so long for a commit under way."""
@@ -99,6 +101,7 @@ class Service:
         self.order = 0
         """Of the newest job; a turn that makes jobs counts it up."""
         self._timers_at = 0.0
+        self._site: Site | None = None
         self._inbox: list[_Ask[object]] = []
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
@@ -449,8 +452,16 @@ class Service:
         return self._world.new_id()
 
     def site(self) -> Site:
-        defaults = self.config.defaults
-        return Site(self.state.queues, self.state.clusters, defaults.queue, defaults.timeout_s)
+        """What requests are checked against; the same as long as nothing of it changed, so that equal jobs are checked once."""
+        known, state, defaults = self._site, self.state, self.config.defaults
+        if (
+            known is None
+            or known.queues is not state.queues
+            or known.clusters != state.clusters
+            or len(known.fitting) > MOST_FITTING
+        ):
+            known = self._site = Site(state.queues, dict(state.clusters), defaults.queue, defaults.timeout_s)
+        return known
 
     def is_at_rest(self) -> bool:
         """No job is live: nothing keeps an embedded control plane from ending by itself."""

@@ -14,13 +14,15 @@ import psutil
 import pytest
 
 from tests.builders import ADMIN, node, request
+from tuttilab.scheduler import events as ev
 from tuttilab.scheduler import reports
 from tuttilab.scheduler.clusters.local import LocalCluster
 from tuttilab.scheduler.config import ClusterConfig, default_config
-from tuttilab.scheduler.errors import Conflict, NeverFits, NotFound, StoreError, Unauthenticated
+from tuttilab.scheduler.errors import AboveMax, Conflict, NeverFits, NotFound, StoreError, Unauthenticated
 from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.model import AttemptPhase, Job, JobPhase
 from tuttilab.scheduler.requests import PodRequest, SparkRequest, Who
+from tuttilab.scheduler.resources import Resources
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.sessions import Sessions
 from tuttilab.scheduler.store.base import Batch
@@ -221,6 +223,22 @@ async def test_a_batch_is_accepted_whole_or_not_at_all(service: Service) -> None
     assert len({job.id for job in jobs}) == 20
     for job in jobs:
         assert (await ended(service, job)).phase is JobPhase.SUCCEEDED
+
+
+async def test_what_was_found_to_fit_is_checked_again_when_nodes_or_queues_have_changed(service: Service) -> None:
+    jobs = Jobs(service)
+    await jobs.submit(request(command=("true",), cpus=2), ADMIN)
+    (cluster,) = service.state.clusters.values()
+    smaller = tuple(replace(node, allocatable=Resources.parse({"cpu": 1, "memory": "8Gi"})) for node in cluster.nodes)
+    await service.ask(lambda turn: turn.apply(ev.ClusterObserved(replace(cluster, nodes=smaller)), cluster.name))
+    with pytest.raises(NeverFits):
+        await jobs.submit(request(command=("true",), cpus=2), ADMIN)
+    job = await jobs.submit(request(command=("true",), cpus=1), ADMIN)
+    limit = Resources.parse_limits({"cpu": "500m"})
+    tight = tuple(replace(q, max=limit) if q.name == job.queue else q for q in service.state.queues.values())
+    await service.ask(lambda turn: turn.apply(ev.QueuesConfigured(tight), "queues"))
+    with pytest.raises(AboveMax):
+        await jobs.submit(request(command=("true",), cpus=1), ADMIN)
 
 
 class FailingOnce(SqlStore):
