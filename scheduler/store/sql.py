@@ -36,6 +36,7 @@ from tuttilab.scheduler.store.tables import (
     QUEUES,
     RUNS,
 )
+from tuttilab.scheduler.store.together import Together
 from tuttilab.scheduler.wire import event_from_json, from_json
 
 T = TypeVar("T")
@@ -63,6 +64,8 @@ class SqlStore:
         self._looker: Engine | None = None
         """For reads of one statement. The reader, where a transaction around it costs nothing."""
         self._held: Connection | None = None
+        self._keys = Together(self._used)
+        """Every submit asks whether its key was used."""
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
 
@@ -99,6 +102,7 @@ class SqlStore:
 
     async def close(self) -> None:
         """Ends the threads too: a store is opened once."""
+        await self._keys.close()
         loop = asyncio.get_running_loop()
         if self._held is not None:
             await loop.run_in_executor(self._writing, self._held.close)
@@ -229,9 +233,11 @@ class SqlStore:
         return None if found is None else Keyed(**found)
 
     async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
-        if not keys:
-            return []
-        return await self._look(lambda c: statements.keyed_among(c, owner, keys))
+        return await self._keys.find([(owner, key) for key in dict.fromkeys(keys)]) if keys else []
+
+    async def _used(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Keyed]:
+        found = await self._look(lambda c: statements.keyed_among(c, keys))
+        return {(keyed.owner, keyed.key): keyed for keyed in found}
 
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
         columns = (JOURNAL.c.seq, JOURNAL.c.at, JOURNAL.c.kind, JOURNAL.c.key, JOURNAL.c.owner)
@@ -297,10 +303,6 @@ def _commit(connection: Connection, batch: Batch) -> int:
     leading.check_epoch(connection, batch.epoch)
     seq = _append(connection, batch)
     put(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
-    top = rows.highest_order(batch)
-    if top is not None:
-        # Kept apart from the jobs, because the newest may be deleted and its place must not be given again.
-        connection.execute(statements.RAISE_ORDER, {"top": top})
     if batch.attempts:
         put(connection, ATTEMPTS, [rows.attempt_row(attempt) for attempt in batch.attempts])
     if batch.queues is not None:
@@ -345,10 +347,12 @@ def _committed(connection: Connection, batch: Batch, after: int) -> int | None:
 
 def _append(connection: Connection, batch: Batch) -> int:
     """The journal's lines, numbered by the counter row, whose lock orders the commits as their numbers."""
-    if not batch.entries:
+    count, top = len(batch.entries), rows.highest_order(batch)
+    if not count and top is None:
         return _counter(connection, "seq")
-    count = len(batch.entries)
-    last = int(connection.execute(statements.TAKE_NUMBERS, {"count": count}).scalar_one())
+    # The order is kept apart from the jobs, because the newest may be deleted and its place must not be given again.
+    taken = connection.execute(statements.TAKE_NUMBERS, {"count": count, "top": 0 if top is None else top})
+    last = int(next(value for name, value in taken if name == "seq"))
     owners = _owners(connection, batch)
     first = last - count + 1
     lines = [

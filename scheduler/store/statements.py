@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Executable, Select, Table, bindparam, column, func, select, text, true, update
+from sqlalchemy import Connection, Engine, Executable, Select, Table, bindparam, case, column, func, select, text, true, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -133,35 +133,50 @@ EPOCH: Final = select(META.c.epoch).with_for_update(read=True)
 COUNTER: Final = select(COUNTERS.c.value).where(COUNTERS.c.name == bindparam("counter"))
 LOCK_NUMBERS: Final = select(COUNTERS.c.value).where(COUNTERS.c.name == "seq").with_for_update()
 TAKE_NUMBERS: Final = (
-    update(COUNTERS).where(COUNTERS.c.name == "seq").values(value=COUNTERS.c.value + bindparam("count")).returning(COUNTERS.c.value)
+    update(COUNTERS)
+    .where(COUNTERS.c.name.in_(("seq", "order")))
+    .values(
+        value=case(
+            (COUNTERS.c.name == "seq", COUNTERS.c.value + bindparam("count")),
+            (COUNTERS.c.value < bindparam("top"), bindparam("top")),
+            else_=COUNTERS.c.value,
+        )
+    )
+    .returning(COUNTERS.c.name, COUNTERS.c.value)
 )
+"""``count`` numbers of the journal, the last of which comes back, and the order of the newest job raised to ``top``."""
 KEYED: Final = select(KEYS).where(KEYS.c.owner == bindparam("owner"), KEYS.c.key.in_(bindparam("keys", expanding=True)))
 """On SQLite, which looks each key up in the index; a statement may carry only `MOST_VALUES` values there."""
 MOST_VALUES: Final = 500
-RAISE_ORDER: Final = (
-    update(COUNTERS).where(COUNTERS.c.name == "order", COUNTERS.c.value < bindparam("top")).values(value=bindparam("top"))
-)
 
 
 def _keyed_one_each() -> Select[Any]:
     """`KEYED` on Postgres, where the planner would read all keys that the owner ever used and compare each with all of these. The
     limit binds it to one look into the index for each key that is asked for."""
-    given = func.json_array_elements_text(text("CAST(:keys AS json)")).table_valued("key", name="given").render_derived()
-    found = select(KEYS).where(KEYS.c.owner == bindparam("owner"), KEYS.c.key == given.c.key).limit(1).lateral("found")
+    columns = [column(name, KEYS.c[name].type) for name in ("owner", "key")]
+    pairs = func.json_to_recordset(text("CAST(:keys AS json)")).table_valued(*columns, name="given")
+    given = pairs.render_derived(with_types=True)
+    found = select(KEYS).where(KEYS.c.owner == given.c.owner, KEYS.c.key == given.c.key).limit(1).lateral("found")
     return select(found).select_from(given).join(found, true())
 
 
 KEYED_ONE_EACH: Final = _keyed_one_each()
 
 
-def keyed_among(connection: Connection, owner: str, keys: Sequence[str]) -> list[Keyed]:
-    """Those of the owner's ``keys`` that were used."""
-    wanted = list(dict.fromkeys(keys))
+def keyed_among(connection: Connection, keys: Sequence[tuple[str, str]]) -> list[Keyed]:
+    """Those of the ``keys``, each with its owner, that were used."""
     if connection.dialect.name == "postgresql":
-        found = connection.execute(KEYED_ONE_EACH, {"owner": owner, "keys": to_json(wanted, list[str]).decode()}).mappings()
-        return [Keyed(**row) for row in found]
-    slices = (wanted[start : start + MOST_VALUES] for start in range(0, len(wanted), MOST_VALUES))
-    return [Keyed(**row) for some in slices for row in connection.execute(KEYED, {"owner": owner, "keys": some}).mappings()]
+        given = to_json([{"owner": owner, "key": key} for owner, key in keys], list[Row]).decode()
+        return [Keyed(**row) for row in connection.execute(KEYED_ONE_EACH, {"keys": given}).mappings()]
+    by_owner: dict[str, list[str]] = {}
+    for owner, key in keys:
+        by_owner.setdefault(owner, []).append(key)
+    slices = (
+        {"owner": owner, "keys": some[start : start + MOST_VALUES]}
+        for owner, some in by_owner.items()
+        for start in range(0, len(some), MOST_VALUES)
+    )
+    return [Keyed(**row) for given in slices for row in connection.execute(KEYED, given).mappings()]
 
 
 class Known(StrEnum):
