@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
 
-from tuttilab.scheduler.core.backfill import Hold
+from tuttilab.scheduler.core.backfill import Hold, QuotaHold
 from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.layout import Amounts
-from tuttilab.scheduler.core.placement import Demand, Fit, Part, place_demand
-from tuttilab.scheduler.core.snapshot import NodeKey, Running
+from tuttilab.scheduler.core.line import Candidate
+from tuttilab.scheduler.core.placement import Demand, Fit, Misfit, Part, charge_of, place_demand
+from tuttilab.scheduler.core.quota import Ledger
+from tuttilab.scheduler.core.shapes import Shape
+from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running
 from tuttilab.scheduler.events import GangGrown, GangPreempted, GangShrunk, Placement
-from tuttilab.scheduler.model import Why
+from tuttilab.scheduler.model import Cluster, Why
 from tuttilab.scheduler.resources import Resources
 
 
 def shrinks(desk: Desk, stopped: Iterable[GangPreempted] = (), given_back: Iterable[GangShrunk] = ()) -> tuple[GangShrunk, ...]:
-    """Spare pods, last ranks first, of whom it takes so that the gang with the hold fits at once; nothing when it would not.
+    """Spare pods, last ranks first, of whom it takes so that the first gang that waits fits at once; nothing when it would not.
 
-    ``stopped`` and ``given_back``: who was told to go in this cycle already, which may be enough.
+    The first for room is the one with the hold, the first for quota the one for which the limit is kept. ``stopped`` and
+    ``given_back``: who was told to go in this cycle already, which may be enough.
     """
     stopping = {each.job_id for each in stopped}
     going = {pod for each in given_back for pod in each.pods}
     chosen: list[GangShrunk] = []
     for hold in desk.holds.values():
         chosen += _for_hold(desk, hold, stopping, going)
+    going |= {pod for each in chosen for pod in each.pods}
+    for queue, kept in desk.quota_holds.items():
+        chosen += _for_quota(desk, queue, kept, stopping, going)
     return tuple(chosen)
 
 
@@ -55,6 +62,53 @@ def _for_hold(desk: Desk, hold: Hold, stopping: Set[str], going: Set[str]) -> li
     return []
 
 
+def _for_quota(desk: Desk, queue: str, kept: QuotaHold, stopping: Set[str], going: set[str]) -> list[GangShrunk]:
+    """From gangs that count against the limit of ``queue``; notes in ``going`` what it chose."""
+    candidate = next(c for line in desk.lines_.values() for c in line if c.job is kept.job)
+    below = desk.queues_below(queue)
+    if candidate.cause is None or candidate.cause.why is not Why.QUOTA:
+        return []
+    if not any(runner.spare and runner.queue in below for runner in desk.running):
+        return []
+    room, ledger = desk.room.copy(), desk.ledger.copy()
+    for runner in desk.running:
+        if _is_to_stop(runner, stopping):
+            ledger.remove(runner.queue, runner.charge, runner.pods)
+        for place, amount in _leaving(runner, stopping, going):
+            room.give(place, amount)
+            if not _is_to_stop(runner, stopping):
+                ledger.remove(runner.queue, amount, 1, 0)
+    if _would_start(desk, candidate, room, ledger):
+        return []  # What was told to go is enough.
+    taken: dict[str, tuple[Running, list[str]]] = {}
+    for runner in desk.running:
+        for name, place, amount in runner.spare if runner.queue in below and not _is_to_stop(runner, stopping) else ():
+            if name in going:
+                continue
+            room.give(place, amount)
+            ledger.remove(runner.queue, amount, 1, 0)
+            taken.setdefault(runner.job_id, (runner, []))[1].append(name)
+            if _would_start(desk, candidate, room, ledger):
+                going |= {name for _, names in taken.values() for name in names}
+                reason = f"given back to a job that waits for quota of queue {queue}"
+                return [GangShrunk(r.job_id, r.attempt, tuple(names), reason) for r, names in taken.values()]
+    return []
+
+
+def _would_start(desk: Desk, candidate: Candidate, room: Room, ledger: Ledger) -> bool:
+    """Whether the gang, at its smallest, would have quota and room."""
+    job, shape = candidate.job, candidate.shape
+    counts = shape.counts_less(shape.slack)
+    pods = shape.pods - job.gang.size + sum(counts.values())
+    for cluster in shape.clusters:
+        if ledger.shortage(job.queue, charge_of(job, cluster, counts), pods, job.is_preemptible) is None:
+            layout = desk.room.layouts[cluster.name]
+            fit = place_demand(shape.demand(layout), layout, room.free[cluster.name].copy(), counts if shape.is_elastic else None)
+            if isinstance(fit, Fit):
+                return True
+    return False
+
+
 def _is_to_stop(runner: Running, stopping: Set[str]) -> bool:
     return runner.is_stopping or runner.job_id in stopping
 
@@ -79,12 +133,16 @@ def growths(desk: Desk) -> tuple[GangGrown, ...]:
 
 
 def _growths(desk: Desk, able: Iterable[Running]) -> Iterator[GangGrown]:
-    waiting = [(c.shape, c.cause) for line in desk.lines_.values() for c in line if c.cause is not None]
+    waiting = [candidate for line in desk.lines_.values() for candidate in line if candidate.cause is not None]
     # Those that wait for quota wait for these queues' limits, which nobody below is to use up by growing.
-    short = {cause.shortage.queue for _, cause in waiting if cause.shortage is not None}
+    short = {c.cause.shortage.queue for c in waiting if c.cause is not None and c.cause.shortage is not None}
     # Others wait for room on the clusters where they could run at all; those of which none answers wait for none of what is here.
-    hopeful = {shape: None for shape, cause in waiting if cause.why is not Why.QUOTA}
-    wanted = {c.name for shape in hopeful for c in shape.clusters if isinstance(desk.alone(shape, c), Fit)} | set(desk.holds)
+    hopeful = {
+        (c.shape, c.job.queue): [cluster for cluster in c.shape.clusters if isinstance(desk.alone(c.shape, cluster), Fit)]
+        for c in waiting
+        if c.cause is not None and c.cause.why is not Why.QUOTA
+    }
+    wanted = {cluster.name for clusters in hopeful.values() for cluster in clusters} | set(desk.holds)
     for runner in able:
         if runner.cluster in wanted or any(step.name in short for step in desk.ledger.path(runner.queue)):
             continue
@@ -96,15 +154,24 @@ def _growths(desk: Desk, able: Iterable[Running]) -> Iterator[GangGrown]:
                 cost: Resources = pod_set.resources + (cluster.sidecar_cost if runner.job.work.sidecar else Resources())
                 if desk.ledger.shortage(runner.queue, cost, 1, runner.job.is_preemptible, jobs=0) is not None:
                     break
-                part = Part.of(pod_set, rank, cost, layout)
-                demand = Demand((part,), None, runner.job.avoid_nodes)
-                fit = place_demand(demand, layout, desk.room.free[runner.cluster], {pod_set.role: 1})
-                if not isinstance(fit, Fit):
-                    break
                 desk.ledger.add(runner.queue, cost, 1, 0)
+                fit: Fit | Misfit | None = None
+                if all(not clusters or _has_quota(desk, *key, clusters) for key, clusters in hopeful.items()):
+                    part = Part.of(pod_set, rank, cost, layout)
+                    demand = Demand((part,), None, runner.job.avoid_nodes)
+                    fit = place_demand(demand, layout, desk.room.free[runner.cluster], {pod_set.role: 1})
+                if not isinstance(fit, Fit):
+                    desk.ledger.remove(runner.queue, cost, 1, 0)
+                    break
                 placements += fit.placements
         if placements:
             yield GangGrown(runner.job_id, runner.attempt, tuple(placements), desk.snapshot.epoch)
+
+
+def _has_quota(desk: Desk, shape: Shape, queue: str, clusters: Iterable[Cluster]) -> bool:
+    """Whether a gang that waits for room on another cluster has still the quota to start there."""
+    job = shape.job
+    return any(desk.ledger.shortage(queue, shape.charges[c.name], shape.pods, job.is_preemptible) is None for c in clusters)
 
 
 def _may_grow(desk: Desk, runner: Running) -> bool:

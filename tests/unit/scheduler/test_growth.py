@@ -1,6 +1,7 @@
 """Pods that join a running gang and leave it again: rows, charges, names, what is told to whom, and when it is tried again."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -323,6 +324,85 @@ def test_a_gang_under_another_limit_grows_beside_one_that_waits_for_its_own() ->
     submit(one, cpus=1, queue="small", at=6.0)
     cycle(one, 6.0)
     assert len(names(one, gang)) == 3
+
+
+def at_the_limit(*others: Any) -> tuple[State, Job]:
+    """A gang of three that has grown up to the limit of its queue on a node with room to spare."""
+    queues = (queue("root"), queue("main", parent="root", max={"cpu": 3}), queue("free", parent="root"))
+    one = state([cluster(node("n", cpus=8)), *others], queues)
+    gang = elastic(one)
+    cycle(one, 0.0)
+    start_all(one, gang.id)
+    return one, gang
+
+
+def test_workers_go_to_a_job_that_waits_for_the_limit_they_use_and_come_back_after_it() -> None:
+    one, gang = at_the_limit()
+    waits = submit(one, queue="main", cpus=1, at=1.0)
+    turn = cycle(one, 1.0)
+    worker = f"{gang.id}-1-worker-2"
+    assert turn.instructions == [StopPods(gang.id, 1, (worker,), 30.0)]
+    assert live(one, gang).pods[-1].given_back_why == "given back to a job that waits for quota of queue main"
+    assert one.waits[waits.id].why is Why.QUOTA
+    assert cycle(one, 2.0).instructions == [], "what was told to go is enough"
+    told(one, ev.PodEnded(gang.id, 1, worker, 143, "Stopped"), 3.0)
+    assert cycle(one, 3.0).instructions == [LaunchGang(waits.id, 1)]
+    start_all(one, waits.id, at=3.0)
+    assert schedule(one.snapshot(), 4.0).events == ()
+    end_pod(one, waits.id, 0, 0, at=5.0)
+    assert cycle(one, 5.0).instructions == [LaunchGang(gang.id, 1)]
+    assert len(names(one, gang)) == 3
+
+
+def test_a_limit_further_up_is_shared_with_other_queues() -> None:
+    queues = (queue("root", max={"cpu": 3}), queue("main", parent="root"), queue("other", parent="root"))
+    one = state([cluster(node("n", cpus=8))], queues)
+    gang = elastic(one)
+    cycle(one, 0.0)
+    start_all(one, gang.id)
+    waits = submit(one, queue="other", cpus=2, at=1.0)
+    (shrunk,) = schedule(one.snapshot(), 1.0).events
+    assert isinstance(shrunk, ev.GangShrunk)
+    assert (shrunk.job_id, len(shrunk.pods)) == (gang.id, 2)
+    assert one.jobs[waits.id].phase is JobPhase.QUEUED
+
+
+@pytest.mark.parametrize(("cpus", "taken"), [(3, 0), (2, 6)])
+def test_nobody_gives_workers_back_in_vain(cpus: int, taken: int) -> None:
+    """One keeps its last worker, so that a job of three cores has no quota; one of two cores would have no room."""
+    one, gang = at_the_limit()
+    if taken:
+        # The rest of the node, and a core of the two that would be given back is not enough for two.
+        blocker = submit(one, queue="free", cpus=5)
+        cycle(one, 0.5)
+        start_all(one, blocker.id)
+        one.handle(ev.ClusterObserved(cluster(node("n", cpus=7))), 0.6)
+    submit(one, queue="main", cpus=cpus, at=1.0)
+    assert schedule(one.snapshot(), 1.0).shrunk == ()
+    assert len(names(one, gang)) == 3
+
+
+@pytest.mark.parametrize("limit", [4, 5])
+def test_nobody_grows_into_quota_that_a_job_needs_which_waits_for_room_elsewhere(limit: int) -> None:
+    queues = (queue("root", max={"cpu": limit}), queue("main", parent="root"), queue("other", parent="root"))
+    one = state([cluster(node("n", cpus=4), name="here"), cluster(node("m", cpus=1), name="there")], queues)
+    blocker, filler = submit(one, queue="other", cluster="there"), submit(one, queue="main", cpus=limit - 2, cluster="here")
+    cycle(one, 0.0)
+    for each in (blocker, filler):
+        start_all(one, each.id)
+    pods = (PodRequest(role="worker", count=3, min_count=1),)
+    gang = submit(one, queue="main", pods=pods, cluster="here", at=1.0)
+    cycle(one, 1.0)
+    start_all(one, gang.id)
+    waits = submit(one, queue="other", cpus=1, cluster="there", at=2.0)
+    cycle(one, 2.0)
+    assert one.waits[waits.id].why is Why.QUOTA
+    end_pod(one, filler.id, 0, 0, at=3.0)
+    cycle(one, 3.0)
+    assert one.waits[waits.id].why is Why.NO_ROOM
+    # One core is in use elsewhere and one is waited for; the gang may have the rest of the limit.
+    assert len(names(one, gang)) == limit - 2
+    one.check_invariants()
 
 
 def small_on_two_clusters() -> tuple[State, Job, Job]:
