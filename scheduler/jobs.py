@@ -58,6 +58,9 @@ class Jobs:
         earlier = {keyed.job_id: await self._service.store.job(keyed.job_id) for keyed in known.values()}
 
         def run(turn: Turn) -> list[Job]:
+            for prefix, (before_it, attempts) in found.items():
+                if before_it.phase.is_terminal and not turn.adopt(before_it, attempts):
+                    raise _not_found(prefix)
             jobs: list[tuple[Job, Keyed | None, bool]] = []
             site = self._service.site()
             # Keys of the same turn too: the same submit may have come twice before either was committed.
@@ -81,9 +84,6 @@ class Jobs:
                     fresh[keyed.owner, keyed.key] = keyed
                 jobs.append((job, keyed, True))
             self._service.order += len(requests)
-            for before_it, attempts in found.values():
-                if before_it.phase.is_terminal:
-                    turn.state.adopt(before_it, attempts)
             for job, keyed, is_new in jobs:
                 if is_new:
                     turn.apply(ev.JobSubmitted(job), job.id)
@@ -118,7 +118,7 @@ class Jobs:
                 raise NotFound(f"{prefix_or_id!r} stands for {len(ids)} jobs ({', '.join(ids[:3])} …); give more of the id.")
             job = (self._service.state.jobs.get(ids[0]) or await self._service.store.job(ids[0])) if ids else None
         if job is None or (owner is not None and job.owner != owner):
-            raise NotFound(f"There is no job {prefix_or_id!r}; `tuttilab jobs --all` lists yours.")
+            raise _not_found(prefix_or_id)
         attempts = {a.number: a for a in await self._service.store.attempts(job.id)} if job.phase.is_terminal else {}
         attempts |= {number: a for (job_id, number), a in self._service.state.attempts.items() if job_id == job.id}
         return job, tuple(attempts[number] for number in sorted(attempts))
@@ -165,7 +165,8 @@ class Jobs:
             later = next((one for one in turn.state.unended() if job.id in one.after), None)
             if later is not None:
                 raise Conflict(f"Job {later.id} comes after job {job.id} and has not ended; cancel it or wait for its end.")
-            turn.state.adopt(job, attempts)
+            if not turn.adopt(job, attempts):
+                raise _not_found(job_id)
             turn.apply(ev.JobDeleted(job.id), job.id)
 
         await self._service.ask(run)
@@ -188,3 +189,7 @@ class Jobs:
             return pod, await self._service.clusters[chosen.cluster].logs(job.id, chosen.number, pod.name, start, limit)
         except NotFound:
             return pod, LogChunk(start, (), pod.phase is PodPhase.ENDED)
+
+
+def _not_found(prefix_or_id: str) -> NotFound:
+    return NotFound(f"There is no job {prefix_or_id!r}; `tuttilab jobs --all` lists yours.")

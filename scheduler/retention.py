@@ -76,8 +76,7 @@ class Retention:
     @staticmethod
     def _delete_old(old: Sequence[tuple[Job, Sequence[Attempt]]], turn: Turn) -> int:
         wanted = {job_id for job in turn.state.queued() for job_id in job.after}
-        chosen = [(job, attempts) for job, attempts in old if job.id not in wanted]
-        for job, attempts in chosen:
-            turn.state.adopt(job, attempts)
+        chosen = [job for job, attempts in old if job.id not in wanted and turn.adopt(job, attempts)]
+        for job in chosen:
             turn.apply(ev.JobDeleted(job.id), job.id)
         return len(chosen)

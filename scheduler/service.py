@@ -43,6 +43,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 RECENT_KEYS: Final = 10_000
+RECENT_DELETIONS: Final = 100_000
+"""Many more than are deleted between a look into the database and the turn after it."""
 MOST_FITTING: Final = 10_000
 """Shapes of requests that are remembered as having been checked."""
 LONGEST_PAUSE_S: Final = 5.0
@@ -102,6 +104,8 @@ class Service:
         """Of the newest job; a turn that makes jobs counts it up."""
         self._timers_at = 0.0
         self._site: Site | None = None
+        self._deleted: dict[str, None] = {}
+        """Jobs that were deleted lately: who found one of them before must not take it back into memory."""
         self._inbox: list[_Ask[object]] = []
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
@@ -249,7 +253,7 @@ class Service:
         self._settled.clear()
         asks, self._inbox = self._inbox, []
         clusters = dict(self.state.clusters)
-        turn = Turn(self.state, self.now())
+        turn = Turn(self.state, self.now(), gone=self._deleted)
         answers: list[tuple[_Ask[object], object]] = []
         try:
             for ask in asks:
@@ -292,6 +296,9 @@ class Service:
             self.recent_keys[keyed.owner, keyed.key] = keyed
         while len(self.recent_keys) > RECENT_KEYS:
             del self.recent_keys[next(iter(self.recent_keys))]
+        self._deleted |= {entry.event.job_id: None for entry in turn.entries if isinstance(entry.event, ev.JobDeleted)}
+        while len(self._deleted) > RECENT_DELETIONS:
+            del self._deleted[next(iter(self._deleted))]
         if turn.entries:
             self._is_unscheduled.set()
             self._tell_changed()

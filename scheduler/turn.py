@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,6 +10,7 @@ from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import Decision
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.instructions import DropJob, Instruction
+from tuttilab.scheduler.model import Attempt, Job
 from tuttilab.scheduler.store.base import Batch, Entry, Keyed
 
 AGES_S: Final = 60.0
@@ -24,6 +26,15 @@ class Turn:
     entries: list[Entry] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
     keys: list[Keyed] = field(default_factory=list)
+    gone: Container[str] = frozenset()
+    """Jobs that were deleted lately, by earlier turns."""
+
+    def adopt(self, job: Job, attempts: Sequence[Attempt]) -> bool:
+        """Take an ended job back into memory that was found in the database; False when it was deleted since."""
+        if job.id in self.gone or self.state.is_deleted(job.id):
+            return False
+        self.state.adopt(job, attempts)
+        return True
 
     def apply(self, event: ev.Event, key: str) -> None:
         """Handle the event and note it for the journal under ``key``, the id of what it is about."""

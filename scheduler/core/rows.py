@@ -388,6 +388,10 @@ class Rows:
             self._ended[job.id] = None
             self.attempts.update({(attempt.job_id, attempt.number): attempt for attempt in attempts})
 
+    def is_deleted(self, job_id: str) -> bool:
+        """Whether it was deleted since the changes were taken last."""
+        return job_id in self._deleted
+
     def _drop_old_ended(self) -> None:
         over = [run_id for run_id, run in self.runs.items() if run.phase is not RunPhase.RUNNING][:-ENDED_RUNS_KEPT]
         for run_id in over:

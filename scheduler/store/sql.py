@@ -351,8 +351,8 @@ def _append(connection: Connection, batch: Batch) -> int:
     if not count and top is None:
         return _counter(connection, "seq")
     # The order is kept apart from the jobs, because the newest may be deleted and its place must not be given again.
-    taken = connection.execute(statements.TAKE_NUMBERS, {"count": count, "top": 0 if top is None else top})
-    last = int(next(value for name, value in taken if name == "seq"))
+    taken = connection.execute(statements.TAKE_NUMBERS, {"count": count, "top": 0 if top is None else top}).all()
+    last = next(int(value) for name, value in taken if name == "seq")
     owners = _owners(connection, batch)
     first = last - count + 1
     lines = [

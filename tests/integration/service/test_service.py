@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tuttilab.scheduler.clusters.local import LocalCluster
 from tuttilab.scheduler.config import ClusterConfig, default_config
 from tuttilab.scheduler.errors import AboveMax, Conflict, NeverFits, NotFound, StoreError, Unauthenticated
 from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.model import AttemptPhase, Job, JobPhase
+from tuttilab.scheduler.model import Attempt, AttemptPhase, Job, JobPhase
 from tuttilab.scheduler.requests import PodRequest, SparkRequest, Who
 from tuttilab.scheduler.resources import Resources
 from tuttilab.scheduler.service import Service
@@ -239,6 +239,37 @@ async def test_what_was_found_to_fit_is_checked_again_when_nodes_or_queues_have_
     await service.ask(lambda turn: turn.apply(ev.QueuesConfigured(tight), "queues"))
     with pytest.raises(AboveMax):
         await jobs.submit(request(command=("true",), cpus=1), ADMIN)
+
+
+@pytest.mark.parametrize("ask", ["submit", "delete"])
+async def test_a_job_that_is_deleted_after_it_was_looked_up_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: str
+) -> None:
+    first = service_in(tmp_path)
+    await first.start()
+    job = await Jobs(first).submit(request(command=("true",)), ADMIN)
+    await ended(first, job)
+    await first.stop()
+
+    # Another process knows the job from the database alone.
+    second = service_in(tmp_path)
+    await second.start()
+    assert job.id not in second.state.jobs
+    look_up = second.store.attempts
+
+    async def attempts(job_id: str) -> Sequence[Attempt]:
+        found = await look_up(job_id)
+        monkeypatch.setattr(second.store, "attempts", look_up)
+        await Jobs(second).delete(job_id, ADMIN)
+        return found
+
+    monkeypatch.setattr(second.store, "attempts", attempts)
+    jobs, later = Jobs(second), request(command=("true",), after=(job.id,))
+    with pytest.raises(NotFound, match=job.id):
+        await (jobs.submit(later, ADMIN) if ask == "submit" else jobs.delete(job.id, ADMIN))
+    assert second.state.jobs == {}
+    assert await second.store.job(job.id) is None
+    await second.stop()
 
 
 class FailingOnce(SqlStore):
