@@ -4,6 +4,7 @@
 `@pytest.mark.requires("java")`, or the fixture `requires("java")` inside a test, names one need;
 `@pytest.mark.tier("spark")` names what the test runs against, with all needs of that tier. A test whose need is not met
 is left out, and the end of the run says which, why, and the remedy. With TUTTILAB_REQUIRE=all leaving out is a failure.
+The fixture `tell` keeps what a test counted, seeds, kills, planted bugs caught, for the end of the run.
 """
 
 import functools
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 from tests import postgres
 
@@ -28,6 +29,8 @@ CI = os.environ.get("CI") == "true"
 LEAVING_OUT_FAILS = os.environ.get("TUTTILAB_REQUIRE") == "all"
 # How many of the chosen tests show each row of the feature list.
 ROWS = pytest.StashKey[Counter[str]]()
+TOLD = "told"
+PROPERTY = "property"
 # The machine is shared with other work: an example that takes long is no failure. CI repeats the same examples.
 settings.register_profile("default", deadline=None, derandomize=CI, print_blob=True)
 settings.register_profile("soak", deadline=None, max_examples=10_000)
@@ -99,6 +102,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if is_hypothesis_test(getattr(item, "obj", None)):
+        item.user_properties.append((PROPERTY, True))
     for mark in item.iter_markers("tier"):
         for name in TIERS[mark.args[0]]:
             require(item, name)
@@ -118,6 +123,12 @@ def postgres_server() -> Iterator[postgres.Postgres]:
 def requires(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """`requires("java")` leaves the test out, from that line on, when the machine has none."""
     return lambda name: require(request.node, name)
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """`tell("40 kills, none lost")` is shown at the end of the run, in whichever process the test ran."""
+    return lambda line: request.node.user_properties.append((TOLD, line))
 
 
 def require(item: pytest.Item, name: str) -> None:
@@ -140,7 +151,25 @@ def left_out_lines(skipped: list[pytest.TestReport]) -> list[str]:
     ]
 
 
+def told_lines(reporter: pytest.TerminalReporter) -> list[str]:
+    """What tests counted, by test."""
+    reports = [report for word in ("passed", "failed") for report in reporter.stats.get(word, []) if report.when == "call"]
+    reports.sort(key=lambda report: str(report.nodeid.partition("[")[0]))
+    lines = [str(line) for report in reports for word, line in report.user_properties if word == TOLD]
+    properties = sum(word == PROPERTY for report in reports for word, _ in report.user_properties)
+    if properties:
+        noun = "property" if properties == 1 else "properties"
+        chance = "the same each time" if CI else "others each time"
+        lines.append(
+            f"{properties} {noun}, {settings().max_examples} examples each where a test says nothing else, {chance}; "
+            "one that fails is printed with what repeats it"
+        )
+    return lines
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in told_lines(terminalreporter):
+        terminalreporter.write_line(line)
     lines = left_out_lines(terminalreporter.stats.get("skipped", []))
     for line in lines:
         terminalreporter.write_line(line, yellow=True)
@@ -161,5 +190,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if path := os.environ.get("TUTTILAB_REPORT"):
         counts = {word: len(reporter.stats.get(word, [])) for word in ("passed", "failed", "error", "skipped")}
-        report = {"counts": counts, "left_out": left_out_lines(skipped)}
+        report = {"counts": counts, "left_out": left_out_lines(skipped), "told": told_lines(reporter)}
         Path(path).write_text(json.dumps(report), encoding="utf-8")

@@ -50,6 +50,8 @@ class Outcome:
     is_good: bool
     counts: dict[str, int] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    """What its tests counted: seeds, kills, planted bugs."""
 
 
 def find_tests(path: str) -> list[Path]:
@@ -133,7 +135,7 @@ def run(part: Part, extra: list[str], environment: dict[str, str]) -> Outcome:
         outcome = Outcome(part, time.monotonic() - began, is_good)
         if report.exists():
             said = json.loads(report.read_text(encoding="utf-8"))
-            outcome.counts, outcome.left_out = said["counts"], said["left_out"]
+            outcome.counts, outcome.left_out, outcome.told = said["counts"], said["left_out"], said["told"]
     print(f"--- {part.name}: {'good' if is_good else 'FAILED'} after {outcome.seconds:.1f} s", flush=True)
     return outcome
 
@@ -143,7 +145,7 @@ def summarise(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         counts = ", ".join(f"{number} {word}" for word, number in outcome.counts.items() if number)
         print(f"{'good' if outcome.is_good else 'FAILED':<7}{outcome.seconds:7.1f} s  {outcome.part.name:<28}{counts}")
-    for line in (line for outcome in outcomes for line in outcome.left_out):
+    for line in (line for outcome in outcomes for line in (*outcome.told, *outcome.left_out)):
         print(line)
     passed, failed, skipped = (sum(o.counts.get(word, 0) for o in outcomes) for word in ("passed", "failed", "skipped"))
     seconds = sum(outcome.seconds for outcome in outcomes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from typing import Final
 
 from tests.simulation.oracle import Oracle, Violation
 from tuttilab.scheduler import events as ev
@@ -189,7 +190,10 @@ def trace_hash(journal: Journal) -> str:
     return digest.hexdigest()
 
 
-def run(seed: int, steps: int = 120) -> World:
+STEPS: Final = 120
+
+
+def run(seed: int, steps: int = STEPS) -> World:
     world = World(seed)
     try:
         for _ in range(steps):

@@ -1,9 +1,11 @@
 """Planted bugs: each patch is put on a copy of the package, and the quick suite has to notice."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,8 +49,10 @@ def test_the_quick_suite_is_green_without_a_mutant(package: Path) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda path: path.stem)
-def test_every_mutant_is_caught(mutant: Path, package: Path) -> None:
+def test_every_mutant_is_caught(mutant: Path, package: Path, tell: Callable[[str], None]) -> None:
     applied = subprocess.run(["patch", "-p1", "--forward", "-i", str(mutant)], cwd=package, capture_output=True, text=True)
     assert applied.returncode == 0, f"{mutant.name} no longer fits the code; make it again:\n{applied.stdout}"
     done = quick_suite(package)
+    by = re.search(r"^(?:FAILED|ERROR) \S+::(\S+)", done.stdout, re.MULTILINE)
+    tell(f"bug planted in the core, {mutant.stem}: {f'caught by {by[1]}' if by else 'NOT CAUGHT'}")
     assert done.returncode == 1, f"{mutant.name} lives:\n{done.stdout[-2000:]}"

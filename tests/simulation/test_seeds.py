@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.simulation.runs import replay, run, trace_hash
+from tests.simulation.runs import STEPS, replay, run, trace_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 SOAK = bool(os.environ.get("TUTTILAB_SOAK"))
@@ -16,10 +17,9 @@ SEEDS = int(os.environ.get("TUTTILAB_SEEDS", "2000" if SOAK else "60"))
 
 @pytest.mark.feature("S03", "S04", "S05", "S10", "S13", "S14", "S16", "B02")
 @pytest.mark.parametrize("first", range(0, SEEDS, 10), ids=lambda first: f"seeds-from-{first}")
-def test_no_promise_is_broken_in_seeded_runs(first: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_promise_is_broken_in_seeded_runs(first: int, tell: Callable[[str], None]) -> None:
     """I1 to I7, I10, I12, I13, I16, I18, I19, I21, I23, I24: a failing seed is in the message."""
-    with capsys.disabled():
-        sys.stdout.write(f"\nsimulated seeds {first} to {min(first + 10, SEEDS) - 1} of the core, 120 steps each\n")
+    tell(f"seeds {first} to {min(first + 10, SEEDS) - 1} of the core, {STEPS} steps each")
     for seed in range(first, min(first + 10, SEEDS)):
         world = run(seed)
         again = replay(world.journal)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,15 +44,14 @@ def crashed(folder: Path, at: str, again_at: str | None = None) -> int:
 
 @pytest.mark.feature("B06", "S17")
 @pytest.mark.timeout(0 if IS_SOAK else 1200)
-def test_killed_at_any_boundary_nothing_is_lost_or_done_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_at_any_boundary_nothing_is_lost_or_done_twice(tmp_path: Path, tell: Callable[[str], None]) -> None:
     reached = traced(tmp_path / "traced")
     # Once at its first time and once in the midst of everything; every single time in the long run.
     times = {name: sorted({1, (count + 1) // 2} if not IS_SOAK else set(range(1, count + 1))) for name, count in reached.items()}
     points = [f"{name}:{time}" for name in sorted(times) for time in times[name]]
     with ThreadPoolExecutor(PLANES) as pool:
         kills = list(pool.map(lambda item: crashed(tmp_path / f"p{item[0]}", item[1]), enumerate(points)))
-    with capsys.disabled():
-        sys.stdout.write(f"\nboundaries: {len(reached)} names, {len(points)} points, {sum(kills)} kills\n")
+    tell(f"boundaries: {len(reached)} names, {len(points)} points, {sum(kills)} kills")
     assert len(reached) >= 15
     # A few are reached in an order that differs from run to run.
     assert sum(kill >= 1 for kill in kills) >= 0.8 * len(points)
@@ -62,10 +61,9 @@ RECOVERY = ("start.open", "start.opened", "start.loaded", "start.looked", "commi
 
 
 @pytest.mark.timeout(0 if IS_SOAK else 900)
-def test_killed_again_during_recovery_nothing_is_lost_or_done_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_again_during_recovery_nothing_is_lost_or_done_twice(tmp_path: Path, tell: Callable[[str], None]) -> None:
     pairs = [("commit.after:2", f"{name}:1") for name in RECOVERY]
     with ThreadPoolExecutor(PLANES) as pool:
         kills = list(pool.map(lambda item: crashed(tmp_path / f"p{item[0]}", *item[1]), enumerate(pairs)))
-    with capsys.disabled():
-        sys.stdout.write(f"\nduring recovery: {len(pairs)} points, {sum(kills)} kills\n")
+    tell(f"during recovery: {len(pairs)} points, {sum(kills)} kills")
     assert all(kill >= 2 for kill in kills), kills

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -22,7 +22,7 @@ REPEATS = 1000 if os.environ.get("TUTTILAB_SOAK") else 200
 
 @pytest.mark.feature("B06", "S17")
 @pytest.mark.timeout(0 if KILLS > 40 else 1200)
-def test_random_kills_lose_nothing_and_start_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_kills_lose_nothing_and_start_nothing_twice(tmp_path: Path, tell: Callable[[str], None]) -> None:
     chance = random.Random(6)
     with plane_in(tmp_path / "p") as plane:
         number = 0
@@ -38,8 +38,7 @@ def test_random_kills_lose_nothing_and_start_nothing_twice(tmp_path: Path, capsy
             assert [attempt.phase for attempt in done.attempts] == ["Succeeded"]
             assert plane.ran(job_id) == Counter({f"{rank} 1": 1 for rank in range(done.pods[0].count)})
         plane.check_at_rest()
-        with capsys.disabled():
-            sys.stdout.write(f"\n{plane.kills} random kills, {len(plane.accepted)} jobs, each ran once\n")
+        tell(f"{plane.kills} random kills, {len(plane.accepted)} jobs, each ran once")
 
 
 def all_jobs(client: Client) -> list[str]:

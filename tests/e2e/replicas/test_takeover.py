@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def test_a_follower_answers_as_the_leader_does(site: Site) -> None:
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
 
 
-def test_takeovers_lose_nothing_and_a_continued_leader_changes_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_takeovers_lose_nothing_and_a_continued_leader_changes_nothing(site: Site, tell: Callable[[str], None]) -> None:
     took: list[float] = []
     with Load(site, seed=6) as load:
         eventually(lambda: len(load.acknowledged) > 5)
@@ -101,11 +100,8 @@ def test_takeovers_lose_nothing_and_a_continued_leader_changes_nothing(site: Sit
     assert numbers == sorted(numbers), "no commit of an old epoch came after one of a newer"
     assert [at for _, at in lines] == sorted(at for _, at in lines), "service time never went back"
     assert found == []
-    with capsys.disabled():
-        shown = ", ".join(f"{seconds:.1f}" for seconds in took)
-        sys.stdout.write(
-            f"\n{ROUNDS} takeovers under load: {shown} s (limit {LIMIT_S:.0f}); {len(load.acknowledged)} acknowledged, none lost\n"
-        )
+    shown = ", ".join(f"{seconds:.1f}" for seconds in took)
+    tell(f"{ROUNDS} takeovers under load: {shown} s (limit {LIMIT_S:.0f}); {len(load.acknowledged)} acknowledged, none lost")
 
 
 def test_a_leader_that_ends_is_followed_at_once(site: Site) -> None:

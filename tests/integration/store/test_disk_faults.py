@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -186,7 +185,7 @@ async def accepted_soon(service: Service, key: str, limit_s: float) -> float:
 
 @pytest.mark.requires("mounts")
 async def test_a_full_disk_refuses_submits_and_accepts_them_soon_after_there_is_room(
-    small_disk: Path, capsys: pytest.CaptureFixture[str]
+    small_disk: Path, tell: Callable[[str], None]
 ) -> None:
     accepted: list[str] = []
     back: list[float] = []
@@ -208,8 +207,7 @@ async def test_a_full_disk_refuses_submits_and_accepts_them_soon_after_there_is_
             back.append(await accepted_soon(service, f"after-{round_}", 5.0))
             accepted.append((await Jobs(service).submit(ASKED, ADMIN, f"after-{round_}")).id)
     assert max(back) <= 5.0
-    with capsys.disabled():
-        sys.stdout.write(f"\n3 times a full disk: accepting again {max(back):.2f} s after there was room, at most\n")
+    tell(f"3 times a full disk: accepting again {max(back):.2f} s after there was room, at most")
 
     store = SqlStore(f"sqlite:///{small_disk / 'state.db'}")
     await store.open()
