@@ -69,6 +69,8 @@ class GangAdmitted:
     cluster: str
     placements: tuple[Placement, ...]
     epoch: int
+    is_lifted: bool = False
+    """Whether higher classes had passed it for as long as they may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,8 +266,10 @@ class Attempt:
     ended_at: float | None = None
     exit_code: int | None = None
     reason: str = ""
-    is_borrowed: bool = False
-    """Whether a queue on its path was above its guaranteed share with it, when it was admitted or last grew."""
+    standing: tuple[int, ...] = ()
+    """To the guaranteed shares of the queues above it, root first (`core.standing.Level`), when it was admitted or last grew."""
+    is_lifted: bool = False
+    """Whether higher classes had passed it for as long as they may, so that none of them stops it either."""
     growths: int = 0
     """How often it was given more pods; part of the names of those, so that no name is used twice."""
     failed_growths: int = 0
@@ -276,6 +278,11 @@ class Attempt:
     """Service time before which it is given no more pods (back-off)."""
     left: tuple[Pod, ...] = ()
     """Members that were given back and have ended, oldest first: those that had done their work, and the last of the others."""
+
+    @property
+    def is_borrowed(self) -> bool:
+        """Whether a queue on its path was above its guaranteed share with it."""
+        return 0 in self.standing
 
     @property
     def members(self) -> tuple[Pod, ...]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from tuttilab.scheduler.core.queues import parting
 from tuttilab.scheduler.model import Job, Overtaking, Queue
 
 Lane = tuple[str, int]
@@ -46,11 +47,11 @@ def plus(one: Seconds, other: Seconds) -> Seconds:
 
 
 def is_above(use: Lane, lane: Lane, queues: Mapping[str, Queue]) -> bool:
-    """Whether a gang of the lane ``use`` goes before one of ``lane`` by class in the same queue, or by the queue's priority."""
+    """Whether a gang of the lane ``use`` goes before one of ``lane``: by class in the same queue, by priority where paths part."""
     if use[0] == lane[0]:
         return use[1] > lane[1]
-    one, other = queues.get(use[0]), queues.get(lane[0])
-    return one is not None and other is not None and one.priority > other.priority
+    parts = parting(queues, use[0], lane[0])
+    return parts is not None and parts[0].priority > parts[1].priority
 
 
 @dataclass(slots=True)

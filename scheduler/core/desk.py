@@ -14,6 +14,7 @@ from tuttilab.scheduler.core.layout import Amounts
 from tuttilab.scheduler.core.line import Candidate, Known, Line, put_in_order
 from tuttilab.scheduler.core.placement import Counts, Fit, Misfit, allowed_clusters, charge_of, fits_somewhere, place_demand
 from tuttilab.scheduler.core.protection import Protection, protection
+from tuttilab.scheduler.core.queues import parting
 from tuttilab.scheduler.core.quota import Ledger, Shortage, counts_of
 from tuttilab.scheduler.core.rules import Keep, Order
 from tuttilab.scheduler.core.shapes import Shape, shape_key
@@ -206,7 +207,8 @@ class Desk:
                 failed.add((shape, job.queue))
                 continue
             self.claimed.add(job.id)
-            ledger.add(job.queue, shape.charges[cluster.name], shape.pods)
+            _, charge, pods = shape.smallest(cluster)
+            ledger.add(job.queue, charge, pods)
             self.coming_use = ledger
             if cluster.name not in self.coming:
                 ends = [end_of(runner, self.now) for runner in stopping if runner.cluster == cluster.name]
@@ -216,15 +218,17 @@ class Desk:
     def _starts(self, candidate: Candidate, cluster: Cluster) -> bool:
         """Whether room and quota would take the gang now."""
         shape = candidate.shape
-        if self._shortage(candidate.job, shape, shape.charges[cluster.name]) is not None:
+        _, charge, pods = shape.smallest(cluster)
+        if self._shortage(candidate.job, shape, charge, pods) is not None:
             return False
         return self._places(shape, cluster, self.room.free[cluster.name].copy())
 
     def _comes(self, candidate: Candidate, cluster: Cluster, ledger: Ledger, free: Amounts) -> bool:
         job, shape, layout = candidate.job, candidate.shape, self.room.layouts[cluster.name]
-        if ledger.shortage(job.queue, shape.charges[cluster.name], shape.pods, job.is_preemptible) is not None:
+        counts, charge, pods = shape.smallest(cluster)
+        if ledger.shortage(job.queue, charge, pods, job.is_preemptible) is not None:
             return False
-        return isinstance(place_demand(shape.demand(layout), layout, free, None, False), Fit)
+        return isinstance(place_demand(shape.demand(layout), layout, free, counts, False), Fit)
 
     def claimants(self, lines: Mapping[str, Sequence[Candidate]]) -> Iterator[Candidate]:
         """Gangs that may stop others, were they not to fit: within their queue's guarantee, or above a class that runs in it."""
@@ -239,8 +243,7 @@ class Desk:
 
     def _places(self, shape: Shape, cluster: Cluster, free: Amounts) -> bool:
         layout = self.room.layouts[cluster.name]
-        counts = shape.counts_less(shape.slack) if shape.is_elastic else None
-        return isinstance(place_demand(shape.demand(layout), layout, free, counts, False), Fit)
+        return isinstance(place_demand(shape.demand(layout), layout, free, shape.smallest(cluster)[0], False), Fit)
 
     def alone(self, shape: Shape, cluster: Cluster) -> Fit | Misfit:
         """What would be of gangs of this shape, at their smallest, were the cluster empty."""
@@ -386,7 +389,7 @@ class Desk:
 
     def is_entitled(self, candidate: Candidate) -> bool:
         """Whether the gang asks for no more than its queue is guaranteed, which no hold of a borrower keeps from it."""
-        return bool(candidate.shape.clusters) and is_within_guarantee(self.ledger, candidate, self.ledger.lent())
+        return is_within_guarantee(self.ledger, candidate)
 
     def _precedes(self, candidate: Candidate, hold: Hold) -> bool:
         """Whether a gang goes before the one that has the hold, so that the hold does not bind it."""
@@ -399,8 +402,10 @@ class Desk:
             return True
         if not holder[0]:
             return False
-        mine, its = self.snapshot.queues[candidate.job.queue], self.snapshot.queues[hold.job.queue]
-        return candidate.job.priority > hold.job.priority if mine.name == its.name else mine.priority > its.priority
+        if candidate.job.queue == hold.job.queue:
+            return candidate.job.priority > hold.job.priority
+        parts = parting(self.snapshot.queues, candidate.job.queue, hold.job.queue)
+        return parts is not None and parts[0].priority > parts[1].priority
 
     def _admit(self, candidate: Candidate, cluster: Cluster, fit: Fit, free: Amounts, charge: Resources) -> None:
         job = candidate.job
@@ -408,7 +413,9 @@ class Desk:
         self.ledger.add(job.queue, charge, len(fit.placements))
         if self.coming_use is not None and job.id not in self.claimed:
             self.coming_use.add(job.queue, charge, len(fit.placements))
-        self.admitted.append(GangAdmitted(job.id, job.attempts + 1, cluster.name, fit.placements, self.snapshot.epoch))
+        self.admitted.append(
+            GangAdmitted(job.id, job.attempts + 1, cluster.name, fit.placements, self.snapshot.epoch, candidate.is_lifted)
+        )
         self.started.append(candidate)
         costs = {p.role: p.resources + cluster.sidecar_cost if job.work.sidecar else p.resources for p in job.gang.pod_sets}
         costs[MASTER] = cluster.master_cost
@@ -476,10 +483,9 @@ def use_of(runner: Running, now: float) -> Use:
     return Use(job.id, job.order, (job.queue, job.priority), runner.cluster, runner.share, max(now - runner.admitted_at, 0.0))
 
 
-def is_within_guarantee(ledger: Ledger, candidate: Candidate, lent: frozenset[str]) -> bool:
-    """Whether the gang would stay within the guaranteed share of its queue and may fetch it from borrowers."""
-    job, shape = candidate.job, candidate.shape
-    charge = shape.charges[shape.clusters[0].name]
-    if not any(key in lent for key, _ in charge) or not all(step.can_reclaim for step in ledger.path(job.queue)):
+def is_within_guarantee(ledger: Ledger, candidate: Candidate) -> bool:
+    """Whether the gang, at its smallest, would be within the guaranteed share of its queue and may fetch it from borrowers."""
+    shape = candidate.shape
+    if not shape.clusters or not ledger.lent():
         return False
-    return ledger.borrows(job.queue, charge) is None
+    return ledger.is_within(candidate.job.queue, shape.smallest(shape.clusters[0])[1])

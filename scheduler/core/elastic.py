@@ -8,7 +8,7 @@ from tuttilab.scheduler.core.backfill import Hold, QuotaHold
 from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.layout import Amounts
 from tuttilab.scheduler.core.line import Candidate
-from tuttilab.scheduler.core.placement import Demand, Fit, Misfit, Part, charge_of, place_demand
+from tuttilab.scheduler.core.placement import Demand, Fit, Misfit, Part, place_demand
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.shapes import Shape
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running
@@ -40,14 +40,14 @@ def _for_hold(desk: Desk, hold: Hold, stopping: Set[str], going: Set[str]) -> li
         return []
     layout = desk.room.layouts[hold.cluster]
     free = desk.room.free[hold.cluster].copy()
-    demand = candidate.shape.demand(layout)
+    demand, counts = candidate.shape.demand(layout), candidate.shape.smallest(layout.cluster)[0]
     here = [r for r in desk.running if r.cluster == hold.cluster and (r.spare or r.going or _is_to_stop(r, stopping))]
     coming = False
     for runner in here:
         for (_, node), amount in _leaving(runner, stopping, going):
             _give(free, layout.index.get(node), layout.vector(amount))
             coming = True
-    if coming and isinstance(place_demand(demand, layout, free.copy()), Fit):
+    if coming and isinstance(place_demand(demand, layout, free.copy(), counts), Fit):
         return []  # What was told to go is enough.
     taken: dict[str, tuple[Running, list[str]]] = {}
     for runner in here:
@@ -56,7 +56,7 @@ def _for_hold(desk: Desk, hold: Hold, stopping: Set[str], going: Set[str]) -> li
                 continue
             _give(free, layout.index.get(node), layout.vector(amount))
             taken.setdefault(runner.job_id, (runner, []))[1].append(name)
-            if isinstance(place_demand(demand, layout, free.copy()), Fit):
+            if isinstance(place_demand(demand, layout, free.copy(), counts), Fit):
                 reason = "given back to a job that waits for room"
                 return [GangShrunk(r.job_id, r.attempt, tuple(names), reason) for r, names in taken.values()]
     return []
@@ -98,12 +98,11 @@ def _for_quota(desk: Desk, queue: str, kept: QuotaHold, stopping: Set[str], goin
 def _would_start(desk: Desk, candidate: Candidate, room: Room, ledger: Ledger) -> bool:
     """Whether the gang, at its smallest, would have quota and room."""
     job, shape = candidate.job, candidate.shape
-    counts = shape.counts_less(shape.slack)
-    pods = shape.pods - job.gang.size + sum(counts.values())
     for cluster in shape.clusters:
-        if ledger.shortage(job.queue, charge_of(job, cluster, counts), pods, job.is_preemptible) is None:
+        counts, charge, pods = shape.smallest(cluster)
+        if ledger.shortage(job.queue, charge, pods, job.is_preemptible) is None:
             layout = desk.room.layouts[cluster.name]
-            fit = place_demand(shape.demand(layout), layout, room.free[cluster.name].copy(), counts if shape.is_elastic else None)
+            fit = place_demand(shape.demand(layout), layout, room.free[cluster.name].copy(), counts)
             if isinstance(fit, Fit):
                 return True
     return False
@@ -170,8 +169,8 @@ def _growths(desk: Desk, able: Iterable[Running]) -> Iterator[GangGrown]:
 
 def _has_quota(desk: Desk, shape: Shape, queue: str, clusters: Iterable[Cluster]) -> bool:
     """Whether a gang that waits for room on another cluster has still the quota to start there."""
-    job = shape.job
-    return any(desk.ledger.shortage(queue, shape.charges[c.name], shape.pods, job.is_preemptible) is None for c in clusters)
+    smallest = (shape.smallest(cluster) for cluster in clusters)
+    return any(desk.ledger.shortage(queue, charge, pods, shape.job.is_preemptible) is None for _, charge, pods in smallest)
 
 
 def _may_grow(desk: Desk, runner: Running) -> bool:

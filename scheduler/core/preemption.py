@@ -1,9 +1,10 @@
 """Who is stopped so that a gang gets its queue's guaranteed share, or goes before a lower class of its queue.
 
-Victims are strictly lower: borrowed gangs of a queue above its guaranteed share, for a gang within its own; or gangs of a lower
-priority class of the same queue, for a gang that is not worse placed (a borrowing gang never stops one within the guarantee). So
-every move replaces live gangs by one of a higher (is within guarantee, class), and no chain of moves comes back to where it was:
-docs/scheduling-proof.md. Nothing is stopped unless the gang then fits. Least work lost goes first; a notebook goes last.
+Victims are strictly lower: gangs of another branch that use more than that branch is guaranteed, for a gang within the guarantee of
+its own; or gangs of a lower priority class of the same queue, for a gang that is not worse placed (a borrowing gang never stops one
+within the guarantee), unless they were lifted above all classes. So every move replaces live gangs by one of a higher (standing,
+class), and no chain of moves comes back to where it was: docs/scheduling-proof.md. Nothing is stopped unless the gang then fits.
+Least work lost goes first; a notebook goes last.
 """
 
 from __future__ import annotations
@@ -15,26 +16,37 @@ from typing import Final
 from tuttilab.scheduler.core.desk import Desk, is_within_guarantee
 from tuttilab.scheduler.core.line import Candidate
 from tuttilab.scheduler.core.placement import Fit, place_demand
+from tuttilab.scheduler.core.queues import parting
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running
+from tuttilab.scheduler.core.standing import Level, Standing
 from tuttilab.scheduler.events import GangPreempted, GangShrunk
 from tuttilab.scheduler.model import Cluster, JobKind, Why
-from tuttilab.scheduler.resources import Resources
+from tuttilab.scheduler.resources import Resources, total
 
 MOST_CLAIMS: Final = 64
-"""Shapes tried for preemption in one cycle."""
+"""Shapes tried in vain in one cycle, of those that claim a guaranteed share and of those of a higher class each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """A whole running gang, or one pod that it can do without."""
+    """A whole running gang, as far as it is not on its way out, or one pod that it can do without."""
 
     runner: Running
     pod: str | None
     holds: tuple[tuple[NodeKey, Resources], ...]
     charge: Resources
+    pods: int
     lost: float
     """Room-seconds of work that stopping it throws away."""
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        return self.runner.job_id, self.pod
+
+
+def _pod(runner: Running, name: str, place: NodeKey, amount: Resources) -> Victim:
+    return Victim(runner, name, ((place, amount),), amount, 1, 0.0)
 
 
 @dataclass(slots=True)
@@ -45,22 +57,33 @@ class _WhatIf:
     ledger: Ledger
     gone: dict[tuple[str, str | None], Victim] = field(default_factory=dict)
 
+    def copy(self) -> _WhatIf:
+        return _WhatIf(self.room.copy(), self.ledger.copy(), dict(self.gone))
+
+    def whole(self, runner: Running, lost: float = 0.0) -> Victim:
+        """The gang without those of its pods that are gone already."""
+        parts = [victim for (job_id, pod), victim in self.gone.items() if job_id == runner.job_id and pod is not None]
+        holds = list(runner.holds)
+        for hold in [hold for part in parts for hold in part.holds if hold in holds]:
+            holds.remove(hold)
+        charge = runner.charge - total(part.charge for part in parts)
+        return Victim(runner, None, tuple(holds), charge, runner.pods - len(parts), lost)
+
+    def spares(self, runner: Running) -> list[Victim]:
+        """Its pods that it can do without and that are not gone."""
+        return [_pod(runner, *spare) for spare in runner.spare if (runner.job_id, spare[0]) not in self.gone]
+
     def without(self, victim: Victim) -> None:
         for key, amount in victim.holds:
             self.room.give(key, amount)
-        self._count(victim, -1)
-        self.gone[victim.runner.job_id, victim.pod] = victim
+        self.ledger.remove(victim.runner.queue, victim.charge, victim.pods, 0 if victim.pod else 1)
+        self.gone[victim.key] = victim
 
     def back(self, victim: Victim) -> None:
         for key, amount in victim.holds:
             self.room.give(key, amount, -1)
-        self._count(victim, 1)
-        del self.gone[victim.runner.job_id, victim.pod]
-
-    def _count(self, victim: Victim, sign: int) -> None:
-        jobs = 0 if victim.pod else 1
-        change = self.ledger.add if sign > 0 else self.ledger.remove
-        change(victim.runner.queue, victim.charge, 1 if victim.pod else victim.runner.pods, jobs)
+        self.ledger.add(victim.runner.queue, victim.charge, victim.pods, 0 if victim.pod else 1)
+        del self.gone[victim.key]
 
 
 def decide(desk: Desk) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...]]:
@@ -71,21 +94,22 @@ def decide(desk: Desk) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...
     future = _WhatIf(desk.room.copy(), desk.ledger.copy())
     for runner in desk.running:
         if runner.is_stopping:
-            future.without(Victim(runner, None, runner.holds, runner.charge, 0.0))
+            future.without(future.whole(runner))
             continue
-        for name, place, amount in runner.going:
-            future.without(Victim(runner, name, ((place, amount),), amount, 0.0))
+        for going in runner.going:
+            future.without(_pod(runner, *going))
     preempted: list[GangPreempted] = []
     shrunk: dict[str, tuple[Running, list[str], str]] = {}
-    failed: set[tuple[int, str, int]] = set()
+    failed: dict[bool, set[tuple[int, str, int]]] = {True: set(), False: set()}
     served: set[str] = set()
-    for candidate, reason in claimants:
+    for candidate, is_entitled, reason in claimants:
         key = (id(candidate.shape), candidate.job.queue, candidate.job.priority)
-        if key in failed or len(failed) >= MOST_CLAIMS or _is_held_back(candidate, served):
+        in_vain = failed[is_entitled]
+        if key in in_vain or len(in_vain) >= MOST_CLAIMS or _is_held_back(candidate, served):
             continue
         chosen = _victims_for(desk, future, candidate)
         if chosen is None:
-            failed.add(key)
+            in_vain.add(key)
             continue
         served.add(candidate.job.id)
         for victim in chosen:
@@ -104,26 +128,37 @@ def _is_held_back(candidate: Candidate, served: set[str]) -> bool:
     return cause is not None and cause.why is Why.HOLD and cause.hold is not None and cause.hold.job.id not in served
 
 
-def _claimants(desk: Desk) -> Iterator[tuple[Candidate, str]]:
-    """Waiting gangs that may stop others, in their order, each with the reason that a victim is told."""
-    for candidate in desk.claimants(desk.lines_):
-        if candidate.cause is None:
-            continue
-        what = (
-            f"so that queue {candidate.job.queue} gets its guaranteed share"
-            if desk.is_entitled(candidate)
-            else "for a job of a higher priority class of its queue"
-        )
-        yield candidate, f"stopped {what}; it starts again when there is room"
+def _claimants(desk: Desk) -> Iterator[tuple[Candidate, bool, str]]:
+    """Waiting gangs that may stop others, those within a guarantee first, each with whether it is, and what a victim is told."""
+    waiting = [candidate for candidate in desk.claimants(desk.lines_) if candidate.cause is not None]
+    entitled = [desk.is_entitled(candidate) for candidate in waiting]
+    for wanted in (True, False):
+        for candidate, is_entitled in zip(waiting, entitled, strict=True):
+            if is_entitled is wanted:
+                what = (
+                    f"so that queue {candidate.job.queue} gets its guaranteed share"
+                    if is_entitled
+                    else "for a job of a higher priority class of its queue"
+                )
+                yield candidate, is_entitled, f"stopped {what}; it starts again when there is room"
 
 
 def _victims_for(desk: Desk, future: _WhatIf, candidate: Candidate) -> list[Victim] | None:
     """The least that has to stop so that the gang fits, taken off ``future``; None when stopping everything would not help."""
-    for cluster in candidate.shape.clusters:
-        chosen = _on_cluster(desk, future, candidate, cluster)
-        if chosen is not None:
-            return chosen
-    return None
+    clusters = candidate.shape.clusters
+    if len(clusters) == 1:
+        return _on_cluster(desk, future, candidate, clusters[0])
+    best: tuple[float, list[Victim], _WhatIf] | None = None
+    for cluster in clusters:
+        trial = future.copy()
+        chosen = _on_cluster(desk, trial, candidate, cluster)
+        lost = sum(victim.lost for victim in chosen or ())
+        if chosen is not None and (best is None or lost < best[0]):
+            best = lost, chosen, trial
+    if best is None:
+        return None
+    future.room, future.ledger, future.gone = best[2].room, best[2].ledger, best[2].gone
+    return best[1]
 
 
 def _on_cluster(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluster) -> list[Victim] | None:
@@ -131,62 +166,90 @@ def _on_cluster(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Clus
         return []
     taken: list[Victim] = []
     for victim in _eligible(desk, future, candidate, cluster):
-        if (victim.runner.job_id, victim.pod) in future.gone or not _is_lower(desk, future, candidate, victim):
+        if not _is_lower(future, candidate, cluster, victim):
             continue
+        if victim.pod is None:
+            for spare in [spare for spare in taken if spare.runner is victim.runner]:
+                future.back(spare)
+                taken.remove(spare)
+            victim = future.whole(victim.runner, victim.lost)
         future.without(victim)
         taken.append(victim)
-        if len(taken) & (len(taken) - 1) == 0 and _fits(desk, future, candidate, cluster):
+        if len(taken) & (len(taken) - 1) == 0 and _serves(desk, future, candidate, cluster, taken):
             break
-    if not _fits(desk, future, candidate, cluster):
-        for victim in reversed(taken):
-            future.back(victim)
-        return None
-    for victim in sorted(taken, key=lambda v: (-v.lost, v.runner.job_id, v.pod or "")):
+    if _serves(desk, future, candidate, cluster, taken):
+        _let_stay(desk, future, candidate, cluster, taken)
+        _fits(desk, future, candidate, cluster, take=True)
+        return taken
+    for victim in reversed(taken):
         future.back(victim)
-        if _fits(desk, future, candidate, cluster):
-            taken.remove(victim)
-        else:
-            future.without(victim)
-    _fits(desk, future, candidate, cluster, take=True)
-    return taken
+    return None
+
+
+def _let_stay(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluster, taken: list[Victim]) -> None:
+    """Whoever need not stop does not, most to lose first; of a gang whose spare pods are enough, only those."""
+    for victim in sorted(taken, key=lambda v: (v.pod is not None, -v.lost, v.runner.job_id, v.pod or "")):
+        future.back(victim)
+        taken.remove(victim)
+        if _serves(desk, future, candidate, cluster, taken):
+            continue
+        spares = future.spares(victim.runner) if victim.pod is None else []
+        for spare in spares:
+            future.without(spare)
+        if spares and _serves(desk, future, candidate, cluster, [*taken, *spares]):
+            taken += spares
+            continue
+        for spare in reversed(spares):
+            future.back(spare)
+        future.without(victim)
+        taken.append(victim)
+    for spare in [victim for victim in taken if victim.pod is not None]:
+        future.back(spare)
+        taken.remove(spare)
+        if not _serves(desk, future, candidate, cluster, taken):
+            future.without(spare)
+            taken.append(spare)
+
+
+def _serves(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluster, taken: Iterable[Victim]) -> bool:
+    return _fits(desk, future, candidate, cluster) and _are_lower(future, candidate, cluster, taken)
 
 
 def _fits(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluster, take: bool = False) -> bool:
+    """Whether the gang, at its smallest, has room and quota."""
     shape, job, layout = candidate.shape, candidate.job, desk.room.layouts[cluster.name]
-    charge = shape.charges[cluster.name]
-    if future.ledger.shortage(job.queue, charge, shape.pods, job.is_preemptible) is not None:
+    counts, charge, pods = shape.smallest(cluster)
+    if future.ledger.shortage(job.queue, charge, pods, job.is_preemptible) is not None:
         return False
     free = future.room.free[cluster.name]
-    fit = place_demand(shape.demand(layout), layout, free if take else free.copy())
+    fit = place_demand(shape.demand(layout), layout, free if take else free.copy(), counts)
     if take and isinstance(fit, Fit):
-        future.ledger.add(job.queue, charge, shape.pods)
+        future.ledger.add(job.queue, charge, pods)
     return isinstance(fit, Fit)
 
 
 def _eligible(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluster) -> Iterable[Victim]:
-    """Everything on the cluster that may ever be stopped for the gang, cheapest first: spare pods, gangs, notebooks last."""
-    by_class = [r for r in desk.snapshot.running if r.queue == candidate.job.queue and r.job.priority < candidate.job.priority]
-    lent = desk.ledger.lent()
-    borrowed = (
-        [
-            r
-            for r in desk.snapshot.running
-            if r.is_borrowed and _parting_queue(future.ledger, r.queue, candidate.job.queue) is not None
-        ]
-        if is_within_guarantee(future.ledger, candidate, lent)
-        else []
-    )
-    found: dict[tuple[str, str | None], Victim] = {}
-    for runner in (*borrowed, *by_class):
-        if runner.cluster != cluster.name or runner.is_stopping or not _may_be_stopped(desk, runner):
+    """Everything that may ever be stopped for the gang, cheapest first: spare pods, gangs, notebooks last.
+
+    What runs on other clusters gives no room here, but counts against the same limits.
+    """
+    job, ledger = candidate.job, future.ledger
+    _, charge, pods = candidate.shape.smallest(cluster)
+    is_short = ledger.shortage(job.queue, charge, pods, job.is_preemptible) is not None
+    limited = {step.name for step in ledger.path(job.queue)} if is_short else set()
+    is_entitled = is_within_guarantee(ledger, candidate)
+    found: list[Victim] = []
+    for runner in desk.snapshot.running:
+        is_by_class = runner.queue == job.queue and runner.job.priority < job.priority
+        if not is_by_class and not (is_entitled and min(runner.standing, default=Level.WITHIN) < Level.WITHIN):
             continue
-        for name, key, amount in runner.spare:
-            found[runner.job_id, name] = Victim(runner, name, ((key, amount),), amount, 0.0)
-        lost = runner.share * max(desk.now - runner.started_at, 0.0)
-        found[runner.job_id, None] = Victim(runner, None, runner.holds, runner.charge, lost)
-    return sorted(
-        found.values(), key=lambda v: (v.runner.job.kind is JobKind.NOTEBOOK, v.pod is None, v.lost, v.runner.job_id, v.pod or "")
-    )
+        if runner.cluster != cluster.name and not any(step.name in limited for step in ledger.path(runner.queue)):
+            continue
+        if runner.is_stopping or (runner.job_id, None) in future.gone or not _may_be_stopped(desk, runner):
+            continue
+        found += future.spares(runner)
+        found.append(future.whole(runner, runner.share * max(desk.now - runner.started_at, 0.0)))
+    return sorted(found, key=lambda v: (v.runner.job.kind is JobKind.NOTEBOOK, v.pod is None, v.lost, v.runner.job_id, v.pod or ""))
 
 
 def _may_be_stopped(desk: Desk, runner: Running) -> bool:
@@ -199,35 +262,36 @@ def _may_be_stopped(desk: Desk, runner: Running) -> bool:
     return is_idle or desk.snapshot.queues[job.queue].stops_busy_notebooks
 
 
-def _parting_queue(ledger: Ledger, victim: str, claimant: str) -> str | None:
-    """The queue on the victim's path, nearest the root, that the claimant is not below; None in the same queue."""
-    mine = {step.name for step in ledger.path(claimant)}
-    return next((step.name for step in reversed(ledger.path(victim)) if step.name not in mine), None)
-
-
-def _is_lower(desk: Desk, future: _WhatIf, candidate: Candidate, victim: Victim) -> bool:
+def _is_lower(future: _WhatIf, candidate: Candidate, cluster: Cluster, victim: Victim) -> bool:
     """Whether the victim is strictly below the gang, as things stand with those already chosen gone."""
-    runner, job = victim.runner, candidate.job
-    ledger = future.ledger
-    lent = ledger.lent()
-    is_entitled = is_within_guarantee(ledger, candidate, lent)
-    name = _parting_queue(ledger, runner.queue, job.queue)
-    if is_entitled and runner.is_borrowed and name is not None:
-        guaranteed = desk.snapshot.queues[name].guaranteed
-        if any(ledger.use[name][key] > guaranteed[key] for key, _ in victim.charge if key in lent):
-            return True
-    if runner.queue != job.queue or runner.job.priority >= job.priority:
+    runner, job, ledger = victim.runner, candidate.job, future.ledger
+    charge = candidate.shape.smallest(cluster)[1]
+    parts = parting(ledger.tree, job.queue, runner.queue)
+    if parts is not None:
+        mine, its = parts
+        depth = len(ledger.path(mine.name)) - 1
+        keys = ledger.shares.named(mine, charge) & {key for key, _ in victim.charge}
+        is_below = len(runner.standing) > depth and runner.standing[depth] < ledger.shares.level(mine, charge, ledger.use)
+        return is_below and ledger.shares.is_above(its, keys, ledger.use)
+    if runner.queue != job.queue or runner.job.priority >= job.priority or runner.is_lifted:
         return False
-    return runner.is_borrowed or is_entitled or _would_be_within(ledger, candidate, victim, lent)
+    future.without(victim)
+    standing = ledger.standing(job.queue, charge)
+    future.back(victim)
+    return _is_no_worse(standing, runner.standing)
 
 
-def _would_be_within(ledger: Ledger, candidate: Candidate, victim: Victim, lent: frozenset[str]) -> bool:
-    """Whether the gang is within the guarantee once the victim is gone, or nothing of it is guaranteed to anybody."""
-    shape = candidate.shape
-    charge = shape.charges[shape.clusters[0].name]
-    if not any(key in lent for key, _ in charge):
-        return True
-    ledger.remove(victim.runner.queue, victim.charge, 0, 0)
-    is_within = ledger.borrows(candidate.job.queue, charge) is None
-    ledger.add(victim.runner.queue, victim.charge, 0, 0)
-    return is_within
+def _are_lower(future: _WhatIf, candidate: Candidate, cluster: Cluster, taken: Iterable[Victim]) -> bool:
+    """Whether the gang stands no worse than any of them above the level where their paths part, once all of them are gone."""
+    ledger, job = future.ledger, candidate.job
+    standing = ledger.standing(job.queue, candidate.shape.smallest(cluster)[1])
+    for victim in taken:
+        parts = parting(ledger.tree, job.queue, victim.runner.queue)
+        depth = len(standing) if parts is None else len(ledger.path(parts[0].name)) - 1
+        if not _is_no_worse(standing[:depth], victim.runner.standing[:depth]):
+            return False
+    return True
+
+
+def _is_no_worse(one: Standing, other: Standing) -> bool:
+    return len(one) == len(other) and all(mine >= its for mine, its in zip(one, other, strict=True))

@@ -73,6 +73,17 @@ def path_of(tree: Mapping[str, Queue], name: str) -> tuple[Queue, ...]:
     return tuple(path)
 
 
+def parting(tree: Mapping[str, Queue], one: str, other: str) -> tuple[Queue, Queue] | None:
+    """The queues on the two paths where they part, nearest the root; None where one leads through the other, or one is gone."""
+    if one not in tree or other not in tree:
+        return None
+    mine, its = tree[one], tree[other]
+    if mine.parent == its.parent:
+        return None if mine is its else (mine, its)
+    pairs = zip(reversed(path_of(tree, one)), reversed(path_of(tree, other)), strict=False)
+    return next(((a, b) for a, b in pairs if a.name != b.name), None)
+
+
 def leaves(tree: Mapping[str, Queue]) -> list[Queue]:
     parents = {queue.parent for queue in tree.values()}
     return [queue for queue in tree.values() if queue.name not in parents]

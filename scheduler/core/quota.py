@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tuttilab.scheduler.core.queues import path_of
+from tuttilab.scheduler.core.standing import Level, Shares, Standing
 from tuttilab.scheduler.model import Charge, Queue
 from tuttilab.scheduler.resources import NOTHING, Resources, short_name, show_amount
 
@@ -40,7 +41,7 @@ class Ledger:
     jobs: dict[str, int] = field(default_factory=dict)
     pods: dict[str, int] = field(default_factory=dict)
     _paths: dict[str, tuple[Queue, ...]] = field(default_factory=dict)
-    _lent: frozenset[str] | None = None
+    _shares: Shares | None = None
 
     @classmethod
     def of(cls, tree: Mapping[str, Queue], charges: Iterable[tuple[Charge, int]]) -> Ledger:
@@ -51,7 +52,7 @@ class Ledger:
         return ledger
 
     def copy(self) -> Ledger:
-        return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths, self.lent())
+        return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths, self.shares)
 
     def path(self, queue: str) -> tuple[Queue, ...]:
         """The queue and its ancestors, root last; empty for a queue that is no more."""
@@ -72,27 +73,29 @@ class Ledger:
             self.jobs[step.name] -= jobs
             self.pods[step.name] -= pods
 
-    def borrows(self, queue: str, resources: Resources) -> str | None:
-        """The queue on the path that would be above its guaranteed share with ``resources`` more; None within all shares.
-
-        Only resources that some queue of the tree is guaranteed can be borrowed: of others nobody has a share.
-        """
-        path = self.path(queue)
-        lent = self.lent()
-        for key, amount in resources:
-            if key in lent:
-                step = next((step for step in path if step.guaranteed[key]), None)
-                if step is None:
-                    return path[0].name if path else None
-                if self.use[step.name][key] + amount > step.guaranteed[key]:
-                    return step.name
-        return None
+    @property
+    def shares(self) -> Shares:
+        if self._shares is None:
+            self._shares = Shares.of(self.tree)
+        return self._shares
 
     def lent(self) -> frozenset[str]:
         """The resources that some queue is guaranteed, so that others can borrow them."""
-        if self._lent is None:
-            self._lent = frozenset(key for queue in self.tree.values() for key, _ in queue.guaranteed)
-        return self._lent
+        return self.shares.everything
+
+    def standing(self, queue: str, resources: Resources) -> Standing:
+        """Where a gang of ``queue`` with ``resources`` more would stand to the guaranteed shares, root first."""
+        shares = self.shares
+        if not any(key in shares.everything for key, _ in resources):
+            return (Level.WITHIN,) * len(self.path(queue))
+        return tuple(shares.level(step, resources, self.use) for step in reversed(self.path(queue)))
+
+    def is_within(self, queue: str, resources: Resources) -> bool:
+        """Whether it would be within the guaranteed share of its queue, or of one above it, and may fetch that from borrowers."""
+        shares, path = self.shares, self.path(queue)
+        if not any(key in shares.everything for key, _ in resources) or not all(step.can_reclaim for step in path):
+            return False
+        return any(shares.named(step, resources) and shares.level(step, resources, self.use) for step in path)
 
     def shortage(self, queue: str, resources: Resources, pods: int, may_borrow: bool = True, jobs: int = 1) -> Shortage | None:
         """None when ``resources`` more stay within max on the whole path to the root, and within guarantees where they must."""
@@ -112,25 +115,21 @@ class Ledger:
                 sentence = f"queue {step.name} runs {self.pods[step.name]} of {step.max_pods} pods; this needs {pods}"
                 over_pods = self.pods[step.name] + pods - step.max_pods
                 return Shortage(step.name, NOTHING, sentence, Resources.of({PODS: over_pods}))
-        path = self.path(queue)
-        if not may_borrow or not all(step.can_borrow for step in path):
-            return self._above_guarantee(queue, resources, may_borrow)
+        for step in self.path(queue):
+            if (not may_borrow or not step.can_borrow) and self.shares.level(step, resources, self.use) is Level.BORROWED:
+                return self._above_guarantee(step, resources)
         return None
 
-    def _above_guarantee(self, queue: str, resources: Resources, may_borrow: bool) -> Shortage | None:
-        name = self.borrows(queue, resources)
-        step = self.tree[name] if name else None
-        if step is None or (may_borrow and step.can_borrow):
-            return None
-        lent = self.lent()
+    def _above_guarantee(self, step: Queue, resources: Resources) -> Shortage:
+        keys, own = self.shares.named(step, resources) or self.shares.lent[step.parent], self.shares.own[step.name]
         over = Resources.of(
-            (key, self.use[step.name][key] + amount - step.guaranteed[key])
+            (key, self.use[step.name][key] + amount - own[key])
             for key, amount in resources
-            if key in lent and self.use[step.name][key] + amount > step.guaranteed[key]
+            if key in keys and self.use[step.name][key] + amount > own[key]
         )
         why = "may not borrow" if not step.can_borrow else "may not be stopped for others, so it never borrows"
         used = ", ".join(
-            f"{show_amount(key, self.use[step.name][key])} of {show_amount(key, step.guaranteed[key])} guaranteed {short_name(key)}"
+            f"{show_amount(key, self.use[step.name][key])} of {show_amount(key, own[key])} guaranteed {short_name(key)}"
             for key, _ in over
         )
         who = f"queue {step.name}" if not step.can_borrow else f"this job {why}, and queue {step.name}"

@@ -64,6 +64,7 @@ class Shape:
     """Dominant share of the clusters it may use."""
     demands: dict[str, Demand] = field(default_factory=dict)
     charges: dict[str, Resources] = field(default_factory=dict)
+    _smallest: dict[str, tuple[Counts | None, Resources, int]] = field(default_factory=dict)
     misfits: tuple[tuple[Cluster, Misfit], ...] = ()
     """What each cluster lacked, once none had room: within a cycle room only shrinks."""
     count: int = 0
@@ -81,6 +82,16 @@ class Shape:
     @property
     def is_elastic(self) -> bool:
         return any(pod_set.min_count is not None and pod_set.min_count < pod_set.count for pod_set in self.job.gang.pod_sets)
+
+    def smallest(self, cluster: Cluster) -> tuple[Counts | None, Resources, int]:
+        """The fewest pods with which it starts: by role (None: all of them), what they cost there, and how many in all."""
+        if not self.is_elastic:
+            return None, self.charges[cluster.name], self.pods
+        if cluster.name not in self._smallest:
+            counts = self.counts_less(self.slack)
+            pods = self.pods - self.job.gang.size + sum(counts.values())
+            self._smallest[cluster.name] = counts, charge_of(self.job, cluster, counts), pods
+        return self._smallest[cluster.name]
 
     def demand(self, layout: Layout) -> Demand:
         name = layout.cluster.name

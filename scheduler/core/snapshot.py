@@ -10,6 +10,7 @@ import numpy as np
 from tuttilab.scheduler.core.layout import Amounts, Layout, layout_of
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.rules import THE_SERVICES, Rules
+from tuttilab.scheduler.core.standing import Standing
 from tuttilab.scheduler.model import Attempt, Cluster, Job, JobPhase, Overtaking, PodSet, Prediction, Queue
 from tuttilab.scheduler.resources import NOTHING, Resources
 
@@ -34,7 +35,10 @@ class Running:
     prediction: Prediction
     share: float = 0.0
     """Dominant share of its cluster."""
-    is_borrowed: bool = False
+    standing: Standing = ()
+    """To the guaranteed shares of the queues above it, root first."""
+    is_lifted: bool = False
+    """No higher class stops it: they passed it for as long as they may."""
     is_stopping: bool = False
     is_running: bool = True
     active_at: float | None = None

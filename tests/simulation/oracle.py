@@ -47,6 +47,26 @@ def asked(job: Job, attempt: Attempt) -> Amounts:
     return whole
 
 
+def ancestors(queues: Mapping[str, Queue], name: str) -> list[str]:
+    """The queue and those above it, root first."""
+    parent = queues[name].parent
+    return [*(ancestors(queues, parent) if parent else ()), name]
+
+
+def parted(queues: Mapping[str, Queue], one: str, other: str) -> tuple[str, str]:
+    """The first queues, from the root, in which the two paths differ."""
+    return next((a, b) for a, b in zip(ancestors(queues, one), ancestors(queues, other), strict=False) if a != b)
+
+
+def promised(queues: Mapping[str, Queue], name: str) -> Amounts:
+    """What a queue is guaranteed; where it says nothing of a resource, what those below it are."""
+    below: Amounts = Counter()
+    for child, queue in queues.items():
+        if queue.parent == name:
+            below.update(promised(queues, child))
+    return Counter(dict(below) | dict(queues[name].guaranteed))
+
+
 @dataclass
 class Oracle:
     grace_s: float = 6.0
@@ -180,10 +200,10 @@ class Oracle:
                 done = [self.jobs[j].phase.value == "Succeeded" for j in self.jobs[event.job_id].after if j in self.jobs]
                 need(all(done), "I14", f"{event.job_id} starts before those it comes after")
             if isinstance(event, ev.GangPreempted):
-                self._preemption(event, queues)
+                self._preemption(event, queues, [one for one in decided if isinstance(one, ev.GangAdmitted)])
         self._idle(admitted, queues, clusters, at)
 
-    def _preemption(self, event: ev.GangPreempted, queues: Mapping[str, Queue]) -> None:
+    def _preemption(self, event: ev.GangPreempted, queues: Mapping[str, Queue], admitted: list[ev.GangAdmitted]) -> None:
         victim, by = self.jobs[event.job_id], self.jobs[event.by]
         attempt = self.attempts[event.job_id, event.attempt]
         need(attempt.phase.value in LIVE - {"Stopping"}, "I16", f"{victim.id} is told to stop and does not run")
@@ -193,18 +213,43 @@ class Oracle:
             "I16",
             f"{victim.id} may not be stopped",
         )
-        is_class = victim.queue == by.queue and victim.priority < by.priority
-        is_share = attempt.is_borrowed and victim.queue != by.queue
-        need(is_class or is_share, "I16", f"{victim.id} is not lower than {by.id}")
-        if is_share:
-            use: Amounts = Counter()
-            for one in self.attempts.values():
-                if one.phase.value in LIVE - {"Stopping"} and self.jobs[one.job_id].queue == by.queue:
-                    use.update(Counter(dict(one.charge)))
-            for key, value in by.gang.resources:
-                limit = queues[by.queue].guaranteed[key]
-                is_lent = any(queue.guaranteed[key] for queue in queues.values())
-                need(not is_lent or use[key] + value <= limit, "I16", f"{by.id} stops others above its queue's share of {key}")
+        if victim.queue == by.queue:
+            need(victim.priority < by.priority and not attempt.is_lifted, "I16", f"{victim.id} is not lower than {by.id}")
+            return
+        mine, its = parted(queues, by.queue, victim.queue)
+        beside = [name for name, queue in queues.items() if queue.parent == queues[mine].parent]
+        parent = queues[mine].parent
+        asks = Counter[str]()
+        for pod_set in by.gang.pod_sets:
+            asks.update(amounts(pod_set.resources, pod_set.count if pod_set.min_count is None else pod_set.min_count))
+        lent = {key for key in asks if any(promised(queues, name)[key] for name in beside)}
+        spare = {
+            key: promised(queues, parent)[key] - sum(promised(queues, name)[key] for name in beside) if parent else 0
+            for key in lent
+        }
+        own = {key for key in lent if promised(queues, mine)[key] or spare[key]}
+        need(bool(own), "I16", f"{by.id} claims a share of a queue that is guaranteed none")
+        used = {name: self._used(name, queues) for name in (mine, its)}
+        for key in own:
+            limit = promised(queues, mine)[key] + spare[key]
+            need(used[mine][key] + asks[key] <= limit, "I16", f"{by.id} stops others above its queue's share of {key}")
+        for one in admitted:
+            if its in ancestors(queues, self.jobs[one.job_id].queue):
+                sizes = {pod_set.role: pod_set.resources for pod_set in self.jobs[one.job_id].gang.pod_sets}
+                for place in one.placements:
+                    used[its].update(amounts(sizes.get(place.role, ())))
+        above = [key for key in own if used[its][key] > promised(queues, its)[key] and attempt.charge[key]]
+        need(bool(above), "I16", f"{victim.id} is stopped and its queue is within its share")
+        level = attempt.standing[len(ancestors(queues, mine)) - 1]
+        need(level < (2 if own == lent else 1), "I16", f"{victim.id} was within its queue's share")
+
+    def _used(self, branch: str, queues: Mapping[str, Queue]) -> Amounts:
+        """By a queue and those below it, without what is stopping."""
+        use: Amounts = Counter()
+        for one in self.attempts.values():
+            if one.phase.value in LIVE - {"Stopping"} and branch in ancestors(queues, self.jobs[one.job_id].queue):
+                use.update(Counter(dict(one.charge)))
+        return use
 
     def _idle(self, admitted: set[str], queues: Mapping[str, Queue], clusters: Mapping[str, Cluster], at: float) -> None:
         """I19: with nobody else waiting, a gang of one pod that fits a free node and every limit starts at once."""

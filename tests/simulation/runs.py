@@ -160,7 +160,8 @@ class World:
                 for pod in reversed(attempt.pods):
                     code = 0 if attempt.stopping_at is None else 143
                     self.apply(ev.PodEnded(job.id, attempt.number, pod.name, code))
-            if not self.cycle() and not self.state.live():
+            is_backing_off = any(job.not_before > self.now for job in self.state.queued())
+            if not self.cycle() and not self.state.live() and not is_backing_off:
                 break
         never = {job.id for job in self.state.queued() if self._never_starts(job)}
         self.oracle.at_rest(job_id for job_id in self.state.jobs if job_id not in never)

@@ -39,7 +39,8 @@ def admitted(rows: Rows, event: ev.GangAdmitted, at: float) -> list[Instruction]
         charge=charge,
         admitted_at=at,
         epoch=event.epoch,
-        is_borrowed=rows.books.ledger.borrows(job.queue, charge) is not None,
+        standing=rows.books.ledger.standing(job.queue, charge),
+        is_lifted=event.is_lifted,
     )
     rows.put_job(replace(lifecycle.move_job(job, JobPhase.ACTIVE), attempts=event.attempt, reason=""))
     rows.put_attempt(lifecycle.move_attempt(attempt, AttemptPhase.LAUNCHING))

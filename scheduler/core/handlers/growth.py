@@ -8,6 +8,7 @@ from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core import lifecycle, resizing
 from tuttilab.scheduler.core.handlers.admission import pod_name
 from tuttilab.scheduler.core.rows import Rows
+from tuttilab.scheduler.core.standing import lower_of
 from tuttilab.scheduler.instructions import Instruction, LaunchGang, StopPods
 from tuttilab.scheduler.model import Attempt, AttemptPhase
 
@@ -31,8 +32,7 @@ def grown(rows: Rows, event: ev.GangGrown, at: float) -> list[Instruction]:
     ledger = rows.books.ledger
     if not count or ledger.shortage(job.queue, charge, count, job.is_preemptible, jobs=0) is not None:
         return []
-    is_borrowed = attempt.is_borrowed or ledger.borrows(job.queue, charge) is not None
-    rows.put_attempt(replace(more, is_borrowed=is_borrowed))
+    rows.put_attempt(replace(more, standing=lower_of(attempt.standing, ledger.standing(job.queue, charge))))
     return [LaunchGang(job.id, attempt.number)]
 
 

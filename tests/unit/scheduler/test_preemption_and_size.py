@@ -25,6 +25,7 @@ from tuttilab.scheduler.model import (
     Toleration,
     Why,
 )
+from tuttilab.scheduler.requests import PodRequest
 from tuttilab.scheduler.resources import GPU, Resources
 
 LENT = (queue("lender", guaranteed={GPU: 2}), queue("borrower", guaranteed={GPU: 2}))
@@ -386,3 +387,197 @@ def test_I13_the_first_record_of_a_pods_end_stands() -> None:
     pod = one.attempts[gang.id, 1].pods[0]
     assert (pod.exit_code, pod.reason, pod.ended_at) == (0, "Completed", 1.0)
     assert one.jobs[gang.id].phase is JobPhase.ACTIVE
+
+
+def all_on(of: State, count: int, name: str, at: float = 0.0, **given: Any) -> list[Job]:  # Any: fields of a request
+    """So many jobs of one pod of that queue, running."""
+    jobs = [submit(of, queue=name, at=at, **given) for _ in range(count)]
+    decide(of, at)
+    for each in jobs:
+        start_all(of, each.id, at=at)
+    return jobs
+
+
+def elastic(least: int, most: int, **given: Any) -> tuple[PodRequest, ...]:  # Any: amounts
+    return (PodRequest(role="worker", count=most, min_count=least, **given),)
+
+
+def gpu_nodes(count: int, name: str = "here") -> Cluster:
+    return cluster(*[node(f"{name}{number}", cpus=16, gpus=1) for number in range(count)], name=name)
+
+
+def test_I16_spare_pods_of_a_gang_are_not_counted_again_when_all_of_it_would_go() -> None:
+    """Eight CPUs, four of them another queue's: six can never be had by stopping a gang of four."""
+    one = state([cluster(node("n", cpus=8))], [queue("a"), queue("other")])
+    all_on(one, 1, "other", cpus=4, sidecar=False)
+    gang = submit(one, queue="a", pods=elastic(2, 4, cpus=1), sidecar=False)
+    decide(one, 0.0)
+    start_all(one, gang.id)
+    submit(one, queue="a", cpus=6, priority=3, at=1.0, sidecar=False)
+    assert decide(one, 1.0).events == ()
+
+
+def test_I16_pods_on_their_way_out_are_not_counted_again_when_the_rest_of_the_gang_would_go() -> None:
+    one = state([cluster(node("n", cpus=8))], [queue("a"), queue("other")])
+    all_on(one, 1, "other", cpus=4, sidecar=False)
+    gang = submit(one, queue="a", pods=elastic(2, 4, cpus=1), sidecar=False)
+    decide(one, 0.0)
+    start_all(one, gang.id)
+    submit(one, queue="a", cpus=2, at=1.0, sidecar=False)
+    (given_back,) = decide(one, 1.0).shrunk
+    assert len(given_back.pods) == 2
+    submit(one, queue="a", cpus=6, priority=3, at=2.0, sidecar=False)
+    assert decide(one, 2.0).preempted == ()
+
+
+def test_I16_only_the_spare_pods_go_where_they_are_enough() -> None:
+    one = state([cluster(node("n", cpus=8))], [queue("a")])
+    gang = submit(one, queue="a", pods=elastic(2, 8, cpus=1), sidecar=False)
+    decide(one, 0.0)
+    start_all(one, gang.id)
+    submit(one, queue="a", cpus=3, priority=3, at=1.0, sidecar=False)
+    decision = decide(one, 1.0)
+    assert decision.preempted == ()
+    assert [(each.job_id, len(each.pods)) for each in decision.shrunk] == [(gang.id, 3)]
+
+
+def test_S16_a_gang_that_higher_classes_passed_for_the_cap_is_stopped_by_none_of_them() -> None:
+    one = state([cluster(node("n", cpus=1))], [queue("main", class_cap_s=100.0)])
+    low = submit(one)
+    high = [submit(one, priority=1, at=float(number)) for number in range(3)]
+    decide(one, 3.0)
+    end_all(one, high[0].id, 0, at=50.0)
+    decide(one, 50.0)
+    end_all(one, high[1].id, 0, at=101.0)
+    decide(one, 101.0)
+    assert one.live_attempt(low.id) is not None
+    start_all(one, low.id, at=101.0)
+    assert decide(one, 102.0).preempted == ()
+    assert one.jobs[high[2].id].phase is JobPhase.QUEUED
+
+
+def test_S16_a_share_below_a_share_is_fetched_from_the_sister_queue() -> None:
+    tree = [queue("p", guaranteed={GPU: 4}), queue("c", parent="p", guaranteed={GPU: 2}), queue("d", parent="p"), queue("b")]
+    one = state([gpu_nodes(4)], tree)
+    running = all_on(one, 4, "d", gpus=1)
+    # Two of the parent's four are nobody's own: the sister has them by right, and borrows the other two.
+    assert [one.live_attempt(job.id).is_borrowed for job in running] == [False, False, True, True]  # type: ignore[union-attr]
+    for number in range(3):
+        submit(one, queue="c", gpus=1, at=10.0 + number)
+        assert len(decide(one, 10.0 + number).preempted) == (1 if number < 2 else 0)
+
+
+def test_S16_who_stops_others_below_a_queue_leaves_it_no_further_above_its_share() -> None:
+    """Stopping one GPU for two would put the parent above its four, of which its sister could fetch one back."""
+    tree = [
+        queue("p", guaranteed={GPU: 4}),
+        queue("c", parent="p", guaranteed={GPU: 2}),
+        queue("d", parent="p"),
+        queue("b", guaranteed={GPU: 2}),
+    ]
+    one = state([cluster(node("n", cpus=64, gpus=5))], tree)
+    all_on(one, 4, "d", gpus=1)
+    submit(one, queue="c", gpus=2, at=1.0)
+    assert len(decide(one, 1.0).preempted) == 2
+
+
+@pytest.mark.parametrize("given", [{"pods": elastic(2, 8, gpus=1)}, {"workers": 2, "gpus": 1}], ids=["elastic", "fixed"])
+@pytest.mark.parametrize("cause", ["share", "class"])
+def test_S16_a_gang_that_can_grow_claims_what_it_can_start_with(given: dict[str, Any], cause: str) -> None:
+    one = state([gpu_nodes(4)], [queue("a", guaranteed={GPU: 2}), queue("b")])
+    all_on(one, 4, "b", gpus=1)
+    submit(one, queue="a" if cause == "share" else "b", priority=0 if cause == "share" else 5, at=1.0, **given)
+    assert len(decide(one, 1.0).preempted) == 2
+
+
+def test_S16_a_gang_that_can_grow_is_given_spare_pods_enough_to_start() -> None:
+    one = state([gpu_nodes(8)])
+    gang = submit(one, pods=elastic(2, 8, gpus=1))
+    decide(one, 0.0)
+    start_all(one, gang.id)
+    other = submit(one, pods=elastic(2, 8, gpus=1), at=1.0)
+    (given_back,) = decide(one, 1.0).shrunk
+    assert (given_back.job_id, len(given_back.pods)) == (gang.id, 2)
+    for pod in given_back.pods:
+        one.handle(ev.PodEnded(gang.id, 1, pod, 143, ""), 2.0)
+    decide(one, 2.0)
+    assert len(one.live_attempt(other.id).pods) == 3  # type: ignore[union-attr]  # two workers and the master
+
+
+@pytest.mark.parametrize("cause", ["share", "class"])
+def test_S16_quota_that_is_used_up_on_another_cluster_is_fetched_from_there(cause: str) -> None:
+    tree = [queue("p", max={GPU: 4}), queue("a", parent="p", guaranteed={GPU: 2}), queue("b", parent="p")]
+    one = state([gpu_nodes(4, "east"), gpu_nodes(4, "west")], tree)
+    running = all_on(one, 4, "b", gpus=1, cluster="west")
+    name, priority = ("a", 0) if cause == "share" else ("b", 5)
+    submit(one, queue=name, priority=priority, gpus=1, cluster="east", at=1.0)
+    (victim,) = decide(one, 1.0).preempted
+    assert victim.job_id in {job.id for job in running}
+
+
+def test_S16_the_cluster_where_least_work_is_lost_gives_the_room() -> None:
+    one = state([gpu_nodes(1, "east"), gpu_nodes(1, "west")])
+    all_on(one, 1, "main", gpus=1, cluster="east")
+    young = all_on(one, 1, "main", at=50_000.0, gpus=1, cluster="west")
+    submit(one, gpus=1, priority=3, at=50_001.0)
+    assert [victim.job_id for victim in decide(one, 50_001.0).preempted] == [young[0].id]
+
+
+def test_S16_a_share_of_one_resource_is_fetched_whatever_else_others_are_guaranteed() -> None:
+    tree = [queue("gpus", guaranteed={GPU: 2}), queue("cpus", guaranteed={"cpu": 16}), queue("b")]
+    one = state([gpu_nodes(4)], tree)
+    all_on(one, 4, "b", gpus=1)
+    submit(one, queue="gpus", gpus=1, at=1.0)
+    assert len(decide(one, 1.0).preempted) == 1
+
+
+def test_I16_shares_of_different_resources_do_not_stop_one_another_in_turns() -> None:
+    """What is within its own share in part only stops what has no share at all, so that the two never take turns."""
+    tree = [queue("gpus", guaranteed={GPU: 2}), queue("cpus", guaranteed={"cpu": 16})]
+    one = state([cluster(node("n", cpus=16, gpus=2))], tree)
+    both = all_on(one, 1, "cpus", cpus=8, gpus=2, sidecar=False)
+    submit(one, queue="gpus", cpus=1, gpus=1, at=1.0, sidecar=False)
+    assert decide(one, 1.0).preempted == ()
+    pure = submit(one, queue="gpus", cpus=0.1, gpus=1, at=2.0, sidecar=False)
+    assert decide(one, 2.0).preempted == ()
+    end_all(one, both[0].id, 0, at=3.0)
+    decide(one, 3.0)
+    assert one.live_attempt(pure.id) is not None
+
+
+def test_A05_work_that_may_not_be_stopped_starts_within_the_share_its_queue_has() -> None:
+    """A queue that is guaranteed GPUs runs notebooks on them, though another is guaranteed CPUs."""
+    one = state([gpu_nodes(4)], [queue("gpus", guaranteed={GPU: 2}), queue("cpus", guaranteed={"cpu": 16})])
+    for number in range(3):
+        made(one, queue="gpus", kind=JobKind.NOTEBOOK, preemptible=False, gpus=1, at=float(number))
+    assert len(decide(one, 3.0).admitted) == 2
+
+
+def test_A05_a_guarantee_that_comes_later_is_fetched_from_those_that_run() -> None:
+    one = state([gpu_nodes(4)], [queue("a"), queue("b")])
+    all_on(one, 4, "b", gpus=1)
+    one.handle(ev.QueuesConfigured((queue("a", guaranteed={GPU: 2}), queue("b"))), 5.0)
+    submit(one, queue="a", gpus=1, at=6.0)
+    assert len(decide(one, 6.0).preempted) == 1
+
+
+def test_S16_claims_of_higher_classes_in_vain_keep_no_share_from_being_fetched() -> None:
+    one = state([cluster(node("n", cpus=200, gpus=4))], [queue("a", guaranteed={GPU: 2}), queue("b", priority=9)])
+    made(one, queue="b", kind=JobKind.SERVICE, cpus=150)
+    all_on(one, 4, "b", gpus=1)
+    for number in range(70):
+        submit(one, queue="b", priority=5, gpus=1, cpus=60 + number, at=1.0)
+    own = submit(one, queue="a", gpus=1, at=2.0)
+    assert [stop.by for stop in decide(one, 2.0).preempted] == [own.id]
+
+
+def test_S10_the_priority_of_a_queue_above_passes_others_no_longer_than_the_cap() -> None:
+    tree = [queue("hi", priority=10), queue("h", parent="hi"), queue("lo"), queue("l", parent="lo", class_cap_s=100.0)]
+    one = state([cluster(node("n", cpus=1))], tree)
+    low = submit(one, queue="l")
+    high = [submit(one, queue="h", at=float(number)) for number in range(3)]
+    decide(one, 3.0)
+    for number, at in ((0, 50.0), (1, 101.0)):
+        end_all(one, high[number].id, 0, at=at)
+        decide(one, at)
+    assert one.live_attempt(low.id) is not None
