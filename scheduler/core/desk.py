@@ -195,7 +195,7 @@ class Desk:
                 future.give(key, amount)
             ledger.remove(runner.queue, runner.charge, runner.pods)
         failed: set[tuple[Shape, str]] = set()
-        for candidate in self.claimants(lines):
+        for candidate, _ in self.claimants(lines):
             shape, job = candidate.shape, candidate.job
             if (shape, job.queue) in failed:
                 continue
@@ -230,16 +230,20 @@ class Desk:
             return False
         return isinstance(place_demand(shape.demand(layout), layout, free, counts, False), Fit)
 
-    def claimants(self, lines: Mapping[str, Sequence[Candidate]]) -> Iterator[Candidate]:
-        """Gangs that may stop others, were they not to fit: within their queue's guarantee, or above a class that runs in it."""
+    def claimants(self, lines: Mapping[str, Sequence[Candidate]]) -> Iterator[tuple[Candidate, bool]]:
+        """Gangs that may stop others, were they not to fit: above a class in their queue, or (told) within a guarantee."""
         lowest: dict[str, int] = {}
         for runner in self.running:
             lowest[runner.queue] = min(runner.job.priority, lowest.get(runner.queue, runner.job.priority))
         for queue, line in lines.items():
+            entitled: dict[Shape, bool] = {}
             for candidate in line:
+                shape = candidate.shape
+                if shape not in entitled:
+                    entitled[shape] = self.is_entitled(candidate)
                 is_above = queue in lowest and candidate.job.priority > lowest[queue]
-                if candidate.shape.clusters and (is_above or self.is_entitled(candidate)):
-                    yield candidate
+                if shape.clusters and (is_above or entitled[shape]):
+                    yield candidate, entitled[shape]
 
     def _places(self, shape: Shape, cluster: Cluster, free: Amounts) -> bool:
         layout = self.room.layouts[cluster.name]

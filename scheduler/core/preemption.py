@@ -9,14 +9,13 @@ Least work lost goes first; a notebook goes last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tuttilab.scheduler.core.desk import Desk, is_within_guarantee
 from tuttilab.scheduler.core.line import Candidate
 from tuttilab.scheduler.core.placement import Fit, place_demand
-from tuttilab.scheduler.core.queues import parting
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running
 from tuttilab.scheduler.core.standing import Level, Standing
@@ -40,13 +39,13 @@ class Victim:
     lost: float
     """Room-seconds of work that stopping it throws away."""
 
-    @property
-    def key(self) -> tuple[str, str | None]:
-        return self.runner.job_id, self.pod
-
 
 def _pod(runner: Running, name: str, place: NodeKey, amount: Resources) -> Victim:
     return Victim(runner, name, ((place, amount),), amount, 1, 0.0)
+
+
+def _gang(runner: Running, now: float) -> Victim:
+    return Victim(runner, None, runner.holds, runner.charge, runner.pods, runner.share * max(now - runner.started_at, 0.0))
 
 
 @dataclass(slots=True)
@@ -55,35 +54,44 @@ class _WhatIf:
 
     room: Room
     ledger: Ledger
-    gone: dict[tuple[str, str | None], Victim] = field(default_factory=dict)
+    gone: dict[str, dict[str | None, Victim]] = field(default_factory=dict)
+    """By job, and by pod (None: all of it)."""
 
     def copy(self) -> _WhatIf:
-        return _WhatIf(self.room.copy(), self.ledger.copy(), dict(self.gone))
+        return _WhatIf(self.room.copy(), self.ledger.copy(), {job_id: dict(parts) for job_id, parts in self.gone.items()})
 
-    def whole(self, runner: Running, lost: float = 0.0) -> Victim:
+    def is_gone(self, victim: Victim) -> bool:
+        parts = self.gone.get(victim.runner.job_id)
+        return parts is not None and (victim.pod in parts or None in parts)
+
+    def whole(self, victim: Victim) -> Victim:
         """The gang without those of its pods that are gone already."""
-        parts = [victim for (job_id, pod), victim in self.gone.items() if job_id == runner.job_id and pod is not None]
+        runner = victim.runner
+        parts = [part for pod, part in self.gone.get(runner.job_id, {}).items() if pod is not None]
+        if not parts:
+            return victim
         holds = list(runner.holds)
         for hold in [hold for part in parts for hold in part.holds if hold in holds]:
             holds.remove(hold)
         charge = runner.charge - total(part.charge for part in parts)
-        return Victim(runner, None, tuple(holds), charge, runner.pods - len(parts), lost)
+        return Victim(runner, None, tuple(holds), charge, runner.pods - len(parts), victim.lost)
 
     def spares(self, runner: Running) -> list[Victim]:
         """Its pods that it can do without and that are not gone."""
-        return [_pod(runner, *spare) for spare in runner.spare if (runner.job_id, spare[0]) not in self.gone]
+        gone = self.gone.get(runner.job_id, {})
+        return [_pod(runner, *spare) for spare in runner.spare if spare[0] not in gone]
 
     def without(self, victim: Victim) -> None:
         for key, amount in victim.holds:
             self.room.give(key, amount)
         self.ledger.remove(victim.runner.queue, victim.charge, victim.pods, 0 if victim.pod else 1)
-        self.gone[victim.key] = victim
+        self.gone.setdefault(victim.runner.job_id, {})[victim.pod] = victim
 
     def back(self, victim: Victim) -> None:
         for key, amount in victim.holds:
             self.room.give(key, amount, -1)
         self.ledger.add(victim.runner.queue, victim.charge, victim.pods, 0 if victim.pod else 1)
-        del self.gone[victim.key]
+        del self.gone[victim.runner.job_id][victim.pod]
 
 
 def decide(desk: Desk) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...]]:
@@ -94,10 +102,11 @@ def decide(desk: Desk) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...
     future = _WhatIf(desk.room.copy(), desk.ledger.copy())
     for runner in desk.running:
         if runner.is_stopping:
-            future.without(future.whole(runner))
+            future.without(_gang(runner, desk.now))
             continue
         for going in runner.going:
             future.without(_pod(runner, *going))
+    stoppable = _stoppable(desk)
     preempted: list[GangPreempted] = []
     shrunk: dict[str, tuple[Running, list[str], str]] = {}
     failed: dict[bool, set[tuple[int, str, int]]] = {True: set(), False: set()}
@@ -107,7 +116,7 @@ def decide(desk: Desk) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...
         in_vain = failed[is_entitled]
         if key in in_vain or len(in_vain) >= MOST_CLAIMS or _is_held_back(candidate, served):
             continue
-        chosen = _victims_for(desk, future, candidate)
+        chosen = _victims_for(desk, future, candidate, stoppable)
         if chosen is None:
             in_vain.add(key)
             continue
@@ -130,10 +139,9 @@ def _is_held_back(candidate: Candidate, served: set[str]) -> bool:
 
 def _claimants(desk: Desk) -> Iterator[tuple[Candidate, bool, str]]:
     """Waiting gangs that may stop others, those within a guarantee first, each with whether it is, and what a victim is told."""
-    waiting = [candidate for candidate in desk.claimants(desk.lines_) if candidate.cause is not None]
-    entitled = [desk.is_entitled(candidate) for candidate in waiting]
+    waiting = [(candidate, is_entitled) for candidate, is_entitled in desk.claimants(desk.lines_) if candidate.cause is not None]
     for wanted in (True, False):
-        for candidate, is_entitled in zip(waiting, entitled, strict=True):
+        for candidate, is_entitled in waiting:
             if is_entitled is wanted:
                 what = (
                     f"so that queue {candidate.job.queue} gets its guaranteed share"
@@ -143,15 +151,15 @@ def _claimants(desk: Desk) -> Iterator[tuple[Candidate, bool, str]]:
                 yield candidate, is_entitled, f"stopped {what}; it starts again when there is room"
 
 
-def _victims_for(desk: Desk, future: _WhatIf, candidate: Candidate) -> list[Victim] | None:
+def _victims_for(desk: Desk, future: _WhatIf, candidate: Candidate, stoppable: Sequence[Victim]) -> list[Victim] | None:
     """The least that has to stop so that the gang fits, taken off ``future``; None when stopping everything would not help."""
     clusters = candidate.shape.clusters
     if len(clusters) == 1:
-        return _on_cluster(desk, future, candidate, clusters[0])
+        return _on_cluster(desk, future, candidate, clusters[0], stoppable)
     best: tuple[float, list[Victim], _WhatIf] | None = None
     for cluster in clusters:
         trial = future.copy()
-        chosen = _on_cluster(desk, trial, candidate, cluster)
+        chosen = _on_cluster(desk, trial, candidate, cluster, stoppable)
         lost = sum(victim.lost for victim in chosen or ())
         if chosen is not None and (best is None or lost < best[0]):
             best = lost, chosen, trial
@@ -161,18 +169,21 @@ def _victims_for(desk: Desk, future: _WhatIf, candidate: Candidate) -> list[Vict
     return best[1]
 
 
-def _on_cluster(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluster) -> list[Victim] | None:
+def _on_cluster(
+    desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluster, stoppable: Sequence[Victim]
+) -> list[Victim] | None:
     if _fits(desk, future, candidate, cluster, take=True):
         return []
     taken: list[Victim] = []
-    for victim in _eligible(desk, future, candidate, cluster):
-        if not _is_lower(future, candidate, cluster, victim):
+    claims: dict[str, tuple[int, Level, frozenset[str]]] = {}
+    for victim in _eligible(future, candidate, cluster, stoppable):
+        if not _is_lower(future, candidate, cluster, victim, claims):
             continue
         if victim.pod is None:
             for spare in [spare for spare in taken if spare.runner is victim.runner]:
                 future.back(spare)
                 taken.remove(spare)
-            victim = future.whole(victim.runner, victim.lost)
+            victim = future.whole(victim)
         future.without(victim)
         taken.append(victim)
         if len(taken) & (len(taken) - 1) == 0 and _serves(desk, future, candidate, cluster, taken):
@@ -228,28 +239,32 @@ def _fits(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluster, t
     return isinstance(fit, Fit)
 
 
-def _eligible(desk: Desk, future: _WhatIf, candidate: Candidate, cluster: Cluster) -> Iterable[Victim]:
-    """Everything that may ever be stopped for the gang, cheapest first: spare pods, gangs, notebooks last.
+def _stoppable(desk: Desk) -> list[Victim]:
+    """Everything that may ever be stopped for anybody, cheapest first: spare pods, gangs, notebooks last."""
+    found: list[Victim] = []
+    for runner in desk.snapshot.running:
+        if not runner.is_stopping and _may_be_stopped(desk, runner):
+            found += (_pod(runner, *spare) for spare in runner.spare)
+            found.append(_gang(runner, desk.now))
+    return sorted(found, key=lambda v: (v.runner.job.kind is JobKind.NOTEBOOK, v.pod is None, v.lost, v.runner.job_id, v.pod or ""))
 
-    What runs on other clusters gives no room here, but counts against the same limits.
-    """
+
+def _eligible(future: _WhatIf, candidate: Candidate, cluster: Cluster, stoppable: Sequence[Victim]) -> Iterator[Victim]:
+    """Of those that may be stopped, who may be for this gang. What runs on other clusters only counts against the same limits."""
     job, ledger = candidate.job, future.ledger
     _, charge, pods = candidate.shape.smallest(cluster)
     is_short = ledger.shortage(job.queue, charge, pods, job.is_preemptible) is not None
     limited = {step.name for step in ledger.path(job.queue)} if is_short else set()
     is_entitled = is_within_guarantee(ledger, candidate)
-    found: list[Victim] = []
-    for runner in desk.snapshot.running:
-        is_by_class = runner.queue == job.queue and runner.job.priority < job.priority
+    for victim in stoppable:
+        runner = victim.runner
+        is_by_class = runner.job.queue == job.queue and runner.job.priority < job.priority
         if not is_by_class and not (is_entitled and min(runner.standing, default=Level.WITHIN) < Level.WITHIN):
             continue
         if runner.cluster != cluster.name and not any(step.name in limited for step in ledger.path(runner.queue)):
             continue
-        if runner.is_stopping or (runner.job_id, None) in future.gone or not _may_be_stopped(desk, runner):
-            continue
-        found += future.spares(runner)
-        found.append(future.whole(runner, runner.share * max(desk.now - runner.started_at, 0.0)))
-    return sorted(found, key=lambda v: (v.runner.job.kind is JobKind.NOTEBOOK, v.pod is None, v.lost, v.runner.job_id, v.pod or ""))
+        if not future.is_gone(victim):
+            yield victim
 
 
 def _may_be_stopped(desk: Desk, runner: Running) -> bool:
@@ -262,22 +277,35 @@ def _may_be_stopped(desk: Desk, runner: Running) -> bool:
     return is_idle or desk.snapshot.queues[job.queue].stops_busy_notebooks
 
 
-def _is_lower(future: _WhatIf, candidate: Candidate, cluster: Cluster, victim: Victim) -> bool:
-    """Whether the victim is strictly below the gang, as things stand with those already chosen gone."""
+def _is_lower(
+    future: _WhatIf,
+    candidate: Candidate,
+    cluster: Cluster,
+    victim: Victim,
+    claims: dict[str, tuple[int, Level, frozenset[str]]],
+) -> bool:
+    """Whether the victim is strictly below the gang, as things stand with those already chosen gone.
+
+    ``claims`` keeps, by queue on the gang's path: how deep it is, the gang's level there and what it may fetch back.
+    """
     runner, job, ledger = victim.runner, candidate.job, future.ledger
     charge = candidate.shape.smallest(cluster)[1]
-    parts = parting(ledger.tree, job.queue, runner.queue)
+    parts = ledger.parting(job.queue, runner.queue)
     if parts is not None:
         mine, its = parts
-        depth = len(ledger.path(mine.name)) - 1
-        keys = ledger.shares.named(mine, charge) & {key for key, _ in victim.charge}
-        is_below = len(runner.standing) > depth and runner.standing[depth] < ledger.shares.level(mine, charge, ledger.use)
-        return is_below and ledger.shares.is_above(its, keys, ledger.use)
+        if mine.name not in claims:
+            level, keys = ledger.shares.level(mine, charge, ledger.use), ledger.shares.named(mine, charge)
+            claims[mine.name] = len(ledger.path(mine.name)) - 1, level, keys
+        depth, level, keys = claims[mine.name]
+        if len(runner.standing) <= depth or runner.standing[depth] >= level:
+            return False
+        return ledger.shares.is_above(its, [key for key in keys if victim.charge[key]], ledger.use)
     if runner.queue != job.queue or runner.job.priority >= job.priority or runner.is_lifted:
         return False
-    future.without(victim)
+    as_left = future.whole(victim) if victim.pod is None else victim
+    ledger.remove(runner.queue, as_left.charge, 0, 0)
     standing = ledger.standing(job.queue, charge)
-    future.back(victim)
+    ledger.add(runner.queue, as_left.charge, 0, 0)
     return _is_no_worse(standing, runner.standing)
 
 
@@ -286,7 +314,7 @@ def _are_lower(future: _WhatIf, candidate: Candidate, cluster: Cluster, taken: I
     ledger, job = future.ledger, candidate.job
     standing = ledger.standing(job.queue, candidate.shape.smallest(cluster)[1])
     for victim in taken:
-        parts = parting(ledger.tree, job.queue, victim.runner.queue)
+        parts = ledger.parting(job.queue, victim.runner.queue)
         depth = len(standing) if parts is None else len(ledger.path(parts[0].name)) - 1
         if not _is_no_worse(standing[:depth], victim.runner.standing[:depth]):
             return False

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tuttilab.scheduler.core.queues import path_of
+from tuttilab.scheduler.core.queues import parting, path_of
 from tuttilab.scheduler.core.standing import Level, Shares, Standing
 from tuttilab.scheduler.model import Charge, Queue
 from tuttilab.scheduler.resources import NOTHING, Resources, short_name, show_amount
@@ -41,6 +41,7 @@ class Ledger:
     jobs: dict[str, int] = field(default_factory=dict)
     pods: dict[str, int] = field(default_factory=dict)
     _paths: dict[str, tuple[Queue, ...]] = field(default_factory=dict)
+    _parts: dict[tuple[str, str], tuple[Queue, Queue] | None] = field(default_factory=dict)
     _shares: Shares | None = None
 
     @classmethod
@@ -52,7 +53,7 @@ class Ledger:
         return ledger
 
     def copy(self) -> Ledger:
-        return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths, self.shares)
+        return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths, self._parts, self.shares)
 
     def path(self, queue: str) -> tuple[Queue, ...]:
         """The queue and its ancestors, root last; empty for a queue that is no more."""
@@ -60,6 +61,12 @@ class Ledger:
         if path is None:
             path = self._paths[queue] = path_of(self.tree, queue) if queue in self.tree else ()
         return path
+
+    def parting(self, one: str, other: str) -> tuple[Queue, Queue] | None:
+        """`queues.parting`, once for each pair."""
+        if (one, other) not in self._parts:
+            self._parts[one, other] = parting(self.tree, one, other)
+        return self._parts[one, other]
 
     def add(self, queue: str, resources: Resources, pods: int, jobs: int = 1) -> None:
         for step in self.path(queue):
