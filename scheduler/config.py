@@ -9,23 +9,26 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from tuttilab.scheduler.core.queues import check_tree, leaves
+from tuttilab.scheduler.core.taints import taint_of
 from tuttilab.scheduler.errors import BadInput
 from tuttilab.scheduler.model import Node, Queue
 from tuttilab.scheduler.requests import Amount
-from tuttilab.scheduler.resources import CPU, MEMORY, Resources, parse_cpu, parse_duration, parse_memory
+from tuttilab.scheduler.resources import CPU, LARGEST, MEMORY, Resources, parse_cpu, parse_duration, parse_memory, short_name
 from tuttilab.scheduler.wire import STRICT, parse
 from tuttilab.scheduler.yaml_text import documents
 
 AUTH_KINDS: Final = ("hub", "local")
 POSTGRES: Final = "postgresql+psycopg"
 CLUSTER_KINDS: Final = ("fake", "local")
+LARGEST_WEIGHT: Final = 1_000_000
+LONGEST_S: Final = 10 * 366 * 86400
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?")
 
@@ -132,6 +135,8 @@ class NodeFile:
     memory: Amount
     resources: Mapping[str, Amount] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[str, ...] = ()
+    """As kubectl writes them: ``dedicated=ml:NoSchedule``; without an effect NoSchedule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +251,7 @@ def with_environment(data: Mapping[str, object], environ: Mapping[str, str]) -> 
             near = difflib.get_close_matches(key, types, n=1, cutoff=0.5) or list(types)
             expected = " or ".join(f"TUTTILAB_{section}_{known}".upper() for known in near)
             raise BadInput(f"The variable {name} overrides nothing; expected {expected}.")
-        is_number = "int" in types[key] and re.fullmatch(r"\d+(\.\d+)?", text)
+        is_number = "int" in types[key] and re.fullmatch(r"\d{1,18}(\.\d{1,9})?", text)
         value = (float(text) if "." in text else int(text)) if is_number else text
         there = result.get(section)
         result[section] = {**(there if isinstance(there, dict) else {}), key: value}
@@ -268,7 +273,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
     _check_kinds(data, what)
     file = parse(ConfigFile, data, what)
     try:
-        queues = _queues(file)
+        queues = queues_of(file.queues, [cluster.name for cluster in file.clusters])
         return Config(
             store=StoreConfig(url=_store_url(file.store.url, state_dir)),
             artifacts=ArtifactsConfig(url=_folder_url(file.artifacts.url, state_dir)),
@@ -324,7 +329,7 @@ def _auth(file: ConfigFile, state_dir: Path) -> AuthConfig:
 def _clusters(file: ConfigFile) -> tuple[ClusterConfig, ...]:
     if not file.clusters:
         raise BadInput("clusters: an empty list runs nothing; leave the key out for this machine, or list one.")
-    _check_names("clusters", [cluster.name for cluster in file.clusters])
+    check_names("clusters", [cluster.name for cluster in file.clusters])
     result = []
     for index, cluster in enumerate(file.clusters):
         path = f"clusters[{index}].nodes"
@@ -332,9 +337,10 @@ def _clusters(file: ConfigFile) -> tuple[ClusterConfig, ...]:
             raise BadInput(f"{path}: a {cluster.kind} cluster has no machine to look at; expected a list of nodes.")
         if cluster.nodes == ():
             raise BadInput(f"{path}: an empty list runs nothing; leave the key out for what the machine has, or list one node.")
-        _check_names(path, [node.name for node in cluster.nodes or ()])
+        check_names(path, [node.name for node in cluster.nodes or ()])
         nodes = tuple(_node(node, cluster.name, f"{path}[{at}]") for at, node in enumerate(cluster.nodes or ()))
         result.append(ClusterConfig(cluster.name, cluster.kind, nodes or None))
+    check_room((node.allocatable for cluster in result for node in cluster.nodes or ()), "clusters")
     return tuple(result)
 
 
@@ -342,22 +348,44 @@ def _node(node: NodeFile, cluster: str, path: str) -> Node:
     for key in (CPU, MEMORY):
         if key in node.resources:
             raise BadInput(f"{path}.resources.{key}: use the node's own key {'cpus' if key == CPU else key!r} for this.")
-    own = Resources.of({CPU: parse_cpu(node.cpus, f"{path}.cpus"), MEMORY: parse_memory(node.memory, f"{path}.memory")})
-    return Node(node.name, cluster, own + Resources.parse(node.resources, f"{path}.resources"), dict(node.labels))
+    room = node_room(node.cpus, node.memory, node.resources, path)
+    taints = tuple(taint_of(text, f"{path}.taints[{index}]") for index, text in enumerate(node.taints))
+    return Node(node.name, cluster, room, dict(node.labels), taints)
 
 
-def _queues(file: ConfigFile) -> tuple[Queue, ...]:
-    if not file.queues:
-        raise BadInput("queues: an empty list takes no job; leave the key out for one queue without a limit, or list one.")
-    _check_names("queues", [queue.name for queue in file.queues])
+def node_room(cpus: Amount, memory: Amount, resources: Mapping[str, Amount], path: str) -> Resources:
+    """What a node offers. Raises BadInput for one without CPU or memory: no pod could ever run there."""
+    own = {CPU: parse_cpu(cpus, f"{path}.cpus"), MEMORY: parse_memory(memory, f"{path}.memory")}
+    for key, given in ((CPU, cpus), (MEMORY, memory)):
+        if not own[key]:
+            raise BadInput(f"{path}.{'cpus' if key == CPU else key}: {given!r} is none at all; expected more than 0.")
+    return Resources.of(own) + Resources.parse(resources, f"{path}.resources")
+
+
+def check_room(rooms: Iterable[Resources], path: str) -> None:
+    """Raises BadInput where all nodes together have more of a resource than can be counted."""
+    sums: dict[str, int] = {}
+    for room in rooms:
+        for key, amount in room:
+            sums[key] = sums.get(key, 0) + amount
+    for key, amount in sums.items():
+        if amount > LARGEST:
+            raise BadInput(f"{path}: the nodes together have {amount} {short_name(key)}; the largest amount is {LARGEST}.")
+
+
+def queues_of(lines: Sequence[QueueFile], clusters: Sequence[str], path: str = "queues") -> tuple[Queue, ...]:
+    """The tree, checked; ``clusters`` are the names that there are. Raises BadInput naming the place."""
+    if not lines:
+        raise BadInput(f"{path}: an empty list takes no job; leave the key out for one queue without a limit, or list one.")
+    check_names(path, [queue.name for queue in lines])
     queues = tuple(
         Queue(
             name=queue.name,
             parent=queue.parent,
             weight=queue.weight,
             priority=queue.priority,
-            guaranteed=Resources.parse(queue.guaranteed, f"queues[{index}].guaranteed"),
-            max=Resources.parse_limits(queue.max, f"queues[{index}].max"),
+            guaranteed=Resources.parse(queue.guaranteed, f"{path}[{index}].guaranteed"),
+            max=Resources.parse_limits(queue.max, f"{path}[{index}].max"),
             groups=queue.groups,
             max_jobs=queue.max_jobs,
             max_pods=queue.max_pods,
@@ -369,17 +397,18 @@ def _queues(file: ConfigFile) -> tuple[Queue, ...]:
             overtaking_s=float(queue.overtaking_s),
             class_cap_s=float(queue.class_cap_s),
         )
-        for index, queue in enumerate(file.queues)
+        for index, queue in enumerate(lines)
     )
-    known = [cluster.name for cluster in file.clusters]
     for index, queue in enumerate(queues):
+        if queue.weight > LARGEST_WEIGHT:
+            raise BadInput(f"{path}[{index}].weight: {queue.weight} is out of range; expected 1 to {LARGEST_WEIGHT}.")
         for key, limit in (("max_jobs", queue.max_jobs), ("max_pods", queue.max_pods)):
             if limit is not None and limit < 0:
-                raise BadInput(f"queues[{index}].{key}: {limit} is negative; expected 0 or more, or no such key for no limit.")
+                raise BadInput(f"{path}[{index}].{key}: {limit} is negative; expected 0 or more, or no such key for no limit.")
         for place, name in enumerate(queue.clusters):
-            if name not in known:
+            if name not in clusters:
                 raise BadInput(
-                    f"queues[{index}].clusters[{place}]: there is no cluster {name!r}; expected one of {', '.join(known)}."
+                    f"{path}[{index}].clusters[{place}]: there is no cluster {name!r}; expected one of {', '.join(clusters)}."
                 )
     check_tree(queues)
     return queues
@@ -398,14 +427,18 @@ def _default_queue(name: str | None, queues: tuple[Queue, ...]) -> str:
     return name
 
 
-def _check_names(path: str, names: list[str]) -> None:
+def check_names(path: str, names: Sequence[str]) -> None:
+    seen: set[str] = set()
     for index, name in enumerate(names):
-        if not _NAME.fullmatch(name):
-            raise BadInput(
-                f"{path}[{index}].name: {name!r} is not a name; expected up to 63 lower-case letters, digits, '-' and '.'."
-            )
-        if name in names[:index]:
+        check_name(f"{path}[{index}].name", name)
+        if name in seen:
             raise BadInput(f"{path}[{index}].name: {name!r} stands there twice; expected each name once.")
+        seen.add(name)
+
+
+def check_name(path: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise BadInput(f"{path}: {name!r} is not a name; expected up to 63 lower-case letters, digits, '-' and '.'.")
 
 
 def _listen(listen: ListenConfig, auth: AuthConfig) -> ListenConfig:
@@ -450,8 +483,8 @@ def _folder_url(url: str, state_dir: Path) -> str:
 
 def _limits(limits: LimitsFile) -> Limits:
     for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s"):
-        if getattr(limits, name) <= 0:
-            raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0.")
+        if not 0 < getattr(limits, name) <= LONGEST_S:
+            raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0, up to ten years.")
     return Limits(
         bundle_bytes=parse_memory(limits.bundle_bytes, "limits.bundle_bytes"),
         barrier_s=float(limits.barrier_s),

@@ -10,8 +10,9 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from math import isfinite
 from typing import Any, Final, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -40,6 +41,8 @@ T = TypeVar("T")
 
 UNKNOWN_KEY: Final = ("unexpected_keyword_argument", "extra_forbidden")
 """pydantic's names of the error, for dataclasses and for models."""
+
+DEEPEST: Final = 20
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -445,9 +448,27 @@ def parse(cls: type[T], data: object, what: str) -> T:
     """A request of type ``cls`` from decoded JSON or YAML. Raises BadInput with path and nearest key."""
     try:
         text = json.dumps(data, allow_nan=False)
+    except RecursionError:
+        raise BadInput(f"{what}: it is nested too deeply to be read; expected a few levels.") from None
     except (TypeError, ValueError) as error:
+        where = _not_finite(data)
+        if where is not None:
+            raise BadInput(f"{what}: {show_path(where)}: it is no finite number; expected one that is.") from None
         raise BadInput(f"{what}: {error}; expected values that JSON can hold.") from error
     return parse_json(cls, text, what)
+
+
+def _not_finite(data: object, path: tuple[str | int, ...] = ()) -> tuple[str | int, ...] | None:
+    """The path of the first number that is none or has no end. Requests are a few levels deep; what is deeper is not looked at."""
+    if isinstance(data, float) and not isfinite(data):
+        return path
+    items: Iterable[tuple[str | int, object]] = ()
+    if isinstance(data, Mapping):
+        items = ((str(key), value) for key, value in data.items())
+    elif isinstance(data, (list, tuple)):
+        items = enumerate(data)
+    found = (_not_finite(value, (*path, step)) for step, value in items if len(path) < DEEPEST)
+    return next((one for one in found if one is not None), None)
 
 
 def parse_json(cls: type[T], text: str | bytes, what: str) -> T:
@@ -465,6 +486,7 @@ def parse_json(cls: type[T], text: str | bytes, what: str) -> T:
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
             raise BadInput(f"{what}: unknown key {where}; {hint}") from None
         given = first.get("input")
+        given = f"{given[:80]}…" if isinstance(given, str) and len(given) > 80 else given
         shown = "" if isinstance(given, (dict, list)) else f" (given: {given!r})"
         raise BadInput(f"{what}: {where}: {first['msg'].lower()}{shown}.") from None
 

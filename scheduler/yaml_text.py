@@ -1,4 +1,4 @@
-"""YAML as people write it, read strictly: no key twice, no date where text was meant, errors with their line.
+"""YAML as people write it, read strictly: no key twice, no date where text was meant, no endless number, errors with their line.
 
 For configuration and manifests alike. Types are the business of `wire.parse`, which sees the result.
 """
@@ -6,25 +6,50 @@ For configuration and manifests alike. Types are the business of `wire.parse`, w
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from math import isfinite
+from typing import Any, Final
 
 import yaml
 
 from tuttilab.scheduler.errors import BadInput
 
+LARGEST: Final = 2**63 - 1
+"""Of whole numbers: what a database column holds, and far above any amount that is meant."""
+
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, but a key that stands twice is an error (YAML says so, PyYAML takes the last)."""
+    """The safe loader, but a key that stands twice is an error (YAML says so, PyYAML takes the last); so is an endless number."""
 
-    # Any: the base class says so.
+    # Any: the base class says so, here and below.
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands there twice", key.start_mark)
             if isinstance(key.value, str):
+                if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                    raise _refusal(key, f"the key {key.value!r} stands there twice")
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            made = super().construct_object(node, deep)
+        except (ValueError, OverflowError, LookupError, TypeError):
+            # A tag that says `!!int` of a text, or a number of thousands of digits.
+            raise _refusal(node, f"{_shown(node)} is too large or not of its type") from None
+        if isinstance(made, float) and not isfinite(made):
+            raise _refusal(node, f"{_shown(node)} is no finite number")
+        if isinstance(made, int) and abs(made) > LARGEST:
+            raise _refusal(node, f"{_shown(node)} is too large a number")
+        return made
+
+
+def _shown(node: yaml.Node) -> str:
+    text = str(node.value) if isinstance(node, yaml.ScalarNode) else node.tag
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
+def _refusal(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 # `day: 2026-11-22` is text to whoever writes it, and JSON, which everything becomes, has no dates.
@@ -36,9 +61,9 @@ _Loader.yaml_implicit_resolvers = {
 
 def documents(text: str, what: str) -> list[object]:
     """Every document of the text that is not empty. Raises BadInput with the line where it is no YAML."""
-    loader = _Loader(text)
     found: list[object] = []
     try:
+        loader = _Loader(text)
         while loader.check_data():  # type: ignore[no-untyped-call]  # the stubs have no type for it
             document = loader.get_data()
             if document is not None:
@@ -47,8 +72,16 @@ def documents(text: str, what: str) -> list[object]:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
         raise BadInput(f"{what}{where}: {error.problem}; mend the YAML there.") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise BadInput(f"{what}: it is not YAML ({' '.join(str(error).split())}).") from None
-    finally:
-        loader.dispose()
+    except RecursionError:
+        raise BadInput(f"{what}: it is nested too deeply to be read; expected a few levels.") from None
     return found
+
+
+def document(text: str, what: str) -> object:
+    """The one document of the text, None where it is empty. Raises BadInput for several, and where it is no YAML."""
+    found = documents(text, what)
+    if len(found) > 1:
+        raise BadInput(f"{what}: it holds {len(found)} documents; expected one, without `---` between parts.")
+    return found[0] if found else None

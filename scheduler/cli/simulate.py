@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from math import isnan
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from tuttilab.scheduler.errors import BadInput
 
 PATH: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class Load(click.FloatRange):
+    """NaN is below no bound and above none."""
+
+    # Any: click's own type.
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
+LOAD: Final = Load(0.01, 100.0)
 
 
 def _text(path: Path) -> str:
@@ -29,17 +44,13 @@ def _check_folder(path: Path | None) -> None:
 
 @click.command()
 @click.option("--cluster", type=PATH, help="YAML with `nodes` and `queues`; default: 8 nodes of 64 cores and 8 GPUs, one queue.")
-@click.option(
-    "--trace", type=PATH, help="CSV: job_id,submit_s,duration_s,gpus[,pods,cpu,memory,queue,owner,name,priority,limit_s]."
-)
+@click.option("--trace", type=PATH, help="CSV with the columns job_id, submit_s, duration_s, gpus, and more that the guide lists.")
 @click.option("--policy", type=PATH, help="YAML with `base` and what it changes: order, keep, protects, preempts, knows_durations.")
 @click.option(
     "--compare", metavar="NAME,…", help="Policies side by side: fifo, besteffort, easy, easy-predicted, sjf-oracle, ours."
 )
 @click.option("--jobs", default=5000, type=click.IntRange(1, 1_000_000), show_default=True, help="Size of a generated trace.")
-@click.option(
-    "--load", default=1.0, type=click.FloatRange(0.01, 100.0), show_default=True, help="Its work over what 64 GPUs can do."
-)
+@click.option("--load", default=1.0, type=LOAD, show_default=True, help="Its work over what 64 GPUs can do.")
 @click.option("--seed", default=1, show_default=True, help="Its seed.")
 @click.option("--shuffled", is_flag=True, help="Deal its names out anew, so that history says nothing.")
 @click.option("--write-trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the trace as CSV and do not run it.")
@@ -76,10 +87,10 @@ def simulate(
     if shuffled:
         lines = simulator.shuffle_names(lines, seed)
     if write_trace:
-        write_trace.write_text("".join(f"{line}\n" for line in simulator.trace_lines(lines)))
+        write_trace.write_text("".join(simulator.trace_lines(lines)), encoding="utf-8", newline="")
         click.echo(f"wrote {len(lines)} jobs to {write_trace}")
         return
-    check_trace_fits(clusters, queues, {line.queue for line in lines})
+    check_trace_fits(queues, {line.queue for line in lines})
     policies = [simulator.policy_named(name.strip()) for name in compare.split(",")] if compare else []
     if policy or not policies:
         policies.append(simulator.read_policy(_text(policy), str(policy)) if policy else simulator.policy_named("ours"))

@@ -10,26 +10,30 @@ queues:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import yaml
-
-from tuttilab.scheduler.core.queues import check_tree
+from tuttilab.scheduler.config import QueueFile, check_name, check_room, node_room, queues_of
+from tuttilab.scheduler.core.queues import leaves
 from tuttilab.scheduler.core.rules import Keep, Order, Rules
+from tuttilab.scheduler.core.taints import taint_of
 from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.model import Cluster, Node, Queue, Taint
+from tuttilab.scheduler.model import Cluster, Node, Queue
 from tuttilab.scheduler.requests import Amount
-from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_memory
+from tuttilab.scheduler.resources import GPU, Resources, parse_count
 from tuttilab.scheduler.simulation.policies import POLICIES, Policy
 from tuttilab.scheduler.wire import STRICT, parse
+from tuttilab.scheduler.yaml_text import document
 
 MOST_NODES: Final = 100_000
+"""Of a site."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLine:
+    """``count`` equal nodes: ``name`` itself, or ``name-0``, ``name-1`` and so on. ``taints`` as in tuttilab.yaml."""
+
     name: str
     count: int = 1
     cpus: Amount
@@ -42,25 +46,10 @@ class NodeLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueLine:
-    name: str
-    parent: str | None = None
-    weight: int = 1
-    priority: int = 0
-    guaranteed: Mapping[str, Amount] = field(default_factory=dict)
-    max: Mapping[str, Amount] = field(default_factory=dict)
-    max_jobs: int | None = None
-    max_pods: int | None = None
-    can_borrow: bool = True
-    can_reclaim: bool = True
-    overtaking: float | int = 0.15
-    overtaking_s: float | int = 900
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteFile:
     nodes: tuple[NodeLine, ...]
-    queues: tuple[QueueLine, ...] = (QueueLine(name="main"),)
+    queues: tuple[QueueFile, ...] = (QueueFile(name="main"),)
+    """As in tuttilab.yaml."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,68 +66,46 @@ class PolicyFile:
 
 
 # Any: the hook of pydantic is not in the type of a dataclass.
-_FILES: tuple[Any, ...] = (SiteFile, NodeLine, QueueLine, PolicyFile)
+_FILES: tuple[Any, ...] = (SiteFile, NodeLine, PolicyFile)
 for _file in _FILES:
     _file.__pydantic_config__ = STRICT
 
 
-def _document(text: str, what: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"{what}{where}: {error.problem}; mend the YAML there.") from None
-    except yaml.YAMLError as error:
-        raise BadInput(f"{what}: it is not YAML ({' '.join(str(error).split())}).") from None
-
-
 def read_site(text: str, what: str = "cluster file") -> tuple[list[Cluster], list[Queue]]:
     """Clusters and queues. Raises BadInput naming the place; a site without a node is refused."""
-    given = parse(SiteFile, _document(text, what), what)
-    nodes: dict[str, list[Node]] = {}
-    for index, line in enumerate(given.nodes):
-        path = f"{what}: nodes[{index}]"
-        if not 1 <= line.count <= MOST_NODES:
-            raise BadInput(f"{path}.count: {line.count} is out of range; expected 1 to {MOST_NODES}.")
-        amounts = {
-            CPU: parse_cpu(line.cpus, f"{path}.cpus"),
-            MEMORY: parse_memory(line.memory, f"{path}.memory"),
-            GPU: parse_count(line.gpus, f"{path}.gpus"),
-        }
-        room = Resources.of(amounts) + Resources.parse(line.resources, f"{path}.resources")
-        for number in range(line.count):
-            name = line.name if line.count == 1 else f"{line.name}-{number}"
-            taints = tuple(Taint(key) for key in line.taints)
-            nodes.setdefault(line.cluster, []).append(Node(name, line.cluster, room, dict(line.labels), taints))
-    for name, members in nodes.items():
-        if len({node.name for node in members}) != len(members):
-            raise BadInput(f"{what}: cluster {name!r} has two nodes of one name; expected each once.")
-    if not nodes:
-        raise BadInput(f"{what}: it has no nodes; expected at least one under `nodes`.")
-    queues = [_queue(line, f"{what}: queues[{index}]") for index, line in enumerate(given.queues)]
+    given = parse(SiteFile, document(text, what), what)
     try:
-        check_tree(queues)
+        nodes = _nodes(given.nodes)
+        queues = queues_of(given.queues, list(nodes))
     except BadInput as error:
         raise BadInput(f"{what}: {error}") from None
-    return [Cluster(name, "fake", tuple(members)) for name, members in nodes.items()], queues
+    return [Cluster(name, "fake", tuple(members)) for name, members in nodes.items()], list(queues)
 
 
-def _queue(line: QueueLine, path: str) -> Queue:
-    return Queue(
-        name=line.name,
-        parent=line.parent,
-        weight=line.weight,
-        priority=line.priority,
-        guaranteed=Resources.parse(line.guaranteed, f"{path}.guaranteed"),
-        max=Resources.parse_limits(line.max, f"{path}.max"),
-        max_jobs=line.max_jobs,
-        max_pods=line.max_pods,
-        can_borrow=line.can_borrow,
-        can_reclaim=line.can_reclaim,
-        overtaking=float(line.overtaking),
-        overtaking_s=float(line.overtaking_s),
-    )
+def _nodes(lines: Iterable[NodeLine]) -> dict[str, list[Node]]:
+    """By cluster."""
+    nodes: dict[str, list[Node]] = {}
+    for index, line in enumerate(lines):
+        path = f"nodes[{index}]"
+        if not 1 <= line.count <= MOST_NODES - sum(map(len, nodes.values())):
+            raise BadInput(
+                f"{path}.count: {line.count} is out of range; expected 1 or more, and at most {MOST_NODES} nodes in all."
+            )
+        room = node_room(line.cpus, line.memory, line.resources, path)
+        room += Resources.of({GPU: parse_count(line.gpus, f"{path}.gpus")})
+        taints = tuple(taint_of(text, f"{path}.taints[{place}]") for place, text in enumerate(line.taints))
+        names = [line.name] if line.count == 1 else [f"{line.name}-{number}" for number in range(line.count)]
+        check_name(f"{path}.name", names[-1])
+        check_name(f"{path}.cluster", line.cluster)
+        members = nodes.setdefault(line.cluster, [])
+        members += [Node(name, line.cluster, room, dict(line.labels), taints) for name in names]
+    if not nodes:
+        raise BadInput("it has no nodes; expected at least one under `nodes`.")
+    for cluster, members in nodes.items():
+        if len({node.name for node in members}) != len(members):
+            raise BadInput(f"nodes: cluster {cluster!r} has two nodes of one name; expected each once.")
+    check_room((node.allocatable for members in nodes.values() for node in members), "nodes")
+    return nodes
 
 
 def policy_named(name: str) -> Policy:
@@ -148,7 +115,7 @@ def policy_named(name: str) -> Policy:
 
 
 def read_policy(text: str, what: str = "policy file") -> Policy:
-    given = parse(PolicyFile, _document(text, what) or {}, what)
+    given = parse(PolicyFile, document(text, what) or {}, what)
     base = policy_named(given.base)
     for key, value, known in (("order", given.order, list(Order)), ("keep", given.keep, list(Keep))):
         if value is not None and value not in known:
@@ -164,12 +131,9 @@ def read_policy(text: str, what: str = "policy file") -> Policy:
     return replace(base, name=given.name, rules=rules, knows_durations=knows)
 
 
-def check_trace_fits(clusters: list[Cluster], queues: list[Queue], names: set[str]) -> None:
+def check_trace_fits(queues: Iterable[Queue], names: Iterable[str]) -> None:
     """Refuses a trace whose queues the site does not have."""
-    inner = {queue.parent for queue in queues}
-    leaves = {queue.name for queue in queues if queue.name not in inner}
-    unknown = sorted(names - leaves)
+    known = sorted(queue.name for queue in leaves({queue.name: queue for queue in queues}))
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        raise BadInput(f"trace: there is no queue {unknown[0]!r} for jobs; expected one of {', '.join(sorted(leaves))}.")
-    if not any(cluster.nodes for cluster in clusters):
-        raise BadInput("cluster file: no cluster has a node; expected at least one.")
+        raise BadInput(f"trace: there is no queue {unknown[0]!r} for jobs; expected one of {', '.join(known)}.")

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Final
+from typing import Any, Final
 
+from tuttilab.scheduler.core.kinds import HIGHEST_PRIORITY, batch
+from tuttilab.scheduler.core.kinds.pods import GPU_TYPE_LABEL, MOST_PODS
+from tuttilab.scheduler.core.taints import toleration_of
 from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.model import Gang, Job, JobKind, PodSet, Work
-from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_memory
+from tuttilab.scheduler.model import Gang, Job, JobKind, PodSet, Toleration, Work
+from tuttilab.scheduler.requests import JobRequest, PodRequest
+from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_memory, total
+from tuttilab.scheduler.wire import STRICT, parse, to_json
+from tuttilab.scheduler.yaml_text import document
 
 REQUIRED: Final = ("job_id", "submit_s", "duration_s", "gpus")
-OPTIONAL: Final = ("pods", "cpu", "memory", "queue", "owner", "name", "priority", "limit_s")
+ONE_SET: Final = ("pods", "cpu", "memory", "gpu_type", "labels", "tolerations", "min_count")
+"""Columns that tell of the pods of a job, if they are all alike."""
+OPTIONAL: Final = ("pods", "cpu", "memory", "queue", "owner", "name", "priority", "limit_s", *ONE_SET[3:], "pod_sets")
 LONGEST_S: Final = 10 * 366 * 86400.0
+MOST_GPUS: Final = 1_000_000
 QUEUE: Final = "main"
+
+_TEXT = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 
 
 @dataclass(frozen=True, slots=True)
 class TraceJob:
-    """``gpus``, ``cpu`` and ``memory`` are of all pods together, and are shared out evenly."""
+    """``gpus``, ``cpu`` and ``memory`` are of all pods together, and are shared out evenly unless there are ``pod_sets``."""
 
     job_id: str
     submit_s: float
@@ -35,11 +47,17 @@ class TraceJob:
     name: str = "job"
     priority: int = 0
     limit_s: float | None = None
+    min_count: int | None = None
+    """The fewest pods it starts with; it is given the others when there is room, and runs as long with any number of them."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What a node needs to have for its pods."""
+    tolerations: tuple[str, ...] = ()
+    pod_sets: tuple[PodRequest, ...] = ()
+    """Pods that are not all alike, as a manifest has them."""
 
     def job(self, order: int, start: float = 0.0) -> Job:
         """As the service would have accepted it. Bare pods: in a simulation nothing of ours runs beside them."""
-        each = Resources.of({GPU: self.gpus // self.pods, CPU: -(-self.cpu // self.pods), MEMORY: -(-self.memory // self.pods)})
-        kind = JobKind.DISTRIBUTED if self.pods > 1 else JobKind.BATCH
+        kind, gang = self._gang()
         return Job(
             id=self.job_id,
             name=self.name,
@@ -47,13 +65,33 @@ class TraceJob:
             group=self.owner,
             queue=self.queue,
             kind=kind,
-            gang=Gang((PodSet("worker", self.pods, each),)),
+            gang=gang,
             work=Work(("true",), sidecar=False),
             submitted_at=start + self.submit_s,
             order=order,
             priority=self.priority,
             timeout_s=self.limit_s,
         )
+
+    def _gang(self) -> tuple[JobKind, Gang]:
+        if self.pod_sets:
+            return gang_of(self.pod_sets)
+        each = Resources.of({GPU: self.gpus // self.pods, CPU: -(-self.cpu // self.pods), MEMORY: -(-self.memory // self.pods)})
+        one = PodSet(
+            "worker",
+            self.pods,
+            each,
+            self.min_count,
+            node_labels=self.labels,
+            tolerations=_tolerations(self.tolerations, "tolerations"),
+            can_grow=self.min_count is not None and self.min_count < self.pods,
+        )
+        return JobKind.DISTRIBUTED if self.pods > 1 else JobKind.BATCH, Gang((one,))
+
+
+def gang_of(pod_sets: tuple[PodRequest, ...]) -> tuple[JobKind, Gang]:
+    kind, gang, _ = batch.gang(JobRequest(pods=pod_sets, command=("true",), sidecar=False))
+    return kind, gang
 
 
 def _seconds(text: str, where: str, least: float) -> float:
@@ -62,8 +100,12 @@ def _seconds(text: str, where: str, least: float) -> float:
     except ValueError:
         value = float("nan")
     if not isfinite(value) or not least <= value <= LONGEST_S:
-        raise BadInput(f"{where}: {text!r} is not a time; expected seconds from {least:g} to {LONGEST_S:g}.")
+        raise BadInput(f"{where}: {_short(text)} is not a time; expected seconds from {least:g} to {LONGEST_S:g}.")
     return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
 def read_trace(text: str, what: str = "trace", largest_node_gpus: int = 8) -> list[TraceJob]:
@@ -71,18 +113,15 @@ def read_trace(text: str, what: str = "trace", largest_node_gpus: int = 8) -> li
 
     Without a column ``pods`` a job that asks for more GPUs than one node has is split over as few nodes as hold it.
     """
-    reader = csv.DictReader(io.StringIO(text))
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    missing = [name for name in REQUIRED if name not in columns]
-    if missing:
-        raise BadInput(f"{what}, line 1: the columns {', '.join(missing)} are missing; expected {', '.join(REQUIRED)}.")
-    unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
-    if unknown:
-        raise BadInput(f"{what}, line 1: the columns {', '.join(unknown)} are unknown; known are {', '.join(REQUIRED + OPTIONAL)}.")
-    if len(set(columns)) != len(columns):
-        raise BadInput(f"{what}, line 1: a column stands there twice; expected each once.")
-    reader.fieldnames = columns
-    jobs = [_row(row, f"{what}, line {reader.line_num}", largest_node_gpus) for row in reader]
+    # Spreadsheets put a byte order mark in front.
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    try:
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        _check_columns(columns, what)
+        reader.fieldnames = columns
+        jobs = [_row(row, f"{what}, line {reader.line_num}", largest_node_gpus) for row in reader]
+    except csv.Error as error:
+        raise BadInput(f"{what}, line {reader.line_num + 1}: {error}; expected CSV, text with commas in double quotes.") from None
     if not jobs:
         raise BadInput(f"{what}: it has no jobs; expected at least one line below the header.")
     seen: set[str] = set()
@@ -93,44 +132,134 @@ def read_trace(text: str, what: str = "trace", largest_node_gpus: int = 8) -> li
     return sorted(jobs, key=lambda job: job.submit_s)
 
 
+def _check_columns(columns: Sequence[str], what: str) -> None:
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        raise BadInput(f"{what}, line 1: the columns {', '.join(missing)} are missing; expected {', '.join(REQUIRED)}.")
+    unknown = [name for name in columns if name not in REQUIRED + OPTIONAL]
+    if unknown:
+        some = ", ".join(name[:40] for name in unknown[:10])
+        raise BadInput(f"{what}, line 1: the columns {some} are unknown; known are {', '.join(REQUIRED + OPTIONAL)}.")
+    if len(set(columns)) != len(columns):
+        raise BadInput(f"{what}, line 1: a column stands there twice; expected each once.")
+
+
 def _row(row: Mapping[str, str | None], where: str, largest_node_gpus: int) -> TraceJob:
     given = {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
     if None in row or None in row.values():
         raise BadInput(f"{where}: it has another number of fields than the header; expected one for each column.")
+    for key in ("job_id", "queue", "owner", "name"):
+        if given.get(key) and not _TEXT.fullmatch(given[key]):
+            raise BadInput(f"{where}, {key}: {_short(given[key])} is not a name; expected 1 to 120 printable characters.")
     if not given["job_id"]:
         raise BadInput(f"{where}, job_id: it is empty; expected a name.")
-    gpus = parse_count(given["gpus"], f"{where}, gpus")
-    least = -(-gpus // largest_node_gpus) if largest_node_gpus else 1
-    pods = parse_count(given["pods"], f"{where}, pods") if given.get("pods") else max(1, least)
-    if not 1 <= pods <= 10_000:
-        raise BadInput(f"{where}, pods: {pods} is out of range; expected 1 to 10000.")
-    if gpus % pods:
-        raise BadInput(f"{where}, gpus: {gpus} cannot be shared out evenly over {pods} pods; expected a multiple.")
-    cpu = parse_cpu(given["cpu"], f"{where}, cpu") if given.get("cpu") else 1000 * max(1, gpus)
-    memory = parse_memory(given["memory"], f"{where}, memory") if given.get("memory") else 2**30 * max(1, gpus)
-    try:
-        priority = int(given.get("priority") or 0)
-    except ValueError:
-        raise BadInput(f"{where}, priority: {given['priority']!r} is not whole; expected a number such as 0.") from None
-    return TraceJob(
+    read = _pod_sets if given.get("pod_sets") else _one_set
+    job = TraceJob(
         job_id=given["job_id"],
         submit_s=_seconds(given["submit_s"], f"{where}, submit_s", 0.0),
         duration_s=_seconds(given["duration_s"], f"{where}, duration_s", 0.001),
-        gpus=gpus,
-        pods=pods,
-        cpu=cpu,
-        memory=memory,
         queue=given.get("queue") or QUEUE,
         owner=given.get("owner") or "someone",
         name=given.get("name") or "job",
-        priority=priority,
+        priority=_priority(given.get("priority") or "0", f"{where}, priority"),
         limit_s=_seconds(given["limit_s"], f"{where}, limit_s", 0.001) if given.get("limit_s") else None,
+    )
+    return read(job, given, where, largest_node_gpus)
+
+
+def _priority(text: str, where: str) -> int:
+    try:
+        priority = int(text)
+    except ValueError:
+        raise BadInput(f"{where}: {_short(text)} is not whole; expected a number such as 0.") from None
+    if abs(priority) > HIGHEST_PRIORITY:
+        raise BadInput(f"{where}: {priority} is out of range; expected -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}.")
+    return priority
+
+
+def _one_set(job: TraceJob, given: Mapping[str, str], where: str, largest_node_gpus: int) -> TraceJob:
+    gpus = parse_count(given["gpus"], f"{where}, gpus")
+    if gpus > MOST_GPUS:
+        raise BadInput(f"{where}, gpus: {gpus} is out of range; expected 0 to {MOST_GPUS}.")
+    least = -(-gpus // largest_node_gpus) if largest_node_gpus else 1
+    pods = parse_count(given["pods"], f"{where}, pods") if given.get("pods") else max(1, least)
+    if not 1 <= pods <= MOST_PODS:
+        raise BadInput(f"{where}, pods: {pods} is out of range; expected 1 to {MOST_PODS}.")
+    if gpus % pods:
+        raise BadInput(f"{where}, gpus: {gpus} cannot be shared out evenly over {pods} pods; expected a multiple.")
+    min_count = parse_count(given["min_count"], f"{where}, min_count") if given.get("min_count") else None
+    if min_count is not None and not 1 <= min_count <= pods:
+        raise BadInput(f"{where}, min_count: {min_count} is out of range; expected 1 to the number of pods ({pods}).")
+    tolerations = _listed(given.get("tolerations", ""))
+    _tolerations(tolerations, f"{where}, tolerations")
+    labels = {}
+    for text in _listed(given.get("labels", "")):
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise BadInput(f"{where}, labels: {_short(text)} is no label; expected key=value, several with ';' between.")
+        labels[key] = value
+    if given.get("gpu_type"):
+        labels[GPU_TYPE_LABEL] = given["gpu_type"]
+    return replace(
+        job,
+        gpus=gpus,
+        pods=pods,
+        cpu=parse_cpu(given["cpu"], f"{where}, cpu") if given.get("cpu") else 1000 * max(1, gpus),
+        memory=parse_memory(given["memory"], f"{where}, memory") if given.get("memory") else 2**30 * max(1, gpus),
+        min_count=min_count,
+        labels=labels,
+        tolerations=tolerations,
     )
 
 
+def _pod_sets(job: TraceJob, given: Mapping[str, str], where: str, largest_node_gpus: int) -> TraceJob:
+    for key in ("gpus", *ONE_SET):
+        if given.get(key):
+            raise BadInput(f"{where}, {key}: it is told by pod_sets; expected an empty field beside them.")
+    what = f"{where}, pod_sets"
+    pod_sets = parse(_PODS, {"pods": document(given["pod_sets"], what)}, what).pods
+    try:
+        _, gang = gang_of(pod_sets)
+    except BadInput as error:
+        raise BadInput(f"{what}: {error}") from None
+    all_pods = total(one.resources * one.count for one in gang.pod_sets)
+    return replace(job, gpus=all_pods[GPU], pods=gang.size, cpu=all_pods[CPU], memory=all_pods[MEMORY], pod_sets=pod_sets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pods:
+    pods: tuple[PodRequest, ...]
+
+
+# Any: the hook of pydantic is not in the type of a dataclass.
+_PODS: Any = _Pods
+_PODS.__pydantic_config__ = STRICT
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(";") if part.strip())
+
+
+def _tolerations(texts: Iterable[str], where: str) -> tuple[Toleration, ...]:
+    return tuple(toleration_of(text, where) for text in texts)
+
+
 def trace_lines(jobs: Iterable[TraceJob]) -> Iterator[str]:
-    """As CSV, header first; `read_trace` of it gives the same jobs."""
-    yield ",".join((*REQUIRED, "pods", "cpu", "memory", "queue", "owner", "name"))
-    for job in jobs:
-        amounts = f"{job.gpus},{job.pods},{job.cpu}m,{job.memory}"
-        yield f"{job.job_id},{job.submit_s:.3f},{job.duration_s:.3f},{amounts},{job.queue},{job.owner},{job.name}"
+    """As CSV, header first, each line with its end; `read_trace` of it gives the same jobs, times to the millisecond."""
+    lines = io.StringIO(newline="")
+    writer = csv.writer(lines, lineterminator="\n")
+    for row in (REQUIRED + OPTIONAL, *map(_fields, jobs)):
+        writer.writerow(row)
+        yield lines.getvalue()
+        lines.seek(0)
+        lines.truncate()
+
+
+def _fields(job: TraceJob) -> tuple[str | int, ...]:
+    own = (job.job_id, repr(job.submit_s), repr(job.duration_s), "" if job.pod_sets else job.gpus)
+    rest = (job.queue, job.owner, job.name, job.priority, "" if job.limit_s is None else repr(job.limit_s))
+    if job.pod_sets:
+        return (*own, "", "", "", *rest, "", "", "", "", to_json(job.pod_sets, tuple[PodRequest, ...]).decode())
+    labels = ";".join(f"{key}={value}" for key, value in job.labels.items())
+    least = "" if job.min_count is None else job.min_count
+    return (*own, job.pods, f"{job.cpu}m", job.memory, *rest, "", labels, ";".join(job.tolerations), least, "")

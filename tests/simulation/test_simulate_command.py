@@ -51,6 +51,20 @@ def test_B13_a_generated_trace_can_be_kept_and_run_again(folder: Path, capsys: p
     assert json.loads(capsys.readouterr().out)[0]["ended"] == 30
 
 
+def test_B13_a_trace_written_from_a_trace_says_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = "job_id,submit_s,duration_s,gpus,name,priority,limit_s\n"
+    (folder / "t.csv").write_text(head + 'a,0,100,8,"x,y",0,\nb,1,50,16,z,5,20\nc,1,10,16,z,0,\n')
+    assert simulate(folder, "--json") == 0
+    before = json.loads(capsys.readouterr().out)
+    assert simulate(folder, "--write-trace", str(folder / "kept.csv")) == 0
+    (folder / "kept.csv").replace(folder / "t.csv")
+    capsys.readouterr()
+    assert simulate(folder, "--json") == 0
+    after = json.loads(capsys.readouterr().out)
+    del before[0]["decisions_per_s"], after[0]["decisions_per_s"]
+    assert after == before
+
+
 def test_jobs_that_never_start_are_told_below_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "c.yaml").write_text("nodes: [{name: n, cpus: 64, gpus: 1}]\n")
     assert simulate(folder) == 0
@@ -75,6 +89,8 @@ def test_jobs_that_never_start_are_told_below_the_table(folder: Path, capsys: py
         ("p.yaml", b"order: random\n", ("--policy", "p.yaml"), "p.yaml: order: 'random' is not known"),
         ("p.yaml", b"", ("--compare", "fifo,lottery"), "policy: 'lottery' is not known; expected one of fifo"),
         ("p.yaml", b"", ("--plot", "nowhere/page.html"), "the folder"),
+        ("p.yaml", b"order: fifo\norder: fifo\n", ("--policy", "p.yaml"), "p.yaml, line 2: the key 'order' stands there twice"),
+        ("p.yaml", b"", ("--load", "nan"), "Invalid value for '--load': nan is not in the range"),
     ],
 )
 def test_what_is_wrong_is_refused_with_its_place_and_nothing_is_written(

@@ -14,6 +14,7 @@ from tuttilab.scheduler.core.queues import check_tree
 from tuttilab.scheduler.errors import BadInput
 from tuttilab.scheduler.launch import Secrets
 from tuttilab.scheduler.model import Cluster, Node, Queue
+from tuttilab.scheduler.requests import PodRequest
 from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources
 from tuttilab.scheduler.simulator import (
     POLICIES,
@@ -56,12 +57,22 @@ def test_B13_a_generated_trace_has_the_marginals_of_the_real_one() -> None:
 
 
 def test_B13_a_trace_survives_its_file() -> None:
-    trace = generate(50, seed=2)
-    again = read_trace("\n".join(trace_lines(trace)))
-    assert [(j.job_id, j.gpus, j.pods, j.cpu, j.memory, j.name) for j in again] == [
-        (j.job_id, j.gpus, j.pods, j.cpu, j.memory, j.name) for j in trace
+    sets = (
+        PodRequest(role="chief", cpus=2, gpus=1, gpu_type="a100"),
+        PodRequest(role="ps", count=2, memory="2Gi", ends="with_job"),
+    )
+    trace = [
+        *generate(50, seed=2),
+        TraceJob("x,y", 10**6, 5.5, 4, 4, name='train "big", v2', owner="ann, bob", priority=-3, limit_s=60.5, min_count=2),
+        TraceJob("z", 10**6, 5.5, labels={"gpu-model": "a100", "zone": "b=c"}, tolerations=("dedicated=ml:NoSchedule", "spot")),
+        TraceJob("w", 10**6, 5.5, 1, 3, 4000, 6 * 2**30 - 1 * 2**30, pod_sets=sets),
     ]
-    assert all(abs(a.duration_s - b.duration_s) < 0.001 for a, b in zip(again, trace, strict=True))
+    assert read_trace("".join(trace_lines(trace))) == trace
+
+
+def test_a_trace_as_a_spreadsheet_writes_it_is_read() -> None:
+    (job,) = read_trace('\ufeffjob_id,submit_s,duration_s,gpus,name\r\na,0,5,1,"x, y"\r\n')
+    assert (job.job_id, job.name) == ("a", "x, y")
 
 
 HEADER = "job_id,submit_s,duration_s,gpus\n"
@@ -86,6 +97,29 @@ HEADER = "job_id,submit_s,duration_s,gpus\n"
         ("job_id,submit_s,duration_s,gpus,pods\na,0,5,3,0\n", "pods: 0 is out of range"),
         ("job_id,submit_s,duration_s,gpus,memory\na,0,5,1,1Q\n", "t.csv, line 2, memory"),
         ("job_id,submit_s,duration_s,gpus,priority\na,0,5,1,high\n", "priority: 'high' is not whole"),
+        ("job_id,submit_s,duration_s,gpus,priority\na,0,5,1,1%s\n" % ("0" * 400), "priority: 1000"),
+        (HEADER + "a,0,5,8589934592\n", "t.csv, line 2, gpus: 8589934592 is out of range; expected 0 to 1000000"),
+        (HEADER + "a" * 200_000 + ",0,5,1\n", "t.csv, line 2: field larger than field limit"),
+        (HEADER + "a,0,5,1\n" + "b" * 500 + ",0,5,1\n", "t.csv, line 3, job_id: 'bbbb"),
+        (HEADER + "\x00,0,5,1\n", "t.csv, line 2, job_id: '\\x00' is not a name"),
+        (HEADER + '"a,0,5,1\n', "t.csv, line 2: unexpected end of data"),
+        (HEADER + "a,0,%s,1\n" % ("9" * 5000), "duration_s: '9999"),
+        (
+            "job_id,submit_s,duration_s,gpus,pods,min_count\na,0,5,4,4,5\n",
+            "min_count: 5 is out of range; expected 1 to the number of pods (4)",
+        ),
+        ("job_id,submit_s,duration_s,gpus,labels\na,0,5,4,fast\n", "labels: 'fast' is no label"),
+        ("job_id,submit_s,duration_s,gpus,tolerations\na,0,5,4,a=b:Never\n", "tolerations: 'a=b:Never' is no taint"),
+        ("job_id,submit_s,duration_s,gpus,pod_sets\na,0,5,4,[{role: ps}]\n", "t.csv, line 2, gpus: it is told by pod_sets"),
+        (
+            "job_id,submit_s,duration_s,gpus,pod_sets\na,0,5,,[{rol: ps}]\n",
+            "t.csv, line 2, pod_sets: unknown key pods[0].rol; did you mean 'role'?",
+        ),
+        (
+            "job_id,submit_s,duration_s,gpus,pod_sets\na,0,5,,[{cpus: 0}]\n",
+            "t.csv, line 2, pod_sets: pods[0].cpus: 0 is no CPU at all",
+        ),
+        ("job_id,submit_s,duration_s,gpus,pod_sets\na,0,5,,[{cpus: .nan}]\n", "'.nan' is no finite number"),
     ],
 )
 def test_a_bad_trace_is_refused_with_the_place_and_the_reason(text: str, says: str) -> None:
@@ -102,7 +136,7 @@ NODES = "nodes: [{name: n, cpus: 8, gpus: 2}]\n"
     [
         ("nodes: []\n", "it has no nodes"),
         ("nodes: [{name: n, cpus: -1}]\n", "nodes[0].cpus: -1 is not an amount"),
-        ("nodes: [{name: n, cpus: .nan}]\n", "c.yaml: Out of range float values"),
+        ("nodes: [{name: n, cpus: .nan}]\n", "c.yaml, line 1: '.nan' is no finite number"),
         ("nodes: [{name: n, cpus: 1, count: 0}]\n", "nodes[0].count: 0 is out of range"),
         ("nodes: [{name: n, cpus: 1, gpus: 0.5}]\n", "nodes[0].gpus: 0.5 is not whole"),
         ("nodes: [{name: n, cpus: 1}, {name: n, cpus: 1}]\n", "two nodes of one name"),
@@ -116,9 +150,33 @@ NODES = "nodes: [{name: n, cpus: 8, gpus: 2}]\n"
             "its children are guaranteed 3 CPU, more than its own 2 CPU",
         ),
         (NODES + "queues: [{name: a, overtaking: -1}]\n", "overtaking -1.0 is no amount"),
-        (NODES + "queues: [{name: a, max_jobs: -1}]\n", "max_jobs -1 is negative"),
+        (NODES + "queues: [{name: a, max_jobs: -1}]\n", "queues[0].max_jobs: -1 is negative"),
         (NODES + "queues: [{name: a, colour: red}]\n", "unknown key queues[0].colour"),
+        (NODES + "queues: [{name: a, weight: 2, weight: 1}]\n", "c.yaml, line 2: the key 'weight' stands there twice"),
+        (NODES + "queues:\n- {name: a, weight: 1%s}\n" % ("0" * 400), "c.yaml, line 3: '1000"),
+        (NODES + "queues:\n- {name: a, overtaking: 1%s}\n" % ("0" * 400), "is too large a number"),
+        (NODES + "queues: [{name: a, priority: 1%s}]\n" % ("0" * 5000), "c.yaml, line 2: '1000"),
+        (NODES + "queues: [{name: a, overtaking: .inf}]\n", "c.yaml, line 2: '.inf' is no finite number"),
+        (NODES + "queues: [{name: a, weight: 2000000}]\n", "queues[0].weight: 2000000 is out of range"),
+        (NODES + "queues: [{name: ''}]\n", "queues[0].name: '' is not a name"),
+        (
+            NODES + "queues: [{name: a, clusters: [east]}]\n",
+            "queues[0].clusters[0]: there is no cluster 'east'; expected one of cluster",
+        ),
+        (NODES + "queues: [{name: a, class_cap_s: -1}]\n", "class_cap_s -1.0 is no amount"),
+        ("nodes: [{name: '', cpus: 1}]\n", "nodes[0].name: '' is not a name"),
+        ("nodes: [{name: n, cpus: 1, cluster: ''}]\n", "nodes[0].cluster: '' is not a name"),
+        ("nodes: [{name: n, cpus: 0}]\n", "nodes[0].cpus: 0 is none at all"),
+        ("nodes: [{name: n, cpus: 1, memory: 0}]\n", "nodes[0].memory: 0 is none at all"),
+        ("nodes: [{name: n, cpus: 1, taints: ['=x']}]\n", "nodes[0].taints[0]: '=x' is no taint"),
+        ("nodes: [{name: n, cpus: 1, taints: [a:Never]}]\n", "nodes[0].taints[0]: 'a:Never' is no taint"),
+        ("nodes: [{name: n, count: 3, cpus: 1, memory: 4096Pi}]\n", "the nodes together have"),
+        ("nodes: [{name: n, count: 90000, cpus: 1}, {name: m, count: 90000, cpus: 1}]\n", "nodes[1].count: 90000 is out of range"),
+        ("nodes: [{name: !!timestamp 2020-13-45, cpus: 1}]\n", "c.yaml, line 1: '2020-13-45' is too large or not of its type"),
+        ("nodes: " + "[" * 3000, "c.yaml: it is nested too deeply"),
+        ("nodes: []\n---\nnodes: []\n", "c.yaml: it holds 2 documents"),
         ("nodes: {", "mend the YAML there"),
+        ("nodes: \x00", "c.yaml: it is not YAML"),
     ],
 )
 def test_a_bad_cluster_file_is_refused_with_the_place_and_the_reason(text: str, says: str) -> None:

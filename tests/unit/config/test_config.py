@@ -8,8 +8,9 @@ import pytest
 
 from tuttilab.scheduler.config import Config, default_config, parse_config, with_environment, with_hub
 from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.model import Node, Queue
+from tuttilab.scheduler.model import Node, Queue, Taint
 from tuttilab.scheduler.resources import Resources
+from tuttilab.scheduler.yaml_text import documents
 
 STATE = Path("/state")
 HUB: Mapping[str, Any] = {"kind": "hub", "url": "https://hub.example/hub/api"}
@@ -74,6 +75,51 @@ def test_example_of_the_documentation_is_read_into_model_types() -> None:
         overtaking_s=600.0,
     )
     assert (config.defaults.queue, config.defaults.timeout_s) == ("research", 86400.0)
+
+
+def test_S12_a_node_may_have_taints_as_kubectl_writes_them() -> None:
+    node = {
+        "name": "n",
+        "cpus": 1,
+        "memory": "1Gi",
+        "taints": ["dedicated=ml:NoExecute", "gpu.example/only", "spot:PreferNoSchedule"],
+    }
+    config = parsed(clusters=[{"name": "here", "kind": "fake", "nodes": [node]}])
+    (cluster,) = config.clusters
+    assert cluster.nodes is not None
+    assert cluster.nodes[0].taints == (
+        Taint("dedicated", "ml", "NoExecute"),
+        Taint("gpu.example/only"),
+        Taint("spot", "", "PreferNoSchedule"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("queues:\n- weight: 1" + "0" * 400, "t.yaml, line 2: '1000000000000000000000000000000000000000…' is too large a number"),
+        ("queues:\n- weight: 1" + "0" * 5000, "t.yaml, line 2: '1000000000000000000000000000000000000000…' is too large or not"),
+        ("limits:\n\n  barrier_s: .nan", "t.yaml, line 3: '.nan' is no finite number; mend the YAML there."),
+        ("limits: {barrier_s: 1.0e+999}", "t.yaml, line 1: '1.0e+999' is no finite number; mend the YAML there."),
+        ("limits: {barrier_s: !!int x}", "t.yaml, line 1: 'x' is too large or not of its type; mend the YAML there."),
+        ("queues: " + "[" * 3000, "t.yaml: it is nested too deeply to be read; expected a few levels."),
+        ("queues: \x07", "t.yaml: it is not YAML"),
+        ("{[a]: 1}", "t.yaml, line 1: found unhashable key"),
+    ],
+)
+def test_what_is_no_value_is_refused_with_its_line(text: str, says: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        documents(text, "t.yaml")
+    assert str(refusal.value).startswith(says)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text() -> None:
+    assert documents("\ufeffqueues: []", "t.yaml") == [{"queues": []}]
+
+
+def test_a_variable_with_an_endless_number_is_refused_with_its_key() -> None:
+    with pytest.raises(BadInput, match=r"t.yaml: limits.barrier_s: input should be a valid integer \(given: '9{80}…'\)"):
+        parse_config(with_environment({}, {"TUTTILAB_LIMITS_BARRIER_S": "9" * 5000}), STATE, "t.yaml")
 
 
 def test_S14_a_queue_may_be_held_to_clusters_that_are_there() -> None:
@@ -193,7 +239,33 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
             {"artifacts": {"url": "s3://bucket"}},
             "t.yaml: artifacts.url: 's3://bucket' is not a folder of this machine; expected a path or file:///FOLDER.",
         ),
-        ({"limits": {"idle_stop_s": 0}}, "t.yaml: limits.idle_stop_s: 0 is not a time; expected seconds above 0."),
+        ({"limits": {"barrier_s": float("nan")}}, "t.yaml: limits.barrier_s: it is no finite number; expected one that is."),
+        (
+            {"limits": {"barrier_s": 1e300}},
+            "t.yaml: limits.barrier_s: 1e+300 is not a time; expected seconds above 0, up to ten years.",
+        ),
+        (
+            {"queues": [{"name": "a", "overtaking": float("inf")}]},
+            "t.yaml: queues[0].overtaking: it is no finite number; expected one that is.",
+        ),
+        (
+            {"queues": [{"name": "a", "weight": 10**7}]},
+            "t.yaml: queues[0].weight: 10000000 is out of range; expected 1 to 1000000.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "fake", "nodes": [{"name": "n", "cpus": 0, "memory": "1Gi"}]}]},
+            "t.yaml: clusters[0].nodes[0].cpus: 0 is none at all; expected more than 0.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "fake", "nodes": [{"name": "n", "cpus": 1, "memory": 1, "taints": ["a b"]}]}]},
+            "t.yaml: clusters[0].nodes[0].taints[0]: 'a b' is no taint; expected key=value:EFFECT, "
+            "the effect one of NoSchedule, PreferNoSchedule, NoExecute.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "fake", "nodes": [{"name": n, "cpus": 1, "memory": "4096Pi"} for n in "xy"]}]},
+            "t.yaml: clusters: the nodes together have 9223372036854775808 memory; the largest amount is 4611686018427387904.",
+        ),
+        ({"limits": {"idle_stop_s": 0}}, "t.yaml: limits.idle_stop_s: 0 is not a time; expected seconds above 0, up to ten years."),
         (
             {"defaults": {"timeout": "soon"}},
             "t.yaml: defaults.timeout: 'soon' is not a duration; expected one such as 90s, 10m, 1h30m or 2d, up to ten years.",
