@@ -271,7 +271,7 @@ def quota_hold(
 def quota_beside(
     hold: Hold, left: Mapping[str, int], needs: Resources, running: Iterable[Running], now: float, expect: Expect = Expect.LIKELY
 ) -> QuotaHold:
-    """What others may take of a queue's limits past the start of a held gang: ``left`` now and given back until then, less its own."""
+    """What others may take of a queue's limits past a held gang's start: ``left`` now and given back until then, less its own."""
     gives = [runner.charge + counts_of(runner.pods) for runner in running if end_of(runner, now, expect) <= hold.start]
     spare = {key: amount - needs[key] + sum(each[key] for each in gives) for key, amount in left.items()}
     return QuotaHold(hold.job, hold.start, spare, hold.margin)
