@@ -10,9 +10,10 @@ from typing import Final
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.clusters.base import LogChunk
 from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.handlers.jobs import ended_without_success
 from tuttilab.scheduler.core.kinds import build
 from tuttilab.scheduler.errors import AboveMax, Conflict, NeverFits, NotFound
-from tuttilab.scheduler.model import Attempt, Job, Pod, PodPhase, Wait
+from tuttilab.scheduler.model import Attempt, Job, JobPhase, Pod, PodPhase, Wait
 from tuttilab.scheduler.requests import JobRequest, Who
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store.base import Keyed
@@ -93,13 +94,19 @@ class Jobs:
 
         return await self._service.ask(run)
 
-    def dry_run(self, request: JobRequest, who: Who) -> DryRun:
+    async def dry_run(self, request: JobRequest, who: Who) -> DryRun:
         """What a submit would lead to now, by the same code."""
+        before = {prefix: (await self.find(prefix, who))[0] for prefix in dict.fromkeys(request.after)}
         try:
             now, order = self._service.now(), self._service.order + 1
             job = build(request, who, self._service.site(), job_id="dry-run", order=order, now=now)
         except (AboveMax, NeverFits) as refusal:
             return DryRun("refused", str(refusal))
+        hopeless = next((one for one in before.values() if one.phase in (JobPhase.FAILED, JobPhase.CANCELLED)), None)
+        if hopeless is not None:
+            return DryRun("refused", f"would be cancelled at once: {ended_without_success(hopeless)}", job)
+        # Those that ended well are waited for no more, and need not be in memory.
+        job = replace(job, after=tuple(one.id for one in before.values() if one.phase is not JobPhase.SUCCEEDED))
         decision = schedule(self._service.state.snapshot(also=job), self._service.now())
         for admission in decision.admitted:
             if admission.job_id == job.id:

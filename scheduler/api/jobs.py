@@ -72,7 +72,7 @@ async def submit_jobs(request: Request, service: ServiceHere, who: Caller) -> Re
 @router.post("/jobs:dryrun", response_model=wire.DryRunView, openapi_extra=takes(JobRequest))
 async def dry_run(request: Request, service: ServiceHere, who: Caller) -> Response:
     """What a submit would lead to now. Nothing is accepted."""
-    found = Jobs(service).dry_run(await body_of(request, JobRequest, "job"), who)
+    found = await Jobs(service).dry_run(await body_of(request, JobRequest, "job"), who)
     charge = views.expected_charge(found.job, service.state).show() if found.job else {}
     view = wire.DryRunView(
         verdict=found.verdict,

@@ -11,7 +11,7 @@ of all of them misjudges their sum, so the start is the time by which as much ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -266,3 +266,12 @@ def quota_hold(
         if all(freed[key] >= amount for key, amount in over):
             return QuotaHold(job, end, {key: freed[key] - amount for key, amount in over}, margin)
     return None
+
+
+def quota_beside(
+    hold: Hold, left: Mapping[str, int], needs: Resources, running: Iterable[Running], now: float, expect: Expect = Expect.LIKELY
+) -> QuotaHold:
+    """What others may take of a queue's limits past a held gang's start: ``left`` now and given back until then, less its own."""
+    gives = [runner.charge + counts_of(runner.pods) for runner in running if end_of(runner, now, expect) <= hold.start]
+    spare = {key: amount - needs[key] + sum(each[key] for each in gives) for key, amount in left.items()}
+    return QuotaHold(hold.job, hold.start, spare, hold.margin)

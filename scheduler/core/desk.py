@@ -7,21 +7,30 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tuttilab.scheduler.core.accounts import Use
-from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, end_of, hold_for, latest_end, quota_hold
+from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, end_of, hold_for, latest_end, quota_beside, quota_hold
 from tuttilab.scheduler.core.causes import Cause, Refusal
 from tuttilab.scheduler.core.estimates import UNKNOWN
 from tuttilab.scheduler.core.layout import Amounts
 from tuttilab.scheduler.core.line import Candidate, Known, Line, put_in_order
-from tuttilab.scheduler.core.placement import Counts, Fit, Misfit, allowed_clusters, charge_of, fits_somewhere, place_demand
+from tuttilab.scheduler.core.placement import (
+    Counts,
+    Fit,
+    Misfit,
+    allowed_clusters,
+    charge_of,
+    fits_somewhere,
+    permitted_clusters,
+    place_demand,
+)
 from tuttilab.scheduler.core.protection import Protection, protection
 from tuttilab.scheduler.core.queues import parting
-from tuttilab.scheduler.core.quota import Ledger, Shortage, counts_of
+from tuttilab.scheduler.core.quota import JOBS, PODS, Ledger, Shortage, counts_of
 from tuttilab.scheduler.core.rules import Keep, Order
 from tuttilab.scheduler.core.shapes import Shape, shape_key
 from tuttilab.scheduler.core.snapshot import Room, Running, Snapshot
 from tuttilab.scheduler.events import GangAdmitted
 from tuttilab.scheduler.model import MASTER, Cluster, Job, JobPhase, Wait, Why
-from tuttilab.scheduler.resources import Resources, show_duration, total
+from tuttilab.scheduler.resources import GPU, Resources, show_duration, total
 
 MOST_PROTECTED_TRIED: Final = 32
 """Protected gangs looked at for the hold in one cycle; the first of them that does not fit gets it."""
@@ -43,6 +52,8 @@ class Desk:
     """Those that may not be considered: dependency, back-off, no queue."""
     holds: dict[str, Hold] = field(default_factory=dict)
     quota_holds: dict[str, QuotaHold] = field(default_factory=dict)
+    kept_quota: dict[str, list[tuple[QuotaHold, Hold]]] = field(default_factory=dict)
+    """By queue: what a gang with a hold on room will need of the limits of this queue, too."""
     coming: dict[str, Hold] = field(default_factory=dict)
     """By cluster: the room of gangs that stop for those that claimed it, kept from everybody else."""
     coming_use: Ledger | None = None
@@ -278,7 +289,8 @@ class Desk:
         """Start the gang, or note its cause for waiting; the first that only lacks room gets the hold."""
         job, shape = candidate.job, candidate.shape
         if not shape.clusters:
-            self._refuse(candidate, Cause(Why.CLUSTER_DOWN, clusters=tuple(sorted(self._named(job)))))
+            permitted = permitted_clusters(job, self.snapshot.clusters, self.ledger.path(job.queue))
+            self._refuse(candidate, Cause(Why.CLUSTER_DOWN, clusters=tuple(sorted(cluster.name for cluster in permitted))))
             return
         if shape.misfits and all(self._shortage(job, shape, shape.charges[c.name]) is None for c, _ in shape.misfits):
             self._refuse(candidate, Cause(Why.NO_ROOM, misfits=shape.misfits, hold=self._keep_room(candidate)))
@@ -322,14 +334,19 @@ class Desk:
                 self.quota_holds[shortage.queue] = held
         self._refuse(candidate, Cause(Why.QUOTA, shortage=shortage, hold=held))
 
-    def _named(self, job: Job) -> list[str]:
-        return [job.cluster] if job.cluster else list(self.snapshot.clusters)
-
     def _by_room(self, shape: Shape) -> Iterable[Cluster]:
-        """Most room first, as a share of the cluster; ties by name."""
+        """Most room first, as a share of the cluster, clusters with GPUs last for gangs that want none; ties by name."""
         if len(shape.clusters) == 1:
             return shape.clusters
-        return sorted(shape.clusters, key=lambda cluster: (-self._free_share(shape, cluster), cluster.name))
+        layouts, wants_gpu = self.room.layouts, shape.job.gang.resources[GPU] > 0
+        return sorted(
+            shape.clusters,
+            key=lambda cluster: (
+                not wants_gpu and layouts[cluster.name].total[GPU] > 0,
+                -self._free_share(shape, cluster),
+                cluster.name,
+            ),
+        )
 
     def _free_share(self, shape: Shape, cluster: Cluster) -> float:
         """The free part of the scarcest resource that the shape asks for."""
@@ -368,28 +385,45 @@ class Desk:
             shortage = self.coming_use.shortage(job.queue, charge, pods, job.is_preemptible)
         if shortage is not None:
             return shortage
-        for step in self.ledger.path(job.queue):
-            quota = self.quota_holds.get(step.name)
-            if quota is not None and quota.job is not job:
-                ends_at = latest_end(job, candidate.prediction, self.now, quota.margin)
-                if not quota.allows(charge + counts_of(pods), ends_at, is_trial):
-                    return quota
+        passed: list[tuple[QuotaHold, float]] = []
+        for quota in self._quota_kept_from(candidate):
+            ends_at = latest_end(job, candidate.prediction, self.now, quota.margin)
+            if not quota.allows(charge + counts_of(pods), ends_at, is_trial=True):
+                return quota
+            passed.append((quota, ends_at))
         free = self.room.free[cluster.name]
         trial = free.copy()
         fit = place_demand(shape.demand(layout), layout, trial, counts, self.snapshot.rules.tells_all)
         if isinstance(fit, Misfit):
             return fit
-        coming = None if job.id in self.claimed else self.coming.get(cluster.name)
-        if coming is not None and not coming.allows(free - trial, latest_end(job, candidate.prediction, self.now, None), is_trial):
-            return coming
-        hold = self.holds.get(cluster.name)
-        if hold is not None and not self._precedes(candidate, hold):
-            ends_at = latest_end(job, candidate.prediction, self.now, hold.margin)
-            if not hold.allows(free - trial, ends_at, is_trial):
+        used, bound = free - trial, self._room_kept_from(candidate, cluster)
+        ends = [latest_end(job, candidate.prediction, self.now, hold.margin) for hold in bound]
+        for hold, ends_at in zip(bound, ends, strict=True):
+            if not hold.allows(used, ends_at, is_trial=True):
                 return hold
         if not is_trial:
+            # Only what starts uses up what the holds leave.
+            for quota, ends_at in passed:
+                quota.allows(charge + counts_of(pods), ends_at)
+            for hold, ends_at in zip(bound, ends, strict=True):
+                hold.allows(used, ends_at)
             self._admit(candidate, cluster, fit, trial, charge)
         return fit
+
+    def _quota_kept_from(self, candidate: Candidate) -> Iterator[QuotaHold]:
+        for step in self.ledger.path(candidate.job.queue):
+            quota = self.quota_holds.get(step.name)
+            if quota is not None and quota.job is not candidate.job:
+                yield quota
+            for kept, hold in self.kept_quota.get(step.name, ()):
+                if not self._precedes(candidate, hold):
+                    yield kept
+
+    def _room_kept_from(self, candidate: Candidate, cluster: Cluster) -> list[Hold]:
+        coming = None if candidate.job.id in self.claimed else self.coming.get(cluster.name)
+        hold = self.holds.get(cluster.name)
+        bound = [] if coming is None else [coming]
+        return bound if hold is None or self._precedes(candidate, hold) else [*bound, hold]
 
     def is_entitled(self, candidate: Candidate) -> bool:
         """Whether the gang asks for no more than its queue is guaranteed, which no hold of a borrower keeps from it."""
@@ -468,7 +502,26 @@ class Desk:
                     best = hold
         if best is not None:
             self.holds[best.cluster] = best
+            self._keep_quota(candidate, best)
         return best
+
+    def _keep_quota(self, candidate: Candidate, hold: Hold) -> None:
+        """Beside the room, what the held gang will need of the limits on its queue's path when its room is there."""
+        job, shape = candidate.job, candidate.shape
+        counts = shape.counts_less(shape.slack)
+        pods = shape.pods - job.gang.size + sum(counts.values())
+        needs = charge_of(job, self.snapshot.clusters[hold.cluster], counts) + counts_of(pods)
+        for step in self.ledger.path(job.queue):
+            left = {key: most - self.ledger.use[step.name][key] for key, most in step.max if needs[key]}
+            if step.max_jobs is not None:
+                left[JOBS] = step.max_jobs - self.ledger.jobs[step.name]
+            if step.max_pods is not None:
+                left[PODS] = step.max_pods - self.ledger.pods[step.name]
+            if left:
+                below = self.queues_below(step.name)
+                users = [runner for runner in self.running if runner.queue in below]
+                kept = quota_beside(hold, left, needs, users, self.now, self.snapshot.rules.expects)
+                self.kept_quota.setdefault(step.name, []).append((kept, hold))
 
     def _margin(self, candidate: Candidate) -> float | None:
         """How far the gang's hold trusts predictions: less, the more it was overtaken."""

@@ -174,7 +174,10 @@ def _has_quota(desk: Desk, shape: Shape, queue: str, clusters: Iterable[Cluster]
 
 
 def _may_grow(desk: Desk, runner: Running) -> bool:
-    return bool(runner.missing) and runner.is_running and not runner.is_stopping and runner.cluster in desk.room.layouts
+    """A queue that moved to other clusters ends its work where it is, but takes nothing more there."""
+    if not runner.missing or not runner.is_running or runner.is_stopping or runner.cluster not in desk.room.layouts:
+        return False
+    return all(not step.clusters or runner.cluster in step.clusters for step in desk.ledger.path(runner.queue))
 
 
 def next_growth_at(desk: Desk) -> float | None:

@@ -8,14 +8,16 @@ from functools import partial
 from math import inf
 from typing import Final
 
-from tuttilab.scheduler.core.backfill import end_of
+from tuttilab.scheduler.core.backfill import QuotaHold, end_of
 from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.forecast import line_starts
 from tuttilab.scheduler.core.line import Candidate
-from tuttilab.scheduler.core.placement import Fit, Misfit
+from tuttilab.scheduler.core.placement import Fit, Misfit, charge_of, named_clusters
+from tuttilab.scheduler.core.quota import Ledger, Shortage
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.model import Job, Wait, Why
+from tuttilab.scheduler.resources import Resources
 
 BY_ENDS: Final = "predicted ends of what runs"
 BY_LINE: Final = "predicted run times of the gangs before it"
@@ -23,8 +25,17 @@ UNKNOWN: Final = "what holds it has no known end"
 MOST_BLOCKERS: Final = 20
 
 
-def _runs_on(cluster: str, runner: Running) -> bool:
-    return runner.cluster == cluster
+def _runs_on(cluster: str, keys: tuple[str, ...], runner: Running) -> bool:
+    return runner.cluster == cluster and _has_any(runner.charge, keys)
+
+
+def _has_any(charge: Resources, keys: tuple[str, ...]) -> bool:
+    """Whether it holds any of what is short; of what is no resource (jobs, pods, labels) everybody does."""
+    return not keys or any(charge[key] for key in keys)
+
+
+def _first_of(names: tuple[str, ...]) -> str:
+    return "it" if len(names) == 1 else "one of them"
 
 
 @dataclass(slots=True)
@@ -72,8 +83,12 @@ class _Told:
     pattern: Wait
     holders: _Holders | None = None
     behind: Job | None = None
+    what: str = "room"
+    """That is kept for the one it waits behind."""
     is_by_line: bool = False
-    """Whether nothing tells when the gang starts but the line before it."""
+    """Whether the line before a gang says when it starts, the pattern at most that it is no earlier."""
+    holder: Job | None = None
+    """The one gang that starts when the pattern says, whoever else is before it in line."""
 
 
 @dataclass(slots=True)
@@ -82,9 +97,12 @@ class _Words:
 
     desk: Desk
     _causes: dict[Cause, _Told] = field(default_factory=dict)
-    _clusters: dict[str, _Holders] = field(default_factory=dict)
-    _queues: dict[str, _Holders] = field(default_factory=dict)
+    _clusters: dict[tuple[str, tuple[str, ...]], _Holders] = field(default_factory=dict)
+    """By cluster and what is short there."""
+    _queues: dict[tuple[str, tuple[str, ...]], _Holders] = field(default_factory=dict)
     _first_ends: dict[str, float | None] = field(default_factory=dict)
+    _idle: Ledger | None = None
+    """The queues with nothing running."""
 
     def waits(self, waiting: Sequence[Candidate]) -> Iterator[Wait]:
         causes, overtaken_s = self._causes, self.desk.protection.overtaken_s
@@ -93,13 +111,13 @@ class _Words:
             assert cause is not None
             told = causes.get(cause) or self._cause(candidate, cause)
             _, why, sentence, _, short, queue, role, blockers, start, basis, *_ = told.pattern
-            if told.is_by_line and line_start < inf:
+            if told.is_by_line and job is not told.holder and line_start < inf and (start is None or line_start > start):
                 start, basis = line_start, BY_LINE
             if told.holders is not None:
                 held_by, blockers = told.holders.told(job)
                 sentence += held_by
             elif told.behind is not None:
-                sentence, blockers = self._behind(told.behind, job)
+                sentence, blockers = self._behind(told.behind, told.what, job)
             job_id, place, is_protected = job.id, candidate.place, candidate.is_protected
             used_s = overtaken_s.get(job_id, 0.0)
             yield Wait(job_id, why, sentence, place, short, queue, role, blockers, start, basis, used_s, is_protected)
@@ -110,37 +128,71 @@ class _Words:
         return _Holders.of(before or filter(holds, self.desk.running))
 
     @staticmethod
-    def _behind(first: Job, job: Job) -> tuple[str, tuple[str, ...]]:
+    def _behind(first: Job, what: str, job: Job) -> tuple[str, tuple[str, ...]]:
         """The wait of a gang whose room or quota is kept for one that goes before it."""
         whose = f"{first.name} ({first.id})" if first.owner == job.owner else "a job"
         seen = (first.id,) if first.group == job.group else ()
-        return f"room is kept for {whose} that goes before it, and this one could delay it", seen
+        return f"{what} is kept for {whose} that goes before it, and this one could delay it", seen
 
     def _cause(self, candidate: Candidate, cause: Cause) -> _Told:
-        told = self._tell(candidate, cause)
-        told.is_by_line = told.pattern.estimated_start is None and told.pattern.why is not Why.NEVER_FITS
-        self._causes[cause] = told
+        told = self._causes[cause] = self._tell(candidate, cause)
         return told
 
     def _tell(self, candidate: Candidate, cause: Cause) -> _Told:
         job = candidate.job
         if cause.why is Why.CLUSTER_DOWN:
-            down = ", ".join(cause.clusters)
-            return _Told(Wait(job.id, Why.CLUSTER_DOWN, f"cluster {down} does not answer; the job starts when it is back", 0))
+            return _Told(self._down(job, cause.clusters))
         if cause.why is Why.QUOTA and cause.shortage is not None:
-            queue = cause.shortage.queue
-            if queue not in self._queues:
-                below = self.desk.queues_below(queue)
-                self._queues[queue] = self._holders(lambda runner: runner.queue in below)
-            start = cause.hold.start if cause.hold is not None else None
-            basis = BY_ENDS if start is not None else UNKNOWN
-            pattern = Wait(job.id, Why.QUOTA, cause.shortage.sentence, 0, cause.shortage.over, queue, None, (), start, basis)
-            return _Told(pattern, self._queues[queue])
+            return self._no_quota(candidate, cause, cause.shortage)
         if cause.why is Why.HOLD and cause.hold is not None:
-            return _Told(Wait(job.id, Why.HOLD, "", 0), behind=cause.hold.job)
+            what = "quota" if isinstance(cause.hold, QuotaHold) else "room"
+            return _Told(Wait(job.id, Why.HOLD, "", 0), behind=cause.hold.job, what=what, is_by_line=True)
         if cause.why is Why.NO_ROOM:
             return self._no_room(candidate, cause)
         return self._equal(candidate, cause)
+
+    def _down(self, job: Job, down: tuple[str, ...]) -> Wait:
+        """Of a gang none of whose clusters answers, or that may use none at all."""
+        if down:
+            who = f"cluster {down[0]} does" if len(down) == 1 else f"clusters {', '.join(down)} do"
+            return Wait(job.id, Why.CLUSTER_DOWN, f"{who} not answer; the job starts when {_first_of(down)} is back", 0)
+        clusters, named = self.desk.snapshot.clusters, sorted(named_clusters(job))
+        if not clusters:
+            return Wait(job.id, Why.CLUSTER_DOWN, "no cluster is there yet; the job starts when one is", 0)
+        if len(named) > 1:
+            return Wait(job.id, Why.NEVER_FITS, f"asks for clusters {' and '.join(named)}, and all of a job runs on one cluster", 0)
+        if named and named[0] not in clusters:
+            return Wait(job.id, Why.CLUSTER_DOWN, f"cluster {named[0]} is not there; the job starts when it is", 0)
+        bounds = [
+            f"queue {step.name} uses only {', '.join(step.clusters)}" for step in self.desk.ledger.path(job.queue) if step.clusters
+        ]
+        asked = [f"the job asks for cluster {named[0]}"] if named else []
+        return Wait(job.id, Why.NEVER_FITS, f"cannot start on any cluster: {' and '.join([*bounds, *asked])}", 0)
+
+    def _no_quota(self, candidate: Candidate, cause: Cause, shortage: Shortage) -> _Told:
+        job, hold = candidate.job, cause.hold
+        if self._is_never_allowed(candidate):
+            sentence = f"{shortage.sentence}, and it asks for more than it may ever use"
+            return _Told(Wait(job.id, Why.QUOTA, sentence, 0, shortage.over, shortage.queue))
+        keys = tuple(key for key, _ in shortage.over)
+        users = (shortage.queue, keys)
+        if users not in self._queues:
+            below = self.desk.queues_below(shortage.queue)
+            self._queues[users] = self._holders(lambda runner: runner.queue in below and _has_any(runner.charge, keys))
+        start = hold.start if hold is not None else None
+        basis = BY_ENDS if start is not None else UNKNOWN
+        pattern = Wait(job.id, Why.QUOTA, shortage.sentence, 0, shortage.over, shortage.queue, None, (), start, basis)
+        return _Told(pattern, self._queues[users], is_by_line=True, holder=None if hold is None else hold.job)
+
+    def _is_never_allowed(self, candidate: Candidate) -> bool:
+        """Whether the limits of its queues would stop the gang, at its smallest, even if nothing ran."""
+        job, shape = candidate.job, candidate.shape
+        if self._idle is None:
+            self._idle = Ledger.of(self.desk.snapshot.queues, ())
+        counts = shape.counts_less(shape.slack)
+        pods = shape.pods - job.gang.size + sum(counts.values())
+        charges = [charge_of(job, cluster, counts) for cluster in shape.clusters]
+        return all(self._idle.shortage(job.queue, charge, pods, job.is_preemptible) is not None for charge in charges)
 
     def _equal(self, candidate: Candidate, cause: Cause) -> _Told:
         sentence = "no room: an equal job before it in line does not fit either"
@@ -149,8 +201,9 @@ class _Words:
             told = self._no_room(candidate, first)
             if told.pattern.why is Why.NEVER_FITS:
                 return told
-            return _Told(told.pattern._replace(why=Why.BEHIND, sentence=sentence, estimated_start=None, basis=UNKNOWN))
-        return _Told(Wait(candidate.job.id, Why.BEHIND, sentence, 0))
+            pattern = told.pattern._replace(why=Why.BEHIND, sentence=sentence, estimated_start=None, basis=UNKNOWN)
+            return _Told(pattern, is_by_line=True)
+        return _Told(Wait(candidate.job.id, Why.BEHIND, sentence, 0), is_by_line=True)
 
     def _no_room(self, candidate: Candidate, cause: Cause) -> _Told:
         desk, job, shape = self.desk, candidate.job, candidate.shape
@@ -158,17 +211,20 @@ class _Words:
         for cluster, misfit in cause.misfits:
             name, alone = cluster.name, desk.alone(shape, cluster)
             if isinstance(alone, Fit):
-                if name not in self._clusters:
-                    self._clusters[name] = self._holders(partial(_runs_on, name))
+                keys = tuple(key for key, _ in misfit.short)
+                if (name, keys) not in self._clusters:
+                    self._clusters[name, keys] = self._holders(partial(_runs_on, name, keys))
                 start = cause.hold.start if cause.hold is not None else self._when(name)
                 basis = BY_ENDS if start is not None else UNKNOWN
                 sentence = f"no room now: {misfit.sentence()}"
                 role = misfit.pod_set.role
                 pattern = Wait(job.id, Why.NO_ROOM, sentence, 0, misfit.short, None, role, (), start, basis)
-                return _Told(pattern, self._clusters[name])
+                holder = None if cause.hold is None else cause.hold.job
+                return _Told(pattern, self._clusters[name, keys], is_by_line=True, holder=holder)
             never = never or (name, alone)
         assert never is not None
-        sentence = f"cannot start on cluster {never[0]} even when it is empty: {never[1].sentence()}"
+        what = "cannot start" if never[1].is_certain else "no way was found to start"
+        sentence = f"{what} on cluster {never[0]} even when it is empty: {never[1].sentence()}"
         return _Told(Wait(job.id, Why.NEVER_FITS, sentence, 0, never[1].short, None, never[1].pod_set.role))
 
     def _when(self, cluster: str) -> float | None:

@@ -4,13 +4,14 @@ By a time ``t`` from now the room gives the integral of what is free (now, and a
 the expected part of its run time that falls within ``t``. A gang starts when the first has caught up with the second. Two lines are
 asked: that of the cycle, which gangs submitted later may still join, and that of submission, in which protection serves whoever was
 overtaken enough. The first is right for a gang that is soon at its head, the second for one that is not: the longer the first says,
-the more will come before the gang, so the two are weighted by the root of their quotient.
+the more will come before the gang, so the two are weighted by the root of their quotient. Where a queue is short of one of its
+limits, the same sum is made of that limit, and the gang starts when both let it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
@@ -21,6 +22,9 @@ from tuttilab.scheduler.core.backfill import Floats, Likely
 from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.estimates import log_logistic
 from tuttilab.scheduler.core.line import Candidate, Known
+from tuttilab.scheduler.core.quota import JOBS, PODS, counts_of
+from tuttilab.scheduler.core.shapes import Shape
+from tuttilab.scheduler.resources import Resources
 
 TIMES: Final = np.concatenate([[0.0], np.geomspace(10.0, 90 * 86400.0, 27)])
 """Seconds from now at which both sides are added up; between them they are taken as straight."""
@@ -39,8 +43,43 @@ def line_starts(desk: Desk, waiting: Sequence[Candidate]) -> list[float]:
     by_submission = needs.starts(free, np.lexsort(([c.job.order for c in waiting], [not c.is_lifted for c in waiting])))
     overtaking = max(queue.overtaking for queue in desk.snapshot.queues.values())
     latest = by_submission / max(1 - overtaking, 0.1)
-    starts: list[float] = (desk.now + _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))).tolist()
+    after = _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))
+    for rows, later in _by_limits(desk, waiting):
+        after[rows] = np.maximum(after[rows], later)
+    starts: list[float] = (desk.now + after).tolist()
     return starts
+
+
+def _by_limits(desk: Desk, waiting: Sequence[Candidate]) -> Iterator[tuple[npt.NDArray[np.intp], Floats]]:
+    """Gangs below each queue that is short of one of its limits, by number, and seconds until the limit lets each of them start."""
+    for step in desk.snapshot.queues.values():
+        limits = {key: most for key, most in step.max if most}
+        limits |= {key: most for key, most in ((JOBS, step.max_jobs), (PODS, step.max_pods)) if most}
+        if not limits:
+            continue
+        below = desk.queues_below(step.name)
+        numbers = [number for number, candidate in enumerate(waiting) if candidate.job.queue in below]
+        running = [runner for runner in desk.running if runner.queue in below]
+        asked = {id(waiting[number].shape): _asked(waiting[number].shape) for number in numbers}
+        for key, most in limits.items():
+            wanting = [number for number in numbers if 0 < asked[id(waiting[number].shape)][key] <= most]
+            shares = np.array([asked[id(waiting[number].shape)][key] / most for number in wanting])
+            used = np.array([(runner.charge + counts_of(runner.pods))[key] / most for runner in running])
+            if shares.sum() + used.sum() <= 1:
+                continue
+            these = [waiting[number] for number in wanting]
+            known = desk.known.take(these) if desk.known is not None else Known.of(these)
+            likely = Likely.of(running, desk.now) if running else None
+            ended = [float(likely.ended_in(after) @ used) if likely is not None else 0.0 for after in TIMES]
+            free = np.array([max(1 - float(used.sum()), 0.0) + part for part in ended])
+            order = np.argsort([candidate.place for candidate in these], kind="stable")
+            yield np.array(wanting, dtype=np.intp), _Needs.of(replace(known, share=shares)).starts(free, order)
+
+
+def _asked(shape: Shape) -> Resources:
+    """What a limit would count of a gang of this shape."""
+    charge = shape.charges[shape.clusters[0].name] if shape.clusters else shape.job.gang.resources
+    return charge + counts_of(shape.pods)
 
 
 def _between(line: Floats, latest: Floats) -> Floats:

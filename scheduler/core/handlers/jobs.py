@@ -67,9 +67,13 @@ def _end_if_hopeless(rows: Rows, job_id: str, waited_for: Job | None, waited_id:
     if waited_for is None:
         end(rows, job, JobPhase.CANCELLED, at, f"job {waited_id}, which it comes after, does not exist", None)
     elif waited_for.phase in (JobPhase.FAILED, JobPhase.CANCELLED):
-        how = waited_for.phase.lower()
-        why = f"job {waited_id}, which it comes after, {how if how == 'failed' else 'was ' + how}"
-        end(rows, job, JobPhase.CANCELLED, at, why, None)
+        end(rows, job, JobPhase.CANCELLED, at, ended_without_success(waited_for), None)
+
+
+def ended_without_success(waited_for: Job) -> str:
+    """Why a job that comes after this one can never start."""
+    how = waited_for.phase.lower()
+    return f"job {waited_for.id}, which it comes after, {how if how == 'failed' else 'was ' + how}"
 
 
 def advance_run(rows: Rows, run: Run, at: float) -> None:

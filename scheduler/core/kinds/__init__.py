@@ -7,13 +7,20 @@ queue, limits, sizes against max and nodes) is checked here, so that every refus
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tuttilab.scheduler.core.kinds import batch, notebook, spark
-from tuttilab.scheduler.core.placement import allowed_clusters, charge_of, has_master, never_fits
-from tuttilab.scheduler.core.queues import choose_queue
+from tuttilab.scheduler.core.placement import (
+    allowed_clusters,
+    charge_of,
+    has_master,
+    named_clusters,
+    never_fits,
+    permitted_clusters,
+)
+from tuttilab.scheduler.core.queues import choose_queue, path_of
 from tuttilab.scheduler.core.quota import never_within
 from tuttilab.scheduler.core.shapes import shape_key
 from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden, NeverFits
@@ -96,9 +103,23 @@ def _default_timeout(kind: JobKind, site: Site) -> float | None:
     return None if kind in (JobKind.SPARK, JobKind.NOTEBOOK, JobKind.SERVICE) else site.default_timeout_s
 
 
+def _no_cluster(job: Job, path: Sequence[Queue]) -> str:
+    """Why a job may run on no cluster at all."""
+    named = sorted(named_clusters(job))
+    if len(named) > 1:
+        return f"pods are asked for on {' and '.join(named)}; expected one cluster, as all of a job runs on one."
+    bounds = [f"queue {step.name!r} uses only {', '.join(step.clusters)}" for step in path if step.clusters]
+    asked = f"{named[0]!r} is asked for, but " if named else ""
+    return f"{asked}{' and '.join(bounds)}; expected a cluster that all of them allow."
+
+
 def _check_sizes(job: Job, site: Site) -> None:
     """Refuse what waiting cannot help: above a max on the queue's path, or a pod larger than any node."""
-    clusters = allowed_clusters(job, site.clusters) or list(site.clusters.values())
+    path = path_of(site.queues, job.queue)
+    permitted = permitted_clusters(job, site.clusters, path)
+    if site.clusters and not permitted:
+        raise BadInput(f"cluster: {_no_cluster(job, path)}")
+    clusters = allowed_clusters(job, site.clusters, path) or permitted
     pods = job.gang.size + int(has_master(job))
     # Before any cluster has been seen, our own pods count nothing.
     charges = [charge_of(job, cluster) for cluster in clusters or [Cluster("", "")]]

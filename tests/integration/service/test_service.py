@@ -98,7 +98,7 @@ async def test_a_gang_that_no_node_can_hold_waits_and_says_why(service: Service)
     await until(service, lambda: job.id in service.state.waits)
     sentence = service.state.waits[job.id].sentence
     assert "even when it is empty: 1 of 2 worker pods fit (8 CPU, 1Gi memory, 2 GPU each)" in sentence
-    assert Jobs(service).dry_run(request(pods=pods), ADMIN).verdict == "waits"
+    assert (await Jobs(service).dry_run(request(pods=pods), ADMIN)).verdict == "waits"
 
 
 @pytest.mark.feature("S04", "S03")

@@ -76,7 +76,7 @@ def test_S10_a_max_that_falls_to_zero_keeps_what_waits_waiting() -> None:
     assert (wait.why, wait.short, wait.sentence) == (
         Why.QUOTA,
         Resources.of({GPU: 2}),
-        "queue main uses 0 of 0 GPU; this needs 2 GPU more than is left",
+        "queue main uses 0 of 0 GPU; this needs 2 GPU more than is left, and it asks for more than it may ever use",
     )
 
 
