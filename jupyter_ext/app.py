@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp
 from traitlets import Bool, Float
 
+from tuttilab.jupyter_ext.cells import CellWatch
 from tuttilab.jupyter_ext.embedded import ControlPlane
 from tuttilab.jupyter_ext.events import SCHEMA_FILE, SCHEMA_ID, ChangeFeed, Notice
 from tuttilab.jupyter_ext.handlers import handlers_for
 from tuttilab.jupyter_ext.tensorboard import Boards, board_handlers
+from tuttilab.scheduler.model import NOTEBOOK_VARIABLE
 
 
 class TuttiLab(ExtensionApp):
@@ -32,8 +36,22 @@ class TuttiLab(ExtensionApp):
         self._plane = ControlPlane(self.start_control_plane)
         self._feed = ChangeFeed(self._plane, self._emit)
         self._boards = Boards(self._server().base_url, self.tensorboard_idle_s)
+        self._cells = CellWatch(self._kernel_states, self._report_cell)
         self.handlers.extend(handlers_for(self._plane, self._feed))
         self.handlers.extend(board_handlers(self._plane, self._feed, self._boards))
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        """Jupyter's hook once its event loop runs. ``Any``: its own type for the server."""
+        if os.environ.get(NOTEBOOK_VARIABLE):
+            self._cells.start()
+
+    def _kernel_states(self) -> Iterator[str]:
+        kernels = self._server().kernel_manager
+        for kernel_id in kernels.list_kernel_ids():
+            yield getattr(kernels.get_kernel(kernel_id), "execution_state", "")
+
+    async def _report_cell(self) -> None:
+        await (await self._plane.client()).active(os.environ[NOTEBOOK_VARIABLE])
 
     def _server(self) -> Any:
         """The Jupyter server. ``Any``: its traits are typed as if each could be None."""
@@ -43,6 +61,7 @@ class TuttiLab(ExtensionApp):
         self._server().event_logger.emit(schema_id=SCHEMA_ID, data=notice.data())
 
     async def stop_extension(self) -> None:
+        await self._cells.stop()
         await self._boards.stop()
         await self._feed.stop()
         await self._plane.close()

@@ -280,6 +280,10 @@ class AsyncClient:
         """For the hub: how the server is; answers whether it may start and is still wanted."""
         return await self._post(NotebookView, f"/notebooks/{_part(id)}/renew", request, may_repeat=True)
 
+    async def active(self, id: str) -> None:
+        """For a server: one of its cells runs. Said again within the minute for as long as that is so."""
+        await self._transport.send("POST", f"/notebooks/{_part(id)}/active", may_repeat=True)
+
     async def profiles(self, *, owner: str | None = None, groups: Sequence[str] = ()) -> list[ProfileView]:
         """What the caller is offered, or for the hub what ``owner`` is, who is in ``groups``."""
         query: Params = {"owner": owner, "group": list(groups) if owner is not None else None}

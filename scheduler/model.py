@@ -14,6 +14,9 @@ from typing import Final, NamedTuple
 from tuttilab.scheduler.resources import NOTHING, Resources, total
 
 DOMAIN: Final = "tuttilab.io"
+
+NOTEBOOK_VARIABLE: Final = "TUTTILAB_NOTEBOOK"
+"""The environment variable by which a notebook server that may be stopped for others knows its own job."""
 """The one domain of our labels, finalizers and events."""
 
 MASTER: Final = "master"

@@ -44,6 +44,21 @@ class Servers:
             await self._service.ask(lambda turn: notebooks.apply_news(turn, turn.state.jobs[job_id], said))
         return self._service.state.jobs.get(job_id, job)
 
+    async def active(self, job_id: str, who: Who) -> None:
+        """The server says that one of its cells runs; in memory alone, as other signs of life. Raises NotFound.
+
+        Its own user's word is enough: who says so of a server without a cell gains what an endless cell would give.
+        """
+
+        def run(turn: Turn) -> None:
+            job, attempt = turn.state.jobs.get(job_id), turn.state.live_attempt(job_id)
+            is_mine = job is not None and job.kind is JobKind.NOTEBOOK and (who.name == job.owner or who.is_admin)
+            if not is_mine or attempt is None:
+                raise NotFound(f"{who.name} has no notebook server {job_id!r} that starts or runs.")
+            turn.state.handle(ev.NotebookActive(job_id, attempt.number), turn.now)
+
+        await self._service.ask(run)
+
     def silent(self, for_s: float) -> list[Job]:
         """Those that run and that the hub has not spoken of for so long."""
         return self._service.heard.silent(self._service.state, self._service.now() - for_s)

@@ -179,6 +179,7 @@ class Service:
 
     async def _load(self, epoch: int) -> None:
         loaded = await self.store.load()
+        self._clock.not_before(loaded.last_at)
         self.state = State.load(
             loaded.jobs,
             loaded.attempts,
@@ -189,10 +190,10 @@ class Service:
             profiles=loaded.profiles,
             accounts=loaded.accounts,
             history=loaded.history,
+            at=self.now(),
         )
         self.last_seq = loaded.last_seq
         self.order = loaded.last_order
-        self._clock.not_before(loaded.last_at)
         self.heard.begin(self.state, self.now())
         self._timers_at = 0.0
         self._leavings = loaded.leavings

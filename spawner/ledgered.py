@@ -15,6 +15,7 @@ from jupyterhub.utils import maybe_future
 from traitlets import Float, Unicode, default
 
 from tuttilab.scheduler.errors import BadInput, TuttiError
+from tuttilab.scheduler.model import NOTEBOOK_VARIABLE
 from tuttilab.scheduler.requests import NotebookRequest
 from tuttilab.scheduler.wire import NotebookView
 from tuttilab.spawner import options
@@ -148,7 +149,9 @@ class Ledgered(Spawner):  # type: ignore[misc]  # JupyterHub has no types
     def get_env(self) -> dict[str, str]:
         """Its own hub token is what the server shows the control plane, so no other token is given to it."""
         env: dict[str, str] = super().get_env()
-        return {**env, "TUTTILAB_URL": self.control_url_for_servers or self.control_url}
+        view = self._admitted
+        own = {NOTEBOOK_VARIABLE: view.job.id} if view is not None and view.profile.preemptible else {}
+        return {**env, "TUTTILAB_URL": self.control_url_for_servers or self.control_url, **own}
 
     def get_args(self) -> list[str]:
         args: list[str] = super().get_args()

@@ -40,6 +40,13 @@ async def renew_notebook(job_id: str, request: Request, service: ServiceHere, wh
     return answer(_view(service, job, (job.group,)))
 
 
+@router.post("/notebooks/{job_id}/active", status_code=204)
+async def notebook_active(job_id: str, service: ServiceHere, who: Caller) -> Response:
+    """Said by the server itself, again and again while a cell runs: it is not stopped for others meanwhile."""
+    await Servers(service).active(job_id, who)
+    return Response(status_code=204)
+
+
 def _only_the_hub(who: Who) -> None:
     if not who.is_hub:
         raise Forbidden("notebooks: only the hub's own service token starts and ends servers; start one on the hub's page.")

@@ -22,7 +22,7 @@ class Books:
     live: dict[str, tuple[Job, Attempt]] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=lambda: Ledger({}))
     active_at: dict[str, float] = field(default_factory=dict)
-    """When each live notebook's server last reported a running cell."""
+    """When each live notebook's server last reported a running cell, or could have: what was reported to another is not known."""
     _layouts: dict[str, Layout] = field(default_factory=dict)
     _room: Room = field(default_factory=lambda: Room({}, {}))
     _running: dict[str, Running | None] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from tuttilab.scheduler.model import (
     Cluster,
     Dag,
     Job,
+    JobKind,
     JobPhase,
     Overtaking,
     Pod,
@@ -122,7 +123,10 @@ class Rows:
         profiles: Iterable[Profile] = (),
         accounts: Iterable[Overtaking] = (),
         history: Iterable[RunHistory] = (),
+        *,
+        at: float | None = None,
     ) -> Self:
+        """``at``: when a service takes over. What servers reported before is not known, so each may have a running cell then."""
         rows = cls(epoch=epoch)
         rows.queues = check_tree(tuple(queues))
         rows.history = History.of(history)
@@ -144,6 +148,8 @@ class Rows:
         rows.dags = {one.name: one for one in dags}
         rows.profiles = {one.name: one for one in profiles}
         rows.books.configure(rows.queues)
+        if at is not None:
+            rows.books.active_at = {job.id: at for job, _ in rows.live() if job.kind is JobKind.NOTEBOOK}
         return rows
 
     # --- questions ---------------------------------------------------------------------------------------------------
@@ -159,6 +165,11 @@ class Rows:
         """The job and its live attempt of that number; None when the event is late."""
         attempt = self.live_attempt(job_id)
         return (self.jobs[job_id], attempt) if attempt is not None and attempt.number == number else None
+
+    def has_running_cell(self, job: Job, at: float) -> bool:
+        """Whether a notebook's server reported one so lately that it counts as running."""
+        active_at = self.books.active_at.get(job.id)
+        return active_at is not None and at - active_at < self.rules.idle_notebook_s
 
     def pod(self, job_id: str, number: int, name: str) -> Pod | None:
         """The pod of that live attempt; None when the event is late."""

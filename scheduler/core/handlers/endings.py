@@ -42,6 +42,9 @@ def preempted(rows: Rows, event: ev.GangPreempted, at: float) -> list[Instructio
     found = rows.live_one(event.job_id, event.attempt)
     if found is None or found[1].phase is AttemptPhase.STOPPING:
         return []
+    job = found[0]
+    if rows.has_running_cell(job, at) and not rows.queues[job.queue].stops_busy_notebooks:
+        return []  # Its cell began after the decision's snapshot was taken.
     return stop(rows, *found, StopReason.PREEMPTED, at, event.reason)
 
 

@@ -9,13 +9,14 @@ from tuttilab.scheduler.core.handlers import endings, jobs, pods
 from tuttilab.scheduler.core.kinds import notebook
 from tuttilab.scheduler.core.rows import Rows
 from tuttilab.scheduler.instructions import Instruction
-from tuttilab.scheduler.model import JobPhase, StopReason
+from tuttilab.scheduler.model import JobKind, JobPhase, StopReason
 
 
 def active(rows: Rows, event: ev.NotebookActive, at: float) -> list[Instruction]:
-    if rows.live_one(event.job_id, event.attempt) is not None:
+    found = rows.live_one(event.job_id, event.attempt)
+    if found is not None and found[0].kind is JobKind.NOTEBOOK:
         rows.books.active_at[event.job_id] = at
-        rows.books.touch(rows.jobs[event.job_id])
+        rows.books.touch(found[0])
     return []
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,86 @@ async def test_server_that_nobody_starts_ends_by_itself(hub_site: Site, monkeypa
         async with asyncio.timeout(5.0):
             ended = await hub.wait(view.job.id)
     assert (ended.phase, ended.reason) == ("Cancelled", "nobody waited for it any more")
+
+
+async def filled(site: Site) -> dict[str, str]:
+    """Two servers that run and hold all CPU, each borrowing it from the queue `research`: owner to job id."""
+    async with client(site, "root") as root, client(site, "hub") as hub:
+        await root.apply_profile(ProfileRequest(name="wide", groups=("quant",), queue="quant", cpus=4, preemptible=True))
+        made = {owner: (await seen(hub, server(owner, profile="wide"))).job.id for owner in ("ann", "amy")}
+        for job_id in made.values():
+            await hub.renew(job_id, RUNNING)
+    return made
+
+
+async def claim(site: Site) -> str:
+    """A job within the guaranteed share of `research`, once a cycle has looked at it."""
+    async with client(site, "root") as root:
+        job = await root.submit(JobRequest(name="claim", queue="research", pods=(PodRequest(cpus=1),), command=("true",)))
+        async with asyncio.timeout(5.0):
+            while job.wait is None or job.wait.place is None:
+                await asyncio.sleep(0.01)
+                job = await root.job(job.id)
+    return job.id
+
+
+async def stopped(site: Site, servers: dict[str, str]) -> list[str]:
+    async with client(site, "hub") as hub:
+        return [owner for owner, job_id in servers.items() if not (await hub.renew(job_id, RUNNING)).is_wanted]
+
+
+async def silent_for(site: Site, seconds: float) -> None:
+    """As if the silence that makes a server idle were so long."""
+    site.service.state.rules = replace(site.service.state.rules, idle_notebook_s=seconds)
+
+
+@pytest.mark.feature("S16")
+async def test_server_with_a_running_cell_is_not_stopped_for_a_guaranteed_share(hub_site: Site) -> None:
+    servers = await filled(hub_site)
+    async with client(hub_site, "ann") as ann, client(hub_site, "root") as root:
+        await ann.active(servers["ann"])
+        await root.active(servers["amy"])
+    await claim(hub_site)
+    assert await stopped(hub_site, servers) == []
+
+    async with client(hub_site, "root") as root:
+        journal = [event.kind for event in await root.events(servers["ann"])]
+        assert "NotebookActive" not in journal
+
+    await silent_for(hub_site, 0.0)
+    await claim(hub_site)
+    assert len(await stopped(hub_site, servers)) == 1
+
+
+@pytest.mark.feature("S16")
+async def test_of_two_servers_the_one_without_a_cell_is_stopped(hub_site: Site) -> None:
+    servers = await filled(hub_site)
+    async with client(hub_site, "ann") as ann:
+        await ann.active(servers["ann"])
+    await claim(hub_site)
+    assert await stopped(hub_site, servers) == ["amy"]
+
+
+@pytest.mark.feature("S16")
+async def test_after_a_restart_no_server_is_stopped_before_it_could_report(hub_site: Site) -> None:
+    servers = await filled(hub_site)
+    await hub_site.stop()
+    await hub_site.start()
+    await claim(hub_site)
+    assert await stopped(hub_site, servers) == []
+
+    await silent_for(hub_site, 0.0)
+    await claim(hub_site)
+    assert len(await stopped(hub_site, servers)) == 1
+
+
+async def test_only_its_owner_and_admins_report_for_a_live_server(hub_site: Site) -> None:
+    async with client(hub_site, "hub") as hub, client(hub_site, "ann") as ann, client(hub_site, "zoe") as zoe:
+        job_id = (await seen(hub, server())).job.id
+        await ann.active(job_id)
+        for ask in (zoe.active(job_id), ann.active("unknown")):
+            with pytest.raises(NotFound, match="has no notebook server"):
+                await ask
+        await hub.renew(job_id, ENDED)
+        with pytest.raises(NotFound, match="has no notebook server"):
+            await ann.active(job_id)

@@ -66,6 +66,7 @@ RULES = {
     ("GET", f"{V}/changes"): USER,
     ("POST", f"{V}/notebooks"): USER,
     ("POST", f"{V}/notebooks/{{job_id}}/renew"): USER,
+    ("POST", f"{V}/notebooks/{{job_id}}/active"): USER,
     ("GET", f"{V}/profiles"): USER,
     ("POST", f"{V}/profiles"): USER,
     ("GET", f"{V}/profiles/{{name}}"): USER,

@@ -187,6 +187,47 @@ def test_S16_a_notebook_with_a_running_cell_is_never_stopped() -> None:
     assert victim.job_id == busy.id
 
 
+def test_S16_after_a_restart_a_notebook_may_have_a_running_cell() -> None:
+    """Who reported one is known to nobody then, so a minute of silence passes first."""
+    before = state([cluster(node("n", cpus=64, gpus=4))], LENT)
+    notebook = made(before, queue="borrower", kind=JobKind.NOTEBOOK, preemptible=True, gpus=4)
+    decide(before, 0.0)
+    start_all(before, notebook.id)
+    before.handle(ev.NotebookActive(notebook.id, 1), 1000.0)
+    submit(before, queue="lender", gpus=1, at=1001.0)
+    one = State.load(before.jobs.values(), before.attempts.values(), before.queues.values(), 2, at=1005.0)
+    one.clusters = before.clusters
+    assert decide(one, 1006.0).preempted == ()
+    assert decide(one, 1064.0).preempted == ()
+    (victim,) = decide(one, 1065.0).preempted
+    assert victim.job_id == notebook.id
+
+
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_S16_a_cell_that_began_after_the_snapshot_counts_too_unless_its_queue_stops_busy_notebooks(is_allowed: bool) -> None:
+    one = state([cluster(node("n", cpus=64, gpus=4))], [LENT[0], replace(LENT[1], stops_busy_notebooks=is_allowed)])
+    notebook = made(one, queue="borrower", kind=JobKind.NOTEBOOK, preemptible=True, gpus=4)
+    decide(one, 0.0)
+    start_all(one, notebook.id)
+    submit(one, queue="lender", gpus=1, at=1.0)
+    (decided,) = schedule(one.snapshot(), 100.0).preempted
+    one.handle(ev.NotebookActive(notebook.id, 1), 100.1)
+    assert bool(one.handle(decided, 100.2)) is is_allowed
+    assert len(decide(one, 100.3).preempted) == 0
+    assert (one.live_attempt(notebook.id).phase is AttemptPhase.STOPPING) is is_allowed  # type: ignore[union-attr]  # it is live
+
+
+def test_S16_only_a_live_notebook_has_running_cells() -> None:
+    one = state([cluster(node("n", cpus=64, gpus=4))], LENT)
+    batch = made(one, queue="borrower", gpus=4)
+    decide(one, 0.0)
+    start_all(one, batch.id)
+    one.handle(ev.NotebookActive(batch.id, 1), 1.0)
+    submit(one, queue="lender", gpus=1, at=1.0)
+    (victim,) = decide(one, 2.0).preempted
+    assert victim.job_id == batch.id
+
+
 def test_A05_work_that_may_not_be_stopped_never_borrows() -> None:
     one = state([cluster(node("n", cpus=64, gpus=4))], LENT)
     service = made(one, queue="borrower", kind=JobKind.SERVICE, gpus=3)

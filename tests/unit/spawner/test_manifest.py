@@ -72,8 +72,19 @@ async def test_pod_is_what_was_admitted(kubeconfig: None) -> None:
     assert pod["metadata"]["labels"]["tuttilab.io/job"] == "job1"
     environ = {one["name"]: one.get("value") for one in server["env"]}
     assert environ["TUTTILAB_URL"] == "http://control"
+    assert "TUTTILAB_NOTEBOOK" not in environ
     assert "NVIDIA_VISIBLE_DEVICES" not in environ
     assert "secret of the hub" not in str(pod)
+
+
+@pytest.mark.feature("S16")
+async def test_only_a_server_that_may_be_stopped_for_others_is_told_its_job(kubeconfig: None) -> None:
+    """It is the one that says when a cell runs; every word costs the hub a look at a token."""
+    spawner = TuttiSpawner(_mock=True)
+    for is_preemptible in (True, False):
+        pod = await manifest(spawner, admitted(ProfileRequest(name="gpu", preemptible=is_preemptible)))
+        environ = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
+        assert environ.get("TUTTILAB_NOTEBOOK") == ("job1" if is_preemptible else None)
 
 
 @pytest.mark.feature("N14")

@@ -1,0 +1,71 @@
+"""When a server tells that a cell runs: at once, again and again while it does, and never without one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tuttilab.jupyter_ext.cells import LOOK_S, REPORT_S, RETRY_S, CellWatch
+from tuttilab.scheduler.core.rules import THE_SERVICES
+from tuttilab.scheduler.errors import NotFound, TuttiError, Unavailable
+
+SLEEP = asyncio.sleep
+Watched = Callable[..., Awaitable[list[float]]]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """Seconds at which a report was sent, when kernels are as ``states`` says at each second and reports fail as told."""
+
+    async def run(states: Callable[[float], tuple[str, ...]], seconds: float, *failures: TuttiError | KeyError) -> list[float]:
+        loop = asyncio.get_running_loop()
+        passed, told = 0.0, list[float]()
+        over = asyncio.Event()
+        errors = list(failures)
+
+        async def sleep(pause: float) -> None:
+            nonlocal passed
+            passed += pause
+            if passed > seconds:
+                over.set()
+                await asyncio.Event().wait()
+            await SLEEP(0)
+
+        async def report() -> None:
+            told.append(passed)
+            if errors:
+                raise errors.pop(0)
+
+        monkeypatch.setattr(loop, "time", lambda: passed)
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        watch = CellWatch(lambda: states(passed), report)
+        watch.start()
+        await over.wait()
+        await watch.stop()
+        return told
+
+    return run
+
+
+async def test_a_running_cell_is_told_at_once_and_as_long_as_it_runs(watched: Watched) -> None:
+    def states(at: float) -> tuple[str, ...]:
+        return ("idle", "busy") if 5 <= at < 45 else ("idle", "starting")
+
+    assert await watched(states, 120) == [5.0, 5.0 + REPORT_S, 5.0 + 2 * REPORT_S]
+
+
+async def test_nothing_is_told_without_a_running_cell(watched: Watched) -> None:
+    assert await watched(lambda at: ("idle", "starting", "restarting", "dead", ""), 100) == []
+    assert await watched(lambda at: (), 100) == []
+
+
+async def test_a_report_that_fails_is_sent_again_soon(watched: Watched) -> None:
+    failures = (Unavailable("away"), NotFound("not there"), KeyError("a mistake"))
+
+    assert await watched(lambda at: ("busy",), 35, *failures) == [0.0, RETRY_S, 2 * RETRY_S, 3 * RETRY_S, 3 * RETRY_S + REPORT_S]
+
+
+def test_three_lost_reports_do_not_make_a_cell_idle() -> None:
+    assert THE_SERVICES.idle_notebook_s > 3 * REPORT_S + LOOK_S
