@@ -68,23 +68,32 @@ def serve(config_path: Path | None, environ: Mapping[str, str], *, in_foreground
     notify = _Notify(environ)
     state = discovery.state_dir(environ)
     try:
-        discovery.prepare(state)
-        with _only_one(state), _logging(state, in_foreground):
-            try:
-                return asyncio.run(_run(config_path.absolute() if config_path else None, state, environ, notify))
-            except OSError as error:
-                raise EnvironmentProblem(
-                    f"{error.filename or state}: {error.strerror or error}; `tuttilab doctor` checks the state folder and its disk."
-                ) from error
-            except TuttiError as error:
-                if not in_foreground:
-                    log.error("not started: %s", error)
-                raise
+        with _named(state):
+            discovery.prepare(state)
+            with _only_one(state), _logging(state, in_foreground):
+                try:
+                    with _named(state):
+                        return asyncio.run(_run(config_path.absolute() if config_path else None, state, environ, notify))
+                except TuttiError as error:
+                    if not in_foreground:
+                        log.error("not started: %s", error)
+                    raise
     except TuttiError as error:
         notify.failed(error)
         if notify.is_heard:
             return error.exit_code
         raise
+
+
+@contextlib.contextmanager
+def _named(state: Path) -> Iterator[None]:
+    """What the disk refuses is one sentence; its log may be what it refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{error.filename or state}: {error.strerror or error}; `tuttilab doctor` checks the state folder and its disk."
+        ) from error
 
 
 class _Notify:
@@ -153,7 +162,9 @@ def _logging(state: Path, in_foreground: bool) -> Iterator[None]:
     finally:
         for handler in handlers:
             root.removeHandler(handler)
-            handler.close()
+            # On a full disk the last lines are lost; why we end is not.
+            with contextlib.suppress(OSError):
+                handler.close()
 
 
 async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str], notify: _Notify) -> int:
