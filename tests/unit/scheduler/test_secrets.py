@@ -32,7 +32,7 @@ def test_a_key_that_was_cut_off_is_refused_with_what_to_do(tmp_path: Path, size:
     path = tmp_path / "secret.key"
     path.write_bytes(b"k" * size)
 
-    with pytest.raises(EnvironmentProblem, match=f"secret.key has {size} bytes; expected the 32 .* Remove it and start again"):
+    with pytest.raises(EnvironmentProblem, match=rf"secret\.key has {size} bytes; expected the 32 .* Remove it and start again"):
         Secrets.in_folder(tmp_path)
     assert path.read_bytes() == b"k" * size
 
@@ -43,5 +43,5 @@ def test_a_key_that_was_cut_off_is_refused_with_what_to_do(tmp_path: Path, size:
 def test_a_key_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "secret.key").mkdir()
 
-    with pytest.raises(EnvironmentProblem, match="secret.key cannot be read or made"):
+    with pytest.raises(EnvironmentProblem, match=r"secret\.key cannot be read or made"):
         Secrets.in_folder(tmp_path)
