@@ -288,9 +288,12 @@ class SqlStore:
 
         await self._write(work)
 
-    async def add_artifact(self, row: ArtifactRow) -> None:
-        values = rows.artifact_row(row)
-        await self._write(lambda c: put(c, ARTIFACTS, [values], Known.KEPT))
+    async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
+        def work(connection: Connection) -> None:
+            leading.check_epoch(connection, epoch)
+            put(connection, ARTIFACTS, [rows.artifact_row(row)], Known.KEPT)
+
+        await self._write(work)
 
     async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
         query = select(ARTIFACTS).where(ARTIFACTS.c.id == artifact_id).order_by(ARTIFACTS.c.owner).limit(1)

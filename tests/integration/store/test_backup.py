@@ -68,7 +68,7 @@ async def test_a_backup_under_load_is_one_moment_and_restores_into_either_databa
                 return
             await asyncio.sleep(0)
 
-    await store.add_artifact(ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"}))
+    await store.add_artifact(epoch, ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"}))
     loading = asyncio.create_task(load())
     await is_under_way.wait()
     before, file = len(acknowledged), tmp_path / "backup"
