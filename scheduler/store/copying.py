@@ -136,6 +136,13 @@ def _copy_file(source: Path, fresh: Path) -> None:
             live.backup(copy)
             # One file without a log beside it.
             copy.execute("PRAGMA journal_mode = DELETE")
+    # It was copied page by page, whatever is in them.
+    problem, _ = sqlite.examine(fresh)
+    if problem:
+        raise StoreUnreadable(
+            f"{source} is damaged ({problem}), so that a backup of it could not be put back; none was made. "
+            "Keep the backups that there are, and put back the newest of them."
+        )
 
 
 @contextlib.contextmanager
