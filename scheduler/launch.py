@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.core.kinds.spark import TOKEN_SECRET
+from tuttilab.scheduler.crashpoints import point
 from tuttilab.scheduler.errors import EnvironmentProblem
 from tuttilab.scheduler.model import Attempt, Job, JobKind, Pod, PodPhase
 
@@ -43,17 +46,19 @@ class Secrets:
 
     @classmethod
     def in_folder(cls, folder: Path) -> Secrets:
-        """The key kept in ``folder`` (mode 0600), made on first use."""
+        """The key kept in ``folder`` (mode 0600), made on first use. Raises EnvironmentProblem."""
         path = folder / "secret.key"
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return cls(path.read_bytes())
-        with os.fdopen(handle, "wb") as file:
-            key = secrets.token_bytes(32)
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
+            key = path.read_bytes() if path.exists() else _made_key(path)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"{path} cannot be read or made ({error.strerror}); make room on its disk, or mend its mode, and start again."
+            ) from error
+        if len(key) < SHORTEST_KEY:
+            raise EnvironmentProblem(
+                f"{path} has {len(key)} bytes; expected the {SHORTEST_KEY} that are made at the first start. Remove it and start "
+                "again: another key is made, and pods that run now, which have their tokens of this one, are not heard any more."
+            )
         return cls(key)
 
     def attempt_token(self, job_id: str, attempt: int) -> str:
@@ -74,6 +79,29 @@ class Secrets:
 
     def _derive(self, what: str) -> str:
         return hmac.new(self.key, what.encode(), "sha256").hexdigest()
+
+
+def _made_key(path: Path) -> bytes:
+    """The new content of ``path``, which appears under its name only when all of it is on the disk; the first of two stays."""
+    handle, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(handle, "wb") as file:
+            file.write(secrets.token_bytes(SHORTEST_KEY))
+            file.flush()
+            os.fsync(file.fileno())
+        point("key.before")
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        point("key.after")
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(fresh)
+    return path.read_bytes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ async def take_in(service: Service, report: PodReport, token: str) -> dict[str, 
     Raises Unauthenticated, NotFound.
     """
     expected = service.keys.attempt_token(report.job_id, report.attempt)
-    if not hmac.compare_digest(expected, token):
+    # As bytes: of text it takes ASCII alone, and a wrong token may be anything.
+    if not hmac.compare_digest(expected.encode(), token.encode()):
         raise Unauthenticated("This token does not belong to that attempt; only its own pods may report.")
     await service.settled()
     attempt = service.state.live_attempt(report.job_id)

@@ -14,11 +14,14 @@ from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.errors import StoreError, Unavailable
 from tuttilab.scheduler.model import Attempt, Job
 from tuttilab.scheduler.store.base import Store
+from tuttilab.scheduler.store.rows import is_over
 from tuttilab.scheduler.turn import Turn
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+TIDY_FIRST_S: Final = 60.0
+"""After the start: a control plane that ends when nobody needs it may never be an hour old."""
 TIDY_EVERY_S: Final = 3600.0
 TIDY_AT_ONCE: Final = 200
 """Old jobs that are deleted in one commit."""
@@ -45,8 +48,10 @@ class Retention:
         self._turning = turning
 
     async def now_and_then(self) -> None:
+        pause = TIDY_FIRST_S
         while True:
-            await asyncio.sleep(TIDY_EVERY_S)
+            await asyncio.sleep(pause)
+            pause = TIDY_EVERY_S
             try:
                 await self.tidy()
             except (StoreError, Unavailable) as error:
@@ -68,6 +73,7 @@ class Retention:
         if oldest is not None and oldest < before - limits.keep_journal_s / 10:
             async with self._turning:
                 seq = await store.checkpoint(loop.state.epoch, tuple(loop.state.clusters.values()))
+            await loop.ask(partial(self._forget_runs, before))
             while gone := await store.trim(loop.state.epoch, before):
                 trimmed += gone
             log.info("checkpoint at %d, %d older events and %d old jobs removed", seq, trimmed, deleted)
@@ -75,8 +81,15 @@ class Retention:
 
     @staticmethod
     def _delete_old(old: Sequence[tuple[Job, Sequence[Attempt]]], turn: Turn) -> int:
-        wanted = {job_id for job in turn.state.queued() for job_id in job.after}
+        # Of what runs too: it may be queued again.
+        wanted = {job_id for job in turn.state.unended() for job_id in job.after}
         chosen = [job for job, attempts in old if job.id not in wanted and turn.adopt(job, attempts)]
         for job in chosen:
             turn.apply(ev.JobDeleted(job.id), job.id)
         return len(chosen)
+
+    @staticmethod
+    def _forget_runs(before: float, turn: Turn) -> None:
+        """Out of memory before their rows go: one that has no row any more is not to be retried."""
+        for run in [run for run in turn.state.runs.values() if is_over(run, before)]:
+            del turn.state.runs[run.id]

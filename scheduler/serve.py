@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 from tuttilab.scheduler import __version__, discovery
 from tuttilab.scheduler.collector import collect_seldom
 from tuttilab.scheduler.discovery import NOTIFY_FD, Last, Runtime
-from tuttilab.scheduler.errors import EnvironmentProblem, StaleEpoch, TuttiError, Unavailable
+from tuttilab.scheduler.errors import EnvironmentProblem, StaleEpoch, StoreError, TuttiError, Unavailable
 from tuttilab.scheduler.processes import this_process
 
 if TYPE_CHECKING:
@@ -40,11 +40,15 @@ if TYPE_CHECKING:
     from tuttilab.scheduler.config import ClusterConfig, Config, Limits
     from tuttilab.scheduler.ending import Ending
     from tuttilab.scheduler.service import Service
+    from tuttilab.scheduler.store.leading import Candidate
+    from tuttilab.scheduler.store.sql import SqlStore
 
 LOG_BYTES: Final = 5 * 2**20
 LOG_FILES: Final = 3
 SETTLE_S: Final = 20
 """So long a replica waits for a leader before it says that it is ready; later callers are told to try again."""
+LOOK_S: Final = 2.0
+"""Between two looks at who leads the file."""
 SWITCH_S: Final = 0.0005
 """So long a thread that waits for the interpreter lets another compute. At Python's 5 ms every request that comes during a cycle of
 the scheduler would lose that much at each change between the loop and the store's threads."""
@@ -68,23 +72,32 @@ def serve(config_path: Path | None, environ: Mapping[str, str], *, in_foreground
     notify = _Notify(environ)
     state = discovery.state_dir(environ)
     try:
-        discovery.prepare(state)
-        with _only_one(state), _logging(state, in_foreground):
-            try:
-                return asyncio.run(_run(config_path.absolute() if config_path else None, state, environ, notify))
-            except OSError as error:
-                raise EnvironmentProblem(
-                    f"{error.filename or state}: {error.strerror or error}; `tuttilab doctor` checks the state folder and its disk."
-                ) from error
-            except TuttiError as error:
-                if not in_foreground:
-                    log.error("not started: %s", error)
-                raise
+        with _named(state):
+            discovery.prepare(state)
+            with _only_one(state), _logging(state, in_foreground):
+                try:
+                    with _named(state):
+                        return asyncio.run(_run(config_path.absolute() if config_path else None, state, environ, notify))
+                except TuttiError as error:
+                    if not in_foreground:
+                        log.error("not started: %s", error)
+                    raise
     except TuttiError as error:
         notify.failed(error)
         if notify.is_heard:
             return error.exit_code
         raise
+
+
+@contextlib.contextmanager
+def _named(state: Path) -> Iterator[None]:
+    """What the disk refuses is one sentence; its log may be what it refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{error.filename or state}: {error.strerror or error}; `tuttilab doctor` checks the state folder and its disk."
+        ) from error
 
 
 class _Notify:
@@ -153,7 +166,9 @@ def _logging(state: Path, in_foreground: bool) -> Iterator[None]:
     finally:
         for handler in handlers:
             root.removeHandler(handler)
-            handler.close()
+            # On a full disk the last lines are lost; why we end is not.
+            with contextlib.suppress(OSError):
+                handler.close()
 
 
 async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str], notify: _Notify) -> int:
@@ -171,7 +186,9 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if config.store.url.startswith(POSTGRES):
             return await _run_replica(bound, _runtime(url, state, config, config_path, digest), config, environ, notify)
-        service = Service(config, SqlStore(config.store.url), clusters_of(config, state, environ), state_dir=state)
+        store = SqlStore(config.store.url, candidate=_alone(config, state))
+        clusters = clusters_of(config, state, environ)
+        service = Service(config, store, clusters, state_dir=state, may_act=lambda: not service.deposed.is_set())
         service.addresses = replace(service.addresses, report_url=url)
         # Before recovery, because pods that are launched or adopted by it want to report.
         discovery.write_private(discovery.url_file(state), json.dumps({"url": url}))
@@ -179,6 +196,7 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, ending.at_once, signal.Signals(number).name)
         await service.start()
+        watching = asyncio.create_task(_watch_epoch(service, store), name="epoch")
         runtime = _runtime(url, state, config, config_path, digest)
         if service.deposed.is_set():
             raise StaleEpoch("Another process has opened this database and leads; end it, then start again.")
@@ -186,11 +204,37 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
             await _serve_embedded(service, bound, ending, runtime, notify, environ)
         finally:
             _withdraw(runtime)
+            watching.cancel()
             left = sum(not job.phase.is_terminal for job in service.state.jobs.values())
             await service.stop()
             discovery.write_last(state, Last(config=runtime.config, live_jobs=left))
             log.info("ended; %d live jobs go on by themselves", left)
     return 0
+
+
+def _alone(config: Config, state: Path) -> Candidate:
+    """Of an embedded control plane: the pods of a local cluster are known in its state folder and nowhere else."""
+    from tuttilab.scheduler.store.leading import Candidate
+
+    is_local = any(cluster.kind == "local" for cluster in config.clusters)
+    digest = hashlib.sha256(os.fsencode(state.resolve())).hexdigest() if is_local else ""
+    return Candidate(key_digest=digest, folder=state)
+
+
+async def _watch_epoch(service: Service, store: SqlStore) -> None:
+    """Until another process leads, whatever became of the lock: what it decides must not meet what is decided here."""
+    from tuttilab.scheduler.store import leading
+
+    while True:
+        await asyncio.sleep(LOOK_S)
+        try:
+            leads = (await store.leader()).epoch
+        except StoreError:
+            # It answers nobody now, and is asked again.
+            continue
+        if leads != service.state.epoch:
+            service.step_down(leading.stale(service.state.epoch, leads))
+            return
 
 
 async def _serve_embedded(
@@ -239,7 +283,6 @@ async def _run_replica(bound: socket.socket, runtime: Runtime, config: Config, e
     from tuttilab.scheduler.replica import MayAct, Replica
     from tuttilab.scheduler.service import Service
     from tuttilab.scheduler.store.leading import Candidate
-    from tuttilab.scheduler.store.sql import SqlStore
 
     state = Path(runtime.state_dir)
     keys = Secrets.of(config.auth.key_file, state)

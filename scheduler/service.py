@@ -268,7 +268,7 @@ class Service:
                 self.last_seq = await self._commit(turn.batch(), asks)
                 point("commit.after")
         except StaleEpoch as stale:
-            self._step_down(asks, stale)
+            self.step_down(stale, asks)
             return None
         except Exception as error:
             if not await self._give_up(turn, asks, error, clusters):
@@ -336,7 +336,8 @@ class Service:
             raise unknown
         return seq
 
-    def _step_down(self, asks: Sequence[_Ask[object]], stale: StaleEpoch) -> None:
+    def step_down(self, stale: StaleEpoch, asks: Sequence[_Ask[object]] = ()) -> None:
+        """Another process leads: nothing is decided, committed or answered any more."""
         log.error("another process leads: %s", stale)
         self._stopping = True
         self.deposed.set()

@@ -28,7 +28,8 @@ def blobs_of(config: Config) -> Blobs:
 
 async def received(service: Service, artifact_id: str, owner: str, size: int) -> None:
     """Commits the row of an artifact that is there."""
-    await reading(service).add_artifact(ArtifactRow(artifact_id, owner, size, artifact_id, service.now()))
+    row = ArtifactRow(artifact_id, owner, size, artifact_id, service.now())
+    await reading(service).add_artifact(service.state.epoch, row)
 
 
 @router.put("/artifacts/{artifact_id}", status_code=201, response_model=wire.ArtifactView, openapi_extra=takes_bytes())

@@ -194,7 +194,7 @@ class Store(Protocol):
         ...
 
     async def ended_before(self, at: float, limit: int) -> Sequence[str]:
-        """Ids of jobs that ended before ``at``, the oldest first, without those that a waiting job comes after."""
+        """Ids of jobs that ended before ``at``, the oldest first, without those that an unended job comes after."""
         ...
 
     async def checkpoint(self, epoch: int, clusters: Sequence[Cluster]) -> int:
@@ -213,7 +213,7 @@ class Store(Protocol):
     async def trim(self, epoch: int, before: float, limit: int = 5000) -> int:
         """Drop at most ``limit`` of the oldest journal lines from before that time, but none after the checkpoint, nor the newest.
 
-        Also ended runs of that age, and keys of jobs that nothing is known of any more. Answers how many lines went.
+        Also runs that ended before it, and keys of jobs that nothing is known of any more. Answers how many lines went.
         Raises StaleEpoch.
         """
         ...
@@ -222,7 +222,9 @@ class Store(Protocol):
         """Nothing is left of that deleted job on any cluster. Raises StaleEpoch."""
         ...
 
-    async def add_artifact(self, row: ArtifactRow) -> None: ...
+    async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
+        """One that the owner has already stays as it was. Raises StaleEpoch."""
+        ...
 
     async def artifact(self, artifact_id: str) -> ArtifactRow | None: ...
 

@@ -20,8 +20,8 @@ from sqlalchemy import URL, Connection, Engine, Table, delete, func, insert, mak
 from sqlalchemy.exc import DBAPIError
 
 from tuttilab.scheduler.errors import Conflict, NotFound, StoreError, StoreUnreadable
-from tuttilab.scheduler.store import keeping, postgres, schema, sqlite
-from tuttilab.scheduler.store.leading import raise_epoch
+from tuttilab.scheduler.store import keeping, postgres, schema, sole, sqlite
+from tuttilab.scheduler.store.leading import forget_site, raise_epoch
 from tuttilab.scheduler.store.statements import store_error
 from tuttilab.scheduler.store.tables import COUNTERS, JOBS, JOURNAL, LEADER, META, METADATA
 
@@ -63,7 +63,9 @@ def restore(file: Path, url: str, *, force: bool) -> Content:
     place = make_url(url)
     with _as_ours(), _upgraded_copy(file) as copy:
         if place.get_backend_name() == "sqlite":
-            _put_file(copy, Path(place.database or ""), force)
+            path = Path(place.database or "")
+            with _alone(path):
+                _put_file(copy, path, force)
         else:
             _copy_in(copy, place, force)
         with _opened(copy) as engine, engine.connect() as connection:
@@ -111,6 +113,7 @@ def _upgraded_copy(file: Path) -> Iterator[Path]:
             if schema.version_of(connection) != schema.OURS.version:
                 schema.upgrade(connection, schema.OURS)
                 keeping.write_checkpoint(connection, ())
+            forget_site(connection)
         yield copy
 
 
@@ -133,6 +136,23 @@ def _copy_file(source: Path, fresh: Path) -> None:
             live.backup(copy)
             # One file without a log beside it.
             copy.execute("PRAGMA journal_mode = DELETE")
+    # It was copied page by page, whatever is in them.
+    problem, _ = sqlite.examine(fresh)
+    if problem:
+        raise StoreUnreadable(
+            f"{source} is damaged ({problem}), so that a backup of it could not be put back; none was made. "
+            "Keep the backups that there are, and put back the newest of them."
+        )
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """A control plane would go on in the file that is moved away. Raises EnvironmentProblem while one does."""
+    lock = sole.take(path)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _put_file(copy: Path, path: Path, force: bool) -> None:

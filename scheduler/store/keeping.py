@@ -22,8 +22,8 @@ from sqlalchemy import (
 )
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
-from tuttilab.scheduler.store import postgres, rows
+from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
+from tuttilab.scheduler.store import postgres, rows, statements
 from tuttilab.scheduler.store.base import Checkpoint
 from tuttilab.scheduler.store.leading import check_epoch
 from tuttilab.scheduler.store.tables import (
@@ -117,9 +117,11 @@ def newest(dags: Iterable[Dag]) -> tuple[Dag, ...]:
 
 
 def ended_before(connection: Connection, at: float, limit: int) -> list[str]:
-    waiting = connection.execute(select(JOBS.c.body).where(JOBS.c.phase == JobPhase.QUEUED.value)).scalars()
-    wanted = {job_id for body in waiting for job_id in from_json(Job, body).after}
     is_live = JOBS.c.phase.in_([phase.value for phase in rows.LIVE_PHASES])
+    # Of what runs too: it may be queued again.
+    wanted = {
+        id_ for body in connection.execute(select(JOBS.c.body).where(is_live)).scalars() for id_ in from_json(Job, body).after
+    }
     ended = select(JOBS.c.id).where(JOBS.c.ended_at < at, not_(is_live)).order_by(JOBS.c.ended_at, JOBS.c.id)
     return [job_id for job_id in connection.execute(ended.limit(limit + len(wanted))).scalars() if job_id not in wanted][:limit]
 
@@ -135,7 +137,18 @@ def trim(connection: Connection, epoch: int, before: float, limit: int) -> int:
     last = min(safe, newest_seq - 1, newest_seq if first_kept is None else first_kept - 1)
     oldest = select(JOURNAL.c.seq).where(JOURNAL.c.seq <= last).order_by(JOURNAL.c.seq).limit(limit)
     gone = connection.execute(delete(JOURNAL).where(JOURNAL.c.seq.in_(oldest))).rowcount
-    connection.execute(delete(RUNS).where(RUNS.c.created_at < before, RUNS.c.phase != RunPhase.RUNNING.value))
+    _drop_runs(connection, before)
     unknown = ~exists().where(JOBS.c.id == KEYS.c.job_id) & ~exists().where(JOURNAL.c.key == KEYS.c.job_id)
     connection.execute(delete(KEYS).where(unknown))
     return int(gone)
+
+
+def _drop_runs(connection: Connection, before: float) -> None:
+    """Runs that ended before that time, out of the checkpoint too: a replay that began with them would miss their rows."""
+    # No run ends before it is made; few are that old.
+    old = select(RUNS.c.body).where(RUNS.c.created_at < before, RUNS.c.phase != RunPhase.RUNNING.value)
+    ended = [run.id for run in (from_json(Run, body) for body in connection.execute(old).scalars()) if rows.is_over(run, before)]
+    for start in range(0, len(ended), statements.MOST_VALUES):
+        ids = ended[start : start + statements.MOST_VALUES]
+        connection.execute(delete(RUNS).where(RUNS.c.id.in_(ids)))
+        connection.execute(delete(CHECKPOINT_ROWS).where(CHECKPOINT_ROWS.c.kind == "run", CHECKPOINT_ROWS.c.key.in_(ids)))

@@ -6,13 +6,15 @@ No clock of another machine is read: a follower sees whether the beat goes on, a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import Connection, func, select, update
 
 from tuttilab.scheduler import __version__
 from tuttilab.scheduler.errors import EnvironmentProblem, StaleEpoch
+from tuttilab.scheduler.model import LIVE
 from tuttilab.scheduler.store import statements
-from tuttilab.scheduler.store.tables import LEADER, META
+from tuttilab.scheduler.store.tables import ATTEMPTS, LEADER, META
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +22,13 @@ class Candidate:
     """Who wants to lead: the address it answers at, and a digest of what all replicas must have in common.
 
     ``after`` is the epoch that it saw end; when another one was quicker it does not take over. None takes over in any case.
+    ``folder``: the state folder of one that has no replicas: it leads a SQLite file alone, as long as it lives.
     """
 
     url: str = ""
     key_digest: str = ""
     after: int | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,14 @@ def check_epoch(connection: Connection, epoch: int) -> None:
         raise stale(epoch, leads)
 
 
-def take_over(connection: Connection, candidate: Candidate) -> int:
-    """The new epoch. Raises StaleEpoch when another candidate was quicker, EnvironmentProblem for another site's key."""
+def take_over(connection: Connection, candidate: Candidate, before: str = "") -> int:
+    """The new epoch. Raises StaleEpoch when another candidate was quicker, EnvironmentProblem for another site's key.
+
+    ``before`` tells people who led last.
+    """
     known = connection.execute(select(LEADER.c.key_digest)).scalar_one()
     if candidate.key_digest and known and known != candidate.key_digest:
-        raise EnvironmentProblem(
-            "The replicas of this database derive their tokens from another key than this process, or have a local cluster, "
-            "whose pods only one state folder knows; expected the same auth.key_file on each of them, and no local cluster."
-        )
+        _refuse_another(connection, candidate, before)
     taken = update(META).values(epoch=META.c.epoch + 1, product=__version__).returning(META.c.epoch)
     if candidate.after is not None:
         taken = taken.where(META.c.epoch == candidate.after)
@@ -66,11 +70,32 @@ def take_over(connection: Connection, candidate: Candidate) -> int:
     return int(epoch)
 
 
+def _refuse_another(connection: Connection, candidate: Candidate, before: str) -> None:
+    if candidate.folder is None:
+        raise EnvironmentProblem(
+            "The replicas of this database derive their tokens from another key than this process, or have a local cluster, "
+            "whose pods only one state folder knows; expected the same auth.key_file on each of them, and no local cluster."
+        )
+    is_live = ATTEMPTS.c.phase.in_([phase.value for phase in LIVE])
+    # Without pods that go on, another folder may well have the database from now on.
+    if connection.execute(select(func.count()).select_from(ATTEMPTS).where(is_live)).scalar_one():
+        raise EnvironmentProblem(
+            f"This database has live jobs whose pods only another state folder knows ({before}), and {candidate.folder} would run "
+            "them a second time; set TUTTILAB_STATE_DIR to that folder, or run `tuttilab down --now` there first. If it is gone "
+            "for good, `tuttilab scheduler backup` and `restore --force` hand the jobs over."
+        )
+
+
 def beat(connection: Connection, epoch: int, url: str) -> None:
     """The leader lives, and answers at ``url``. Raises StaleEpoch."""
     beaten = update(LEADER).where(LEADER.c.epoch == epoch).values(beat=LEADER.c.beat + 1, url=url).returning(LEADER.c.beat)
     if connection.execute(beaten).scalar() is None:
         raise stale(epoch, int(connection.execute(select(META.c.epoch)).scalar_one()))
+
+
+def forget_site(connection: Connection) -> None:
+    """Whoever opens the database next has what its rows say, and nothing else is known of those who led."""
+    connection.execute(update(LEADER).values(beat=-1, url="", key_digest=""))
 
 
 def release(connection: Connection, epoch: int) -> None:

@@ -9,9 +9,18 @@ from dataclasses import replace
 from tuttilab.scheduler.errors import StaleEpoch, StoreError
 from tuttilab.scheduler.events import Event
 from tuttilab.scheduler.instructions import DropJob
-from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
+from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, JobQuery, Keyed, Loaded
-from tuttilab.scheduler.store.rows import LIVE_PHASES, MOST_FOUND, check_kept, highest_order, is_asked_for, key_taken, owner_in
+from tuttilab.scheduler.store.rows import (
+    LIVE_PHASES,
+    MOST_FOUND,
+    check_kept,
+    highest_order,
+    is_asked_for,
+    is_over,
+    key_taken,
+    owner_in,
+)
 from tuttilab.scheduler.wire import event_kind
 
 
@@ -171,7 +180,7 @@ class MemoryStore:
         return [line for line in self._lines if line[0].seq > since and line[0].key == key][:limit]
 
     async def ended_before(self, at: float, limit: int) -> Sequence[str]:
-        wanted = {job_id for job in self._jobs.values() if job.phase is JobPhase.QUEUED for job_id in job.after}
+        wanted = {job_id for job in self._jobs.values() if job.phase in LIVE_PHASES for job_id in job.after}
         ended = sorted((job.ended_at, job.id) for job in self._jobs.values() if job.ended_at is not None and job.phase.is_terminal)
         return [job_id for ended_at, job_id in ended if ended_at < at and job_id not in wanted][:limit]
 
@@ -204,12 +213,17 @@ class MemoryStore:
         old = itertools.takewhile(lambda line: line[0].at < before and line[0].seq <= safe, self._lines[:-1])
         gone = len(list(itertools.islice(old, limit)))
         self._lines = self._lines[gone:]
-        self._runs = {i: run for i, run in self._runs.items() if run.phase is RunPhase.RUNNING or run.created_at >= before}
+        over = {run.id for run in self._runs.values() if is_over(run, before)}
+        self._runs = {run.id: run for run in self._runs.values() if run.id not in over}
+        if self._checkpoint is not None:
+            left = tuple(run for run in self._checkpoint.runs if run.id not in over)
+            self._checkpoint = replace(self._checkpoint, runs=left)
         told_of = self._jobs.keys() | {change.key for change, _ in self._lines}
         self._keys = {name: keyed for name, keyed in self._keys.items() if keyed.job_id in told_of}
         return gone
 
-    async def add_artifact(self, row: ArtifactRow) -> None:
+    async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
+        self._check(Batch(epoch))
         self._artifacts.setdefault((row.id, row.owner), replace(row, labels=dict(row.labels)))
 
     async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tuttilab.scheduler.errors import Conflict, NotFound
 from tuttilab.scheduler.events import DagApplied, JobSubmitted, RunSubmitted
-from tuttilab.scheduler.model import Attempt, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory
+from tuttilab.scheduler.model import Attempt, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, JobQuery, Keyed
 from tuttilab.scheduler.wire import event_kind, event_to_json, to_data, to_json
 
@@ -117,6 +117,11 @@ def owner_in(entry: Entry) -> str | None:
     if isinstance(entry.event, DagApplied):
         return entry.event.dag.owner
     return None if hasattr(entry.event, "job_id") or hasattr(entry.event, "run_id") else ""
+
+
+def is_over(run: Run, before: float) -> bool:
+    """Whether the run ended before that time. Without a note of when, it counts from its beginning."""
+    return run.phase is not RunPhase.RUNNING and (run.created_at if run.ended_at is None else run.ended_at) < before
 
 
 def check_kept(since: int, oldest: int, newest: int) -> None:

@@ -7,8 +7,10 @@ Nothing here but `SqlStore._prepare` knows which of the two it is.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ from tuttilab.scheduler.errors import StoreUnreadable
 from tuttilab.scheduler.events import Event
 from tuttilab.scheduler.instructions import DropJob
 from tuttilab.scheduler.model import LIVE, Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
-from tuttilab.scheduler.store import filesystems, keeping, leading, postgres, rows, schema, sqlite, statements
+from tuttilab.scheduler.store import filesystems, keeping, leading, postgres, rows, schema, sole, sqlite, statements
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, JobQuery, Keyed, Loaded
 from tuttilab.scheduler.store.statements import Known, put, run_in, select_jobs, transact
 from tuttilab.scheduler.store.tables import (
@@ -64,6 +66,9 @@ class SqlStore:
         self._looker: Engine | None = None
         """For reads of one statement. The reader, where a transaction around it costs nothing."""
         self._held: Connection | None = None
+        self._lock: int | None = None
+        """Of a SQLite file that this process leads alone."""
+        self._led_by = ""
         self._keys = Together(self._used)
         """Every submit asks whether its key was used."""
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
@@ -72,7 +77,7 @@ class SqlStore:
     async def open(self) -> int:
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._writing, self._prepare)
+            await loop.run_in_executor(self._writing, partial(self._prepare, leads=True))
             return await self._write(self._take_over)
         except BaseException:
             await self.close()
@@ -114,11 +119,14 @@ class SqlStore:
                     await loop.run_in_executor(pool, engine.dispose)
             pool.shutdown(wait=False)
         self._reader = self._looker = self._writer = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _is_there(self) -> bool:
         return self._url.get_backend_name() != "sqlite" or Path(self._url.database or "").exists()
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, leads: bool = False) -> None:
         name = self._url.database
         if self._url.drivername == postgres.DRIVER:
             self._writer = postgres.engine_of(self._url, postgres.Use.WRITING)
@@ -133,6 +141,9 @@ class SqlStore:
             )
         path = Path(name).absolute()
         sqlite.refuse_shared(path, self._detect)
+        if leads and self._candidate.folder is not None:
+            self._lock = sole.take(path)
+            self._led_by = sole.told_of(path)
         if path.exists():
             sqlite.check(path, self._ours)
         else:
@@ -151,7 +162,10 @@ class SqlStore:
                 # The journal's bodies are those of the version before: a replay begins behind them. Which clusters there are is
                 # told anew by whoever leads next.
                 keeping.write_checkpoint(connection, ())
-        return leading.take_over(connection, self._candidate)
+        epoch = leading.take_over(connection, self._candidate, self._led_by)
+        if self._lock is not None and self._candidate.folder is not None:
+            sole.sign(self._lock, self._candidate.folder)
+        return epoch
 
     async def leader(self) -> leading.Leader:
         return await self._read(leading.leader)
@@ -274,9 +288,12 @@ class SqlStore:
 
         await self._write(work)
 
-    async def add_artifact(self, row: ArtifactRow) -> None:
-        values = rows.artifact_row(row)
-        await self._write(lambda c: put(c, ARTIFACTS, [values], Known.KEPT))
+    async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
+        def work(connection: Connection) -> None:
+            leading.check_epoch(connection, epoch)
+            put(connection, ARTIFACTS, [rows.artifact_row(row)], Known.KEPT)
+
+        await self._write(work)
 
     async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
         query = select(ARTIFACTS).where(ARTIFACTS.c.id == artifact_id).order_by(ARTIFACTS.c.owner).limit(1)

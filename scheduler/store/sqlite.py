@@ -45,19 +45,9 @@ def refuse_shared(path: Path, detect: filesystems.Detector) -> None:
 def check(path: Path, ours: Schema) -> None:
     """Raises StoreUnreadable unless the file can be used as it is or after an upgrade. Writes nothing."""
     _check_header(path)
-    # With a write-ahead log beside it the file alone is not the database; without one not even a lock is needed.
-    mode = "mode=ro" if _has_log(path) else "immutable=1"
-    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True))
-    try:
-        with engine.connect() as connection:
-            problem = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
-            if problem != "ok":
-                raise StoreUnreadable(f"{path} is damaged ({problem}). {UNCHANGED} {ADVICE}")
-            version = schema.version_of(connection)
-    except DatabaseError as error:
-        raise StoreUnreadable(f"{path} is damaged ({error.orig}). {UNCHANGED} {ADVICE}") from error
-    finally:
-        engine.dispose()
+    problem, version = examine(path)
+    if problem:
+        raise StoreUnreadable(f"{path} is damaged ({problem}). {UNCHANGED} {ADVICE}")
     if version is None:
         raise StoreUnreadable(f"{path} has none of our tables. {UNCHANGED} {ADVICE}")
     if version > ours.version:
@@ -65,6 +55,21 @@ def check(path: Path, ours: Schema) -> None:
             f"{path} has schema {version}, and this version of tuttilab knows up to {ours.version}. "
             f"{UNCHANGED} Install the version of tuttilab that wrote it, or a newer one."
         )
+
+
+def examine(path: Path) -> tuple[str, str | None]:
+    """What is wrong inside the file, empty when nothing is; and the version of its schema. Writes nothing."""
+    # With a write-ahead log beside it the file alone is not the database; without one not even a lock is needed.
+    mode = "mode=ro" if _has_log(path) else "immutable=1"
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True))
+    try:
+        with engine.connect() as connection:
+            problem = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+            return ("", schema.version_of(connection)) if problem == "ok" else (problem, None)
+    except DatabaseError as error:
+        return str(error.orig), None
+    finally:
+        engine.dispose()
 
 
 def _has_log(path: Path) -> bool:

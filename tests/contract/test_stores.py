@@ -408,15 +408,25 @@ async def test_journal_gives_the_events_back(store: ReadingStore) -> None:
 async def test_artifact_belongs_to_each_who_brought_it(store: ReadingStore) -> None:
     ana = ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"})
     ben = replace(ana, owner="ben", created_at=2.5)
-    await store.add_artifact(ana)
-    await store.add_artifact(ben)
-    await store.add_artifact(replace(ana, created_at=9.0))
+    await store.add_artifact(1, ana)
+    await store.add_artifact(1, ben)
+    await store.add_artifact(1, replace(ana, created_at=9.0))
 
     assert await store.artifact(ana.id, "ana") == ana
     assert await store.artifact(ana.id, "ben") == ben
     assert await store.artifact(ana.id, "eve") is None
     assert await store.artifact(ana.id) == ana
     assert await store.artifact("0" * 64) is None
+
+
+async def test_an_old_leader_notes_no_artifact(place: Place) -> None:
+    old, epoch = await place.open()
+    new, _ = await place.open()
+
+    with pytest.raises(StaleEpoch):
+        await old.add_artifact(epoch, ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5))
+
+    assert await new.artifact("f" * 64) is None
 
 
 def a_run(name: str, created_at: float, phase: RunPhase = RunPhase.RUNNING, order: int = 7) -> Run:
@@ -544,13 +554,33 @@ async def test_a_key_goes_when_nothing_is_known_of_its_job_any_more(store: Readi
 
 async def test_ended_jobs_are_found_by_age_without_those_that_are_waited_for(store: ReadingStore) -> None:
     waiting = a_job(9, after=(an_ended_job(2).id,))
-    stopping = a_job(8, phase=JobPhase.ACTIVE, attempts=1)
-    await store.commit(submitted(*(an_ended_job(n) for n in (4, 1, 2, 3)), stopping, waiting))
+    # It may be queued again, and then it would wait for what is gone.
+    running = a_job(8, phase=JobPhase.ACTIVE, attempts=1, after=(an_ended_job(4).id,))
+    over = an_ended_job(5, after=(an_ended_job(1).id,))
+    await store.commit(submitted(*(an_ended_job(n) for n in (4, 1, 2, 3)), over, running, waiting))
 
-    ids = {n: an_ended_job(n).id for n in range(1, 5)}
+    ids = {n: an_ended_job(n).id for n in range(1, 6)}
     assert list(await store.ended_before(2004.0, 10)) == [ids[1], ids[3]]
+    assert list(await store.ended_before(9000.0, 10)) == [ids[1], ids[3], ids[5]]
     assert list(await store.ended_before(9000.0, 2)) == [ids[1], ids[3]]
     assert list(await store.ended_before(2001.0, 10)) == []
+
+
+async def test_runs_go_when_their_end_is_old_and_with_them_what_the_checkpoint_has_of_them(store: ReadingStore) -> None:
+    runs = (
+        replace(a_run("old", 1.0, RunPhase.FAILED), ended_at=1400.0),
+        replace(a_run("ended-late", 2.0, RunPhase.FAILED, 9), ended_at=1600.0),
+        a_run("running", 3.0, order=11),
+    )
+    await store.commit(Batch(1, tuple(Entry(RunSubmitted(run), run.created_at, run.id) for run in runs), runs=runs))
+    await store.checkpoint(1, ())
+
+    await store.trim(1, 1500.0)
+
+    assert [run.id for run in await store.runs(None)] == ["running", "ended-late"]
+    found = await store.last_checkpoint()
+    assert found is not None
+    assert [run.id for run in found.runs] == ["ended-late", "running"]
 
 
 # --- unknown commits ---------------------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ async def test_it_ends_with_the_control_plane(tmp_path: Path) -> None:
 async def test_without_a_row_there_is_no_success(apart: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     from tuttilab.scheduler.errors import StoreError
 
-    async def full(row: object) -> None:
+    async def full(*_: object) -> None:
         raise StoreError("The database refused: the disk is full.")
 
     monkeypatch.setattr(apart.service.store, "add_artifact", full)

@@ -164,6 +164,17 @@ async def test_users_token_does_not_report_for_pods(http: httpx.AsyncClient) -> 
     assert (answer.status_code, answer.json()["type"]) == (401, "unauthenticated")
 
 
+async def test_a_wrong_token_of_any_letters_is_refused_like_every_other(http: httpx.AsyncClient) -> None:
+    report = {"job_id": "j", "attempt": 1, "epoch": 1, "seq": 1, "members": []}
+
+    answers = [
+        await http.post(f"{V}/pods/report", json=report, headers={b"Authorization": b"Bearer gr\xfcn"}),
+        await http.get(f"{V}/jobs", headers={b"Authorization": b"Bearer gr\xfcn"}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [401, 401]
+
+
 async def test_attempts_token_reports_for_its_pods_and_opens_nothing_else(site: Site, http: httpx.AsyncClient) -> None:
     job = {"name": "r", "command": ["sleep", "600"]}
     job_id = (await http.post(f"{V}/jobs", json=job, headers=AUTHORIZED)).json()["id"]

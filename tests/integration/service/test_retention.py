@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,12 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.builders import ADMIN, node, request
+from tuttilab.scheduler import retention
 from tuttilab.scheduler.clock import Clock, World
 from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.config import ClusterConfig, default_config
 from tuttilab.scheduler.errors import NotFound
+from tuttilab.scheduler.events import PodEnded
+from tuttilab.scheduler.graphs import Graphs
 from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.model import Job
+from tuttilab.scheduler.model import Attempt, AttemptPhase, Job, RunPhase
+from tuttilab.scheduler.requests import DagRequest, NodeRequest, RunRequest
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.verify import differences, replay
@@ -103,6 +108,78 @@ async def test_old_jobs_and_events_go_and_what_is_left_replays(tmp_path: Path) -
         assert await found_wrong(service) == []
         lines_left = await service.store.journal(service.last_seq - 1)
         assert [type(event).__name__ for _, _, event in lines_left] == ["JobSubmitted"]
+
+
+async def running(service: Service, job_id: str) -> Attempt:
+    for _ in range(200):
+        attempt = service.state.live_attempt(job_id)
+        if attempt is not None and attempt.phase is AttemptPhase.RUNNING:
+            return attempt
+        await service.wait_change(service.last_seq, 0.1)
+    raise AssertionError(service.state.jobs[job_id])
+
+
+async def fail(service: Service, job_id: str) -> None:
+    attempt = await running(service, job_id)
+    await service.ask(lambda turn: turn.apply(PodEnded(job_id, attempt.number, attempt.pods[0].name, 1, "Error"), job_id))
+
+
+async def test_what_a_running_job_comes_after_stays_so_that_it_can_be_queued_again(tmp_path: Path) -> None:
+    async with service_in(tmp_path) as service:
+        first = await ended(service)
+        second = await Jobs(service).submit(request(command=("sleep", "3600"), after=(first.id,), retries=3), ADMIN)
+        await running(service, second.id)
+        move_on(service, 11)
+
+        assert (await service.retention.tidy())[0] == 0
+        await fail(service, second.id)
+        move_on(service, 1)
+        again = await running(service, second.id)
+
+        assert again.number == 2
+        assert await service.store.job(first.id) is not None
+        assert await found_wrong(service) == []
+
+
+async def test_a_run_that_has_just_ended_is_kept_however_long_it_took(tmp_path: Path) -> None:
+    job = request(command=("sleep", "7200"), timeout="20d")
+    async with service_in(tmp_path) as service:
+        asked = RunRequest(dag=DagRequest(name="long", nodes=(NodeRequest(name="n", job=job),)))
+        run = await Graphs(service).run(asked, ADMIN)
+        await running(service, run.nodes[0].job.id)
+        move_on(service, 6)
+        await fail(service, run.nodes[0].job.id)
+        await service.retention.tidy()
+        kept = await service.store.run(run.id)
+        assert kept is not None
+        assert (kept.phase, await found_wrong(service)) == (RunPhase.FAILED, [])
+    async with service_in(tmp_path) as service:
+        move_on(service, 6)
+        retried = await Graphs(service).retry(run.id, ADMIN)
+        await fail(service, retried.nodes[0].job.id)
+        move_on(service, 6)
+        await ended(service)
+        await service.retention.tidy()
+
+        assert await service.store.run(run.id) is None
+        with pytest.raises(NotFound):
+            await Graphs(service).retry(run.id, ADMIN)
+        assert await found_wrong(service) == []
+
+
+async def test_a_control_plane_that_never_lives_an_hour_lets_go_of_what_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert default_config(tmp_path).limits.idle_stop_s / 10 >= retention.TIDY_FIRST_S
+    monkeypatch.setattr(retention, "TIDY_FIRST_S", 0.3)
+    async with service_in(tmp_path) as service:
+        old = await ended(service)
+        move_on(service, 11)
+        for _ in range(100):
+            if await service.store.job(old.id) is None:
+                return
+            await asyncio.sleep(0.1)
+    raise AssertionError("still there")
 
 
 async def test_service_time_does_not_go_back_when_the_wall_clock_does(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ async def test_a_backup_under_load_is_one_moment_and_restores_into_either_databa
                 return
             await asyncio.sleep(0)
 
-    await store.add_artifact(ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"}))
+    await store.add_artifact(epoch, ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"}))
     loading = asyncio.create_task(load())
     await is_under_way.wait()
     before, file = len(acknowledged), tmp_path / "backup"
@@ -180,6 +180,26 @@ async def test_a_backup_overwrites_nothing_and_leaves_nothing_half_done(source: 
     assert (tmp_path / "there").read_text() == "mine"
     copying.backup(source, tmp_path / "backup")
     assert sorted(path.name for path in tmp_path.iterdir()) in (["backup", "source", "there"], ["backup", "there"])
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+async def test_a_damaged_database_is_not_taken_for_a_backup(tmp_path: Path, is_live: bool) -> None:
+    database, file = tmp_path / "state.db", tmp_path / "backup"
+    await filled(f"sqlite:///{database}", *range(1, 200))
+    store = SqlStore(f"sqlite:///{database}")
+    if is_live:
+        epoch = await store.open()
+        await store.commit(submitted(a_job(300), epoch=epoch))
+    with open(database, "r+b") as damaged:
+        damaged.seek(5 * 4096)
+        damaged.write(b"\xff" * 4096)
+
+    with pytest.raises(StoreUnreadable, match=re.escape(f"{database} is damaged (")) as refused:
+        copying.backup(f"sqlite:///{database}", file)
+
+    assert "none was made" in str(refused.value)
+    assert not [path for path in tmp_path.iterdir() if "backup" in path.name]
+    await store.close()
 
 
 async def test_a_held_store_shows_one_moment_while_others_write(source: str) -> None:
