@@ -163,23 +163,23 @@ class LocalCluster:
             local_pods.refresh(pod)
 
     def _watch(self) -> None:
-        """An end is seen at once: the sidecar's pidfd becomes readable."""
+        """An end is seen at once: the pidfd of the pod's last process becomes readable."""
         living = {(pod.job_id, pod.attempt, pod.name): pod for pod in self._living()}
         for key in self._watched.keys() - living.keys():
             self._unwatch(key)
         for key, pod in living.items():
             if key not in self._watched and not self._is_closed:
-                descriptor = local_pods.open_sidecar(pod)
+                descriptor = local_pods.open_pod(pod)
                 if descriptor is not None:
                     self._watched[key] = descriptor
-                    asyncio.get_running_loop().add_reader(descriptor, self._sidecar_ended, key, pod)
+                    asyncio.get_running_loop().add_reader(descriptor, self._pod_ended, key, pod)
 
     def _unwatch(self, key: _Key) -> None:
         descriptor = self._watched.pop(key)
         asyncio.get_running_loop().remove_reader(descriptor)
         os.close(descriptor)
 
-    def _sidecar_ended(self, key: _Key, pod: LocalPod) -> None:
+    def _pod_ended(self, key: _Key, pod: LocalPod) -> None:
         self._unwatch(key)
         local_pods.reap(pod)
         self._wake()
@@ -234,9 +234,11 @@ class LocalCluster:
 
     async def _force(self, told: list[LocalPod], seconds: float) -> None:
         await asyncio.sleep(seconds)
-        for pod in told:
-            if not pod.has_ended:
-                local_pods.signal_sidecar(pod, signal.SIGKILL)
+        left = [pod for pod in told if not pod.has_ended]
+        for pod in left:
+            local_pods.signal_sidecar(pod, signal.SIGKILL)
+        for pod in left:
+            await asyncio.to_thread(local_pods.end_by_force, pod)
         self._wake()
 
     def _forget(self, job_id: str, attempt: int, erase: bool) -> None:
