@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import threading
 from collections import OrderedDict
@@ -93,6 +92,11 @@ class LocalCluster:
     async def launch(self, plan: LaunchPlan) -> None:
         await self._adopt()
         async with self._launching:
+            folder = local_pods.attempt_folder(self._state_dir, plan.job_id, plan.attempt)
+            was = local_pods.epoch_of(folder)
+            if was is not None and was < plan.epoch:
+                point("launch.replace")
+                await self._let_go(plan.job_id, plan.attempt, erase=True)
             await asyncio.to_thread(self._launch, plan)
         self._wake()
 
@@ -119,8 +123,15 @@ class LocalCluster:
     async def forget(self, job_id: str, attempt: int, *, erase: bool = False) -> None:
         await self._adopt()
         async with self._launching:
-            await asyncio.to_thread(self._forget, job_id, attempt, erase)
+            await self._let_go(job_id, attempt, erase=erase)
         self._watch()
+
+    async def _let_go(self, job_id: str, attempt: int, *, erase: bool) -> None:
+        await asyncio.to_thread(self._forget, job_id, attempt, erase)
+        if erase:
+            folder = local_pods.attempt_folder(self._state_dir, job_id, attempt)
+            for known in [pod for pod in self._logs if pod.parent == folder]:
+                del self._logs[known]
 
     async def close(self) -> None:
         """Lets go of everything; pods keep running."""
@@ -251,7 +262,7 @@ class LocalCluster:
                 del self._pods[job_id, attempt, pod.name]
         point("forget.ended")
         if erase:
-            shutil.rmtree(folder, ignore_errors=True)
+            local_pods.erase(folder)
             with contextlib.suppress(OSError):  # other attempts are still there
                 folder.parent.rmdir()
         elif folder.is_dir():

@@ -7,8 +7,10 @@ begin with a dot, which no pod's name does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -45,6 +47,7 @@ class LocalPod:
     name: str
     folder: Path
     node: str
+    epoch: int | None = None
     gpus: tuple[int, ...] = ()
     ports: tuple[int, ...] = ()
     pid: int | None = None
@@ -94,9 +97,26 @@ def found_pods(state_dir: Path, job_id: str = "*", attempt_number: int | str = "
                     name=name,
                     folder=folder,
                     node=reserved["node"],
+                    epoch=record.get("epoch"),
                     gpus=tuple(reserved["gpus"]),
                     ports=tuple(record["ports"]),
                 )
+
+
+def epoch_of(attempt: Path) -> int | None:
+    """Of the plan that the attempt in this folder was launched from; None without one, or with one of an older version."""
+    epoch: int | None = (records.read(str(attempt / ATTEMPT)) or records.read(str(attempt / REFUSED)) or {}).get("epoch")
+    return epoch
+
+
+def erase(attempt: Path) -> None:
+    """First out of the way as a whole: half of it would pass for pods that were started."""
+    gone = attempt.with_name(f".{attempt.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        attempt.rename(gone)
+    point("erase.renamed")
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def was_started(folder: Path) -> bool:
@@ -166,6 +186,7 @@ def _state(pod: LocalPod, is_alive: bool) -> PodState | None:
         reason="" if end is None else end["reason"],
         endpoints=endpoints,
         outputs={} if end is None else end.get("outputs", {}),
+        epoch=pod.epoch,
     )
 
 
