@@ -44,6 +44,16 @@ class ForgetPods:
 
 
 @dataclass(frozen=True, slots=True)
+class DropOrphans:
+    """That cluster shows pods of an attempt which is not to be there (any more): end them, and let go of them."""
+
+    job_id: str
+    attempt: int
+    cluster: str
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class DropJob:
     """The job was deleted: remove what its attempts left on their clusters. ``attempts`` is the number of the newest."""
 
@@ -51,4 +61,4 @@ class DropJob:
     attempts: int
 
 
-Instruction = LaunchGang | StopGang | StopPods | ForgetPods | DropJob
+Instruction = LaunchGang | StopGang | StopPods | ForgetPods | DropOrphans | DropJob

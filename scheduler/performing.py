@@ -18,7 +18,7 @@ from tuttilab.scheduler import reconcile
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, Observation, PodState
 from tuttilab.scheduler.crashpoints import point
 from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, StoreError, Unavailable, UserError
-from tuttilab.scheduler.instructions import DropJob, ForgetPods, Instruction, LaunchGang, StopGang, StopPods
+from tuttilab.scheduler.instructions import DropJob, DropOrphans, ForgetPods, Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.model import Attempt, AttemptPhase
 from tuttilab.scheduler.turn import Turn
 
@@ -156,6 +156,13 @@ class Performer:
                 for cluster in self._where(await self._attempt(job_id, number)):
                     point("forget.before")
                     await cluster.forget(job_id, number)
+            case DropOrphans(job_id, number, name, grace_s):
+                attempt = await self._attempt(job_id, number)
+                # An attempt that got this number meanwhile waits in line behind us: its launch ends what is there.
+                if attempt is None or not attempt.phase.is_live or attempt.cluster != name:
+                    await self._clusters[name].stop(job_id, number, grace_s)
+                    point("forget.before")
+                    await self._clusters[name].forget(job_id, number)
             case DropJob(job_id, attempts):
                 for cluster in self._clusters.values():
                     for number in range(1, attempts + 1):
@@ -210,9 +217,10 @@ class Performer:
         """After a stop, of all pods or those that were ``told``, no launch of the job is under way: one that the cluster does not
         show now will never end by itself."""
         seen = await look(cluster)
-        shown = {pod.name: pod.uid for pod in seen.pods if (pod.job_id, pod.attempt) == (job_id, number)}
+        of_it = [pod for pod in seen.pods if (pod.job_id, pod.attempt) == (job_id, number)]
 
         def run(turn: Turn) -> None:
+            shown = {pod.name: pod.uid for pod in of_it if not reconcile.is_of_another_life(turn.state, pod)}
             for event in list(reconcile.stopped_pods(turn.state, job_id, number, shown, told)):
                 turn.apply(event, job_id)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.clusters.base import Observation, PodState
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.instructions import ForgetPods, Instruction, LaunchGang, StopGang, StopPods
+from tuttilab.scheduler.instructions import DropOrphans, Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.model import AttemptPhase, Cluster, JobKind, Pod, PodPhase, StopReason
 
 ORPHAN_GRACE_S = 5.0
@@ -20,7 +20,7 @@ ORPHAN_GRACE_S = 5.0
 def pod_events(state: State, seen: PodState) -> Iterator[ev.Event]:
     """What is news about one pod, in the order in which it must have happened. Nothing for a pod of no live attempt."""
     attempt = state.live_attempt(seen.job_id)
-    if attempt is None or attempt.number != seen.attempt:
+    if attempt is None or attempt.number != seen.attempt or is_of_another_life(state, seen):
         return
     pod = next((pod for pod in attempt.pods if pod.name == seen.name), None)
     if pod is None or pod.phase is PodPhase.ENDED:
@@ -40,6 +40,15 @@ def pod_events(state: State, seen: PodState) -> Iterator[ev.Event]:
         yield ev.PodOffers(*where, dict(seen.endpoints))
     if seen.phase is PodPhase.ENDED:
         yield ev.PodEnded(*where, seen.exit_code, seen.reason, dict(seen.outputs))
+
+
+def is_of_another_life(state: State, seen: PodState) -> bool:
+    """Whether it was made for an attempt by the number of one that lives, before a backup was restored that knew nothing of it.
+
+    The launch of the attempt that has this number now ends it.
+    """
+    attempt = state.attempts.get((seen.job_id, seen.attempt))
+    return attempt is not None and seen.epoch not in (None, attempt.epoch)
 
 
 def gone_pods(state: State, cluster: str, seen: Iterable[PodState], known: frozenset[str]) -> list[str]:
@@ -84,11 +93,11 @@ def orphans(state: State, cluster: str, seen: Iterable[PodState]) -> Iterator[In
     for (job_id, number), pods in shown.items():
         attempt = state.live_attempt(job_id)
         if attempt is None or attempt.number != number or attempt.cluster != cluster:
-            yield StopGang(job_id, number, ORPHAN_GRACE_S, StopReason.CANCELLED)
-            yield ForgetPods(job_id, number)
+            yield DropOrphans(job_id, number, cluster, ORPHAN_GRACE_S)
             continue
         wanted = {pod.name for pod in attempt.pods}
-        left = tuple(pod.name for pod in pods if pod.name not in wanted and pod.phase is not PodPhase.ENDED)
+        others = [pod for pod in pods if pod.name not in wanted and not is_of_another_life(state, pod)]
+        left = tuple(pod.name for pod in others if pod.phase is not PodPhase.ENDED)
         if left:
             yield StopPods(job_id, number, left, ORPHAN_GRACE_S)
 

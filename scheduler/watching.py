@@ -96,11 +96,12 @@ class Watcher:
             if nodes is not None:
                 turn.apply(nodes, name)
             again.extend(reconcile.orphans(turn.state, name, seen.pods))
-            self._loop.take_in_pods(turn, seen.pods)
+            pods = [pod for pod in seen.pods if not reconcile.is_of_another_life(turn.state, pod)]
+            self._loop.take_in_pods(turn, pods)
             if seen.is_complete:
-                gone = reconcile.gone_pods(turn.state, name, seen.pods, known)
-                self._loop.heartbeats.looked(turn.state, gone, [pod.name for pod in seen.pods], turn.now)
-                again.extend(reconcile.to_do_again(turn.state, name, seen.pods))
+                gone = reconcile.gone_pods(turn.state, name, pods, known)
+                self._loop.heartbeats.looked(turn.state, gone, [pod.name for pod in pods], turn.now)
+                again.extend(reconcile.to_do_again(turn.state, name, pods))
 
         await self._loop.ask(run)
         for instruction in again:

@@ -14,6 +14,9 @@ from typing import Any
 
 PLAN = "plan.json"
 SIDECAR = "sidecar.json"
+"""``pid`` and ``start_time`` are of the first process of the pod, which whoever made it knows: its keeper, or a master itself."""
+PROCESSES = "processes.json"
+"""Pid and start time of those below the sidecar, as of a moment ago."""
 READY = "ready.json"
 STARTED = "started.json"
 ENDPOINTS = "endpoints.json"
@@ -76,7 +79,7 @@ def start_time(pid: int) -> int | None:
 
 
 def uid(identity: Mapping[str, Any]) -> str:
-    """A pod's identity: no two sidecars of a machine share it, over restarts too."""
+    """A pod's identity: no two pods of a machine share it, over restarts too."""
     return f"{str(identity['boot_id'])[:8]}-{identity['pid']}-{identity['start_time']}"
 
 

@@ -8,7 +8,7 @@ import time
 import traceback
 from typing import Any
 
-from tuttilab.sidecar import records
+from tuttilab.sidecar import keeper, records
 from tuttilab.sidecar.processes import become_subreaper
 
 
@@ -40,9 +40,17 @@ def main(arguments: list[str]) -> None:
     plan = records.read(plan_file)
     if plan is None:
         raise SystemExit(f"{plan_file} cannot be read: expected the plan of a pod.")
+    first = os.getpid()
+    if plan["role"] != "master":  # which has no process below it
+        keeper.stand_behind(pod_dir)
     become_subreaper()
-    pid = os.getpid()
-    identity = {"pid": pid, "start_time": records.start_time(pid), "boot_id": records.boot_id(), "at": time.time()}
+    identity = {
+        "pid": first,
+        "start_time": records.start_time(first),
+        "boot_id": records.boot_id(),
+        "sidecar": [os.getpid(), records.start_time(os.getpid())],
+        "at": time.time(),
+    }
     # Synced before any user code: after a power cut this file is the proof that the pod was started once.
     records.write(f"{pod_dir}/{records.SIDECAR}", identity)
     os._exit(_run(plan, pod_dir, records.uid(identity), listen))

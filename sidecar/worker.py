@@ -21,6 +21,8 @@ from tuttilab.sidecar.pulse import Pulse
 ENDPOINTS_S = 0.2
 MEMORY_S = 0.3
 CLEAR_S = 0.02
+LIST_S = 1.0
+"""Between two looks at what runs in the pod, for whoever has to end it when neither we nor the keeper are there any more."""
 OUTPUT_S = 2.0
 """For the last output of processes that are gone."""
 LAST_REPORT_S = 1.0
@@ -43,6 +45,8 @@ class Worker:
         self._is_clearing = False
         self._started_at: float | None = None
         self._offered: tuple[int, int] | None = None
+        self._seen: set[tuple[int, int | None]] = set()
+        self._listed: set[tuple[int, int | None]] = set()
         self._is_over = False
         self._heartbeat = self._make_heartbeat()
 
@@ -154,6 +158,7 @@ class Worker:
         records.write(f"{self._dir}/{records.STARTED}", started, is_durable=False)
         self._heartbeat.start()
         self._pulse.every(ENDPOINTS_S, self._look_for_endpoints)
+        self._pulse.every(LIST_S, self._list_processes)
         if plan["memory"]:
             self._pulse.every(MEMORY_S, self._weigh)
         return m.MainStarted()
@@ -183,6 +188,17 @@ class Worker:
         # Forked workers share pages: only a sum that is too large is worth the exact answer.
         if processes.resident(pids) > limit and (used := processes.proportional(pids)) > limit:
             self._pulse.post(m.MemoryPassed(used, limit))
+
+    def _list_processes(self) -> None:
+        """Those of two looks in a row: what comes and goes is not worth a write."""
+        seen: set[tuple[int, int | None]] = {(pid, records.start_time(pid)) for pid in processes.descendants(os.getpid())}
+        lasting, self._seen = seen & self._seen, seen
+        if lasting != self._listed:
+            self._listed = lasting
+            try:
+                records.write(f"{self._dir}/{records.PROCESSES}", {"processes": sorted(lasting, key=str)}, is_durable=False)
+            except OSError:
+                self._listed = set()  # a full disk: tried again at the next look
 
     def _look_for_endpoints(self) -> None:
         path = self._plan["env"]["TUTTILAB_ENDPOINTS"]

@@ -114,8 +114,8 @@ def backup(file: Path, config: Path | None) -> None:
 def restore(file: Path, config: Path | None, force: bool) -> None:
     """Put a backup into the configured database, which has to be empty.
 
-    On SQLite the service must not run. Jobs that were accepted after the backup are unknown afterwards, and their pods are removed
-    at the next start.
+    On SQLite the service must not run. What was accepted or started after the backup is unknown afterwards: its pods are ended at
+    the next start, and jobs that were in the backup go on from where they were then.
     """
     from tuttilab.scheduler.store.copying import restore as put
 

@@ -44,7 +44,8 @@ class LaunchPlan:
     ``pods`` is in order: the master first if there is one, then the members by rank. ``token`` is the attempt's own secret, with
     which sidecars and master speak to the control plane; ``report_url_file`` names a file (readable by the pods on this machine)
     that always holds the control plane's present URL, for clusters on the same machine; ``secrets`` are written to files of mode
-    0600 in the pod, never to argv or environment: file name to content, and their directory is TUTTILAB_SECRETS_DIR.
+    0600 in the pod, never to argv or environment: file name to content, and their directory is TUTTILAB_SECRETS_DIR. ``epoch`` is
+    the one in which the attempt was admitted. After a backup was restored the numbers of attempts come again, epochs never do.
     """
 
     job_id: str
@@ -93,6 +94,8 @@ class PodState:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Declared outputs that were flushed (Work.outputs): name to artifact id. Reports of sidecars carry the same key."""
+    epoch: int | None = None
+    """That of the plan it was made from, where the cluster knows it: two attempts by one number have two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ class Cluster(Protocol):
     async def launch(self, plan: LaunchPlan) -> None:
         """Make the pods of an attempt, the master first. Again with the same digests: success, nothing is made twice.
 
+        What is there of an attempt by the same number and of an earlier epoch, which a restored database knows nothing of, is
+        ended and erased first. LaunchRefused when it is of a later epoch, or when this attempt was forgotten: it was over.
         Pods that join a gang which runs are made beside it. Raises LaunchRefused when the gang cannot start there (then nothing
         of it is left), or when some of those that join cannot (then the caller stops these); Bug when the attempt, or a pod by
         one of those names, has another digest.

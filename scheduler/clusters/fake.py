@@ -67,6 +67,7 @@ class FakeCluster:
         self._clock = clock
         self._is_real_time = clock is time.monotonic
         self._uids = itertools.count(1)
+        self._epochs: dict[_Attempt, int] = {}
         self._digests: dict[_Attempt, str] = {}
         """Of everything ever launched: what was forgotten is not made again."""
         self._pod_digests: dict[str, str] = {}
@@ -124,8 +125,15 @@ class FakeCluster:
     async def launch(self, plan: LaunchPlan) -> None:
         self._reach()
         key = (plan.job_id, plan.attempt)
+        what = f"attempt {plan.attempt} of job {plan.job_id}"
+        if (was := self._epochs.get(key, plan.epoch)) > plan.epoch:
+            raise LaunchRefused(f"{what} was launched in epoch {was}, later than {plan.epoch}.")
+        if was < plan.epoch:
+            self._lose_track(key)
+        if key in self._forgotten:
+            raise LaunchRefused(f"{what} was over and its pods let go of; it is not made again.")
         for name, digest, known in (
-            (f"attempt {plan.attempt} of job {plan.job_id}", plan.digest, self._digests.get(key)),
+            (what, plan.digest, self._digests.get(key)),
             *((f"pod {pod.name}", pod.digest, self._pod_digests.get(pod.name)) for pod in plan.pods),
         ):
             if known not in (None, digest):
@@ -136,10 +144,19 @@ class FakeCluster:
                 raise LaunchRefused(f"node {pod.node!r} is not part of this cluster.", node=pod.node)
             if pod.node in self.refusals:
                 raise LaunchRefused(self.refusals[pod.node], node=pod.node)
-        self._digests[key] = plan.digest
+        self._epochs[key], self._digests[key] = plan.epoch, plan.digest
         self._pods.setdefault(key, {}).update({pod.name: self._make(plan, pod) for pod in wanted})
         self._pod_digests.update({pod.name: pod.digest for pod in wanted})
         self.tick()
+
+    def _lose_track(self, key: _Attempt) -> None:
+        """Of an attempt that an undone life of the database made."""
+        for name in self._pods.pop(key, {}):
+            del self._pod_digests[name]
+            self._fenced.discard(name)
+        del self._epochs[key], self._digests[key]
+        self._stopped.discard(key)
+        self._forgotten.discard(key)
 
     def _is_to_be_made(self, key: _Attempt, pod: PodPlan) -> bool:
         """Once, and of an attempt that is known already only what joins it."""
@@ -175,7 +192,8 @@ class FakeCluster:
 
     async def forget(self, job_id: str, attempt: int, *, erase: bool = False) -> None:
         self._reach()
-        self._forgotten.add((job_id, attempt))
+        if (job_id, attempt) in self._digests:
+            self._forgotten.add((job_id, attempt))
         if erase:
             self._pods.pop((job_id, attempt), None)
         self.tick()
@@ -197,7 +215,7 @@ class FakeCluster:
 
     def _make(self, plan: LaunchPlan, pod: PodPlan) -> _FakePod:
         ready_s = float({**plan.work.env, **pod.env}.get(READY_S, "0"))
-        state = PodState(plan.job_id, plan.attempt, pod.name, f"fake-{next(self._uids)}", PodPhase.PENDING)
+        state = PodState(plan.job_id, plan.attempt, pod.name, f"fake-{next(self._uids)}", PodPhase.PENDING, epoch=plan.epoch)
         if pod.is_master:
             return _FakePod(replace(state, phase=PodPhase.RUNNING), True, deque(), _NEVER)
         steps = deque(_steps(pod.env[STEPS].split() if STEPS in pod.env else plan.work.command))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import threading
 from collections import OrderedDict
@@ -93,6 +92,11 @@ class LocalCluster:
     async def launch(self, plan: LaunchPlan) -> None:
         await self._adopt()
         async with self._launching:
+            folder = local_pods.attempt_folder(self._state_dir, plan.job_id, plan.attempt)
+            was = local_pods.epoch_of(folder)
+            if was is not None and was < plan.epoch:
+                point("launch.replace")
+                await self._let_go(plan.job_id, plan.attempt, erase=True)
             await asyncio.to_thread(self._launch, plan)
         self._wake()
 
@@ -119,8 +123,15 @@ class LocalCluster:
     async def forget(self, job_id: str, attempt: int, *, erase: bool = False) -> None:
         await self._adopt()
         async with self._launching:
-            await asyncio.to_thread(self._forget, job_id, attempt, erase)
+            await self._let_go(job_id, attempt, erase=erase)
         self._watch()
+
+    async def _let_go(self, job_id: str, attempt: int, *, erase: bool) -> None:
+        await asyncio.to_thread(self._forget, job_id, attempt, erase)
+        if erase:
+            folder = local_pods.attempt_folder(self._state_dir, job_id, attempt)
+            for known in [pod for pod in self._logs if pod.parent == folder]:
+                del self._logs[known]
 
     async def close(self) -> None:
         """Lets go of everything; pods keep running."""
@@ -163,23 +174,23 @@ class LocalCluster:
             local_pods.refresh(pod)
 
     def _watch(self) -> None:
-        """An end is seen at once: the sidecar's pidfd becomes readable."""
+        """An end is seen at once: the pidfd of the pod's last process becomes readable."""
         living = {(pod.job_id, pod.attempt, pod.name): pod for pod in self._living()}
         for key in self._watched.keys() - living.keys():
             self._unwatch(key)
         for key, pod in living.items():
             if key not in self._watched and not self._is_closed:
-                descriptor = local_pods.open_sidecar(pod)
+                descriptor = local_pods.open_pod(pod)
                 if descriptor is not None:
                     self._watched[key] = descriptor
-                    asyncio.get_running_loop().add_reader(descriptor, self._sidecar_ended, key, pod)
+                    asyncio.get_running_loop().add_reader(descriptor, self._pod_ended, key, pod)
 
     def _unwatch(self, key: _Key) -> None:
         descriptor = self._watched.pop(key)
         asyncio.get_running_loop().remove_reader(descriptor)
         os.close(descriptor)
 
-    def _sidecar_ended(self, key: _Key, pod: LocalPod) -> None:
+    def _pod_ended(self, key: _Key, pod: LocalPod) -> None:
         self._unwatch(key)
         local_pods.reap(pod)
         self._wake()
@@ -234,9 +245,11 @@ class LocalCluster:
 
     async def _force(self, told: list[LocalPod], seconds: float) -> None:
         await asyncio.sleep(seconds)
-        for pod in told:
-            if not pod.has_ended:
-                local_pods.signal_sidecar(pod, signal.SIGKILL)
+        left = [pod for pod in told if not pod.has_ended]
+        for pod in left:
+            local_pods.signal_sidecar(pod, signal.SIGKILL)
+        for pod in left:
+            await asyncio.to_thread(local_pods.end_by_force, pod)
         self._wake()
 
     def _forget(self, job_id: str, attempt: int, erase: bool) -> None:
@@ -249,7 +262,7 @@ class LocalCluster:
                 del self._pods[job_id, attempt, pod.name]
         point("forget.ended")
         if erase:
-            shutil.rmtree(folder, ignore_errors=True)
+            local_pods.erase(folder)
             with contextlib.suppress(OSError):  # other attempts are still there
                 folder.parent.rmdir()
         elif folder.is_dir():

@@ -62,6 +62,9 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, living: Iterab
     """
     attempt = local_pods.attempt_folder(state_dir, plan.job_id, plan.attempt)
     _check(plan, settings)
+    was = local_pods.epoch_of(attempt)
+    if was is not None and was > plan.epoch:
+        raise LaunchRefused(f"attempt {plan.attempt} of job {plan.job_id} was launched in epoch {was}, later than {plan.epoch}.")
     refused = records.read(str(attempt / local_pods.REFUSED))
     if refused is not None:
         # Whoever was told may have been killed before writing it down.
@@ -69,7 +72,9 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, living: Iterab
     try:
         reserved = _reserve(plan, attempt, settings, living)
         if (attempt / local_pods.FORGOTTEN).exists():
-            return
+            raise LaunchRefused(
+                f"attempt {plan.attempt} of job {plan.job_id} was over and its pods let go of; it is not made again."
+            )
         for pod in plan.pods:
             point("grow.pod" if pod.joins else "launch.pod")
             local = _ensure(plan, pod, attempt, reserved, settings)
@@ -93,7 +98,7 @@ def _undo(plan: LaunchPlan, state_dir: Path, attempt: Path, started: Sequence[Lo
         local_pods.end_by_force(pod)
         shutil.rmtree(pod.folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # the disk that refused the launch may refuse this too
-        records.write(str(attempt / local_pods.REFUSED), {"why": why})
+        records.write(str(attempt / local_pods.REFUSED), {"why": why, "epoch": plan.epoch})
         (attempt / local_pods.ATTEMPT).unlink(missing_ok=True)
         return
     shutil.rmtree(attempt, ignore_errors=True)
@@ -127,7 +132,7 @@ def _reserve(plan: LaunchPlan, attempt: Path, settings: Settings, living: Iterab
         return Reserved(tuple(record["ports"]), gpus)
     reserved = Reserved(_free_ports(plan, pods), _free_gpus(plan.pods, settings, pods))
     attempt.mkdir(mode=0o700, parents=True, exist_ok=True)
-    body = {"digest": plan.digest, "ports": reserved.ports, "pods": _shown(plan.pods, reserved.gpus)}
+    body = {"digest": plan.digest, "epoch": plan.epoch, "ports": reserved.ports, "pods": _shown(plan.pods, reserved.gpus)}
     point("launch.reserve")
     records.write(str(file), body)
     for folder in (attempt.parent, attempt.parent.parent):
@@ -224,6 +229,7 @@ def _ensure(plan: LaunchPlan, pod: PodPlan, attempt: Path, reserved: Reserved, s
         name=pod.name,
         folder=dirs.pod,
         node=pod.node,
+        epoch=plan.epoch,
         gpus=gpus,
         ports=reserved.ports,
         pid=pid,

@@ -7,8 +7,10 @@ begin with a dot, which no pod's name does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -16,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tuttilab.scheduler.clusters import local_leftovers as leftovers
 from tuttilab.scheduler.clusters.base import PodState
-from tuttilab.scheduler.clusters.local_env import POD_MARK
 from tuttilab.scheduler.crashpoints import point
 from tuttilab.scheduler.errors import BadInput
 from tuttilab.scheduler.model import PodPhase
@@ -29,23 +31,29 @@ REFUSED: Final = ".refused"
 STOPPED: Final = ".stopped"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,251}")
 FORCE_S: Final = 5.0
+KEEPER_S: Final = 1.0
+"""For the keeper to end what a killed sidecar left."""
 TIME_STEP_NS: Final = 50_000_000
 NEVER_STARTED: Final = {"exit_code": 143, "reason": "NeverStarted", "started_at": None}
 
 
 @dataclass(slots=True, eq=False)
 class LocalPod:
-    """One pod that has a directory. ``pid`` and ``start_time`` are its sidecar's, once known; ``is_child``: ours to reap."""
+    """One pod that has a directory. ``pid`` and ``start_time`` are of its first process (`records.SIDECAR`), once known;
+    ``is_child``: ours to reap."""
 
     job_id: str
     attempt: int
     name: str
     folder: Path
     node: str
+    epoch: int | None = None
     gpus: tuple[int, ...] = ()
     ports: tuple[int, ...] = ()
     pid: int | None = None
     start_time: int | None = None
+    sidecar: tuple[int, int] | None = None
+    """Pid and start time of its sidecar, once it has said who it is."""
     is_child: bool = False
     state: PodState | None = None
     read_at: tuple[int, int] = field(default=(0, 0))
@@ -89,9 +97,26 @@ def found_pods(state_dir: Path, job_id: str = "*", attempt_number: int | str = "
                     name=name,
                     folder=folder,
                     node=reserved["node"],
+                    epoch=record.get("epoch"),
                     gpus=tuple(reserved["gpus"]),
                     ports=tuple(record["ports"]),
                 )
+
+
+def epoch_of(attempt: Path) -> int | None:
+    """Of the plan that the attempt in this folder was launched from; None without one, or with one of an older version."""
+    epoch: int | None = (records.read(str(attempt / ATTEMPT)) or records.read(str(attempt / REFUSED)) or {}).get("epoch")
+    return epoch
+
+
+def erase(attempt: Path) -> None:
+    """First out of the way as a whole: half of it would pass for pods that were started."""
+    gone = attempt.with_name(f".{attempt.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        attempt.rename(gone)
+    point("erase.renamed")
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def was_started(folder: Path) -> bool:
@@ -114,7 +139,7 @@ def refresh(pod: LocalPod) -> bool:
     before = pod.state
     # A folder's time steps by some milliseconds: what comes in the same step as this look must not be missed.
     pod.read_at = stamp if time.time_ns() - stamp[0] > TIME_STEP_NS else (0, 0)
-    if pod.pid is None:
+    if pod.sidecar is None:
         _learn_identity(pod)
     pod.state = _state(pod, is_alive)
     return pod.state != before
@@ -124,6 +149,8 @@ def _learn_identity(pod: LocalPod) -> None:
     identity = records.read(str(pod.folder / records.SIDECAR))
     if identity is not None and identity["boot_id"] == records.boot_id():
         pod.pid, pod.start_time = identity["pid"], identity["start_time"]
+        pid, start_time = identity.get("sidecar", (pod.pid, pod.start_time))
+        pod.sidecar = (pid, start_time)
 
 
 def _uid(pod: LocalPod) -> str:
@@ -159,40 +186,17 @@ def _state(pod: LocalPod, is_alive: bool) -> PodState | None:
         reason="" if end is None else end["reason"],
         endpoints=endpoints,
         outputs={} if end is None else end.get("outputs", {}),
+        epoch=pod.epoch,
     )
 
 
 def _settle_lost(pod: LocalPod) -> dict[str, object]:
-    """The sidecar is gone without a terminal record: what it left is ended, then the loss is written down for good."""
-    sweep(pod.folder)
+    """Sidecar and keeper are gone without a terminal record: what they left is ended, then the loss is written down for good."""
+    leftovers.sweep(pod.folder)
     end: dict[str, object] = {"exit_code": None, "reason": "Lost", "started_at": None, "ended_at": time.time()}
     point("lost.before")
     records.write(str(pod.folder / records.END), end)
     return end
-
-
-def sweep(folder: Path) -> None:
-    """Ends by force every process of a pod whose sidecar is gone: they carry the pod's mark in their environment."""
-    mark = f"{POD_MARK}={folder}".encode()
-    for _ in range(20):
-        found = [int(name) for name in os.listdir("/proc") if name.isdigit() and _is_of(name, mark)]
-        for pid in found:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        if not found:
-            return
-        time.sleep(0.05)
-
-
-def _is_of(pid: str, mark: bytes) -> bool:
-    """A process that has ended and waits to be reaped has no environment any more."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return mark in file.read().split(b"\0")
-    except OSError:
-        return False
 
 
 def record_never_started(folder: Path) -> bool:
@@ -210,22 +214,17 @@ def record_never_started(folder: Path) -> bool:
         os.close(lock)
 
 
-def open_sidecar(pod: LocalPod) -> int | None:
-    """A pidfd of the pod's sidecar, certain to be that process and no later one with its number; None when it is gone."""
-    if pod.pid is None:
-        return None
-    try:
-        descriptor = os.pidfd_open(pod.pid)
-    except OSError:
-        return None
-    if records.start_time(pod.pid) != pod.start_time:
-        os.close(descriptor)
-        return None
-    return descriptor
+def open_pod(pod: LocalPod) -> int | None:
+    """A pidfd of the pod's process that ends last, the keeper, or the sidecar without it; None when both are gone."""
+    for identity in ((pod.pid, pod.start_time), pod.sidecar or (None, None)):
+        descriptor = leftovers.open_process(*identity)
+        if descriptor is not None:
+            return descriptor
+    return None
 
 
 def reap(pod: LocalPod, options: int = os.WNOHANG) -> None:
-    """A sidecar that we started is our child; after a restart of the service it is init's."""
+    """The first process of a pod that we started is our child; after a restart of the service it is init's."""
     if pod.is_child and pod.pid is not None:
         try:
             os.waitpid(pod.pid, options)
@@ -235,23 +234,24 @@ def reap(pod: LocalPod, options: int = os.WNOHANG) -> None:
 
 def end_by_force(pod: LocalPod) -> None:
     """Whatever of the pod is alive, sidecar first; returns when nothing is."""
-    until = time.monotonic() + FORCE_S
-    while records.is_locked(str(pod.folder / records.LOCK)) and time.monotonic() < until:
-        if pod.pid is None:
-            _learn_identity(pod)
+    begun = time.monotonic()
+    while is_alive := records.is_locked(str(pod.folder / records.LOCK)):
+        waited = time.monotonic() - begun
+        if waited > FORCE_S:
+            break
         signal_sidecar(pod, signal.SIGKILL)
+        if waited > KEEPER_S:
+            leftovers.send((pod.pid, pod.start_time), signal.SIGKILL)
         time.sleep(0.01)
-    sweep(pod.folder)
-    reap(pod, options=0)
+    leftovers.sweep(pod.folder)
+    reap(pod, options=os.WNOHANG if is_alive else 0)
 
 
 def signal_sidecar(pod: LocalPod, number: signal.Signals) -> None:
-    descriptor = open_sidecar(pod)
-    if descriptor is None:
-        return
-    try:
-        signal.pidfd_send_signal(descriptor, number)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(descriptor)
+    """The keeper passes on SIGTERM to a sidecar that has not said yet who it is; to be killed it has to have."""
+    if pod.sidecar is None:
+        _learn_identity(pod)
+    if pod.sidecar is not None:
+        leftovers.send(pod.sidecar, number)
+    elif number == signal.SIGTERM:
+        leftovers.send((pod.pid, pod.start_time), number)

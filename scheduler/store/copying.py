@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ def restore(file: Path, url: str, *, force: bool) -> Content:
         if place.get_backend_name() == "sqlite":
             path = Path(place.database or "")
             with _alone(path):
+                with _opened(copy) as engine, engine.begin() as connection:
+                    raise_epoch(connection, _unused(_epoch_in(path)))
                 _put_file(copy, path, force)
         else:
             _copy_in(copy, place, force)
@@ -117,6 +120,15 @@ def _upgraded_copy(file: Path) -> Iterator[Path]:
         yield copy
 
 
+def _unused(epoch: int) -> int:
+    """An epoch above that one, and above all since the backup, also where the database that knew them is lost.
+
+    Attempts that are admitted after the restore bear numbers that were given already; the epoch tells them from those, whose
+    pods may still run. Leaders change less often than once a second, so no epoch is above the time.
+    """
+    return max(epoch, int(time.time()))
+
+
 def _content(connection: Connection) -> Content:
     seq = connection.execute(select(COUNTERS.c.value).where(COUNTERS.c.name == "seq")).scalar_one()
     jobs = connection.execute(select(func.count()).select_from(JOBS)).scalar_one()
@@ -153,6 +165,17 @@ def _alone(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _epoch_in(path: Path) -> int:
+    """Of the database that is to be replaced; 0 where it is not there, or cannot be read any more."""
+    if not path.exists():
+        return 0
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=sqlite.BUSY_S)) as there:
+            return int(there.execute("SELECT epoch FROM meta").fetchone()[0])
+    except (sqlite3.Error, TypeError):
+        return 0
 
 
 def _put_file(copy: Path, path: Path, force: bool) -> None:
@@ -196,7 +219,7 @@ def _copy_in(copy: Path, place: URL, force: bool) -> None:
             schema.upgrade(target, schema.OURS)
         with _opened(copy) as engine, engine.connect() as source:
             # First, so that a leader's next commit waits for us and is then refused.
-            raise_epoch(target, int(source.execute(select(META.c.epoch)).scalar_one()))
+            raise_epoch(target, _unused(int(source.execute(select(META.c.epoch)).scalar_one())))
             held = _content(target)
             if held.last_seq and not force:
                 raise Conflict(

@@ -52,7 +52,7 @@ async def test_launch_again_with_the_same_digest_makes_nothing(place: Place, clu
         await cluster.launch(launch)
         first = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
         await cluster.launch(launch)
-        await cluster.launch(replace(launch, token="another", epoch=2))
+        await cluster.launch(replace(launch, token="another"))
         last = await seen.ended("job-1-0", "job-1-1", "job-1-master")
         await cluster.launch(launch)
         lines = await all_lines(cluster, launch)
@@ -179,7 +179,9 @@ async def test_forgotten_attempt_is_not_listed_and_keeps_its_logs_until_erased(p
         await cluster.launch(launch)
         await seen.ended("job-1-0")
     await cluster.forget("job", 1)
-    await cluster.launch(launch)
+    with pytest.raises(LaunchRefused, match="over") as refused:
+        await cluster.launch(launch)
+    assert not refused.value.permanent
     async with watching(cluster) as seen:
         assert seen.pods == {}
     assert await all_lines(cluster, launch) == ["kept"]
@@ -191,6 +193,36 @@ async def test_forgotten_attempt_is_not_listed_and_keeps_its_logs_until_erased(p
         await lines_from(cluster, launch, 0, 1)
     if place.kind == "local":
         assert list((place.folder / "pods").iterdir()) == []
+
+
+@pytest.mark.parametrize("was", ["Running", "Ended", "forgotten", "refused"])
+async def test_an_attempt_of_an_earlier_epoch_is_ended_and_erased_before_its_number_is_launched_again(
+    place: Place, cluster: Cluster, was: str
+) -> None:
+    before = plan("job", *place.command("print", "before", *(["exit", "0"] if was == "Ended" else ["sleep", "30"])), members=2)
+    after = replace(with_command(before, *place.command("print", "after", "sleep", "0.5", "exit", "6")), epoch=1_790_000_000)
+    moved = replace(after, pods=tuple(replace(pod, node="b") for pod in after.pods))
+    async with watching(cluster) as seen:
+        if was == "refused":
+            with pytest.raises(LaunchRefused):
+                await cluster.launch(replace(before, pods=(*before.pods[:2], replace(before.pods[2], node="elsewhere"))))
+        else:
+            await cluster.launch(before)
+            old = await seen.phase("Ended" if was == "Ended" else "Running", "job-1-0", "job-1-1")
+            assert await first_lines(cluster, before)
+            assert {pod.epoch for pod in old} == {1}
+        if was == "forgotten":
+            await cluster.forget("job", 1)
+    cluster = place.open()
+    async with watching(cluster) as seen:
+        await cluster.launch(moved)
+        await seen.until(lambda pods: [pods[name].exit_code for name in ("job-1-0", "job-1-1") if name in pods] == [6, 6])
+        assert await all_lines(cluster, moved) == ["after"]
+
+    assert {pod.epoch for pod in seen.pods.values()} == {1_790_000_000}
+    with pytest.raises(LaunchRefused, match="later than 1") as refused:
+        await cluster.launch(before)
+    assert not refused.value.permanent
 
 
 async def test_ended_pods_are_listed_until_forgotten(place: Place, cluster: Cluster) -> None:

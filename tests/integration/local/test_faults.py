@@ -3,23 +3,41 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.contract.clusters import Place, all_lines, first_lines, plan, watching
-from tests.integration.local.conftest import left_of
+from tests.integration.local.conftest import DEADLINE_S, left_of
 from tests.integration.local.control_plane import ControlPlane
 from tuttilab.scheduler.clusters import local, local_launch
 from tuttilab.scheduler.clusters.base import Cluster, PodState
+from tuttilab.sidecar import keeper, records
 
 # What is meant to outlive its pod: a daemon of a session of its own, whose parent is gone.
 DAEMON = "(setsid sh -c 'sleep 300 & sleep 300' &) ; "
 
 
+# The same of one who says by nothing whose it is: no environment, a session of its own, no parent, and none of our files open.
+STRANGER = (
+    "env -i setsid sh -c 'sh -c \"echo \\$\\$ >stranger.new; mv stranger.new stranger; exec sleep 300\" &' <&- >/dev/null 2>&1 ; "
+)
+
+
+def keeper_of(pod: PodState) -> psutil.Process:
+    return psutil.Process(int(pod.uid.split("-")[1]))
+
+
 def pid_of(pod: PodState) -> int:
-    return int(pod.uid.split("-")[1])
+    """Of its sidecar; the master of a gang has no keeper."""
+    first = keeper_of(pod)
+    return first.children()[0].pid if first.cmdline()[0] == keeper.TITLE else first.pid
+
+
+def stranger_of(place: Place, pod: PodState) -> psutil.Process:
+    return psutil.Process(int((place.folder / "pods" / pod.job_id / "1" / pod.name / "work" / "stranger").read_text()))
 
 
 @pytest.mark.parametrize("ending", ["exit 0", "exit 3", "sleep 300"])
@@ -50,6 +68,115 @@ async def test_killed_sidecar_takes_its_pod_along_and_counts_as_lost(tmp_path: P
     async with watching(place.open()) as seen:
         assert seen.pods["job-1-0"] == lost
         assert await all_lines(cluster, launch) == ["up"]
+
+
+@pytest.mark.parametrize("stranger", [STRANGER, STRANGER.replace("setsid ", "")])
+async def test_who_cleared_his_environment_dies_with_the_sidecar_before_the_loss_is_told(
+    place: Place, cluster: Cluster, stranger: str
+) -> None:
+    launch = plan("job", "sh", "-c", f"{stranger} while [ ! -e stranger ]; do sleep 0.05; done; echo up; sleep 300")
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await first_lines(cluster, launch)
+        (pod,) = await seen.phase("Running", "job-1-0")
+        left = stranger_of(place, pod)
+        assert (left.is_running(), "TUTTILAB_POD_DIR" in left.environ()) == (True, False)
+        os.kill(pid_of(pod), signal.SIGKILL)
+        (lost,) = await seen.ended("job-1-0")
+        assert (lost.reason, _lives(left)) == ("Lost", False)
+
+
+async def test_who_cleared_his_environment_dies_with_the_sidecar_while_nobody_watches(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", "sh", "-c", f"{STRANGER} while [ ! -e stranger ]; do sleep 0.05; done; echo up; sleep 300")
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await first_lines(cluster, launch)
+        (pod,) = await seen.phase("Running", "job-1-0")
+    left = stranger_of(place, pod)
+    os.kill(pid_of(pod), signal.SIGKILL)
+
+    psutil.wait_procs([left], timeout=5)
+    assert not left.is_running()
+
+
+async def test_sidecar_and_keeper_killed_at_once_take_along_whom_the_sidecar_had_seen(place: Place, cluster: Cluster) -> None:
+    launch = plan("job", "sh", "-c", f"{STRANGER} while [ ! -e stranger ]; do sleep 0.05; done; echo up; sleep 300")
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        await first_lines(cluster, launch)
+        (pod,) = await seen.phase("Running", "job-1-0")
+        left = stranger_of(place, pod)
+        await asyncio.to_thread(_wait_until_listed, place, pod, left.pid)
+        sidecar = pid_of(pod)
+        keeper_of(pod).kill()
+        os.kill(sidecar, signal.SIGKILL)
+        (lost,) = await seen.ended("job-1-0")
+        assert (lost.reason, _lives(left)) == ("Lost", False)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Not as one that has ended and that init will reap in a moment."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and process.is_running()
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait_until_listed(place: Place, pod: PodState, pid: int) -> None:
+    file = place.folder / "pods" / pod.job_id / "1" / pod.name / records.PROCESSES
+    until = time.monotonic() + DEADLINE_S
+    while pid not in [listed for listed, _ in (records.read(str(file)) or {}).get("processes", [])]:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+async def test_a_pod_whose_keeper_is_killed_goes_on_to_its_own_end(cluster: Cluster) -> None:
+    launch = plan("job", "sh", "-c", "echo up; while [ ! -e go ]; do sleep 0.05; done; exit 7")
+    async with watching(cluster) as seen:
+        await cluster.launch(launch)
+        (pod,) = await seen.phase("Running", "job-1-0")
+        work = psutil.Process(pid_of(pod)).children()[0].cwd()
+        keeper_of(pod).kill()
+        await asyncio.sleep(1.5)
+        assert seen.pods["job-1-0"].phase == "Running"
+        Path(work, "go").touch()
+        (ended,) = await seen.ended("job-1-0")
+
+    assert (ended.exit_code, ended.uid) == (7, pod.uid)
+
+
+async def test_a_pod_whose_keeper_is_killed_can_be_stopped(cluster: Cluster) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", "sleep", "300"))
+        (pod,) = await seen.phase("Running", "job-1-0")
+        keeper_of(pod).kill()
+        await cluster.stop("job", 1, 5.0)
+        (ended,) = await seen.ended("job-1-0")
+
+    assert (ended.exit_code, ended.reason) == (143, "Stopped")
+
+
+async def test_whoever_knows_the_keeper_only_stops_the_pod_by_it(cluster: Cluster) -> None:
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", "sleep", "300"))
+        (pod,) = await seen.phase("Running", "job-1-0")
+        keeper_of(pod).terminate()
+        (ended,) = await seen.ended("job-1-0")
+
+    assert (ended.exit_code, ended.reason) == (143, "Stopped")
+
+
+async def test_a_hung_keeper_is_ended_by_force(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
+    monkeypatch.setattr(local, "FORCE_S", 0.3)
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", "sleep", "300"))
+        (pod,) = await seen.phase("Running", "job-1-0")
+        os.kill(pid_of(pod), signal.SIGSTOP)
+        os.kill(keeper_of(pod).pid, signal.SIGSTOP)
+        await cluster.stop("job", 1, 0.2)
+        (ended,) = await seen.ended("job-1-0")
+
+    assert (ended.exit_code, ended.reason) == (None, "Lost")
 
 
 async def test_main_command_dies_with_its_sidecar_while_nobody_watches(cluster: Cluster) -> None:
