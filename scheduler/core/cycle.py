@@ -52,7 +52,8 @@ def schedule(snapshot: Snapshot, now: float) -> Decision:
     # Nobody grows while room is being fetched for somebody else.
     grown = () if preempted or shrunk else growths(desk)
     waits = explain(desk) if snapshot.rules.tells_all else ()
-    next_at = min((at for at in (desk.next_at(), next_growth_at(desk)) if at is not None), default=None)
+    times = (desk.next_at(), next_growth_at(desk), preemption.next_idle_at(desk))
+    next_at = min((at for at in times if at is not None), default=None)
     return Decision(tuple(desk.admitted), waits, next_at, preempted, shrunk, grown)
 
 

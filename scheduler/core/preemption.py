@@ -271,10 +271,23 @@ def _may_be_stopped(desk: Desk, runner: Running) -> bool:
     job = runner.job
     if not job.is_preemptible:
         return False
-    if job.kind is not JobKind.NOTEBOOK or runner.active_at is None:
-        return True
-    is_idle = desk.now - runner.active_at >= desk.snapshot.rules.idle_notebook_s
-    return is_idle or desk.snapshot.queues[job.queue].stops_busy_notebooks
+    return _idle_at(desk, runner) <= desk.now
+
+
+def _idle_at(desk: Desk, runner: Running) -> float:
+    """When a notebook's silence will have lasted long enough for it to be stopped; nothing keeps other work."""
+    queue = desk.snapshot.queues.get(runner.queue)
+    if runner.job.kind is not JobKind.NOTEBOOK or (queue is not None and queue.stops_busy_notebooks):
+        return desk.now
+    return (runner.started_at if runner.active_at is None else runner.active_at) + desk.snapshot.rules.idle_notebook_s
+
+
+def next_idle_at(desk: Desk) -> float | None:
+    """When the first notebook becomes idle that may be stopped then, where somebody waits who could ask for that."""
+    if not desk.lines_ or not desk.may_preempt():
+        return None
+    times = (_idle_at(desk, runner) for runner in desk.running if runner.job.is_preemptible and not runner.is_stopping)
+    return min((at for at in times if at > desk.now), default=None)
 
 
 def _is_lower(

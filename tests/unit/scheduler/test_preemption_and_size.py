@@ -622,3 +622,14 @@ def test_S10_the_priority_of_a_queue_above_passes_others_no_longer_than_the_cap(
         end_all(one, high[number].id, 0, at=at)
         decide(one, at)
     assert one.live_attempt(low.id) is not None
+
+
+def test_S16_a_notebook_that_has_only_just_started_is_no_idle_one() -> None:
+    one = state([cluster(node("n", cpus=64, gpus=4))], LENT)
+    fresh = made(one, queue="borrower", kind=JobKind.NOTEBOOK, preemptible=True, gpus=4)
+    decide(one, 0.0)
+    start_all(one, fresh.id, at=10.0)
+    submit(one, queue="lender", gpus=1, at=11.0)
+    decision = decide(one, 69.0)
+    assert (decision.preempted, decision.next_at) == ((), 70.0)
+    assert [victim.job_id for victim in decide(one, 71.0).preempted] == [fresh.id]
