@@ -5,12 +5,13 @@ from tuttilab.scheduler.simulation.files import policy_named, read_policy, read_
 from tuttilab.scheduler.simulation.generate import generate, shuffle_names
 from tuttilab.scheduler.simulation.plot import page
 from tuttilab.scheduler.simulation.policies import POLICIES, Policy
-from tuttilab.scheduler.simulation.replay import Replayed, replay
+from tuttilab.scheduler.simulation.replay import Decisions, Replayed, replay, replay_store
 from tuttilab.scheduler.simulation.report import Figures, figures, left_over, table
 from tuttilab.scheduler.simulation.trace import TraceJob, read_trace, trace_lines
 
 __all__ = [
     "POLICIES",
+    "Decisions",
     "Figures",
     "Outcome",
     "Policy",
@@ -27,6 +28,7 @@ __all__ = [
     "read_site",
     "read_trace",
     "replay",
+    "replay_store",
     "shuffle_names",
     "table",
     "trace_lines",

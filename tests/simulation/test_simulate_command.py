@@ -35,12 +35,22 @@ def test_S18_policies_are_compared_in_one_table_and_drawn_on_one_page(folder: Pa
 def test_B13_figures_are_data_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(folder, "--compare", "fifo", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["policy"], row["ended"], row["max_wait"], row["mean_completion"]) == (
-        "fifo",
-        3,
-        148.0,
-        pytest.approx(135.667, abs=0.01),
-    )
+    # a from 0 to 100, b from 100 to 150, c from 150 to 160.
+    expected = {
+        "policy": "fifo",
+        "ended": 3,
+        "mean_jct_s": (100 + 149 + 158) / 3,
+        "p50_jct_s": 149,
+        "p99_jct_s": 158,
+        "mean_wait_s": (0 + 99 + 148) / 3,
+        "p99_wait_s": 148,
+        "max_wait_s": 148,
+        "makespan_s": 160,
+        "preemptions": 0,
+        "decisions": 3,
+    }
+    assert {key: row[key] for key in expected} == pytest.approx(expected)
+    assert 0.9 < row["utilisation"] <= 1
 
 
 def test_B13_a_generated_trace_can_be_kept_and_run_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
