@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Final
 
+from tuttilab.scheduler.model import JobPhase
 from tuttilab.scheduler.resources import show_duration
-from tuttilab.scheduler.simulation.engine import Outcome
+from tuttilab.scheduler.simulation.engine import Outcome, Ran
+from tuttilab.scheduler.simulation.trace import csv_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +101,32 @@ def _fairness(outcome: Outcome) -> float:
 def left_over(outcomes: Iterable[Outcome]) -> Iterator[str]:
     """A line for each policy under which jobs did not end: their waits are in no figure above."""
     for outcome in outcomes:
-        left = [ran.job.job_id for ran in outcome.ran if ran.ended_at is None]
-        if left:
-            some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
-            yield f"{outcome.policy}: {len(left)} of {len(outcome.ran)} jobs never end, as they fit on no nodes or quota: {some}"
+        waiting = [ran.job.job_id for ran in outcome.ran if ran.phase is JobPhase.QUEUED]
+        running = [ran.job.job_id for ran in outcome.ran if ran.phase is JobPhase.ACTIVE]
+        for left, why in ((waiting, "as they fit on no nodes or quota"), (running, "as their cluster stays lost")):
+            if left:
+                some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+                yield f"{outcome.policy}: {len(left)} of {len(outcome.ran)} jobs never end, {why}: {some}"
+
+
+RUN_COLUMNS: Final = (
+    *("policy", "job_id", "queue", "phase", "reason", "submit_s", "started_s", "ended_s"),
+    *("attempts", "cluster", "nodes", "given_back"),
+)
+
+
+def run_lines(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Every job under every policy as CSV, header first: when and where it ran last, and how many pods it gave back meanwhile."""
+    return csv_lines((RUN_COLUMNS, *(_run_fields(outcome.policy, ran) for outcome in outcomes for ran in outcome.ran)))
+
+
+def _run_fields(policy: str, ran: Ran) -> Sequence[str | int]:
+    times = ["" if at is None else f"{at:.3f}" for at in (ran.job.submit_s, ran.started_at, ran.ended_at)]
+    own = (policy, ran.job.job_id, ran.job.queue, ran.phase.value, ran.reason, *times, ran.attempts)
+    if ran.last is None:
+        return (*own, "", "", 0)
+    nodes = ";".join(dict.fromkeys(pod.node for pod in (*ran.last.pods, *ran.last.left)))
+    return (*own, ran.last.cluster, nodes, len(ran.last.left))
 
 
 def table(rows: Iterable[Figures], against: Figures | None = None) -> str:
