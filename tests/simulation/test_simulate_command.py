@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,16 @@ def test_S16_a_higher_class_and_a_cancel_are_told_in_the_runs(folder: Path) -> N
         ("gone", "Cancelled", "", "0"),
     ]
     assert float(ran["low"]["ended_s"]) == 1155
+
+
+def test_the_files_of_the_guide_are_read(folder: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "simulator.md").read_text()
+    site, events = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (pods,) = re.findall(r'`("\[\{role: .*?\]")`', text)
+    trace = f"job_id,submit_s,duration_s,gpus,queue,pod_sets\njob-17,4999,9000,,production,{pods}\nb,0,50,1,research,\n"
+    events = events.replace("name: main, clusters: [west]", "name: production}, {name: research, clusters: [west]")
+    ran = runs(folder, site, trace, events)
+    assert told(ran, "phase", "nodes") == [("b", "Succeeded", "gpu-0"), ("job-17", "Cancelled", "gpu-0")]
 
 
 @pytest.mark.parametrize(
