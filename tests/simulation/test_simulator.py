@@ -98,6 +98,7 @@ HEADER = "job_id,submit_s,duration_s,gpus\n"
         ("job_id,submit_s,duration_s,gpus,memory\na,0,5,1,1Q\n", "t.csv, line 2, memory"),
         ("job_id,submit_s,duration_s,gpus,priority\na,0,5,1,high\n", "priority: 'high' is not whole"),
         ("job_id,submit_s,duration_s,gpus,priority\na,0,5,1,1%s\n" % ("0" * 400), "priority: 1000"),
+        (HEADER + "a,0,5,%s\n" % ("9" * 5000), f"gpus: '{'9' * 79}… is not an amount"),
         (HEADER + "a,0,5,8589934592\n", "t.csv, line 2, gpus: 8589934592 is out of range; expected 0 to 1000000"),
         (HEADER + "a" * 200_000 + ",0,5,1\n", "t.csv, line 2: field larger than field limit"),
         (HEADER + "a,0,5,1\n" + "b" * 500 + ",0,5,1\n", "t.csv, line 3, job_id: 'bbbb"),
