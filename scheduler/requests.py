@@ -15,7 +15,11 @@ Amount = str | int | float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodRequest:
-    """One role of a gang. ``resources`` takes extended resources by their Kubernetes key."""
+    """One role of a gang. ``resources`` takes extended resources by their Kubernetes key.
+
+    ``node_labels`` must all be on a node that takes one of its pods; ``gpu_type`` is short for the label ``gpu-model``.
+    ``tolerations`` are taints of nodes that it puts up with, as kubectl writes them: ``dedicated=ml:NoSchedule``, or only the key.
+    """
 
     role: str = "worker"
     count: int = 1
@@ -24,6 +28,8 @@ class PodRequest:
     memory: Amount = "1Gi"
     gpus: Amount = 0
     gpu_type: str | None = None
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[str, ...] = ()
     resources: Mapping[str, Amount] = field(default_factory=dict)
     ends: str = "required"
 

@@ -39,20 +39,25 @@ _NUMBER = re.compile(r"(\d{1,19})(?:\.(\d{1,9}))?([A-Za-z]*)", re.ASCII)
 _KEY = re.compile(r"(?:[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
 def _split(value: object, field: str, expected: str) -> tuple[Decimal, str]:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise BadInput(f"{field}: {value!r} is not an amount; expected {expected}.")
+        raise BadInput(f"{field}: {_shown(value)} is not an amount; expected {expected}.")
     text = repr(value) if isinstance(value, float) else str(value).strip()
     match = _NUMBER.fullmatch(text)
     if match is None:
-        raise BadInput(f"{field}: {value!r} is not an amount; expected {expected}.")
+        raise BadInput(f"{field}: {_shown(value)} is not an amount; expected {expected}.")
     whole, fraction, unit = match.groups()
     return Decimal(f"{whole}.{fraction or 0}"), unit
 
 
 def _bounded(amount: Decimal, value: object, field: str) -> int:
     if amount > LARGEST:
-        raise BadInput(f"{field}: {value!r} is too large; the largest amount is {LARGEST}.")
+        raise BadInput(f"{field}: {_shown(value)} is too large; the largest amount is {LARGEST}.")
     return int(amount)
 
 
@@ -61,10 +66,10 @@ def parse_cpu(value: object, field: str = "cpus") -> int:
     expected = "cores such as 2, 0.5 or 1500m"
     number, unit = _split(value, field, expected)
     if unit not in ("", "m"):
-        raise BadInput(f"{field}: {value!r} has the unknown unit {unit!r}; expected {expected}.")
+        raise BadInput(f"{field}: {_shown(value)} has the unknown unit {unit!r}; expected {expected}.")
     milli = number if unit == "m" else number * 1000
     if milli != milli.to_integral_value():
-        raise BadInput(f"{field}: {value!r} is finer than a thousandth of a core; expected {expected}.")
+        raise BadInput(f"{field}: {_shown(value)} is finer than a thousandth of a core; expected {expected}.")
     return _bounded(milli, value, field)
 
 
@@ -73,7 +78,7 @@ def parse_memory(value: object, field: str = "memory") -> int:
     expected = "bytes such as 512Mi, 8Gi or 16G"
     number, unit = _split(value, field, expected)
     if unit not in BYTE_UNITS:
-        raise BadInput(f"{field}: {value!r} has the unknown unit {unit!r}; expected {expected}.")
+        raise BadInput(f"{field}: {_shown(value)} has the unknown unit {unit!r}; expected {expected}.")
     amount = number * BYTE_UNITS[unit]
     return _bounded(amount.to_integral_value(rounding="ROUND_CEILING"), value, field)
 
@@ -83,7 +88,7 @@ def parse_count(value: object, field: str) -> int:
     expected = "a whole number such as 0, 1 or 4"
     number, unit = _split(value, field, expected)
     if unit or number != number.to_integral_value():
-        raise BadInput(f"{field}: {value!r} is not whole; expected {expected}.")
+        raise BadInput(f"{field}: {_shown(value)} is not whole; expected {expected}.")
     return _bounded(number, value, field)
 
 
@@ -109,7 +114,7 @@ def parse_duration(value: object, field: str = "timeout") -> float:
         days, hours, minutes, rest = (float(part or 0) for part in match.groups())
         seconds = days * 86400 + hours * 3600 + minutes * 60 + rest
     if not 0 < seconds <= 10 * 366 * 86400:
-        raise BadInput(f"{field}: {value!r} is not a duration; expected one such as 90s, 10m, 1h30m or 2d, up to ten years.")
+        raise BadInput(f"{field}: {_shown(value)} is not a duration; expected one such as 90s, 10m, 1h30m or 2d, up to ten years.")
     return seconds
 
 

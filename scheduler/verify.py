@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.events import Event, GangAdmitted, GangGrown, JobDeleted, JobSubmitted, RunRetried
@@ -84,15 +85,26 @@ class Replay:
         return cls(state, jobs, attempts, {run.id: run for run in checkpoint.runs})
 
 
+class Reader(Protocol):
+    """Takes a journal line by line."""
+
+    def take(self, event: Event, at: float, /) -> None: ...
+
+
 async def replay(store: Store) -> Replay:
     checkpoint = await store.last_checkpoint()
     result = Replay.begin(checkpoint)
+    await read_since(store, checkpoint, result)
+    return result
+
+
+async def read_since(store: Store, checkpoint: Checkpoint | None, reader: Reader) -> None:
+    """Every line after the checkpoint, in order."""
     since = checkpoint.seq if checkpoint else 0
     while lines := await store.journal(since, PAGE):
         for _, at, event in lines:
-            result.take(event, at)
+            reader.take(event, at)
         since = lines[-1][0]
-    return result
 
 
 async def differences(store: Store, replayed: Replay) -> AsyncIterator[str]:

@@ -33,7 +33,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             made = super().construct_object(node, deep)
-        except (ValueError, OverflowError, LookupError, TypeError):
+        except (ValueError, OverflowError, LookupError, TypeError, AttributeError):
             # A tag that says `!!int` of a text, or a number of thousands of digits.
             raise _refusal(node, f"{_shown(node)} is too large or not of its type") from None
         if isinstance(made, float) and not isfinite(made):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -13,6 +15,11 @@ from tuttilab.scheduler import discovery
 from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.local import config_option
 from tuttilab.scheduler.errors import Conflict, NotFound, StoreError, Unavailable
+
+if TYPE_CHECKING:
+    from tuttilab.scheduler.store.base import Store
+
+T = TypeVar("T")
 
 
 @click.group()
@@ -63,33 +70,58 @@ def check(config: Path | None, as_json: bool) -> None:
 
 @scheduler.command()
 @config_option
-def verify(config: Path | None) -> None:
-    """Replay the journal and compare it with the rows, as both are now; the service may run meanwhile."""
+@click.option("--decisions", is_flag=True, help="Also ask the scheduler at every place again, and compare what it decides there.")
+def verify(config: Path | None, decisions: bool) -> None:
+    """Replay the journal and compare it with the rows, as both are now; the service may run meanwhile.
+
+    The journal is read from its last checkpoint on, which the service writes now and then.
+    """
     import asyncio
 
     url = _store_url(config)
-    events, jobs, found = asyncio.run(_verify(url))
+    events, jobs, found = asyncio.run(_attached(url, _rows_that_differ))
     for sentence in found:
         click.echo(sentence)
     if found:
         raise StoreError(f"{len(found)} of {jobs} jobs differ from the journal; keep a copy of the database and report it.")
     click.echo(f"{events} events replayed: the rows of {jobs} jobs are what the journal says.")
+    if decisions:
+        places, others = asyncio.run(_attached(url, _decisions_that_differ))
+        for sentence in others:
+            click.echo(sentence)
+        if others:
+            raise StoreError(
+                f"{len(others)} of {places} decisions are not what this version decides; if it took them itself, report it."
+            )
+        click.echo(f"{places} decisions are those that the scheduler takes there again.")
 
 
-async def _verify(url: str) -> tuple[int, int, list[str]]:
+async def _attached(url: str, read: Callable[[Store], Awaitable[T]]) -> T:
     from tuttilab.scheduler.store.sql import SqlStore
-    from tuttilab.scheduler.verify import differences, replay
 
     store = SqlStore(url)
     if not await store.attach():
         raise NotFound(f"There is no database {without_password(url)} of this version yet; the first start makes or upgrades it.")
     try:
         await store.hold()
-        replayed = await replay(store)
-        found = [sentence async for sentence in differences(store, replayed)]
-        return replayed.events, len(replayed.jobs), found
+        return await read(store)
     finally:
         await store.close()
+
+
+async def _rows_that_differ(store: Store) -> tuple[int, int, list[str]]:
+    from tuttilab.scheduler.verify import differences, replay
+
+    replayed = await replay(store)
+    found = [sentence async for sentence in differences(store, replayed)]
+    return replayed.events, len(replayed.jobs), found
+
+
+async def _decisions_that_differ(store: Store) -> tuple[int, list[str]]:
+    from tuttilab.scheduler.simulator import replay_store
+
+    replayed = await replay_store(store)
+    return replayed.cycles, [str(one) for one in replayed.differing]
 
 
 @scheduler.command()

@@ -46,6 +46,7 @@ def _check_folder(path: Path | None) -> None:
 @click.option("--cluster", type=PATH, help="YAML with `nodes` and `queues`; default: 8 nodes of 64 cores and 8 GPUs, one queue.")
 @click.option("--trace", type=PATH, help="CSV with the columns job_id, submit_s, duration_s, gpus, and more that the guide lists.")
 @click.option("--policy", type=PATH, help="YAML with `base` and what it changes: order, keep, protects, preempts, knows_durations.")
+@click.option("--events", type=PATH, help="YAML with `events`: clusters lost and back, queues changed, jobs cancelled, by time.")
 @click.option(
     "--compare", metavar="NAME,…", help="Policies side by side: fifo, besteffort, easy, easy-predicted, sjf-oracle, ours."
 )
@@ -55,11 +56,13 @@ def _check_folder(path: Path | None) -> None:
 @click.option("--shuffled", is_flag=True, help="Deal its names out anew, so that history says nothing.")
 @click.option("--write-trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the trace as CSV and do not run it.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the table and two drawings as one HTML page.")
+@click.option("--write-runs", type=click.Path(dir_okay=False, path_type=Path), help="Write when and where every job ran, as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout.")
 def simulate(
     cluster: Path | None,
     trace: Path | None,
     policy: Path | None,
+    events: Path | None,
     compare: str | None,
     jobs: int,
     load: float,
@@ -67,6 +70,7 @@ def simulate(
     shuffled: bool,
     write_trace: Path | None,
     plot: Path | None,
+    write_runs: Path | None,
     as_json: bool,
 ) -> None:
     """Run a trace through the scheduler on a virtual clock and print waits, completion, use, fairness and preemptions.
@@ -79,6 +83,7 @@ def simulate(
 
     _check_folder(plot)
     _check_folder(write_trace)
+    _check_folder(write_runs)
     collect_seldom()
     default = "nodes: [{name: gpu, count: 8, cpus: 64, memory: 1Ti, gpus: 8}]\n"
     clusters, queues = simulator.read_site(_text(cluster) if cluster else default, str(cluster or "default cluster"))
@@ -91,15 +96,18 @@ def simulate(
         click.echo(f"wrote {len(lines)} jobs to {write_trace}")
         return
     check_trace_fits(queues, {line.queue for line in lines})
+    extra = simulator.read_events(_text(events), clusters, lines, str(events)) if events else []
     policies = [simulator.policy_named(name.strip()) for name in compare.split(",")] if compare else []
     if policy or not policies:
         policies.append(simulator.read_policy(_text(policy), str(policy)) if policy else simulator.policy_named("ours"))
     outcomes = [
-        simulator.Simulation(clusters, queues, lines, one, sample_every=max(1, len(lines) // 100)).run() for one in policies
+        simulator.Simulation(clusters, queues, lines, one, extra, sample_every=max(1, len(lines) // 100)).run() for one in policies
     ]
     rows = [simulator.figures(outcome) for outcome in outcomes]
     against = next((row for row in rows if row.policy == "easy"), None)
     text = "\n".join([simulator.table(rows, against), *simulator.left_over(outcomes)])
+    if write_runs:
+        write_runs.write_text("".join(simulator.run_lines(outcomes)), encoding="utf-8", newline="")
     if plot:
         plot.write_text(simulator.page(outcomes, text), encoding="utf-8")
     click.echo(json.dumps([asdict(row) for row in rows]) if as_json else text)

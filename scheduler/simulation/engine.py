@@ -12,7 +12,7 @@ from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.instructions import Instruction, LaunchGang, StopGang, StopPods
-from tuttilab.scheduler.model import AttemptPhase, Cluster, Job, JobPhase, PodPhase, Queue
+from tuttilab.scheduler.model import Attempt, AttemptPhase, Cluster, Job, JobPhase, PodPhase, Queue
 from tuttilab.scheduler.simulation.policies import Oracle, Policy
 from tuttilab.scheduler.simulation.trace import TraceJob
 
@@ -30,6 +30,9 @@ class Ran:
     ended_at: float | None
     attempts: int
     phase: JobPhase
+    reason: str = ""
+    last: Attempt | None = None
+    """Its newest attempt: where it ran, and which pods it gave back."""
 
     @property
     def wait_s(self) -> float | None:
@@ -81,6 +84,10 @@ class Simulation:
     _told: dict[str, tuple[float, float]] = field(default_factory=dict)
     _last: dict[str, Job] = field(default_factory=dict)
     """Every job as its last change left it: the state forgets old ended ones."""
+    _attempts: dict[str, Attempt] = field(default_factory=dict)
+    """The newest of every job, likewise."""
+    _unheard: list[ev.PodEnded] = field(default_factory=list)
+    """What pods of lost clusters came to, which nobody hears before the cluster is back."""
     _use: list[tuple[float, float]] = field(default_factory=list)
     _preemptions: int = 0
     _decisions: int = 0
@@ -120,7 +127,12 @@ class Simulation:
                     submitted += 1
                     if self.sample_every and submitted % self.sample_every == 0:
                         sampled.append(event.job.id)
+                if isinstance(event, ev.PodEnded) and self._is_lost(event):
+                    self._unheard.append(event)
+                    continue
                 self._apply(event, now)
+                if isinstance(event, ev.ClusterBack):
+                    self._hear(now)
             if self.state.version != version or (next_at is not None and now >= next_at):
                 began = perf_counter()
                 next_at = self._cycle(now, sampled)
@@ -129,9 +141,21 @@ class Simulation:
                 self._note_use(now)
             if self.check is not None:
                 self.check(self.state, now)
-            for job in self.state.take_changes().jobs:
+            changes = self.state.take_changes()
+            for job in changes.jobs:
                 self._last[job.id] = job
+            for attempt in changes.attempts:
+                self._attempts[attempt.job_id] = attempt
         return self._outcome(seconds, longest)
+
+    def _is_lost(self, event: ev.PodEnded) -> bool:
+        attempt = self.state.attempts.get((event.job_id, event.attempt))
+        return attempt is not None and self.state.clusters[attempt.cluster].unreachable_since is not None
+
+    def _hear(self, now: float) -> None:
+        unheard, self._unheard = self._unheard, []
+        for event in unheard:
+            self._at(now, event)
 
     def _cycle(self, now: float, sampled: Iterable[str]) -> float | None:
         snapshot = self.state.snapshot()
@@ -194,7 +218,8 @@ class Simulation:
         for line in self.trace:
             job = self._last.get(line.job_id)
             if job is not None:
-                ran.append(Ran(line, job.started_at, job.ended_at, job.attempts, job.phase))
+                last = self._attempts.get(line.job_id)
+                ran.append(Ran(line, job.started_at, job.ended_at, job.attempts, job.phase, job.reason, last))
         errors = []
         for job_id, (at, told) in self._told.items():
             started = self._last[job_id].started_at

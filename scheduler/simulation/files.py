@@ -1,10 +1,19 @@
-"""The cluster and policy files of `tuttilab simulate`: YAML, checked as strictly as a request, amounts as people write them.
+"""The cluster, policy and events files of `tuttilab simulate`: YAML, checked as strictly as a request, amounts as people write.
 
 ```yaml
 nodes:
   - {name: gpu, count: 8, cpus: 64, memory: 512Gi, gpus: 8, labels: {rack: r1}}
 queues:
   - {name: main, weight: 1}
+```
+
+and of what happens beside the trace, each event with its time:
+
+```yaml
+events:
+  - {at_s: 600, lost: east}
+  - {at_s: 900, queues: [{name: main, clusters: [west]}]}
+  - {at_s: 1200, cancel: job-17}
 ```
 """
 
@@ -14,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.config import QueueFile, check_name, check_room, node_room, queues_of
 from tuttilab.scheduler.core.queues import leaves
 from tuttilab.scheduler.core.rules import Keep, Order, Rules
@@ -23,6 +33,7 @@ from tuttilab.scheduler.model import Cluster, Node, Queue
 from tuttilab.scheduler.requests import Amount
 from tuttilab.scheduler.resources import GPU, Resources, parse_count
 from tuttilab.scheduler.simulation.policies import POLICIES, Policy
+from tuttilab.scheduler.simulation.trace import LONGEST_S, TraceJob
 from tuttilab.scheduler.wire import STRICT, parse
 from tuttilab.scheduler.yaml_text import document
 
@@ -65,8 +76,24 @@ class PolicyFile:
     knows_durations: bool | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventLine:
+    """One of: a cluster that does not answer from then on, or does again; the queues as they are from then on; a job cancelled."""
+
+    at_s: float | int
+    lost: str | None = None
+    back: str | None = None
+    queues: tuple[QueueFile, ...] | None = None
+    cancel: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsFile:
+    events: tuple[EventLine, ...]
+
+
 # Any: the hook of pydantic is not in the type of a dataclass.
-_FILES: tuple[Any, ...] = (SiteFile, NodeLine, PolicyFile)
+_FILES: tuple[Any, ...] = (SiteFile, NodeLine, PolicyFile, EventLine, EventsFile)
 for _file in _FILES:
     _file.__pydantic_config__ = STRICT
 
@@ -108,6 +135,43 @@ def _nodes(lines: Iterable[NodeLine]) -> dict[str, list[Node]]:
     return nodes
 
 
+def read_events(
+    text: str, clusters: Iterable[Cluster], trace: Iterable[TraceJob], what: str = "events file"
+) -> list[tuple[float, ev.Event]]:
+    """What happens beside the trace, by time. Raises BadInput naming the place, also for a name that is nowhere."""
+    given = parse(EventsFile, document(text, what), what)
+    jobs = {job.job_id: job.queue for job in trace}
+    names = [cluster.name for cluster in clusters]
+    events: list[tuple[float, ev.Event]] = []
+    for index, line in enumerate(given.events):
+        path = f"events[{index}]"
+        try:
+            if not 0 <= line.at_s <= LONGEST_S:
+                raise BadInput(f"{path}.at_s: {line.at_s} is not a time; expected seconds from 0 to {LONGEST_S:g}.")
+            events.append((float(line.at_s), _event(line, path, names, jobs)))
+        except BadInput as error:
+            raise BadInput(f"{what}: {error}") from None
+    return sorted(events, key=lambda event: event[0])
+
+
+def _event(line: EventLine, path: str, clusters: list[str], jobs: Mapping[str, str]) -> ev.Event:
+    said = [key for key in ("lost", "back", "queues", "cancel") if getattr(line, key) is not None]
+    if len(said) != 1:
+        raise BadInput(f"{path}: it says {' and '.join(said) or 'nothing'}; expected one of lost, back, queues and cancel.")
+    if line.queues is not None:
+        queues = queues_of(line.queues, clusters, f"{path}.queues")
+        check_trace_fits(queues, jobs.values(), f"{path}.queues")
+        return ev.QueuesConfigured(queues)
+    if line.cancel is not None:
+        if line.cancel not in jobs:
+            raise BadInput(f"{path}.cancel: the trace has no job {line.cancel[:120]!r}; expected the job_id of one.")
+        return ev.JobCancelRequested(line.cancel, "the events file")
+    cluster = line.lost or line.back or ""
+    if cluster not in clusters:
+        raise BadInput(f"{path}.{said[0]}: there is no cluster {cluster!r}; expected one of {', '.join(clusters)}.")
+    return ev.ClusterLost(cluster) if line.lost else ev.ClusterBack(cluster)
+
+
 def policy_named(name: str) -> Policy:
     if name not in POLICIES:
         raise BadInput(f"policy: {name!r} is not known; expected one of {', '.join(POLICIES)}.")
@@ -131,9 +195,9 @@ def read_policy(text: str, what: str = "policy file") -> Policy:
     return replace(base, name=given.name, rules=rules, knows_durations=knows)
 
 
-def check_trace_fits(queues: Iterable[Queue], names: Iterable[str]) -> None:
+def check_trace_fits(queues: Iterable[Queue], names: Iterable[str], what: str = "trace") -> None:
     """Refuses a trace whose queues the site does not have."""
     known = sorted(queue.name for queue in leaves({queue.name: queue for queue in queues}))
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise BadInput(f"trace: there is no queue {unknown[0]!r} for jobs; expected one of {', '.join(known)}.")
+        raise BadInput(f"{what}: there is no queue {unknown[0]!r} for jobs; expected one of {', '.join(known)}.")

@@ -5,29 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Final
 
+from tuttilab.scheduler.model import JobPhase
 from tuttilab.scheduler.resources import show_duration
-from tuttilab.scheduler.simulation.engine import Outcome
+from tuttilab.scheduler.simulation.engine import Outcome, Ran
+from tuttilab.scheduler.simulation.trace import csv_lines
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run. Times in seconds; ``fairness`` is Jain's index of the owners' mean slowdowns (1: all alike)."""
+    """Of one run. ``jct`` is from submission to end; ``fairness`` is Jain's index of the owners' mean slowdowns (1: all alike)."""
 
     policy: str
     jobs: int
     ended: int
-    mean_wait: float
-    p50_wait: float
-    p99_wait: float
-    max_wait: float
-    mean_completion: float
-    p50_completion: float
-    p99_completion: float
-    max_completion: float
+    mean_wait_s: float
+    p50_wait_s: float
+    p99_wait_s: float
+    max_wait_s: float
+    mean_jct_s: float
+    p50_jct_s: float
+    p99_jct_s: float
+    max_jct_s: float
+    makespan_s: float
+    """From the first submission to the last end."""
     utilisation: float
     fairness: float
     preemptions: int
+    decisions: int
     decisions_per_s: float
     estimate_error: float | None
     """Middle of |told - real| wait over real wait + 1 min, of the gangs that were asked about."""
@@ -44,23 +50,26 @@ def quantile(values: Sequence[float], level: float) -> float:
 def figures(outcome: Outcome) -> Figures:
     waits = [ran.wait_s for ran in outcome.ran if ran.wait_s is not None]
     ends = [ran.completion_s for ran in outcome.ran if ran.completion_s is not None]
+    last = max((ran.ended_at for ran in outcome.ran if ran.ended_at is not None), default=None)
     errors = [abs(told - real) / (real + 60.0) for told, real in outcome.estimate_errors]
     factors = [max(told + 60.0, real + 60.0) / min(told + 60.0, real + 60.0) for told, real in outcome.estimate_errors]
     return Figures(
         policy=outcome.policy,
         jobs=len(outcome.ran),
         ended=len(ends),
-        mean_wait=fmean(waits) if waits else 0.0,
-        p50_wait=quantile(waits, 0.5),
-        p99_wait=quantile(waits, 0.99),
-        max_wait=max(waits, default=0.0),
-        mean_completion=fmean(ends) if ends else 0.0,
-        p50_completion=quantile(ends, 0.5),
-        p99_completion=quantile(ends, 0.99),
-        max_completion=max(ends, default=0.0),
+        mean_wait_s=fmean(waits) if waits else 0.0,
+        p50_wait_s=quantile(waits, 0.5),
+        p99_wait_s=quantile(waits, 0.99),
+        max_wait_s=max(waits, default=0.0),
+        mean_jct_s=fmean(ends) if ends else 0.0,
+        p50_jct_s=quantile(ends, 0.5),
+        p99_jct_s=quantile(ends, 0.99),
+        max_jct_s=max(ends, default=0.0),
+        makespan_s=last - min(ran.job.submit_s for ran in outcome.ran) if last is not None else 0.0,
         utilisation=_utilisation(outcome),
         fairness=_fairness(outcome),
         preemptions=outcome.preemptions,
+        decisions=outcome.decisions,
         decisions_per_s=outcome.decisions / outcome.seconds if outcome.seconds else 0.0,
         estimate_error=median(errors) if errors else None,
         estimate_factor=median(factors) if factors else None,
@@ -92,10 +101,32 @@ def _fairness(outcome: Outcome) -> float:
 def left_over(outcomes: Iterable[Outcome]) -> Iterator[str]:
     """A line for each policy under which jobs did not end: their waits are in no figure above."""
     for outcome in outcomes:
-        left = [ran.job.job_id for ran in outcome.ran if ran.ended_at is None]
-        if left:
-            some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
-            yield f"{outcome.policy}: {len(left)} of {len(outcome.ran)} jobs never end, as they fit on no nodes or quota: {some}"
+        waiting = [ran.job.job_id for ran in outcome.ran if ran.phase is JobPhase.QUEUED]
+        running = [ran.job.job_id for ran in outcome.ran if ran.phase is JobPhase.ACTIVE]
+        for left, why in ((waiting, "as they fit on no nodes or quota"), (running, "as their cluster stays lost")):
+            if left:
+                some = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+                yield f"{outcome.policy}: {len(left)} of {len(outcome.ran)} jobs never end, {why}: {some}"
+
+
+RUN_COLUMNS: Final = (
+    *("policy", "job_id", "queue", "phase", "reason", "submit_s", "started_s", "ended_s"),
+    *("attempts", "cluster", "nodes", "given_back"),
+)
+
+
+def run_lines(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Every job under every policy as CSV, header first: when and where it ran last, and how many pods it gave back meanwhile."""
+    return csv_lines((RUN_COLUMNS, *(_run_fields(outcome.policy, ran) for outcome in outcomes for ran in outcome.ran)))
+
+
+def _run_fields(policy: str, ran: Ran) -> Sequence[str | int]:
+    times = ["" if at is None else f"{at:.3f}" for at in (ran.job.submit_s, ran.started_at, ran.ended_at)]
+    own = (policy, ran.job.job_id, ran.job.queue, ran.phase.value, ran.reason, *times, ran.attempts)
+    if ran.last is None:
+        return (*own, "", "", 0)
+    nodes = ";".join(dict.fromkeys(pod.node for pod in (*ran.last.pods, *ran.last.left)))
+    return (*own, ran.last.cluster, nodes, len(ran.last.left))
 
 
 def table(rows: Iterable[Figures], against: Figures | None = None) -> str:
@@ -106,20 +137,20 @@ def table(rows: Iterable[Figures], against: Figures | None = None) -> str:
         marks = ["", "", ""]
         if against is not None and against is not row:
             pairs = (
-                (row.p99_wait, against.p99_wait),
-                (row.max_wait, against.max_wait),
-                (row.mean_completion, against.mean_completion),
+                (row.p99_wait_s, against.p99_wait_s),
+                (row.max_wait_s, against.max_wait_s),
+                (row.mean_jct_s, against.mean_jct_s),
             )
             marks = [f" ({a / b:.2f}x)" if b else "" for a, b in pairs]
         lines.append(
             (
                 row.policy,
-                show_duration(row.mean_wait),
-                show_duration(row.p50_wait),
-                show_duration(row.p99_wait) + marks[0],
-                show_duration(row.max_wait) + marks[1],
-                show_duration(row.mean_completion) + marks[2],
-                show_duration(row.p99_completion),
+                show_duration(row.mean_wait_s),
+                show_duration(row.p50_wait_s),
+                show_duration(row.p99_wait_s) + marks[0],
+                show_duration(row.max_wait_s) + marks[1],
+                show_duration(row.mean_jct_s) + marks[2],
+                show_duration(row.p99_jct_s),
                 f"{row.utilisation:.1%}",
                 f"{row.fairness:.2f}",
                 str(row.preemptions),

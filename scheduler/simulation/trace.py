@@ -246,9 +246,14 @@ def _tolerations(texts: Iterable[str], where: str) -> tuple[Toleration, ...]:
 
 def trace_lines(jobs: Iterable[TraceJob]) -> Iterator[str]:
     """As CSV, header first, each line with its end; `read_trace` of it gives the same jobs, times to the millisecond."""
+    return csv_lines((REQUIRED + OPTIONAL, *map(_fields, jobs)))
+
+
+def csv_lines(rows: Iterable[Sequence[str | int]]) -> Iterator[str]:
+    """Each row with its end, quoted where that is needed."""
     lines = io.StringIO(newline="")
     writer = csv.writer(lines, lineterminator="\n")
-    for row in (REQUIRED + OPTIONAL, *map(_fields, jobs)):
+    for row in rows:
         writer.writerow(row)
         yield lines.getvalue()
         lines.seek(0)

@@ -254,13 +254,16 @@ def policy(say: Callable[[Figure], None], jobs: int = 5000, seeds: Sequence[int]
             peer = rows[1] if is_shuffled else easy
             print(f"\n{name}, seed {seed}:\n{table(rows, easy)}", flush=True)
             # The run times themselves are in it: where EASY hardly lets anybody wait, no policy could do much better.
-            floor = fmean(line.duration_s for line in trace) / peer.mean_completion
-            ratio = ours.mean_completion / peer.mean_completion
+            floor = fmean(line.duration_s for line in trace) / peer.mean_jct_s
+            ratio = ours.mean_jct_s / peer.mean_jct_s
             say(figure(f"{name}, seed {seed}: mean completion over EASY's", ratio, mean, "x", f"without any wait {floor:.3f}"))
-            say(figure(f"{name}, seed {seed}: p99 wait", ours.p99_wait / 3600, (p99 * easy.p99_wait + p99_s) / 3600, "h"))
+            say(figure(f"{name}, seed {seed}: p99 wait", ours.p99_wait_s / 3600, (p99 * easy.p99_wait_s + p99_s) / 3600, "h"))
             say(
                 figure(
-                    f"{name}, seed {seed}: longest wait", ours.max_wait / 3600, (longest * easy.max_wait + longest_s) / 3600, "h"
+                    f"{name}, seed {seed}: longest wait",
+                    ours.max_wait_s / 3600,
+                    (longest * easy.max_wait_s + longest_s) / 3600,
+                    "h",
                 )
             )
 

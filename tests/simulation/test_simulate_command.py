@@ -1,6 +1,8 @@
 """`tuttilab simulate` as people type it: a table and a page, and every bad file refused before anything runs."""
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,12 +37,22 @@ def test_S18_policies_are_compared_in_one_table_and_drawn_on_one_page(folder: Pa
 def test_B13_figures_are_data_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(folder, "--compare", "fifo", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["policy"], row["ended"], row["max_wait"], row["mean_completion"]) == (
-        "fifo",
-        3,
-        148.0,
-        pytest.approx(135.667, abs=0.01),
-    )
+    # a from 0 to 100, b from 100 to 150, c from 150 to 160.
+    expected = {
+        "policy": "fifo",
+        "ended": 3,
+        "mean_jct_s": (100 + 149 + 158) / 3,
+        "p50_jct_s": 149,
+        "p99_jct_s": 158,
+        "mean_wait_s": (0 + 99 + 148) / 3,
+        "p99_wait_s": 148,
+        "max_wait_s": 148,
+        "makespan_s": 160,
+        "preemptions": 0,
+        "decisions": 3,
+    }
+    assert {key: row[key] for key in expected} == pytest.approx(expected)
+    assert 0.9 < row["utilisation"] <= 1
 
 
 def test_B13_a_generated_trace_can_be_kept_and_run_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,6 +83,119 @@ def test_jobs_that_never_start_are_told_below_the_table(folder: Path, capsys: py
     assert capsys.readouterr().out.splitlines()[-1] == "ours: 2 of 3 jobs never end, as they fit on no nodes or quota: a, b"
 
 
+Runs = dict[str, dict[str, str]]
+
+
+def runs(folder: Path, cluster: str, trace: str, events: str = "") -> Runs:
+    """What `--write-runs` tells of each job."""
+    (folder / "c.yaml").write_text(cluster)
+    (folder / "t.csv").write_text(trace)
+    (folder / "e.yaml").write_text(events or "events: []")
+    assert simulate(folder, "--events", str(folder / "e.yaml"), "--write-runs", str(folder / "runs.csv")) == 0
+    with (folder / "runs.csv").open(newline="") as file:
+        return {row["job_id"]: row for row in csv.DictReader(file)}
+
+
+def told(ran: Runs, *keys: str) -> list[tuple[str, ...]]:
+    return [tuple(row[key] for key in ("job_id", *keys)) for row in ran.values()]
+
+
+TWO = "nodes: [{name: n, cpus: 8, cluster: east}, {name: n, cpus: 8, cluster: west}]\n"
+HEAD = "job_id,submit_s,duration_s,gpus,cpu"
+
+
+def test_S11_a_queue_is_drained_to_another_cluster_while_its_jobs_run_on(folder: Path) -> None:
+    ran = runs(
+        folder,
+        TWO + "queues: [{name: main, clusters: [east], max: {cpu: 8}}]",
+        f"{HEAD}\na,0,200,0,4\nb,50,500,0,4\nc,150,100,0,4\nd,160,100,0,4\n",
+        "events: [{at_s: 100, queues: [{name: main, clusters: [west], max: {cpu: 8}}]}]",
+    )
+    # c waits for the limit that a and b use up on east, not for room on west.
+    assert told(ran, "phase", "cluster", "started_s", "attempts") == [
+        ("a", "Succeeded", "east", "0.000", "1"),
+        ("b", "Succeeded", "east", "50.000", "1"),
+        ("c", "Succeeded", "west", "200.000", "1"),
+        ("d", "Succeeded", "west", "300.000", "1"),
+    ]
+
+
+def test_S12_jobs_go_where_their_gpu_type_labels_and_tolerations_lead_them(folder: Path) -> None:
+    ran = runs(
+        folder,
+        "nodes:\n"
+        "- {name: big, cpus: 8, gpus: 2, labels: {gpu-model: a100}, cluster: west}\n"
+        "- {name: small, cpus: 8, gpus: 2, labels: {gpu-model: t4}}\n"
+        "- {name: ssd, cpus: 8, labels: {disk: ssd, zone: z1}}\n"
+        "- {name: ours, cpus: 8, gpus: 8, labels: {gpu-model: a100}, taints: [dedicated=ml:NoSchedule]}\n",
+        "job_id,submit_s,duration_s,gpus,gpu_type,labels,tolerations,pod_sets\n"
+        "a,0,10,2,a100,,,\n"
+        "b,0,10,1,t4,,,\n"
+        "c,0,10,0,,disk=ssd;zone=z1,,\n"
+        "d,0,10,8,,,dedicated=ml,\n"
+        "e,0,10,8,,,dedicated=other,\n"
+        'f,20,10,,,,,"[{role: chief, gpus: 1, gpu_type: t4}, {role: ps, count: 2, cpus: 4, ends: with_job}]"\n',
+    )
+    assert told(ran, "phase", "cluster", "nodes") == [
+        ("a", "Succeeded", "west", "big"),
+        ("b", "Succeeded", "cluster", "small"),
+        ("c", "Succeeded", "cluster", "ssd"),
+        ("d", "Succeeded", "cluster", "ours"),
+        ("e", "Queued", "", ""),
+        ("f", "Succeeded", "cluster", ran["f"]["nodes"]),
+    ]
+    assert set(ran["f"]["nodes"].split(";")) == {"small", "ssd"}
+
+
+def test_S13_a_lost_cluster_keeps_its_jobs_and_the_others_go_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = f"{HEAD}\na,0,100,0,8\nb,0,60,0,8\nc,70,100,0,8\nd,80,10,0,8\n"
+    ran = runs(folder, TWO, trace, "events: [{at_s: 50, lost: east}, {at_s: 300, back: east}]")
+    assert told(ran, "cluster", "started_s", "ended_s", "attempts") == [
+        ("a", "east", "0.000", "300.000", "1"),
+        ("b", "west", "0.000", "60.000", "1"),
+        ("c", "west", ran["c"]["started_s"], ran["c"]["ended_s"], "1"),
+        ("d", "west", ran["d"]["started_s"], ran["d"]["ended_s"], "1"),
+    ]
+    capsys.readouterr()
+    ran = runs(folder, TWO, trace, "events: [{at_s: 50, lost: east}]")
+    assert (ran["a"]["phase"], ran["c"]["phase"], ran["d"]["phase"]) == ("Active", "Succeeded", "Succeeded")
+    assert capsys.readouterr().out.splitlines()[-1] == "ours: 1 of 4 jobs never end, as their cluster stays lost: a"
+
+
+def test_S16_an_elastic_gang_gives_its_borrowed_pods_back(folder: Path) -> None:
+    ran = runs(
+        folder,
+        "nodes: [{name: n, count: 8, cpus: 1}]\nqueues: [{name: a, guaranteed: {cpu: 4}}, {name: b, guaranteed: {cpu: 4}}]",
+        "job_id,submit_s,duration_s,gpus,pods,cpu,min_count,queue\nlong,0,1000,0,8,8,2,a\nother,100,50,0,4,4,,b\n",
+    )
+    assert told(ran, "attempts", "started_s", "given_back") == [("long", "1", "0.000", "4"), ("other", "1", "105.000", "0")]
+
+
+def test_S16_a_higher_class_and_a_cancel_are_told_in_the_runs(folder: Path) -> None:
+    ran = runs(
+        folder,
+        "nodes: [{name: n, cpus: 8}]",
+        "job_id,submit_s,duration_s,gpus,cpu,priority\nlow,0,1000,0,8,0\nhigh,100,50,0,8,5\ngone,101,50,0,8,0\n",
+        "events: [{at_s: 120, cancel: gone}]",
+    )
+    assert told(ran, "phase", "started_s", "attempts") == [
+        ("low", "Succeeded", ran["low"]["started_s"], "2"),
+        ("high", "Succeeded", "105.000", "1"),
+        ("gone", "Cancelled", "", "0"),
+    ]
+    assert float(ran["low"]["ended_s"]) == 1155
+
+
+def test_the_files_of_the_guide_are_read(folder: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "simulator.md").read_text()
+    site, events = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (pods,) = re.findall(r'`("\[\{role: .*?\]")`', text)
+    trace = f"job_id,submit_s,duration_s,gpus,queue,pod_sets\njob-17,4999,9000,,production,{pods}\nb,0,50,1,research,\n"
+    events = events.replace("name: main, clusters: [west]", "name: production}, {name: research, clusters: [west]")
+    ran = runs(folder, site, trace, events)
+    assert told(ran, "phase", "nodes") == [("b", "Succeeded", "gpu-0"), ("job-17", "Cancelled", "gpu-0")]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words", "says"),
     [
@@ -90,6 +215,25 @@ def test_jobs_that_never_start_are_told_below_the_table(folder: Path, capsys: py
         ("p.yaml", b"", ("--compare", "fifo,lottery"), "policy: 'lottery' is not known; expected one of fifo"),
         ("p.yaml", b"", ("--plot", "nowhere/page.html"), "the folder"),
         ("p.yaml", b"order: fifo\norder: fifo\n", ("--policy", "p.yaml"), "p.yaml, line 2: the key 'order' stands there twice"),
+        ("e.yaml", b"- {at_s: 1, lost: cluster}", ("--events", "e.yaml"), "e.yaml: "),
+        ("e.yaml", b"events: [{at_s: 1}]", ("--events", "e.yaml"), "e.yaml: events[0]: it says nothing; expected one of"),
+        (
+            "e.yaml",
+            b"events: [{at_s: 1, lost: a, cancel: b}]",
+            ("--events", "e.yaml"),
+            "e.yaml: events[0]: it says lost and cancel",
+        ),
+        ("e.yaml", b"events: [{at_s: -1, lost: cluster}]", ("--events", "e.yaml"), "events[0].at_s: -1 is not a time"),
+        ("e.yaml", b"events: [{at_s: .nan, lost: cluster}]", ("--events", "e.yaml"), "e.yaml, line 1: '.nan' is no finite number"),
+        ("e.yaml", b"events: [{at_s: 1, lost: mars}]", ("--events", "e.yaml"), "events[0].lost: there is no cluster 'mars'"),
+        ("e.yaml", b"events: [{at_s: 1, cancel: z}]", ("--events", "e.yaml"), "events[0].cancel: the trace has no job 'z'"),
+        (
+            "e.yaml",
+            b"events: [{at_s: 1, queues: [{name: x}]}]",
+            ("--events", "e.yaml"),
+            "events[0].queues: there is no queue 'main'",
+        ),
+        ("e.yaml", b"events: [{at_s: 1, queue: x}]", ("--events", "e.yaml"), "unknown key events[0].queue; did you mean 'queues'?"),
         ("p.yaml", b"", ("--load", "nan"), "Invalid value for '--load': nan is not in the range"),
     ],
 )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from tuttilab.scheduler.core.taints import toleration_of
 from tuttilab.scheduler.errors import BadInput
 from tuttilab.scheduler.model import MASTER, Ends, Framework, Gang, Input, Output, PodSet, Work
 from tuttilab.scheduler.requests import JobRequest, PodRequest
@@ -62,8 +63,9 @@ def _pod_set(pod: PodRequest, path: str) -> PodSet:
         raise BadInput(f"{path}.cpus: {pod.cpus!r} is no CPU at all; expected at least 1m.")
     amounts = {CPU: cpu, MEMORY: parse_memory(pod.memory, f"{path}.memory"), GPU: parse_count(pod.gpus, f"{path}.gpus")}
     resources = Resources.of(amounts) + Resources.parse(pod.resources, f"{path}.resources")
-    labels = {GPU_TYPE_LABEL: pod.gpu_type} if pod.gpu_type else {}
-    return PodSet(pod.role, pod.count, resources, pod.min_count, Ends(pod.ends), labels)
+    labels = {**pod.node_labels, **({GPU_TYPE_LABEL: pod.gpu_type} if pod.gpu_type else {})}
+    tolerations = tuple(toleration_of(text, f"{path}.tolerations[{index}]") for index, text in enumerate(pod.tolerations))
+    return PodSet(pod.role, pod.count, resources, pod.min_count, Ends(pod.ends), labels, tolerations=tolerations)
 
 
 def work_of(request: JobRequest) -> Work:

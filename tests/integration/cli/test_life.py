@@ -382,6 +382,31 @@ def test_a_backup_beside_the_running_service_is_put_back(desk: Desk) -> None:
     assert len(desk.run("jobs", "--all", "--json").json) == 1
 
 
+def test_B13_verify_asks_for_every_decision_of_the_journal_again(desk: Desk) -> None:
+    desk.run("up")
+    for _ in range(3):
+        desk.run("submit", "--wait", "--workers", "2", "--", "true")
+    desk.run("down")
+    desk.run("up")
+    desk.run("submit", "--wait", "--", "true")
+    meanwhile = desk.run("scheduler", "verify", "--decisions")
+    desk.run("down")
+    with sqlite3.connect(desk.state / "state.db") as connection:
+        rows = connection.execute("SELECT seq, body FROM journal WHERE kind = 'ClusterObserved'").fetchall()
+        for seq, body in rows:
+            observed = json.loads(body)
+            (node,) = observed["cluster"]["nodes"]
+            observed["cluster"]["nodes"] = [{**node, "name": "0-as-good"}, node]
+            connection.execute("UPDATE journal SET body = ? WHERE seq = ?", (json.dumps(observed), seq))
+
+    other = desk.run("scheduler", "verify", "--decisions")
+
+    assert meanwhile.code == 0, meanwhile
+    assert meanwhile.out.splitlines()[-1] == "4 decisions are those that the scheduler takes there again."
+    assert (other.code, other.out.count("(0-as-good)")) == (1, 4), other
+    assert "4 of 4 decisions are not what this version decides" in other.err
+
+
 def test_verify_replays_the_journal_and_finds_the_rows(desk: Desk) -> None:
     desk.run("up")
     desk.run("submit", "--wait", "--", "true")

@@ -102,6 +102,7 @@ def test_S12_a_node_may_have_taints_as_kubectl_writes_them() -> None:
         ("limits:\n\n  barrier_s: .nan", "t.yaml, line 3: '.nan' is no finite number; mend the YAML there."),
         ("limits: {barrier_s: 1.0e+999}", "t.yaml, line 1: '1.0e+999' is no finite number; mend the YAML there."),
         ("limits: {barrier_s: !!int x}", "t.yaml, line 1: 'x' is too large or not of its type; mend the YAML there."),
+        ("limits: {barrier_s: !!timestamp 5}", "t.yaml, line 1: '5' is too large or not of its type; mend the YAML there."),
         ("queues: " + "[" * 3000, "t.yaml: it is nested too deeply to be read; expected a few levels."),
         ("queues: \x07", "t.yaml: it is not YAML"),
         ("{[a]: 1}", "t.yaml, line 1: found unhashable key"),

@@ -11,9 +11,9 @@ from tuttilab.scheduler.core import desk
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.layout import Amounts, Layout
 from tuttilab.scheduler.core.placement import Demand, Fit, Misfit, place_demand
-from tuttilab.scheduler.errors import NeverFits
+from tuttilab.scheduler.errors import BadInput, NeverFits
 from tuttilab.scheduler.instructions import LaunchGang
-from tuttilab.scheduler.model import MASTER, Ends, JobPhase, Prediction, Why
+from tuttilab.scheduler.model import MASTER, Ends, JobPhase, Prediction, Taint, Why
 from tuttilab.scheduler.requests import PodRequest
 from tuttilab.scheduler.resources import GPU, Resources
 
@@ -211,3 +211,19 @@ def test_a_label_of_a_gpu_model_chooses_the_node() -> None:
     submit(one, pods=(PodRequest(gpus=1, gpu_type="h100"),))
     (admitted,) = run_cycle(one)[0].admitted
     assert admitted.placements[0].node == "b"
+
+
+def test_S12_labels_and_tolerations_of_a_request_choose_the_node() -> None:
+    tainted = replace(node("c", labels={"disk": "ssd"}), taints=(Taint("dedicated", "ml"),))
+    one = state([cluster(node("a"), node("b", labels={"disk": "ssd"}), tainted)])
+    labelled = submit(one, pods=(PodRequest(cpus=6, node_labels={"disk": "ssd"}),))
+    inside = submit(one, pods=(PodRequest(cpus=6, node_labels={"disk": "ssd"}, tolerations=("dedicated=ml:NoSchedule",)),))
+    other = submit(one, pods=(PodRequest(cpus=6, node_labels={"disk": "ssd"}, tolerations=("dedicated=x",)),))
+    placed = {admitted.job_id: admitted.placements[0].node for admitted in run_cycle(one)[0].admitted}
+    assert placed == {labelled.id: "b", inside.id: "c"}
+    assert other.id in one.waits
+
+
+def test_a_toleration_that_is_none_is_refused_with_its_place() -> None:
+    with pytest.raises(BadInput, match=r"pods\[0\].tolerations\[1\]: 'a b' is no taint; expected key=value:EFFECT"):
+        submit(state(), pods=(PodRequest(tolerations=("spot", "a b")),))
