@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.builders import cluster, end_all, job, node, queue, run_cycle, start_all, state, submit
-from tuttilab.scheduler.core.backfill import Releases, hold_for
+from tuttilab.scheduler.core.backfill import Hold, Releases, hold_for
 from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.layout import Layout
 from tuttilab.scheduler.core.placement import Demand
 from tuttilab.scheduler.core.rules import Expect
@@ -206,3 +207,19 @@ def test_S09_a_gang_that_does_not_start_uses_up_nothing_of_what_a_hold_leaves(ha
         submit(one, queue="q", pods=on_b, at=1.0, sidecar=False)
     last = submit(one, queue="q", cpus=2, at=2.0, sidecar=False)
     assert [admitted.job_id for admitted in run_cycle(one, at=3.0)[0].admitted] == [last.id]
+
+
+def test_S09_a_gang_that_one_hold_stops_uses_up_nothing_of_the_room_that_comes_for_another() -> None:
+    one = state([cluster(node("a", cpus=8))])
+    waiting, claimant, holder = submit(one, cpus=2), job(cpus=6), job(cpus=8)
+    desk = Desk.of(one.snapshot(), 1.0)
+    (line,) = desk.lines().values()
+    free = desk.room.free["here"]
+    desk.coming["here"] = Hold(claimant, "here", 5.0, free.copy(), margin=None)
+    desk.holds["here"] = Hold(holder, "here", 5.0, free - free)
+    desk.serve(line, 0)
+    assert desk.admitted == []
+    cause = line[0].cause
+    assert cause is not None
+    assert (line[0].job, cause.why, cause.hold) == (waiting, Why.HOLD, desk.holds["here"])
+    assert (desk.coming["here"].after == free).all()
