@@ -97,6 +97,7 @@ class Jobs:
     async def dry_run(self, request: JobRequest, who: Who) -> DryRun:
         """What a submit would lead to now, by the same code."""
         before = {prefix: (await self.find(prefix, who))[0] for prefix in dict.fromkeys(request.after)}
+        before = {prefix: self._service.state.jobs.get(one.id, one) for prefix, one in before.items()}
         try:
             now, order = self._service.now(), self._service.order + 1
             job = build(request, who, self._service.site(), job_id="dry-run", order=order, now=now)

@@ -13,7 +13,7 @@ from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.forecast import line_starts
 from tuttilab.scheduler.core.line import Candidate
-from tuttilab.scheduler.core.placement import Fit, Misfit, charge_of, named_clusters
+from tuttilab.scheduler.core.placement import Fit, Misfit, charge_of, named_clusters, possible_clusters
 from tuttilab.scheduler.core.quota import Ledger, Shortage
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.model import Job, Wait, Why
@@ -156,16 +156,17 @@ class _Words:
         if down:
             who = f"cluster {down[0]} does" if len(down) == 1 else f"clusters {', '.join(down)} do"
             return Wait(job.id, Why.CLUSTER_DOWN, f"{who} not answer; the job starts when {_first_of(down)} is back", 0)
-        clusters, named = self.desk.snapshot.clusters, sorted(named_clusters(job))
-        if not clusters:
-            return Wait(job.id, Why.CLUSTER_DOWN, "no cluster is there yet; the job starts when one is", 0)
+        path, named = self.desk.ledger.path(job.queue), sorted(named_clusters(job))
+        possible = possible_clusters(job, path)
+        if possible is None:
+            return Wait(job.id, Why.CLUSTER_DOWN, "no cluster is there; the job starts when one is", 0)
+        if possible:
+            missing = tuple(sorted(possible))
+            who = f"cluster {missing[0]} is" if len(missing) == 1 else f"clusters {', '.join(missing)} are"
+            return Wait(job.id, Why.CLUSTER_DOWN, f"{who} not there; the job starts when {_first_of(missing)} is", 0)
         if len(named) > 1:
-            return Wait(job.id, Why.NEVER_FITS, f"asks for clusters {' and '.join(named)}, and all of a job runs on one cluster", 0)
-        if named and named[0] not in clusters:
-            return Wait(job.id, Why.CLUSTER_DOWN, f"cluster {named[0]} is not there; the job starts when it is", 0)
-        bounds = [
-            f"queue {step.name} uses only {', '.join(step.clusters)}" for step in self.desk.ledger.path(job.queue) if step.clusters
-        ]
+            return Wait(job.id, Why.NEVER_FITS, f"asks for clusters {' and '.join(named)}, but all of a job runs on one cluster", 0)
+        bounds = [f"queue {step.name} uses only {', '.join(step.clusters)}" for step in path if step.clusters]
         asked = [f"the job asks for cluster {named[0]}"] if named else []
         return Wait(job.id, Why.NEVER_FITS, f"cannot start on any cluster: {' and '.join([*bounds, *asked])}", 0)
 

@@ -77,11 +77,16 @@ def named_clusters(job: Job) -> set[str]:
     return {name for name in (job.cluster, *(pod_set.cluster for pod_set in job.gang.pod_sets)) if name is not None}
 
 
+def possible_clusters(job: Job, path: Iterable[Queue]) -> set[str] | None:
+    """The names of the clusters that the job and its queues leave, whether or not they are there; None for any."""
+    bounds = [{name} for name in named_clusters(job)] + [set(queue.clusters) for queue in path if queue.clusters]
+    return set.intersection(*bounds) if bounds else None
+
+
 def permitted_clusters(job: Job, clusters: Mapping[str, Cluster], path: Iterable[Queue] = ()) -> list[Cluster]:
     """The clusters that the job, each of its pod sets and every queue on its ``path`` allow, whether or not they answer."""
-    named = named_clusters(job)
-    limits = [set(queue.clusters) for queue in path if queue.clusters]
-    return [cluster for cluster in clusters.values() if named <= {cluster.name} and all(cluster.name in limit for limit in limits)]
+    possible = possible_clusters(job, path)
+    return [cluster for cluster in clusters.values() if possible is None or cluster.name in possible]
 
 
 def allowed_clusters(job: Job, clusters: Mapping[str, Cluster], path: Iterable[Queue] = ()) -> list[Cluster]:

@@ -19,6 +19,7 @@ from tuttilab.scheduler.core.placement import (
     named_clusters,
     never_fits,
     permitted_clusters,
+    possible_clusters,
 )
 from tuttilab.scheduler.core.queues import choose_queue, path_of
 from tuttilab.scheduler.core.quota import never_within
@@ -104,7 +105,7 @@ def _default_timeout(kind: JobKind, site: Site) -> float | None:
 
 
 def _no_cluster(job: Job, path: Sequence[Queue]) -> str:
-    """Why a job may run on no cluster at all."""
+    """Why the job and its queues leave no cluster."""
     named = sorted(named_clusters(job))
     if len(named) > 1:
         return f"pods are asked for on {' and '.join(named)}; expected one cluster, as all of a job runs on one."
@@ -116,10 +117,9 @@ def _no_cluster(job: Job, path: Sequence[Queue]) -> str:
 def _check_sizes(job: Job, site: Site) -> None:
     """Refuse what waiting cannot help: above a max on the queue's path, or a pod larger than any node."""
     path = path_of(site.queues, job.queue)
-    permitted = permitted_clusters(job, site.clusters, path)
-    if site.clusters and not permitted:
+    if possible_clusters(job, path) == set():
         raise BadInput(f"cluster: {_no_cluster(job, path)}")
-    clusters = allowed_clusters(job, site.clusters, path) or permitted
+    clusters = allowed_clusters(job, site.clusters, path) or permitted_clusters(job, site.clusters, path)
     pods = job.gang.size + int(has_master(job))
     # Before any cluster has been seen, our own pods count nothing.
     charges = [charge_of(job, cluster) for cluster in clusters or [Cluster("", "")]]

@@ -101,6 +101,26 @@ async def test_a_gang_that_no_node_can_hold_waits_and_says_why(service: Service)
     assert (await Jobs(service).dry_run(request(pods=pods), ADMIN)).verdict == "waits"
 
 
+async def test_a_dry_run_says_of_what_a_job_comes_after_what_a_submit_would(service: Service) -> None:
+    jobs = Jobs(service)
+    good, bad = await jobs.submit(request(), ADMIN), await jobs.submit(request(command=("false",)), ADMIN)
+    live = await jobs.submit(request(command=("sleep", "60")), ADMIN)
+    assert (await ended(service, good)).phase is JobPhase.SUCCEEDED
+    assert (await ended(service, bad)).phase is JobPhase.FAILED
+
+    with pytest.raises(NotFound, match="nosuchjob"):
+        await jobs.dry_run(request(after=("nosuchjob",)), ADMIN)
+    assert (await jobs.dry_run(request(after=(good.id[:12],)), ADMIN)).verdict == "starts"
+    waits = await jobs.dry_run(request(after=(good.id, live.id[:12])), ADMIN)
+    assert (waits.verdict, waits.sentence) == ("waits", f"would wait: waits for job {live.id} to succeed")
+    refused = await jobs.dry_run(request(after=(live.id, bad.id)), ADMIN)
+    submitted = await jobs.submit(request(after=(live.id, bad.id)), ADMIN)
+    assert (refused.verdict, refused.sentence) == ("refused", f"would be cancelled at once: {submitted.reason}")
+    assert submitted.phase is JobPhase.CANCELLED
+    await jobs.cancel(live.id, ADMIN)
+    await ended(service, live)
+
+
 @pytest.mark.feature("S04", "S03")
 async def test_two_gangs_that_each_fit_alone_run_one_after_the_other(service: Service) -> None:
     script = "date +%s.%N > begin.$TUTTILAB_RANK; sleep 0.5; date +%s.%N; cat begin.$TUTTILAB_RANK"

@@ -553,3 +553,18 @@ def test_an_attempt_remembers_the_last_that_left_and_all_that_had_done_their_wor
         gone = replace(done, name=f"gone{number}", exit_code=143, reason="Stopped")
         attempt = without(replace(attempt, pods=(gone,), charge=attempt.charge), gone.name)
     assert (len(attempt.left), attempt.left[0].name, attempt.left[-1].name) == (LEFT_KEPT + 1, "done", f"gone{LEFT_KEPT + 4}")
+
+
+def test_a_gang_of_a_queue_that_moved_away_is_given_no_more_pods_on_its_old_cluster() -> None:
+    for clusters, more in (((), 2), (("west",), 0)):
+        one = state([cluster(node("e", cpus=3), name="east")])
+        other = submit(one, cpus=2)
+        cycle(one, 0.0)
+        start_all(one, other.id)
+        job = elastic(one)
+        cycle(one, 0.0)
+        start_all(one, job.id)
+        one.handle(ev.QueuesConfigured((queue("main", clusters=clusters),)), 1.0)
+        end_pod(one, other.id, 0, 0, 2.0, "Completed")
+        decision = schedule(one.snapshot(), 2.0)
+        assert sum(len(grown.placements) for grown in decision.grown) == more

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from math import exp, log, pi, sqrt
+from typing import Any
 
 import pytest
 
-from tests.builders import cluster, job, node, run_cycle, start_all, state, submit
-from tuttilab.scheduler.core.backfill import Releases, hold_for
+from tests.builders import cluster, end_all, job, node, queue, run_cycle, start_all, state, submit
+from tuttilab.scheduler.core.backfill import Hold, Releases, hold_for
 from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.layout import Layout
 from tuttilab.scheduler.core.placement import Demand
 from tuttilab.scheduler.core.rules import Expect
@@ -15,6 +17,7 @@ from tuttilab.scheduler.core.shapes import Shape
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.model import Job, Overtaking, Prediction, Why
+from tuttilab.scheduler.requests import PodRequest
 
 SITE = cluster(node("a", cpus=4))
 LAYOUT = Layout.of(SITE)
@@ -149,3 +152,74 @@ def test_S14_gangs_are_told_when_the_room_has_served_those_before_them() -> None
         # Four really start at 100 s, at 200 s and at 300 s; as one stream they would start every 25 s.
         assert 0.8 * 100.0 * (1 + number // 4) <= start <= 1.5 * 100.0 * (1 + number // 4) + 25.0 * (number % 4)
     assert waits[jobs[-1].id].basis == "predicted run times of the gangs before it"
+
+
+# --- what a hold keeps ---------------------------------------------------------------------------------------------------
+
+
+def overtaken(**limits: Any) -> tuple[State, Job, Job]:
+    """A queue with limits, a gang of it that waits for the GPUs another queue holds, which trusts no prediction by now."""
+    one = state([cluster(node("a", cpus=64, gpus=4))], [queue("q", overtaking=0.0, overtaking_s=0.0, **limits), queue("o")])
+    runs = submit(one, queue="o", gpus=4, timeout="5000s", sidecar=False)
+    run_cycle(one)
+    start_all(one, runs.id)
+    held = submit(one, queue="q", gpus=4, cpus=4, timeout="600s", at=1.0, sidecar=False)
+    passing = submit(one, queue="q", cpus=4, timeout="100s", at=2.0, sidecar=False)
+    assert [admitted.job_id for admitted in run_cycle(one, at=3.0)[0].admitted] == [passing.id]
+    start_all(one, passing.id, 3.0)
+    end_all(one, passing.id, 0, 103.0)
+    return one, runs, held
+
+
+@pytest.mark.parametrize("limits", [{"max_jobs": 1}, {"max_pods": 1}, {"max": {"cpu": 4}}], ids=["jobs", "pods", "cpu"])
+def test_S09_a_hold_on_room_keeps_the_quota_its_gang_will_need(limits: dict[str, Any]) -> None:
+    one, runs, held = overtaken(**limits)
+    long = submit(one, queue="q", cpus=4, timeout="100000s", at=103.0, sidecar=False)
+    assert run_cycle(one, at=104.0)[0].admitted == ()
+    wait = one.waits[long.id]
+    assert wait.why is Why.HOLD
+    assert wait.sentence.startswith(f"quota is kept for {held.name} ({held.id}) that goes before it")
+    short = submit(one, queue="q", cpus=4, timeout="100s", at=105.0, sidecar=False)
+    assert [admitted.job_id for admitted in run_cycle(one, at=106.0)[0].admitted] == [short.id]
+    start_all(one, short.id, 106.0)
+    end_all(one, short.id, 0, 200.0)
+    end_all(one, runs.id, 0, 5000.0)
+    assert [admitted.job_id for admitted in run_cycle(one, at=5000.0)[0].admitted] == [held.id]
+
+
+def test_S09_a_hold_on_room_leaves_the_quota_its_gang_does_not_need() -> None:
+    one, _, _ = overtaken(max={"cpu": 8}, max_jobs=3)
+    first, second = (submit(one, queue="q", cpus=4, timeout="100000s", at=at, sidecar=False) for at in (103.0, 104.0))
+    assert [admitted.job_id for admitted in run_cycle(one, at=105.0)[0].admitted] == [first.id]
+    assert one.waits[second.id].why is Why.HOLD
+
+
+@pytest.mark.parametrize("has_misfit", [False, True])
+def test_S09_a_gang_that_does_not_start_uses_up_nothing_of_what_a_hold_leaves(has_misfit: bool) -> None:
+    typed = {"gpu-model": "x"}
+    one = state([cluster(node("a", cpus=64), node("b", cpus=2, labels=typed))], [queue("q", max={"cpu": 10}), queue("o")])
+    on_b = (PodRequest(role="worker", cpus=2, gpu_type="x"),)
+    for given in ({"queue": "o", "pods": on_b}, {"queue": "q", "cpus": 8, "timeout": "1000s"}):
+        submit(one, sidecar=False, **given)
+    run_cycle(one)
+    submit(one, queue="q", cpus=8, timeout="1000s", at=1.0, sidecar=False)
+    if has_misfit:
+        submit(one, queue="q", pods=on_b, at=1.0, sidecar=False)
+    last = submit(one, queue="q", cpus=2, at=2.0, sidecar=False)
+    assert [admitted.job_id for admitted in run_cycle(one, at=3.0)[0].admitted] == [last.id]
+
+
+def test_S09_a_gang_that_one_hold_stops_uses_up_nothing_of_the_room_that_comes_for_another() -> None:
+    one = state([cluster(node("a", cpus=8))])
+    waiting, claimant, holder = submit(one, cpus=2), job(cpus=6), job(cpus=8)
+    desk = Desk.of(one.snapshot(), 1.0)
+    (line,) = desk.lines().values()
+    free = desk.room.free["here"]
+    desk.coming["here"] = Hold(claimant, "here", 5.0, free.copy(), margin=None)
+    desk.holds["here"] = Hold(holder, "here", 5.0, free - free)
+    desk.serve(line, 0)
+    assert desk.admitted == []
+    cause = line[0].cause
+    assert cause is not None
+    assert (line[0].job, cause.why, cause.hold) == (waiting, Why.HOLD, desk.holds["here"])
+    assert (desk.coming["here"].after == free).all()
