@@ -1,27 +1,41 @@
-"""Do the rows say what the journal says? Replays what came after the last checkpoint and compares (`tuttilab scheduler verify`)."""
+"""Do the rows say what the journal says? Replays what came after the last checkpoint and compares (`tuttilab scheduler verify`).
+
+Compared are jobs with their attempts, queues, runs, the newest version of each DAG, profiles, the history of run times, and who has
+waited since when. Of the accounts of overtaking no more than that: what a gang used is measured against its cluster as its leader
+sees it, and a leader that has just started has not seen it yet. Keys and artifacts are rows alone, and in no journal.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from tuttilab.scheduler.core.estimates import KEYS_KEPT
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.events import Event, GangAdmitted, GangGrown, JobDeleted, JobSubmitted, RunRetried
-from tuttilab.scheduler.model import Attempt, Job, Run
+from tuttilab.scheduler.model import Attempt, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory
 from tuttilab.scheduler.store.base import Checkpoint, JobQuery, Store
 
 PAGE = 500
+ALL = 10**9
+"""More rows than there are."""
 
 
 @dataclass(slots=True)
 class Replay:
-    """Every job and attempt that the journal tells of, as its last event left them."""
+    """All rows that the journal tells of, as its last event left them."""
 
     state: State = field(default_factory=State)
     jobs: dict[str, Job] = field(default_factory=dict)
     attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
+    dags: dict[str, Dag] = field(default_factory=dict)
+    """The newest version of each."""
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    accounts: dict[str, Overtaking] = field(default_factory=dict)
+    history: dict[str, RunHistory] = field(default_factory=dict)
+    queues: tuple[Queue, ...] = ()
     events: int = 0
 
     def take(self, event: Event, at: float) -> None:
@@ -42,6 +56,17 @@ class Replay:
         self.jobs.update((job.id, job) for job in changes.jobs)
         self.attempts.update(((attempt.job_id, attempt.number), attempt) for attempt in changes.attempts)
         self.runs.update((run.id, run) for run in changes.runs)
+        self.dags.update((dag.name, dag) for dag in changes.dags)
+        self.profiles.update((profile.name, profile) for profile in changes.profiles)
+        self.accounts.update((account.job_id, account) for account in changes.accounts)
+        self.history.update((one.key, one) for one in changes.history)
+        self.queues = self.queues if changes.queues is None else changes.queues
+        for name in changes.deleted_profiles:
+            self.profiles.pop(name, None)
+        for job_id in changes.ended_accounts:
+            self.accounts.pop(job_id, None)
+        for key in changes.dropped_history:
+            self.history.pop(key, None)
         for job_id in changes.deleted_jobs:
             for number in range(1, self.jobs.pop(job_id).attempts + 1):
                 self.attempts.pop((job_id, number), None)
@@ -80,9 +105,17 @@ class Replay:
             history=checkpoint.history,
         )
         state.clusters = {cluster.name: cluster for cluster in checkpoint.clusters}
-        jobs = {job.id: job for job in checkpoint.jobs}
-        attempts = {(attempt.job_id, attempt.number): attempt for attempt in checkpoint.attempts}
-        return cls(state, jobs, attempts, {run.id: run for run in checkpoint.runs})
+        return cls(
+            state,
+            {job.id: job for job in checkpoint.jobs},
+            {(attempt.job_id, attempt.number): attempt for attempt in checkpoint.attempts},
+            {run.id: run for run in checkpoint.runs},
+            {dag.name: dag for dag in checkpoint.dags},
+            {profile.name: profile for profile in checkpoint.profiles},
+            {account.job_id: account for account in checkpoint.accounts},
+            {one.key: one for one in checkpoint.history},
+            checkpoint.queues,
+        )
 
 
 class Reader(Protocol):
@@ -108,7 +141,39 @@ async def read_since(store: Store, checkpoint: Checkpoint | None, reader: Reader
 
 
 async def differences(store: Store, replayed: Replay) -> AsyncIterator[str]:
-    """One sentence a job or profile whose rows and journal differ."""
+    """One sentence for each job, and for whatever else has rows, where rows and journal differ."""
+    async for sentence in _job_differences(store, replayed):
+        yield sentence
+    rows = await store.load()
+    if rows.queues != replayed.queues:
+        yield "The queues are others in their rows than by the journal."
+    runs = {run.id: run for run in await store.runs(None, ALL)}
+    history = {one.key: one for one in rows.history}
+    if len(replayed.history) >= KEYS_KEPT:
+        # Which of the oldest have gone depends on the order within a commit, which the journal does not tell.
+        history = {key: history.get(key, one) for key, one in replayed.history.items()}
+    compared: tuple[tuple[str, Mapping[str, object], Mapping[str, object]], ...] = (
+        ("Run", runs, replayed.runs),
+        ("DAG", {dag.name: dag for dag in rows.dags}, replayed.dags),
+        ("Profile", {profile.name: profile for profile in rows.profiles}, replayed.profiles),
+        ("The history of", history, replayed.history),
+        ("The wait of job", _since(rows.accounts), _since(replayed.accounts.values())),
+    )
+    for what, found, told in compared:
+        for key in sorted(found.keys() | told.keys()):
+            if key not in found:
+                yield f"{what} {key} is in the journal and has no row."
+            elif key not in told:
+                yield f"{what} {key} has a row and is not in the journal."
+            elif found[key] != told[key]:
+                yield f"{what} {key} is another one in its row than by the journal."
+
+
+def _since(accounts: Iterable[Overtaking]) -> dict[str, float]:
+    return {account.job_id: account.since for account in accounts}
+
+
+async def _job_differences(store: Store, replayed: Replay) -> AsyncIterator[str]:
     unseen = dict(replayed.jobs)
     cursor = None
     while page := await store.jobs(JobQuery(cursor=cursor, limit=PAGE)):
@@ -123,10 +188,6 @@ async def differences(store: Store, replayed: Replay) -> AsyncIterator[str]:
         cursor = page[-1].order
     for job_id in unseen:
         yield f"Job {job_id} is in the journal and has no row."
-    profiles = {profile.name: profile for profile in (await store.load()).profiles}
-    for name in sorted(profiles.keys() | replayed.state.profiles.keys()):
-        if profiles.get(name) != replayed.state.profiles.get(name):
-            yield f"Profile {name} is another one in its row than by the journal."
 
 
 def _fields(one: Job, other: Job) -> str:

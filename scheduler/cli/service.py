@@ -83,7 +83,10 @@ def verify(config: Path | None, decisions: bool) -> None:
     for sentence in found:
         click.echo(sentence)
     if found:
-        raise StoreError(f"{len(found)} of {jobs} jobs differ from the journal; keep a copy of the database and report it.")
+        raise StoreError(
+            f"{console.counted(len(found), 'difference')} between the rows of {jobs} jobs, with all that belongs to them, and the "
+            "journal; keep a copy of the database and report it."
+        )
     click.echo(f"{events} events replayed: the rows of {jobs} jobs are what the journal says.")
     if decisions:
         places, others = asyncio.run(_attached(url, _decisions_that_differ))
