@@ -108,10 +108,11 @@ async def started(service: Service, *, cpus: int, steps: str, least: int | None 
 
 
 async def grown(service: Service) -> tuple[Job, Job]:
-    """One worker runs beside a job on node a that leaves after a while, and two more would like to come."""
-    other = await started(service, cpus=2, steps="sleep 0.5")
+    """One worker runs beside a job on node a that is told to leave, and two more would like to come."""
+    other = await started(service, cpus=2, steps="sleep 600")
     gang = await started(service, cpus=1, steps="sleep 600", count=3, least=1)
     assert list(running(service, gang)) == [0]
+    await Jobs(service).cancel(other.id, ADMIN)
     return other, gang
 
 
@@ -122,10 +123,11 @@ async def test_a_gang_grows_gives_back_and_grows_again(service: Service, store: 
     store.fails_on, store.is_made = event, is_made
     (first,) = running(service, gang).values()
     await until(service, lambda: len(running(service, gang)) == 3)
-    wide = await started(service, cpus=2, steps="sleep 0.5")
+    wide = await started(service, cpus=2, steps="sleep 600")
     assert running(service, gang) == {0: first}
     assert live(service, gang).charge["cpu"] == 1000
-    await until(service, lambda: service.state.jobs[wide.id].phase is JobPhase.SUCCEEDED)
+    await Jobs(service).cancel(wide.id, ADMIN)
+    await until(service, lambda: service.state.jobs[wide.id].phase is JobPhase.CANCELLED)
     await until(service, lambda: len(running(service, gang)) == 3)
     assert (running(service, gang)[0], live(service, gang).number, store.fails_on) == (first, 1, "")
     assert {pod.name.rsplit("-", 1)[1] for pod in live(service, gang).members[1:]} == {"g2"}
