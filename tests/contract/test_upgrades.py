@@ -70,7 +70,7 @@ async def test_replay_begins_behind_the_journal_of_the_version_before(upgraded: 
     assert (checkpoint.seq, len(checkpoint.jobs)) == (6, 3)
     before = await upgraded.load()
     assert (checkpoint.profiles, checkpoint.accounts, checkpoint.history) == (before.profiles, before.accounts, before.history)
-    await upgraded.commit(submitted(a_job(4), epoch=2))
+    await upgraded.commit(submitted(a_job(4), epoch=2, accounts=(Overtaking(a_job(4).id, a_job(4).submitted_at),)))
 
     replayed = await replay(upgraded)
 

@@ -14,7 +14,7 @@ from tests.contract.building import a_job, an_attempt, submitted
 from tests.contract.test_upgrades import FIRST
 from tests.postgres import Postgres
 from tuttilab.scheduler.errors import Conflict, NotFound, StaleEpoch, StoreError, StoreUnreadable
-from tuttilab.scheduler.model import AttemptPhase, JobPhase
+from tuttilab.scheduler.model import AttemptPhase, JobPhase, Overtaking
 from tuttilab.scheduler.store import copying, sqlite
 from tuttilab.scheduler.store.base import ArtifactRow, Keyed
 from tuttilab.scheduler.store.sql import SqlStore
@@ -60,7 +60,8 @@ async def test_a_backup_under_load_is_one_moment_and_restores_into_either_databa
     async def load() -> None:
         for order in range(1, 1_000_000):
             job = a_job(order)
-            await store.commit(submitted(job, epoch=epoch, keys=(Keyed("ana", f"k{order}", "d", job.id),)))
+            keys, accounts = (Keyed("ana", f"k{order}", "d", job.id),), (Overtaking(job.id, job.submitted_at),)
+            await store.commit(submitted(job, epoch=epoch, keys=keys, accounts=accounts))
             acknowledged.append(order)
             if order == 100:
                 is_under_way.set()
