@@ -2,7 +2,8 @@
 
 ``log`` holds the first lines, up to a quarter of the cap. What follows goes to segments named ``log.<line>.<byte>`` after the
 number and the offset of their first line; the oldest segment is removed when the cap is reached. So a line keeps its number
-whatever was dropped before it, and a reader needs no index to find it. Files hold whole lines (the last one of a pod may lack
+whatever was dropped before it, and a reader needs no index to find it: where a file begins behind the end of the one before it,
+lines were dropped, by the cap or because the disk was full. Files hold whole lines (the last one of a pod may lack
 its line feed); a line is cut to 8 KiB.
 """
 
@@ -33,6 +34,10 @@ class PodLog:
         self._segments: list[str] = []
         self._lines = 0
         self._bytes = 0
+        """Of all that was printed, kept or not."""
+        self._is_losing = False
+        """The last line was not written: the next one that can be begins a segment, whose name shows the gap."""
+        self._is_after_gap = False
         self._rest = b""
         self._is_closed = False
         self._lock = threading.Lock()
@@ -51,8 +56,13 @@ class PodLog:
         with self._lock:
             self._is_closed = True
             if self._rest:
-                self._store(self._rest)
+                self._keep_last(self._rest)
                 self._rest = b""
+            if self._is_losing:
+                try:
+                    os.close(self._open(self._name()))  # no line comes that could begin it
+                except OSError:
+                    pass
             os.close(self._file)
 
     def _add(self, text: bytes) -> None:
@@ -66,42 +76,108 @@ class PodLog:
         block = _cut_long_lines(self._rest + text[:end])
         self._rest = text[end:][:LINE]
         while block:
-            room = (self._head_room if self._is_head else self._segment_size) - self._filled
-            if len(block) <= room:
-                self._store(block)
+            fits = self._fitting(block)
+            if not fits:
+                fits = block.index(b"\n") + 1
+                stored = self._begin_segment(block[:fits])
+            else:
+                stored = self._store(block[:fits])
+            block = block[stored:]
+            if stored < fits:
+                self._lose(block)
                 return
-            fits = block.rfind(b"\n", 0, max(room, 0)) + 1
-            if not fits and self._filled == 0:
-                fits = block.index(b"\n") + 1  # a line larger than a segment (a tiny cap) still goes somewhere
-            self._store(block[:fits])
-            block = block[fits:]
-            self._next_segment()
 
-    def _store(self, block: bytes) -> None:
-        rest = block
-        try:
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-        except OSError:
-            pass  # no space: later lines keep their numbers, and what was lost shows as a gap at the next segment
-        self._filled += len(block)
+    def _keep_last(self, line: bytes) -> None:
+        """One that lacks its line feed."""
+        stored = self._begin_segment(line) if self._is_losing else self._store(line)
+        if not stored:
+            self._lose(line)
+            self._lines += 1
+
+    def _fitting(self, block: bytes) -> int:
+        """How much of it, in whole lines, goes to the file that is open."""
+        if self._is_losing:
+            return 0
+        room = (self._head_room if self._is_head else self._segment_size) - self._filled
+        if len(block) <= room:
+            return len(block)
+        fits = block.rfind(b"\n", 0, max(room, 0)) + 1
+        if not fits and self._filled == 0:
+            fits = block.index(b"\n") + 1  # a line larger than a segment (a tiny cap) still goes somewhere
+        return fits
+
+    def _store(self, block: bytes) -> int:
+        """How much of it was kept."""
+        stored = _write(self._file, self._filled, block)
+        self._filled += stored
+        self._count(block[:stored])
+        return stored
+
+    def _lose(self, block: bytes) -> None:
+        """Later lines keep their numbers."""
+        self._is_losing = True
+        self._count(block)
+
+    def _count(self, block: bytes) -> None:
         self._bytes += len(block)
         self._lines += block.count(b"\n")
 
-    def _next_segment(self) -> None:
-        name = f"{self._folder}/log.{self._lines}.{self._bytes}"
+    def _begin_segment(self, line: bytes) -> int:
+        """With its first line; 0 when not even that can be written, and then nothing that is kept goes for it."""
+        if not self._is_losing:
+            self._drop_oldest(SEGMENTS - 1)
+        name = self._name()
         try:
-            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            file = self._open(name)
         except OSError:
-            return
+            return 0
+        if not _write(file, 0, line):
+            os.close(file)
+            _remove(name)
+            return 0
         os.close(self._file)
-        self._file, self._is_head, self._filled = file, False, 0
+        if self._is_losing and self._is_after_gap and self._filled < self._segment_size // 4:
+            # A disk that is full and not full by turns: bits of lines between gaps do not push out what is worth more.
+            _remove(self._segments.pop())
+        self._file, self._is_head, self._filled = file, False, len(line)
+        self._is_losing, self._is_after_gap = False, self._is_losing
         self._segments.append(name)
-        if len(self._segments) > SEGMENTS:
-            try:
-                os.unlink(self._segments.pop(0))
-            except OSError:
-                pass
+        self._drop_oldest(SEGMENTS)
+        self._count(line)
+        return len(line)
+
+    def _name(self) -> str:
+        return f"{self._folder}/log.{self._lines}.{self._bytes}"
+
+    @staticmethod
+    def _open(name: str) -> int:
+        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def _drop_oldest(self, keep: int) -> None:
+        while len(self._segments) > keep:
+            _remove(self._segments.pop(0))
+
+
+def _write(file: int, filled: int, block: bytes) -> int:
+    """How much of the block stands in the file behind what it holds: all, or on a full disk some of its lines, none of them cut."""
+    written = 0
+    try:
+        while written < len(block):
+            written += os.write(file, block[written:])
+    except OSError:
+        written = block.rfind(b"\n", 0, written) + 1
+        try:
+            os.ftruncate(file, filled + written)
+        except OSError:
+            pass  # half a line at the end of a file that is written to no more: no reader takes it for one
+    return written
+
+
+def _remove(name: str) -> None:
+    try:
+        os.unlink(name)
+    except OSError:
+        pass
 
 
 def _cut_long_lines(block: bytes) -> bytes:

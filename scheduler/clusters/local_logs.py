@@ -18,6 +18,8 @@ LINE: Final = 8192
 """Bytes of a line, in UTF-8."""
 CHUNK: Final = 4 * 2**20
 """Bytes of an answer, beyond which it holds fewer lines than asked for."""
+SEGMENTS: Final = 12
+"""Files after the first: only when there are so many does the oldest go for a new one."""
 _STRIDE: Final = 512
 _BLOCK: Final = 2**20
 
@@ -117,10 +119,11 @@ class PodLog:
         if start >= first + file.lines:
             file.scan()
         if not is_last and start >= first + file.lines:
-            # Between the beginning and the oldest segment lines were dropped.
             next_line, next_byte, _ = segments[index + 1]
             dropped = next_byte - byte - file.end
-            marker = f"[... {dropped} bytes dropped: a pod keeps {self._cap / 2**20:g} MiB of log ...]"
+            is_by_cap = index == 0 and len(segments) > SEGMENTS
+            why = f"a pod keeps {self._cap / 2**20:g} MiB of log" if is_by_cap else "the disk was full"
+            marker = f"[... {dropped} bytes dropped: {why} ...]"
             rest = self._lines_of(segments[index + 1], 0, limit - 1, is_over and index + 2 == len(segments))
             return LogChunk(next_line - 1, (marker, *rest), is_end=False)
         lines = self._lines_of(segments[index], start - first, limit, is_over and is_last)

@@ -1,5 +1,6 @@
 """The writer of a pod's log and its reader: whatever is dropped, a line keeps its number."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,29 @@ def test_nothing_is_written_after_the_end(tmp_path: Path) -> None:
 def test_pod_that_printed_nothing(tmp_path: Path) -> None:
     assert Reader(tmp_path, CAP).read(0, 10, is_over=False) == LogChunk(0, (), False)
     assert Reader(tmp_path, CAP).read(5, 10, is_over=True) == LogChunk(5, (), True)
+
+
+def test_a_disk_on_which_no_segment_can_be_begun_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = PodLog(str(tmp_path), CAP)
+    monkeypatch.setattr(PodLog, "_open", staticmethod(_no_space))
+    log.write(text(0, 500))
+    monkeypatch.undo()
+    log.write(text(500, 520))
+    log.close()
+
+    reader = Reader(tmp_path, CAP)
+    assert reader.read(0, 1000, is_over=True) == LogChunk(0, lines(0, 102), False)
+    mark = f"[... {10 * (500 - 102)} bytes dropped: the disk was full ...]"
+    assert reader.read(102, 1000, is_over=True) == LogChunk(499, (mark, *lines(500, 520)), False)
+    assert reader.read(520, 1000, is_over=True) == LogChunk(520, (), True)
+
+
+def text(first: int, last: int) -> bytes:
+    return "".join(f"{line}\n" for line in lines(first, last)).encode()
+
+
+def _no_space(_name: str) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_many_lines_are_found_by_number(tmp_path: Path) -> None:
