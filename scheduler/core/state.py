@@ -6,6 +6,7 @@ in `core.handlers`, and how the rows are kept that it changes in `core.rows`.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Never
 
 from tuttilab.scheduler import events as ev
@@ -89,6 +90,6 @@ class State(Rows):
                 unknown: Never = event
                 raise Bug(f"no rule for the event {unknown!r}")
 
-    def check_invariants(self) -> None:
-        """Raises Bug when something that must always hold does not."""
-        invariants.check(self)
+    def check_invariants(self, lowered: Container[str] = ()) -> None:
+        """Raises Bug when something that must always hold does not. ``lowered``: queues whose limits were set below what runs."""
+        invariants.check(self, lowered)

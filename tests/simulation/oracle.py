@@ -21,6 +21,8 @@ JOB_EDGES = {
     "Failed": {"Failed"},
     "Cancelled": {"Cancelled"},
 }
+SPARED = ("notebook", "service")
+"""Kinds that are not stopped for others unless their request says so."""
 LIVE = {"Admitted", "Launching", "Running", "Stopping"}
 ATTEMPT_END = {"Succeeded", "Failed", "Cancelled", "Preempted", "Lost"}
 
@@ -68,8 +70,87 @@ def promised(queues: Mapping[str, Queue], name: str) -> Amounts:
 
 
 @dataclass
+class _Books:
+    """What is free and what is used, counted from the rows."""
+
+    queues: Mapping[str, Queue]
+    clusters: Mapping[str, Cluster]
+    held: dict[tuple[str, str], Amounts] = field(default_factory=lambda: defaultdict(Counter))
+    use: dict[str, Amounts] = field(default_factory=lambda: defaultdict(Counter))
+
+    @classmethod
+    def of(
+        cls, jobs: Mapping[str, Job], live: list[Attempt], queues: Mapping[str, Queue], clusters: Mapping[str, Cluster]
+    ) -> _Books:
+        books = cls(queues, clusters)
+        for attempt in live:
+            for pod in attempt.pods:
+                books.held[pod.cluster, pod.node].update(amounts(pod.resources))
+            books._charge(jobs[attempt.job_id], Counter(dict(attempt.charge)), len(attempt.pods))
+        return books
+
+    def start(self, job: Job, event: ev.GangAdmitted) -> None:
+        sizes = {pod_set.role: pod_set.resources for pod_set in job.gang.pod_sets}
+        whole: Amounts = Counter()
+        for place in event.placements:
+            self.held[event.cluster, place.node].update(amounts(sizes[place.role]))
+            whole.update(amounts(sizes[place.role]))
+        self._charge(job, whole, len(event.placements))
+
+    def _charge(self, job: Job, charge: Amounts, pods: int) -> None:
+        for queue in self.path(job):
+            self.use[queue.name].update(charge + Counter(jobs=1, pods=pods))
+
+    def path(self, job: Job) -> list[Queue]:
+        found, name = list[Queue](), str(job.queue)
+        while name:
+            found.append(self.queues[name])
+            name = self.queues[name].parent or ""
+        return found
+
+    def place_for(self, job: Job) -> str | None:
+        """A cluster where the least that the gang starts with has room now, in every limit; gangs of equal pods only."""
+        if len(job.gang.pod_sets) != 1:
+            return None
+        one = job.gang.pod_sets[0]
+        least = one.count if one.min_count is None else one.min_count
+        path = self.path(job)
+        if not self._is_allowed(job, path, amounts(one.resources, least), least):
+            return None
+        for cluster in self.clusters.values():
+            is_open = all(not queue.clusters or cluster.name in queue.clusters for queue in path)
+            if cluster.unreachable_since is not None or job.cluster not in (None, cluster.name) or not is_open:
+                continue
+            room = 0
+            for node in cluster.nodes:
+                is_mine = node.is_ready and not node.taints and one.node_labels.items() <= node.labels.items()
+                free = {key: node.allocatable[key] - self.held[cluster.name, node.name][key] for key, _ in one.resources}
+                room += max(min(free[key] // value for key, value in one.resources), 0) if is_mine else 0
+            if room >= least:
+                return cluster.name
+        return None
+
+    def _is_allowed(self, job: Job, path: list[Queue], charge: Amounts, pods: int) -> bool:
+        for queue in path:
+            used = self.use[queue.name] + charge + Counter(jobs=1, pods=pods)
+            limits = dict(queue.max) | {k: v for k, v in (("jobs", queue.max_jobs), ("pods", queue.max_pods)) if v is not None}
+            if any(used[key] > limit for key, limit in limits.items()):
+                return False
+        may_be_stopped = job.preemptible if job.preemptible is not None else job.kind.value not in SPARED
+        if may_be_stopped and all(queue.can_borrow for queue in path):
+            return True
+        for key, value in charge.items():
+            if any(queue.guaranteed[key] for queue in self.queues.values()):
+                owner = next((queue for queue in path if queue.guaranteed[key]), None)
+                if owner is None or self.use[owner.name][key] + value > owner.guaranteed[key]:
+                    return False
+        return True
+
+
+@dataclass
 class Oracle:
-    grace_s: float = 6.0
+    barrier_s: float = 300.0
+    idle_notebook_s: float = 60.0
     jobs: dict[str, Job] = field(default_factory=dict)
     attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
     queued_since: dict[str, float] = field(default_factory=dict)
@@ -77,6 +158,11 @@ class Oracle:
     free_since: dict[str, int] = field(default_factory=dict)
     preempted_by: list[tuple[str, str]] = field(default_factory=list)
     steps: int = 0
+    active_at: dict[str, float] = field(default_factory=dict)
+    """When a notebook's server last said that a cell runs; whoever applies that event notes it here."""
+    lowered: dict[str, Amounts] = field(default_factory=dict)
+    """Queues whose limits were set below what ran then, and what they have used at most since: it may only become less."""
+    _queues: Mapping[str, Queue] = field(default_factory=dict)
 
     def look(
         self,
@@ -142,8 +228,7 @@ class Oracle:
                 for key, value in used[cluster.name, node.name].items():
                     need(value <= node.allocatable[key], "I3", f"{node.name} holds {value} {key} of {node.allocatable[key]}")
 
-    @staticmethod
-    def _quota(jobs: Mapping[str, Job], live: list[Attempt], queues: Mapping[str, Queue]) -> None:
+    def _quota(self, jobs: Mapping[str, Job], live: list[Attempt], queues: Mapping[str, Queue]) -> None:
         use: dict[str, Amounts] = defaultdict(Counter)
         running: Counter[str] = Counter()
         pods: Counter[str] = Counter()
@@ -156,11 +241,19 @@ class Oracle:
                 running[name] += 1
                 pods[name] += len(attempt.pods)
                 name = queues[name].parent
+        is_new = queues != self._queues
+        self._queues = dict(queues)
         for name, queue in queues.items():
-            for key, limit in queue.max:
-                need(use[name][key] <= limit, "I4", f"queue {name} uses {use[name][key]} {key} of {limit}")
-            need(queue.max_jobs is None or running[name] <= queue.max_jobs, "I4", f"queue {name} runs {running[name]} jobs")
-            need(queue.max_pods is None or pods[name] <= queue.max_pods, "I4", f"queue {name} runs {pods[name]} pods")
+            used = Counter({**use[name], "jobs": running[name], "pods": pods[name]})
+            limits = dict(queue.max) | {k: v for k, v in (("jobs", queue.max_jobs), ("pods", queue.max_pods)) if v is not None}
+            over = {key for key, limit in limits.items() if used[key] > limit}
+            before = self.lowered.get(name, Counter())
+            for key in over:
+                is_lowered = is_new or (key in before and used[key] <= before[key])
+                need(is_lowered, "I4", f"queue {name} uses {used[key]} {key} of {limits[key]}")
+            self.lowered.pop(name, None)
+            if over:
+                self.lowered[name] = Counter({key: used[key] for key in over})
 
     @staticmethod
     def _gangs(jobs: Mapping[str, Job], live: list[Attempt]) -> None:
@@ -186,7 +279,7 @@ class Oracle:
         clusters: Mapping[str, Cluster],
     ) -> None:
         """Before a decision is applied: rows as in the last `look`."""
-        decided = list(decided)
+        decided, waits = list(decided), list(waits)
         admitted = {e.job_id for e in decided if isinstance(e, ev.GangAdmitted)}
         told = {wait.job_id for wait in waits}
         waiting = {job_id for job_id, job in self.jobs.items() if job.phase.value == "Queued"}
@@ -200,19 +293,20 @@ class Oracle:
                 done = [self.jobs[j].phase.value == "Succeeded" for j in self.jobs[event.job_id].after if j in self.jobs]
                 need(all(done), "I14", f"{event.job_id} starts before those it comes after")
             if isinstance(event, ev.GangPreempted):
-                self._preemption(event, queues, [one for one in decided if isinstance(one, ev.GangAdmitted)])
-        self._idle(admitted, queues, clusters, at)
+                self._preemption(at, event, queues, [one for one in decided if isinstance(one, ev.GangAdmitted)])
+        self._barrier(at)
+        self._idle(at, decided, waits, queues, clusters)
 
-    def _preemption(self, event: ev.GangPreempted, queues: Mapping[str, Queue], admitted: list[ev.GangAdmitted]) -> None:
+    def _preemption(self, at: float, event: ev.GangPreempted, queues: Mapping[str, Queue], admitted: list[ev.GangAdmitted]) -> None:
         victim, by = self.jobs[event.job_id], self.jobs[event.by]
         attempt = self.attempts[event.job_id, event.attempt]
         need(attempt.phase.value in LIVE - {"Stopping"}, "I16", f"{victim.id} is told to stop and does not run")
         need(by.phase.value == "Queued", "I16", f"{victim.id} is stopped for {by.id}, which does not wait")
-        need(
-            victim.preemptible is not False and victim.kind.value not in ("notebook", "service"),
-            "I16",
-            f"{victim.id} may not be stopped",
-        )
+        may_be = victim.preemptible if victim.preemptible is not None else victim.kind.value not in SPARED
+        need(may_be, "I16", f"{victim.id} may not be stopped")
+        if victim.kind.value == "notebook" and not queues[victim.queue].stops_busy_notebooks:
+            silent_s = at - self.active_at.get(victim.id, -self.idle_notebook_s)
+            need(silent_s >= self.idle_notebook_s, "I16", f"{victim.id} has a running cell, told {silent_s} s ago")
         if victim.queue == by.queue:
             need(victim.priority < by.priority and not attempt.is_lifted, "I16", f"{victim.id} is not lower than {by.id}")
             return
@@ -251,29 +345,44 @@ class Oracle:
                 use.update(Counter(dict(one.charge)))
         return use
 
-    def _idle(self, admitted: set[str], queues: Mapping[str, Queue], clusters: Mapping[str, Cluster], at: float) -> None:
-        """I19: with nobody else waiting, a gang of one pod that fits a free node and every limit starts at once."""
-        ready = [j for j in self.jobs.values() if j.phase.value == "Queued" and j.not_before <= at and not j.after]
-        if len(ready) != 1 or ready[0].id in admitted or ready[0].gang.size != 1 or ready[0].avoid_nodes:
-            return
-        job = ready[0]
-        one = job.gang.pod_sets[0]
-        if any(
-            queue.guaranteed or queue.max or queue.max_jobs is not None or queue.max_pods is not None for queue in queues.values()
-        ):
-            return
-        used: dict[tuple[str, str], Amounts] = defaultdict(Counter)
+    def _barrier(self, at: float) -> None:
+        """I7: a gang has all its members within the deadline or is told to end, and so has every member that joins it later."""
         for attempt in self.attempts.values():
-            if attempt.phase.value in LIVE:
-                for pod in attempt.pods:
-                    used[pod.cluster, pod.node].update(amounts(pod.resources))
-        for cluster in clusters.values():
-            if cluster.unreachable_since is not None or job.cluster not in (None, cluster.name) or one.node_labels:
+            is_server = self.jobs[attempt.job_id].kind.value == "notebook"
+            if attempt.phase.value == "Launching" and not is_server:
+                need(at - attempt.admitted_at < self.barrier_s, "I7", f"{attempt.job_id} starts for {at - attempt.admitted_at} s")
+            for pod in attempt.pods if attempt.phase.value == "Running" else ():
+                is_late = pod.joined_at is not None and pod.phase.value in ("Pending", "Ready") and not pod.is_given_back
+                need(not is_late or at - (pod.joined_at or 0.0) < self.barrier_s, "I7", f"{pod.name} joins for too long")
+
+    def _idle(
+        self,
+        at: float,
+        decided: Iterable[ev.Event],
+        waits: Iterable[Wait],
+        queues: Mapping[str, Queue],
+        clusters: Mapping[str, Cluster],
+    ) -> None:
+        """I19: who waits alone, or is told that room lacks, would not fit on the nodes or in the limits as they are."""
+        world = _Books.of(self.jobs, [a for a in self.attempts.values() if a.phase.value in LIVE], queues, clusters)
+        started = {event.job_id: event for event in decided if isinstance(event, ev.GangAdmitted)}
+        for event in started.values():
+            world.start(self.jobs[event.job_id], event)
+        ready = {j.id for j in self.jobs.values() if j.phase.value == "Queued" and j.not_before <= at and not self._follows(j)}
+        for wait in waits:
+            job = self.jobs[wait.job_id]
+            is_alone = len(ready) == 1 and not started
+            # The reason of a gang that could start smaller is about its full size.
+            is_rigid = all(one.min_count is None for one in job.gang.pod_sets)
+            # Quota that is kept for another gang is told as quota that is used.
+            is_told = is_rigid and wait.why.value in ("no-room", "never-fits")
+            if job.id not in ready or job.avoid_nodes or not (is_alone or is_told):
                 continue
-            for node in cluster.nodes:
-                free = {key: value - used[cluster.name, node.name][key] for key, value in node.allocatable}
-                fits = node.is_ready and not node.taints and all(free.get(key, 0) >= value for key, value in one.resources)
-                need(not fits, "I19", f"{job.id} waits alone while {node.name} has room")
+            where = world.place_for(job)
+            need(where is None, "I19", f"{job.id} waits ({wait.why.value}: {wait.sentence}) while {where} has room")
+
+    def _follows(self, job: Job) -> bool:
+        return any(self.jobs[name].phase.value != "Succeeded" for name in job.after if name in self.jobs)
 
     def at_rest(self, feasible: Iterable[str]) -> None:
         """When nothing happens any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from tests.simulation.oracle import Oracle, Violation
@@ -19,7 +20,8 @@ from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources
 Journal = list[tuple[ev.Event, float]]
 
 
-def a_site(chance: random.Random) -> tuple[list[Cluster], list[Queue]]:
+def a_site(chance: random.Random) -> tuple[list[Cluster], list[list[Queue]]]:
+    """Clusters, and trees of queues, each with the leaves `a` and `b`, that the site may be configured with."""
     clusters = []
     for name in ("east", "west")[: chance.randint(1, 2)]:
         nodes = tuple(
@@ -34,20 +36,24 @@ def a_site(chance: random.Random) -> tuple[list[Cluster], list[Queue]]:
         clusters.append(Cluster(name, "fake", nodes))
     gpus = sum(node.allocatable[GPU] for cluster in clusters for node in cluster.nodes)
     half = Resources.of({GPU: gpus // 2})
-    trees = (
+    trees = [
         [Queue("a"), Queue("b", weight=2)],
         [
             Queue("a", guaranteed=half),
             Queue("b", guaranteed=Resources.of({GPU: gpus // 4}), max=Resources.of({GPU: max(gpus - 1, 1)})),
         ],
         [Queue("top", max=Resources.of({CPU: 20_000})), Queue("a", "top", max_pods=5), Queue("b", "top", priority=1, max_jobs=3)],
-    )
-    return clusters, list(chance.choice(trees))
+    ]
+    chance.shuffle(trees)
+    return clusters, trees
 
 
 def a_job(chance: random.Random, number: int, at: float, clusters: Sequence[Cluster]) -> Job:
     pods = chance.choice((1, 1, 1, 2, 3))
     each = Resources.of({CPU: chance.choice((500, 1000, 4000)), MEMORY: 2**30, GPU: chance.choice((0, 0, 1, 2))})
+    kind = chance.choice((JobKind.BATCH, JobKind.BATCH, JobKind.BATCH, JobKind.SERVICE))
+    if pods == 1 and chance.random() < 0.15:
+        kind = JobKind.NOTEBOOK
     can_grow = pods > 1 and chance.random() < 0.3
     labels = {"gpu-model": "a"} if chance.random() < 0.1 else {}
     tolerations = (Toleration("spot"),) if chance.random() < 0.2 else ()
@@ -58,7 +64,8 @@ def a_job(chance: random.Random, number: int, at: float, clusters: Sequence[Clus
         owner=f"u{number % 3}",
         group=f"u{number % 3}",
         queue=chance.choice("ab"),
-        kind=chance.choice((JobKind.BATCH, JobKind.BATCH, JobKind.BATCH, JobKind.SERVICE)),
+        kind=kind,
+        preemptible=True if kind is JobKind.NOTEBOOK else None,
         gang=Gang(sets),
         work=Work(("true",), sidecar=False, grace_s=5.0),
         submitted_at=at,
@@ -76,7 +83,8 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
-        self.clusters, self.queues = a_site(self.chance)
+        self.clusters, self.trees = a_site(self.chance)
+        self.queues = self.trees[0]
         self.state = State(epoch=1, rules=Rules())
         self.oracle = Oracle()
         self.journal: Journal = []
@@ -89,6 +97,8 @@ class World:
     def apply(self, event: ev.Event) -> None:
         self.state.handle(event, self.now)
         self.journal.append((event, self.now))
+        if isinstance(event, ev.NotebookActive):
+            self.oracle.active_at[event.job_id] = self.now
         state = self.state
         self.oracle.look(self.now, state.jobs, state.attempts, state.queues, state.clusters)
 
@@ -137,8 +147,28 @@ class World:
                 if late and (told or before != (self.state.jobs, self.state.attempts)):
                     raise Violation("I12: an event that came twice changed something")
                 self.journal.append((event, self.now))
+        elif what < 0.97:
+            self.change_the_site()
+        elif live:
+            job, attempt = chance.choice(live)
+            self.apply(ev.NotebookActive(job.id, attempt.number))
         self.cycle()
-        self.state.check_invariants()
+        self.state.check_invariants(self.oracle.lowered)
+
+    def change_the_site(self) -> None:
+        """Queues are configured anew, or a cluster shows other nodes than before; what runs goes on, or is missed."""
+        chance = self.chance
+        if chance.random() < 0.4:
+            self.apply(ev.QueuesConfigured(tuple(chance.choice(self.trees))))
+            return
+        cluster = chance.choice(self.clusters)
+        nodes = tuple(replace(node, is_ready=chance.random() < 0.9) for node in cluster.nodes if chance.random() < 0.7)
+        self.apply(ev.ClusterObserved(replace(cluster, nodes=nodes)))
+        shown = {node.name for node in nodes}
+        for job, attempt in self.state.live() if chance.random() < 0.5 else ():
+            for pod in attempt.pods:
+                if pod.cluster == cluster.name and pod.node not in shown:
+                    self.apply(ev.HeartbeatMissed(job.id, attempt.number, pod.name))
 
     def start(self, job_id: str) -> None:
         attempt = self.state.live_attempt(job_id)
@@ -150,7 +180,9 @@ class World:
 
     def settle(self) -> None:
         """Faults stop; everything that can end does."""
+        self.apply(ev.QueuesConfigured(tuple(self.queues)))
         for cluster in self.clusters:
+            self.apply(ev.ClusterObserved(cluster))
             self.apply(ev.ClusterBack(cluster.name))
         for _ in range(400):
             self.now += 700.0

@@ -5,6 +5,7 @@ import pytest
 from tests.builders import ANN, cluster, node, queue, run_cycle, state, submit
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.queues import check_tree, choose_queue, order_queues
+from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden
 from tuttilab.scheduler.model import Queue, Why
 from tuttilab.scheduler.requests import Who
@@ -101,3 +102,31 @@ def test_limits_on_jobs_and_pods_of_a_queue_hold() -> None:
     assert one.waits[second.id].sentence.startswith("queue main runs 1 jobs, its limit")
     with pytest.raises(AboveMax, match="asks for 6 pods, but queue 'main' may never run more than 3"):
         submit(one, workers=5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "times"), [((1, 1), 7), ((1, 2, 3), 5), ((7, 3), 4), ((5, 1, 1, 1), 6), ((2, 3, 5, 7, 11), 2), ((1, 99), 1)]
+)
+def test_I26_shares_are_exact(weights: tuple[int, ...], times: int) -> None:
+    """Of a site that the weights divide evenly each queue holds its weight in GPUs, to the last one, whoever asked first."""
+    queues = [queue(f"q{index}", weight=weight) for index, weight in enumerate(weights)]
+    one = state([cluster(node("n", cpus=1000, gpus=sum(weights) * times))], queues)
+    for each in reversed(queues):
+        for _ in range(sum(weights) * times):
+            submit(one, queue=each.name, gpus=1, cpus="100m", memory="1Mi", sidecar=False)
+    run_cycle(one)
+    assert [one.use(each.name)[GPU] for each in queues] == [weight * times for weight in weights]
+
+
+def test_I26_use_is_exact_after_any_number_of_starts_and_ends() -> None:
+    """Amounts are whole numbers of the smallest unit: a tenth of a CPU, added and taken away, leaves nothing behind."""
+    ledger = Ledger.of({"main": queue(max={"cpu": 8})}, ())
+    tenth, third = Resources.parse({"cpu": "100m", "memory": "1Mi"}), Resources.parse({"cpu": "333m", "memory": 12345})
+    for _ in range(1000):
+        ledger.add("main", tenth, 1)
+        ledger.add("main", third, 3)
+    assert ledger.use["main"] == Resources.parse({"cpu": "433", "memory": 1000 * (2**20 + 12345)})
+    for _ in range(1000):
+        ledger.remove("main", third, 3)
+        ledger.remove("main", tenth, 1)
+    assert (ledger.use["main"], ledger.pods["main"], ledger.jobs["main"]) == (Resources(), 0, 0)
