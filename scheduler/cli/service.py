@@ -60,7 +60,8 @@ def check(config: Path | None, as_json: bool) -> None:
         nodes = "what this machine has" if cluster.nodes is None else ""
         click.echo(f"cluster   {cluster.name} ({cluster.kind}): {nodes}".rstrip())
         for node in cluster.nodes or ():
-            click.echo(f"  node    {node.name}: {node.allocatable}")
+            taints = "".join(f", taint {taint.key}={taint.value}:{taint.effect}" for taint in node.taints)
+            click.echo(f"  node    {node.name}: {node.allocatable}{taints}")
     for queue in checked.queues:
         parts = [f"below {queue.parent}" if queue.parent else "the root", f"weight {queue.weight}"]
         parts += [f"guaranteed {queue.guaranteed}"] if queue.guaranteed else []

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import re
 import tarfile
 import time
 from pathlib import Path
@@ -208,8 +209,9 @@ async def test_memory_over_the_limit_ends_the_pod(cluster: Cluster) -> None:
     exit_code, reason, lines = await ended(cluster, launch)
 
     assert (exit_code, reason) == (137, "OOMKilled")
-    assert lines[-1].startswith("tuttilab: out of memory: used 2")
-    assert lines[-1].endswith(" MiB of the 100 MiB asked for.")
+    told = re.fullmatch(r"tuttilab: out of memory: used (\d+) MiB of the 100 MiB asked for\.", lines[-1])
+    assert told is not None
+    assert 100 < int(told[1]) < 300, "it may be seen while it grows"
 
 
 async def test_forked_workers_that_share_memory_are_counted_once(cluster: Cluster) -> None:
