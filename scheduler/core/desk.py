@@ -65,6 +65,8 @@ class Desk:
     _shapes: dict[tuple[int, tuple[str, ...]], Shape] = field(default_factory=dict)
     _unknown: dict[Hashable, int] = field(default_factory=dict)
     _alone: dict[tuple[Shape, str], Fit | Misfit] = field(default_factory=dict)
+    _idle: Ledger | None = None
+    _ever: dict[tuple[Shape, str], bool] = field(default_factory=dict)
     _refusals: dict[str, dict[Shape, Refusal]] = field(default_factory=dict)
     """By queue and shape."""
 
@@ -325,7 +327,8 @@ class Desk:
 
     def _refuse_quota(self, candidate: Candidate, shortage: Shortage) -> None:
         held = None
-        if self.snapshot.rules.keep is not Keep.NOTHING and shortage.queue not in self.quota_holds:
+        keeps = self.snapshot.rules.keep is not Keep.NOTHING and shortage.queue not in self.quota_holds
+        if keeps and self.is_ever_allowed(candidate):
             below = self.queues_below(shortage.queue)
             users = [runner for runner in self.running if runner.queue in below]
             over, expects = shortage.over + shortage.counted, self.snapshot.rules.expects
@@ -333,6 +336,18 @@ class Desk:
             if held is not None:
                 self.quota_holds[shortage.queue] = held
         self._refuse(candidate, Cause(Why.QUOTA, shortage=shortage, hold=held))
+
+    def is_ever_allowed(self, candidate: Candidate) -> bool:
+        """Whether its queues' limits would let the gang, at its smallest, start if nothing ran; else nothing is kept for it."""
+        job, shape = candidate.job, candidate.shape
+        key = (shape, job.queue)
+        if key not in self._ever:
+            if self._idle is None:
+                self._idle = self.ledger.idle()
+            idle = self._idle
+            sizes = [shape.smallest(cluster)[1:] for cluster in shape.clusters]
+            self._ever[key] = any(idle.shortage(job.queue, *size, job.is_preemptible) is None for size in sizes)
+        return self._ever[key]
 
     def _by_room(self, shape: Shape) -> Iterable[Cluster]:
         """Most room first, as a share of the cluster, clusters with GPUs last for gangs that want none; ties by name."""
@@ -483,6 +498,8 @@ class Desk:
         own = next((hold for hold in self.holds.values() if hold.job is candidate.job), None)
         if own is not None:
             return own
+        if not self.is_ever_allowed(candidate):
+            return None
         best: Hold | None = None
         for cluster in candidate.shape.clusters:
             if cluster.name in self.holds:
@@ -507,10 +524,9 @@ class Desk:
 
     def _keep_quota(self, candidate: Candidate, hold: Hold) -> None:
         """Beside the room, what the held gang will need of the limits on its queue's path when its room is there."""
-        job, shape = candidate.job, candidate.shape
-        counts = shape.counts_less(shape.slack)
-        pods = shape.pods - job.gang.size + sum(counts.values())
-        needs = charge_of(job, self.snapshot.clusters[hold.cluster], counts) + counts_of(pods)
+        job = candidate.job
+        _, charge, pods = candidate.shape.smallest(self.snapshot.clusters[hold.cluster])
+        needs = charge + counts_of(pods)
         for step in self.ledger.path(job.queue):
             left = {key: most - self.ledger.use[step.name][key] for key, most in step.max if needs[key]}
             if step.max_jobs is not None:

@@ -132,7 +132,7 @@ def growths(desk: Desk) -> tuple[GangGrown, ...]:
 
 
 def _growths(desk: Desk, able: Iterable[Running]) -> Iterator[GangGrown]:
-    waiting = [candidate for line in desk.lines_.values() for candidate in line if candidate.cause is not None]
+    waiting = [c for line in desk.lines_.values() for c in line if c.cause is not None and desk.is_ever_allowed(c)]
     # Those that wait for quota wait for these queues' limits, which nobody below is to use up by growing.
     short = {c.cause.shortage.queue for c in waiting if c.cause is not None and c.cause.shortage is not None}
     # Others wait for room on the clusters where they could run at all; those of which none answers wait for none of what is here.

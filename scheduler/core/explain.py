@@ -13,8 +13,8 @@ from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.forecast import line_starts
 from tuttilab.scheduler.core.line import Candidate
-from tuttilab.scheduler.core.placement import Fit, Misfit, charge_of, named_clusters, possible_clusters
-from tuttilab.scheduler.core.quota import Ledger, Shortage
+from tuttilab.scheduler.core.placement import Fit, Misfit, named_clusters, possible_clusters
+from tuttilab.scheduler.core.quota import Shortage
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.model import Job, Wait, Why
 from tuttilab.scheduler.resources import Resources
@@ -101,7 +101,6 @@ class _Words:
     """By cluster and what is short there."""
     _queues: dict[tuple[str, tuple[str, ...]], _Holders] = field(default_factory=dict)
     _first_ends: dict[str, float | None] = field(default_factory=dict)
-    _idle: Ledger | None = None
     """The queues with nothing running."""
 
     def waits(self, waiting: Sequence[Candidate]) -> Iterator[Wait]:
@@ -172,7 +171,7 @@ class _Words:
 
     def _no_quota(self, candidate: Candidate, cause: Cause, shortage: Shortage) -> _Told:
         job, hold = candidate.job, cause.hold
-        if self._is_never_allowed(candidate):
+        if not self.desk.is_ever_allowed(candidate):
             sentence = f"{shortage.sentence}, and it asks for more than it may ever use"
             return _Told(Wait(job.id, Why.QUOTA, sentence, 0, shortage.over, shortage.queue))
         keys = tuple(key for key, _ in shortage.over)
@@ -184,16 +183,6 @@ class _Words:
         basis = BY_ENDS if start is not None else UNKNOWN
         pattern = Wait(job.id, Why.QUOTA, shortage.sentence, 0, shortage.over, shortage.queue, None, (), start, basis)
         return _Told(pattern, self._queues[users], is_by_line=True, holder=None if hold is None else hold.job)
-
-    def _is_never_allowed(self, candidate: Candidate) -> bool:
-        """Whether the limits of its queues would stop the gang, at its smallest, even if nothing ran."""
-        job, shape = candidate.job, candidate.shape
-        if self._idle is None:
-            self._idle = Ledger.of(self.desk.snapshot.queues, ())
-        counts = shape.counts_less(shape.slack)
-        pods = shape.pods - job.gang.size + sum(counts.values())
-        charges = [charge_of(job, cluster, counts) for cluster in shape.clusters]
-        return all(self._idle.shortage(job.queue, charge, pods, job.is_preemptible) is not None for charge in charges)
 
     def _equal(self, candidate: Candidate, cause: Cause) -> _Told:
         sentence = "no room: an equal job before it in line does not fit either"

@@ -55,6 +55,11 @@ class Ledger:
     def copy(self) -> Ledger:
         return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths, self._parts, self.shares)
 
+    def idle(self) -> Ledger:
+        """The same queues with nothing in use."""
+        none = dict.fromkeys(self.tree, 0)
+        return Ledger(self.tree, dict.fromkeys(self.tree, NOTHING), none, dict(none), self._paths, self._parts, self.shares)
+
     def path(self, queue: str) -> tuple[Queue, ...]:
         """The queue and its ancestors, root last; empty for a queue that is no more."""
         path = self._paths.get(queue)
