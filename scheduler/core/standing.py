@@ -1,4 +1,4 @@
-"""Where a gang stands to the guaranteed shares of the queues above it: within them, partly, or on borrowed room.
+"""Where a gang stands to the guaranteed shares of the queues above it: within them, or on borrowed room.
 
 Shares are compared where the paths of two queues part, so a gang has a standing at every level of the tree: a queue's own standing
 among its siblings, its parent's among the parent's, and so on. What a parent is guaranteed and none of its children is stands to
@@ -20,11 +20,9 @@ class Level(IntEnum):
     """A gang's standing among the branches at one level; a lower one may be stopped for a higher one."""
 
     BORROWED = 0
-    """Above what its branch is guaranteed, of something that a branch here is guaranteed."""
-    PARTLY = 1
-    """Within the guarantee as far as it goes, and using besides what only others are guaranteed."""
-    WITHIN = 2
-    """Within the guarantee, or using nothing that any branch here is guaranteed."""
+    """Above what its branch is guaranteed, or using only what other branches here are guaranteed."""
+    WITHIN = 1
+    """Within what its branch is guaranteed, whatever else it uses, or using nothing that any branch here is guaranteed."""
 
 
 Standing = tuple[int, ...]
@@ -76,21 +74,17 @@ class Shares:
         lent = self.lent.get(queue.parent, NOBODY)
         own, rest = self.own[queue.name], self.rest[queue.parent]
         counts = is_named = False
-        is_whole = True
         for key, amount in charge:
             if key not in lent:
                 continue
             counts = True
             if not own[key] and not rest[key]:
-                is_whole = False
                 continue
             is_named = True
             over = use[queue.name][key] + amount - own[key]
             if over > 0 and (not rest[key] or over + self._above(key, queue, use) > rest[key]):
                 return Level.BORROWED
-        if not counts or (is_named and is_whole):
-            return Level.WITHIN
-        return Level.PARTLY if is_named else Level.BORROWED
+        return Level.WITHIN if is_named or not counts else Level.BORROWED
 
     def _above(self, key: str, queue: Queue, use: Mapping[str, Resources]) -> int:
         """What the siblings use of it above their own guarantees."""

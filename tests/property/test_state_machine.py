@@ -21,7 +21,7 @@ from tuttilab.scheduler.core.cycle import Decision, schedule
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.lifecycle import due_timers
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.errors import Refused
+from tuttilab.scheduler.errors import UserError
 from tuttilab.scheduler.model import AttemptPhase, Gang, JobKind, PodPhase, Queue
 from tuttilab.scheduler.requests import JobRequest, PodRequest, Who
 from tuttilab.scheduler.resources import GPU
@@ -133,7 +133,7 @@ class Core(RuleBasedStateMachine):
             number = len(self.accepted)
             try:
                 job = build(one.request(), Who("ann"), site, job_id=f"job{number}", order=number, now=self.now)
-            except Refused:
+            except UserError:
                 continue
             sets = tuple(replace(each, can_grow=each.min_count is not None) for each in job.gang.pod_sets)
             job = replace(job, kind=one.kind[0], preemptible=one.kind[1], gang=Gang(sets))

@@ -335,7 +335,7 @@ class Oracle:
         above = [key for key in own if used[its][key] > promised(queues, its)[key] and attempt.charge[key]]
         need(bool(above), "I16", f"{victim.id} is stopped and its queue is within its share")
         level = attempt.standing[len(ancestors(queues, mine)) - 1]
-        need(level < (2 if own == lent else 1), "I16", f"{victim.id} was within its queue's share")
+        need(level == 0, "I16", f"{victim.id} was within its queue's share")
 
     def _used(self, branch: str, queues: Mapping[str, Queue]) -> Amounts:
         """By a queue and those below it, without what is stopping."""

@@ -573,7 +573,7 @@ def test_S16_a_share_of_one_resource_is_fetched_whatever_else_others_are_guarant
 
 
 def test_I16_shares_of_different_resources_do_not_stop_one_another_in_turns() -> None:
-    """What is within its own share in part only stops what has no share at all, so that the two never take turns."""
+    """Each is within its own share of something, so that neither stops the other."""
     tree = [queue("gpus", guaranteed={GPU: 2}), queue("cpus", guaranteed={"cpu": 16})]
     one = state([cluster(node("n", cpus=16, gpus=2))], tree)
     both = all_on(one, 1, "cpus", cpus=8, gpus=2, sidecar=False)
