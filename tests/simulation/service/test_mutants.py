@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 MUTANTS = sorted((Path(__file__).parent / "mutants").glob("*.patch"))
-SEEDS, STEPS = 40, 300
+SEEDS, STEPS = 120, 300
 
 
 def planted(patch: Path | None, folder: Path) -> Path:
