@@ -245,6 +245,9 @@ async def test_server_with_a_running_cell_is_not_stopped_for_a_guaranteed_share(
 @pytest.mark.feature("S16")
 async def test_of_two_servers_the_one_without_a_cell_is_stopped(hub_site: Site) -> None:
     servers = await filled(hub_site)
+    # Neither has just started.
+    await silent_for(hub_site, 3.0)
+    await asyncio.sleep(3.1)
     async with client(hub_site, "ann") as ann:
         await ann.active(servers["ann"])
     await claim(hub_site)
