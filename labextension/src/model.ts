@@ -11,7 +11,7 @@ export const FIRST_PAGE = 200;
 const NEXT_PAGE = 500;
 /** Beyond so many changed jobs one request for the first page costs less than one for each. */
 const MOST_SINGLE = 20;
-const PACE = { jobs: 100, quota: 500, runs: 250, seen: 1000, resync: 500 };
+const PACE = { jobs: 100, quota: 500, runs: 250, seen: 1000, resync: 500, retry: 2000 };
 const RUNS_LIMIT = '50';
 
 export class Model implements IModel, IDisposable {
@@ -28,6 +28,9 @@ export class Model implements IModel, IDisposable {
   }
   get hasMore(): boolean {
     return this._cursor !== null;
+  }
+  get pages(): number {
+    return this._pages;
   }
   get filter(): IFilter {
     return this._filter;
@@ -164,9 +167,11 @@ export class Model implements IModel, IDisposable {
       }
     } catch (error) {
       this._failed(error);
+      await new Promise(resolve => setTimeout(resolve, PACE.retry));
     } finally {
       this._isLoadingMore = false;
     }
+    this._countPage();
   }
 
   // --- single things ---------------------------------------------------------------------------------------------
@@ -279,6 +284,7 @@ export class Model implements IModel, IDisposable {
       fresh.forEach(id => this._paged.add(id));
       this._takeIn(page.jobs, true);
       this.see(this._seen);
+      this._countPage();
     } catch (error) {
       this._failed(error);
     }
@@ -376,6 +382,11 @@ export class Model implements IModel, IDisposable {
     }
   }
 
+  private _countPage(): void {
+    this._pages += 1;
+    this._emit('jobs');
+  }
+
   private _isListed(job: Job): boolean {
     if (job.is_ended && !this._filter.ended) {
       return false;
@@ -456,6 +467,7 @@ export class Model implements IModel, IDisposable {
   private _seen: readonly string[] = [];
   private _seq: number | null = null;
   private _generation = 0;
+  private _pages = 0;
   private _isLoadingMore = false;
   private _isDisposed = false;
 }

@@ -50,6 +50,8 @@ export interface IModel {
   /** Newest first; the first pages, and more as `loadMore` is called. */
   readonly jobs: readonly Job[];
   readonly hasMore: boolean;
+  /** How many pages came, failed or were dropped so far: who looks at the end of the list asks for more whenever it changes. */
+  readonly pages: number;
   readonly filter: IFilter;
   readonly queues: readonly Queue[];
   readonly clusters: readonly Cluster[];

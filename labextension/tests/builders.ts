@@ -75,6 +75,8 @@ export class FakeServer implements IRequests {
   asked: string[] = [];
   isDown = false;
   isGone = false;
+  /** How long a later page of the list is on its way. */
+  lagMs = 0;
 
   async get<T>(path: string, query: Record<string, string> = {}): Promise<T> {
     this.asked.push(path);
@@ -88,6 +90,9 @@ export class FakeServer implements IRequests {
       throw new Refusal('unavailable', 503, 'Nobody answers.');
     }
     if (path === 'jobs') {
+      if (query['cursor'] !== undefined && this.lagMs > 0) {
+        await new Promise(resolve => setTimeout(resolve, this.lagMs));
+      }
       const all = [...this.jobs]
         .filter(job => query['all'] === 'true' || !job.is_ended)
         .filter(job => job.name.includes(query['text'] ?? ''))

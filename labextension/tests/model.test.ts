@@ -174,6 +174,35 @@ describe('the list', () => {
     expect(model.jobs.length).toBe(1003);
   });
 
+  it('goes on to its end for who stays there, over a page that fails, one that is dropped and a connection that was lost', async () => {
+    const old = Array.from({ length: 3000 }, (_, index) => job(`j${index}`, { created_at: 10 + index }));
+    server.jobs.push(...old);
+    await model.refresh();
+    await settle();
+    let asked = model.pages;
+    model.changed.connect(() => {
+      if (model.pages !== asked) {
+        asked = model.pages;
+        void model.loadMore();
+      }
+    });
+
+    server.lagMs = 50;
+    void model.loadMore();
+    server.jobs.push(...Array.from({ length: 1000 }, (_, index) => job(`k${index}`, { created_at: 9000 + index })));
+    model.notice(notice({ since: 1, seq: 1001, resync: true }));
+    await settle(60);
+    expect(model.jobs.length).toBe(FIRST_PAGE);
+    server.isGone = true;
+    await settle();
+    expect([model.connection, model.hasMore]).toEqual(['server', true]);
+    server.isGone = false;
+    await model.checkStatus();
+    await settle(10_000);
+
+    expect([model.jobs.length, model.hasMore]).toEqual([4002, false]);
+  });
+
   it('takes 10,000 jobs', async () => {
     server.jobs = Array.from({ length: 10_000 }, (_, index) => job(`j${index}`, { created_at: index }));
     await model.refresh();

@@ -107,7 +107,7 @@ function JobList({ model, actions, trans }: IProps): React.JSX.Element {
     if (model.hasMore && last >= jobs.length - LOAD_AHEAD) {
       void model.loadMore();
     }
-  }, [model, jobs.length, last]);
+  }, [model, jobs.length, last, model.pages]);
 
   const goTo = (index: number): void => {
     const next = Math.min(Math.max(index, 0), jobs.length - 1);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +42,11 @@ class Kernel:
                 return found
             if kind in ("stream", "display_data", "update_display_data", "execute_result", "error"):
                 found.append((kind, content))
+
+    def kill(self) -> None:
+        """As the system does that runs out of memory. The manager's own way interrupts the running cell first."""
+        os.kill(self.manager.provisioner.pid, signal.SIGKILL)
+        self.manager.shutdown_kernel(now=True)
 
     def run(self, code: str) -> list[tuple[str, dict[str, Any]]]:
         return self.outputs(self.send(code))
@@ -139,7 +146,7 @@ def test_the_result_of_a_killed_kernels_operation_is_fetched_by_the_next(noteboo
     slow = "select id, length(reflect('java.lang.Thread', 'sleep', 400L)) z from range(0, 20, 1, 10)"
     first.send(f"%%sparksql found --as arrow\n{slow}")
     time.sleep(2.5)
-    first.manager.shutdown_kernel(now=True)
+    first.kill()
     second = start_kernel(notebook)
     try:
         outputs = second.run(
@@ -161,7 +168,7 @@ def test_what_cannot_be_taken_up_is_said_and_forgotten(notebook: Notebook) -> No
               "e = magics.sessions.get(None, print)\n"
               "n = CellNote(state_directory(), 'gone', 'default', e.endpoint.job_id, e.spark.session_id, 'v', 'pandas', 'x')\n"
               "n.add('00000000-0000-4000-8000-000000000000', True)")  # fmt: skip
-    first.manager.shutdown_kernel(now=True)
+    first.kill()
 
     from tuttilab.magics.spark_recover import CannotReattach, reattach, recoverable
 
