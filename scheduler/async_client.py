@@ -44,6 +44,7 @@ from tuttilab.scheduler.wire import (
     NotebookView,
     ProfileView,
     QueueView,
+    ReloadView,
     ResultView,
     RunView,
     SparkEndpointView,
@@ -262,6 +263,10 @@ class AsyncClient:
     async def shutdown(self, now: bool) -> None:
         """End a local control plane once no job is live; with ``now`` they are all cancelled first."""
         await self._post(IdentityView, "/shutdown", {"now": now})
+
+    async def reload(self) -> ReloadView:
+        """Have the control plane read queues and defaults of its configuration file again. Raises Conflict when more differs."""
+        return await self._post(ReloadView, "/reload")
 
     async def changes(self, since: int, wait_s: float = POLL_S, key: str | None = None) -> ChangesView:
         """What changed after ``since``, as soon as there is something. Raises NotFound when that is not kept any more."""

@@ -31,6 +31,7 @@ from tuttilab.scheduler.wire import (
     NodeView,
     ProfileView,
     QueueView,
+    ReloadView,
     ResultView,
     RunView,
     SparkEndpointView,
@@ -184,6 +185,9 @@ class Client:
 
     def me(self) -> IdentityView:
         return self._run(self._async.me())
+
+    def reload(self) -> ReloadView:
+        return self._run(self._async.reload())
 
     def shutdown(self, now: bool) -> None:
         self._run(self._async.shutdown(now))

@@ -21,7 +21,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -256,7 +256,8 @@ async def _serve_embedded(
         beside.append(asyncio.create_task(look_after(service, hub, authenticator.http)))
     artifacts = ArtifactProcess(blobs_of(service.config), service.config.listen.host)
     artifacts.acknowledged_by(partial(received, service))
-    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs, artifacts=artifacts))
+    again = _reading_again(service, runtime, environ)
+    activity = Activity(create_app(service, authenticator, shut_down=ending.after_jobs, reload=again, artifacts=artifacts))
     if service.config.auth.kind != "hub":
         ending.when_idle(activity, service.config.limits.idle_stop_s)
     await _serve_api(activity, bound, runtime, notify, ending.wait())
@@ -294,7 +295,9 @@ async def _run_replica(bound: socket.socket, runtime: Runtime, config: Config, e
     discovery.write_private(discovery.url_file(state), json.dumps({"url": runtime.url}))
 
     def service_of(store: SqlStore, may_act: MayAct) -> Service:
-        service = Service(config, store, clusters_of(config, state, environ), state_dir=state, may_act=may_act)
+        # Its file may have changed while another one led.
+        newest = _newest(config, runtime, environ)
+        service = Service(newest, store, clusters_of(config, state, environ), state_dir=state, may_act=may_act)
         service.addresses = replace(service.addresses, report_url=runtime.url)
         return service
 
@@ -302,7 +305,7 @@ async def _run_replica(bound: socket.socket, runtime: Runtime, config: Config, e
 
     def app_of(service: Service) -> ASGIApp:
         artifacts.acknowledged_by(partial(received, service))
-        return create_app(service, authenticator, artifacts=artifacts)
+        return create_app(service, authenticator, reload=_reading_again(service, runtime, environ), artifacts=artifacts)
 
     replica = Replica(
         config.store.url,
@@ -335,6 +338,41 @@ async def _run_replica(bound: socket.socket, runtime: Runtime, config: Config, e
         await artifacts.close()
         log.info("ended; live jobs go on by themselves")
     return 0
+
+
+def _reading_again(
+    service: Service, runtime: Runtime, environ: Mapping[str, str]
+) -> Callable[[], Awaitable[tuple[str, ...]]] | None:
+    """`tuttilab scheduler reload`; None where there is no file."""
+    from tuttilab.scheduler.config import load_config
+    from tuttilab.scheduler.reload import reload
+
+    path, state = Path(runtime.config), Path(runtime.state_dir)
+
+    async def read_again() -> tuple[str, ...]:
+        digest = discovery.config_digest(path)
+        changes = await reload(service, await asyncio.to_thread(load_config, path, state, environ))
+        log.info("%s was read again: %s", path, "; ".join(changes) or "nothing changed")
+        found = discovery.find(state).runtime
+        if found is not None and found.process == runtime.process:
+            discovery.write_runtime(replace(found, config_digest=digest))
+        return changes
+
+    return read_again if runtime.config else None
+
+
+def _newest(config: Config, runtime: Runtime, environ: Mapping[str, str]) -> Config:
+    """With the queues and defaults that the file has now, if it is sound."""
+    from tuttilab.scheduler.config import load_config
+
+    if not runtime.config:
+        return config
+    try:
+        found = load_config(Path(runtime.config), Path(runtime.state_dir), environ)
+    except TuttiError as error:
+        log.error("goes on with the queues of its start: %s", error)
+        return config
+    return replace(config, queues=found.queues, defaults=found.defaults)
 
 
 async def _serve_api(app: ASGIApp, bound: socket.socket, runtime: Runtime, notify: _Notify, end: Awaitable[object]) -> None:

@@ -472,6 +472,10 @@ class Service:
             known = self._site = Site(state.queues, dict(state.clusters), defaults.queue, defaults.timeout_s)
         return known
 
+    def take_up(self, config: Config) -> None:
+        """Other defaults and queues than at the start, which are committed (`reload`)."""
+        self.config, self._site = config, None
+
     def is_at_rest(self) -> bool:
         """No job is live: nothing keeps an embedded control plane from ending by itself."""
         return self.state.is_at_rest()

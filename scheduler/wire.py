@@ -352,6 +352,13 @@ class IdentityView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadView:
+    """What a configuration changed that was read again, a sentence each; none: nothing."""
+
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """RFC 9457 problem document. ``type`` is a stable word of `errors`."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
@@ -39,10 +39,11 @@ def create_app(
     authenticator: Authenticator,
     *,
     shut_down: Callable[[bool], None] | None = None,
+    reload: Callable[[], Awaitable[tuple[str, ...]]] | None = None,
     artifacts: ArtifactProcess | None = None,
 ) -> FastAPI:
-    """``shut_down(now)`` ends a local control plane; without it `POST /shutdown` is refused. ``artifacts`` serves the bytes of big
-    artifacts; without it they all go through here.
+    """``shut_down(now)`` ends a local control plane; without it `POST /shutdown` is refused. ``reload`` reads the configuration
+    again. ``artifacts`` serves the bytes of big artifacts; without it they all go through here.
 
     The service is started and stopped by the caller: its life is longer than the application's.
     """
@@ -60,6 +61,7 @@ def create_app(
     )
     app.state.service = service
     app.state.shut_down = shut_down
+    app.state.reload = reload
     app.state.artifacts = artifacts
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)

@@ -1,9 +1,9 @@
-"""Is it alive, is it ready, who am I, how full is it; and the end of a local control plane."""
+"""Is it alive, is it ready, who am I, how full is it; the configuration again, and the end of a local control plane."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import cast
 
 from fastapi import APIRouter, Request, Response
@@ -52,6 +52,19 @@ async def shutdown(request: Request, who: Caller) -> Response:
         raise Conflict("shutdown: this control plane was not started as a local one; end its process as it was started.")
     shut_down(wanted.now)
     return answer(wire.IdentityView(name=who.name, groups=who.groups, admin=who.is_admin, version=__version__), status=202)
+
+
+@router.post("/reload", response_model=wire.ReloadView)
+async def reload(request: Request, who: Caller) -> Response:
+    """Read queues and defaults of the configuration file again; 409, and nothing changed, when more than these differs."""
+    read_again = cast(Callable[[], Awaitable[tuple[str, ...]]] | None, request.app.state.reload)
+    if not (who.is_admin and who.in_every_group):
+        raise Forbidden("reload: only the user who runs the control plane does this; its token is in the state folder.")
+    if read_again is None:
+        raise Conflict(
+            "reload: this control plane has the built-in configuration; start it with --config to have one that can change."
+        )
+    return answer(wire.ReloadView(changes=await read_again()))
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

@@ -1,4 +1,4 @@
-"""`tuttilab scheduler serve | check | verify | backup | restore`: the service itself, for whoever runs it."""
+"""`tuttilab scheduler serve | check | reload | verify | backup | restore`: the service itself, for whoever runs it."""
 
 from __future__ import annotations
 
@@ -67,6 +67,22 @@ def check(config: Path | None, as_json: bool) -> None:
         parts += [f"guaranteed {queue.guaranteed}"] if queue.guaranteed else []
         parts += [f"max {queue.max}" if queue.max else "no limit"]
         click.echo(f"queue     {queue.name}: {', '.join(parts)}" + (" (default)" if queue.name == checked.defaults.queue else ""))
+
+
+@scheduler.command()
+@console.json_option
+def reload(as_json: bool) -> None:
+    """Have the control plane read queues and defaults of its configuration file again, while jobs run.
+
+    What runs goes on. A file that is not sound, that changes more than these, or that leaves out a queue with unended jobs is
+    refused as a whole.
+    """
+    view = console.connected().reload()
+    if as_json:
+        console.put_json(view)
+        return
+    for change in view.changes or ("Nothing changed.",):
+        click.echo(change)
 
 
 @scheduler.command()

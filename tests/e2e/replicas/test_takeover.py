@@ -115,6 +115,22 @@ def test_a_leader_that_ends_is_followed_at_once(site: Site) -> None:
     assert leader.process.wait(10) == 0
 
 
+@pytest.mark.feature("A05")
+def test_queues_that_are_read_again_are_in_force_at_once_and_with_the_next_leader(site: Site) -> None:
+    leader, (follower,) = site.leader(), site.followers()
+    file = site.folder / "tuttilab.yaml"
+    file.write_text(file.read_text() + "queues: [{name: root}, {name: narrow, parent: root, max: {cpu: 1}}]\n")
+    with follower.client() as client:
+        assert client.reload().changes == ("queue default is gone", "queue narrow is new", "defaults: queue default -> narrow")
+        assert client.reload().changes == ()
+        assert client.submit(LONG).queue == "narrow"
+    leader.signal(signal.SIGKILL)
+    accepted = follower.submit_until_accepted(30.0)
+    with follower.client() as client:
+        assert client.job(accepted).queue == "narrow"
+        assert [queue.name for queue in client.queues()] == ["root", "narrow"]
+
+
 def test_a_replica_with_another_key_is_refused(site: Site) -> None:
     leader, (follower,) = site.leader(), site.followers()
     follower.signal(signal.SIGTERM)

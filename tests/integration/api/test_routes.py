@@ -74,6 +74,7 @@ RULES = {
     ("POST", f"{V}/pods/report"): ATTEMPT,
     ("GET", f"{V}/me"): USER,
     ("POST", f"{V}/shutdown"): USER,
+    ("POST", f"{V}/reload"): USER,
 }
 """Who may ask what. A new route goes in here first."""
 
@@ -258,6 +259,7 @@ async def test_no_page_of_another_origin_gets_leave(http: httpx.AsyncClient) -> 
         ("GET", "/changes?since=99999", "", 410, "not-found", "fetch anew"),
         ("GET", "/changes?wait=1000", "", 400, "bad-input", "query: wait:"),
         ("POST", "/shutdown", "{}", 409, "conflict", "was not started as a local one"),
+        ("POST", "/reload", "", 409, "conflict", "built-in configuration"),
     ],
 )
 async def test_what_is_wrong_is_said(

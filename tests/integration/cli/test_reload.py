@@ -1,0 +1,127 @@
+"""`tuttilab scheduler reload`: queues change while jobs run, a group moves to another cluster, and a bad file changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.desk import Desk, Said, eventually
+from tuttilab.scheduler.client import Client
+
+SITE = """
+clusters:
+  - {name: old, kind: local, nodes: [{name: a, cpus: 4, memory: 4Gi}]}
+  - {name: new, kind: local, nodes: [{name: b, cpus: 4, memory: 4Gi}]}
+"""
+QUEUES = """
+queues:
+  - {name: root}
+  - {name: research, parent: root, max: {cpu: 3}, clusters: [old]}
+  - {name: spare, parent: root, max: {cpu: 1}}
+defaults: {queue: research}
+"""
+
+
+@pytest.fixture
+def moving(desk: Desk) -> Desk:
+    file = desk.home / "tuttilab.yaml"
+    file.write_text(SITE + QUEUES)
+    said = desk.run("up", "--config", str(file))
+    assert said.code == 0, said
+    return desk
+
+
+def rewrite(desk: Desk, old: str, new: str) -> Said:
+    file = desk.home / "tuttilab.yaml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    return desk.run("scheduler", "reload")
+
+
+def submit(desk: Desk, name: str, cpus: int, *more: str) -> str:
+    said = desk.run("submit", "--name", name, "--cpus", str(cpus), "--memory", "64Mi", *more, "--json", "--", "sleep", "600")
+    assert said.code == 0, said
+    return str(json.loads(said.out)["id"])
+
+
+def phases(desk: Desk) -> dict[str, tuple[str, str]]:
+    with Client(desk.runtime().url, desk.runtime().token) as client:
+        return {job.name: (job.phase, (job.attempts[-1].cluster if job.attempts else "")) for job in client.jobs(limit=100).jobs}
+
+
+def in_force(desk: Desk) -> list[tuple[str, int, dict[str, tuple[int, int | None]]]]:
+    """Name, weight, and by resource what is guaranteed and what is the most."""
+    queues = desk.run("queues", "--json").json
+    uses = [{use["resource"]: (use["guaranteed"], use["max"]) for use in queue["use"]} for queue in queues]
+    return [(queue["name"], queue["weight"], use) for queue, use in zip(queues, uses, strict=True)]
+
+
+@pytest.mark.feature("S11", "A05")
+def test_a_group_moves_to_another_cluster_while_its_jobs_run_and_its_quota_holds_over_both(moving: Desk) -> None:
+    submit(moving, "first", 2)
+    eventually(lambda: phases(moving)["first"] == ("Running", "old"))
+
+    said = rewrite(moving, "clusters: [old]", "clusters: [new]")
+
+    assert (said.code, said.out) == (0, "queue research: clusters old -> new\n")
+    submit(moving, "second", 1)
+    submit(moving, "third", 1)
+    eventually(lambda: phases(moving)["second"] == ("Running", "new"))
+    third = eventually(
+        lambda: next((job for job in moving.run("jobs", "--json").json if job["name"] == "third" and job["wait"]), None)
+    )
+    assert "queue research uses 3 of 3 CPU" in third["wait"]["sentence"]
+    assert phases(moving)["first"] == ("Running", "old")
+
+    assert rewrite(moving, "max: {cpu: 3}", "max: {cpu: 4}").out == "queue research: max 3 CPU -> 4 CPU\n"
+    eventually(lambda: phases(moving)["third"] == ("Running", "new"))
+    assert moving.run("scheduler", "verify").code == 0
+    # Who asks for it with that file finds it running with it.
+    assert moving.run("up", "--config", str(moving.home / "tuttilab.yaml")).code == 0
+
+
+def test_it_is_in_force_after_a_restart_and_twice_is_once(moving: Desk) -> None:
+    assert rewrite(moving, "max: {cpu: 1}", "max: {cpu: 2}, weight: 3").out == "queue spare: weight 1 -> 3, max 1 CPU -> 2 CPU\n"
+    assert moving.run("scheduler", "reload").out == "Nothing changed.\n"
+    said = rewrite(moving, "defaults: {queue: research}", "defaults: {queue: spare}")
+    assert said.out == "defaults: queue research -> spare\n"
+    submit(moving, "by-default", 2)
+    eventually(lambda: phases(moving)["by-default"][0] == "Running")
+    assert moving.run("jobs", "--json").json[0]["queue"] == "spare"
+    moving.run("down", "--now")
+    moving.run("up", "--config", str(moving.home / "tuttilab.yaml"))
+    assert ("spare", 3, 2000) in [(name, weight, use["cpu"][1]) for name, weight, use in in_force(moving) if "cpu" in use]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "words"),
+    [
+        ("max: {cpu: 3}", "max: {cpu: 3}, guaranteed: {cpu: 5}", 2, "queue 'research': guaranteed 5 CPU is above its max 3 CPU"),
+        ("parent: root, max: {cpu: 1}", "parent: roof, max: {cpu: 1}", 2, "its parent 'roof' is not there"),
+        ("weight", "", 0, ""),
+        ("cpus: 4, memory: 4Gi}]}\n  - {name: new", "cpus: 8, memory: 4Gi}]}\n  - {name: new", 3, "clusters changed too"),
+        ("queue: research}", "queue: nosuch}", 2, "nosuch"),
+        ("- {name: spare", "- {name: spar", 3, "queue 'spare' has 1 unended job and would be gone"),
+    ],
+)
+def test_what_is_refused_changes_nothing(moving: Desk, old: str, new: str, code: int, words: str) -> None:
+    if not words:
+        (moving.home / "tuttilab.yaml").unlink()
+        said, code, words = moving.run("scheduler", "reload"), 2, "cannot be read"
+    else:
+        submit(moving, "keeps", 1, "--queue", "spare")
+        before = in_force(moving)
+        said = rewrite(moving, old, new)
+        assert in_force(moving) == before
+    assert said.code == code, said
+    assert words in said.err
+
+
+def test_without_a_file_there_is_nothing_to_read(desk: Desk, tmp_path: Path) -> None:
+    desk.run("up")
+    said = desk.run("scheduler", "reload")
+    assert said.code != 0
+    assert "built-in configuration" in said.err
