@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from tuttilab.scheduler.core.estimates import History
-from tuttilab.scheduler.core.layout import Layout, layout_of
+from tuttilab.scheduler.core.layout import Layout, layout_of, share_of
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.resizing import has_done_its_work
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running, holds_of
 from tuttilab.scheduler.model import Attempt, AttemptPhase, Charge, Cluster, Job, Pod, PodPhase, PodSet, Prediction, Queue
 from tuttilab.scheduler.resources import Resources
+
+_order = attrgetter("job.order")
 
 
 @dataclass(slots=True)
@@ -109,7 +112,8 @@ class Books:
         return Room({name: self._layouts[name] for name in names}, {name: room.free[name].copy() for name in names})
 
     def running(self) -> tuple[Running, ...]:
-        return tuple([known or self.see(job_id) for job_id, known in self._running.items()])
+        """In order of submission, which no restart changes: among equals the first of them is asked or given first."""
+        return tuple(sorted([known or self.see(job_id) for job_id, known in self._running.items()], key=_order))
 
     def see(self, job_id: str) -> Running:
         """The live attempt of one job as a cycle sees it."""
@@ -142,6 +146,7 @@ class Books:
             missing=tuple(_missing(job, attempt)),
             grows_at=attempt.grows_at,
             pods=len(attempt.pods),
+            counted_share=share_of(attempt.charge, attempt.cluster_total),
         )
 
 

@@ -552,8 +552,8 @@ class Desk:
 
 def use_of(runner: Running, now: float) -> Use:
     """What a running gang has used so far, for the accounts."""
-    job = runner.job
-    return Use(job.id, job.order, (job.queue, job.priority), runner.cluster, runner.share, max(now - runner.admitted_at, 0.0))
+    job, seconds = runner.job, max(now - runner.admitted_at, 0.0)
+    return Use(job.id, job.order, (job.queue, job.priority), runner.cluster, runner.counted_share, seconds)
 
 
 def is_within_guarantee(ledger: Ledger, candidate: Candidate) -> bool:
