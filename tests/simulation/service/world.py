@@ -25,7 +25,6 @@ from tuttilab.scheduler.clock import World
 from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.config import ClusterConfig, Limits, default_config
 from tuttilab.scheduler.errors import CommitUnknown, StoreError, TuttiError
-from tuttilab.scheduler.events import Event
 from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.launch import Secrets
 from tuttilab.scheduler.model import Job
@@ -56,6 +55,7 @@ class Store(MemoryStore):
         super().__init__()
         self._sim = sim
         self.batches: list[Batch] = []
+        self.replayed = Replay()
 
     async def open(self) -> int:
         epoch = await super().open()
@@ -65,15 +65,15 @@ class Store(MemoryStore):
     async def commit(self, batch: Batch) -> int:
         seq = await super().commit(batch)
         self.batches.append(batch)
+        for entry in batch.entries:
+            self.replayed.take(entry.event, entry.at)
+        must(self.replayed.accounts == self._accounts, "I12: the journal gives other accounts of overtaking than the rows")
         keys = {f"{keyed.owner}/{keyed.key}": keyed.job_id for keyed in self._keys.values()}
         self._sim.oracle.committed(batch, keys)
         return seq
 
     def rows(self) -> dict[str, Job]:
         return dict(self._jobs)
-
-    def lines(self) -> list[tuple[float, Event]]:
-        return [(change.at, event) for change, event in self._lines]
 
 
 class StoreDoor:
@@ -431,9 +431,7 @@ class Simulation:
         listed = [pod.name for pod in self.cluster.listed()]
         alive = [pod.pod.name for pod in self.cluster.alive()]
         self.oracle.at_rest(listed, alive, self.store.rows(), len(self.store.batches) - before, self.cluster.erased)
-        replayed = Replay()
-        for at, event in self.store.lines():
-            replayed.take(event, at)
+        replayed = self.store.replayed
         must(replayed.jobs == self.store.rows(), "I12: the journal gives other jobs than the rows")
         kept = {key: attempt for key, attempt in self.oracle.attempts.items() if key[0] in self.oracle.jobs}
         must(replayed.attempts == kept, "I12: the journal gives other attempts than the rows")
