@@ -144,7 +144,7 @@ class Rows:
             rows.attempts[key] = attempt
             if attempt.phase.is_live:
                 rows._live[attempt.job_id] = key
-                rows.books.put(rows.jobs[attempt.job_id], attempt, rows.history)
+                rows.books.put(rows.jobs[attempt.job_id], attempt)
         for run in runs:
             rows._keep_run(run)
         rows.dags = {one.name: one for one in dags}
@@ -310,7 +310,7 @@ class Rows:
         self.version += 1
         if attempt.phase.is_live:
             self._live[attempt.job_id] = key
-            self.books.put(self.jobs[attempt.job_id], attempt, self.history)
+            self.books.put(self.jobs[attempt.job_id], attempt)
         elif self._live.get(attempt.job_id) == key:
             del self._live[attempt.job_id]
             self.books.drop(attempt.job_id)

@@ -43,6 +43,7 @@ def admitted(rows: Rows, event: ev.GangAdmitted, at: float) -> list[Instruction]
         standing=rows.books.ledger.standing(job.queue, charge),
         is_lifted=event.is_lifted,
         cluster_total=layout_of(cluster).total,
+        prediction=event.prediction,
     )
     rows.put_job(replace(lifecycle.move_job(job, JobPhase.ACTIVE), attempts=event.attempt, reason=""))
     rows.put_attempt(lifecycle.move_attempt(attempt, AttemptPhase.LAUNCHING))
