@@ -25,6 +25,7 @@ from tuttilab.scheduler.clock import World
 from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.config import ClusterConfig, Limits, default_config
 from tuttilab.scheduler.errors import CommitUnknown, StoreError, TuttiError
+from tuttilab.scheduler.events import Event
 from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.launch import Secrets
 from tuttilab.scheduler.model import Job
@@ -74,6 +75,9 @@ class Store(MemoryStore):
 
     def rows(self) -> dict[str, Job]:
         return dict(self._jobs)
+
+    def lines(self) -> list[tuple[float, Event]]:
+        return [(change.at, event) for change, event in self._lines]
 
 
 class StoreDoor:
