@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuttilab.scheduler.model import Cluster, Dag, Job, Profile, Queue, Run
+from tuttilab.scheduler.model import Cluster, Dag, Job, Prediction, Profile, Queue, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class GangAdmitted:
     epoch: int
     is_lifted: bool = False
     """Whether higher classes had passed it for as long as they may."""
+    prediction: Prediction | None = None
+    """Of its run time, from what was known then."""
 
 
 @dataclass(frozen=True, slots=True)

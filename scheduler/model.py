@@ -281,6 +281,10 @@ class Attempt:
     """Service time before which it is given no more pods (back-off)."""
     left: tuple[Pod, ...] = ()
     """Members that were given back and have ended, oldest first: those that had done their work, and the last of the others."""
+    cluster_total: Resources = NOTHING
+    """What the ready nodes of its cluster had in all when it was admitted: its part of that is what it has overtaken others by."""
+    prediction: Prediction | None = None
+    """Of its run time, when it was admitted; None where nothing was."""
 
     @property
     def is_borrowed(self) -> bool:

@@ -1,13 +1,12 @@
 """Do the rows say what the journal says? Replays what came after the last checkpoint and compares (`tuttilab scheduler verify`).
 
-Compared are jobs with their attempts, queues, runs, the newest version of each DAG, profiles, the history of run times, and who has
-waited since when. Of the accounts of overtaking no more than that: what a gang used is measured against its cluster as its leader
-sees it, and a leader that has just started has not seen it yet. Keys and artifacts are rows alone, and in no journal.
+Compared are jobs with their attempts, queues, runs, the newest version of each DAG, profiles, the history of run times, and the
+accounts of overtaking: who has waited since when, and what others used meanwhile. Keys and artifacts are rows alone, in no journal.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -157,7 +156,7 @@ async def differences(store: Store, replayed: Replay) -> AsyncIterator[str]:
         ("DAG", {dag.name: dag for dag in rows.dags}, replayed.dags),
         ("Profile", {profile.name: profile for profile in rows.profiles}, replayed.profiles),
         ("The history of", history, replayed.history),
-        ("The wait of job", _since(rows.accounts), _since(replayed.accounts.values())),
+        ("The overtaking of job", {account.job_id: account for account in rows.accounts}, replayed.accounts),
     )
     for what, found, told in compared:
         for key in sorted(found.keys() | told.keys()):
@@ -167,10 +166,6 @@ async def differences(store: Store, replayed: Replay) -> AsyncIterator[str]:
                 yield f"{what} {key} has a row and is not in the journal."
             elif found[key] != told[key]:
                 yield f"{what} {key} is another one in its row than by the journal."
-
-
-def _since(accounts: Iterable[Overtaking]) -> dict[str, float]:
-    return {account.job_id: account.since for account in accounts}
 
 
 async def _job_differences(store: Store, replayed: Replay) -> AsyncIterator[str]:

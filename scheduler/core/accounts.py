@@ -66,9 +66,12 @@ class Accounts:
     _dropped: dict[str, None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: Iterable[Overtaking], waiting: Iterable[Job]) -> Accounts:
-        """From rows; a waiting gang without one has waited since its submission and was not overtaken."""
-        accounts = cls({row.job_id: row for row in rows})
+    def of(cls, rows: Iterable[Overtaking], waiting: Iterable[Job], newest: int = -1) -> Accounts:
+        """From rows; a waiting gang without one has waited since its submission and was not overtaken.
+
+        ``newest``: the highest order of submission of those that wait or run.
+        """
+        accounts = cls({row.job_id: row for row in rows}, _newest=newest)
         known = set()
         for job in waiting:
             known.add(job.id)

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
-from tuttilab.scheduler.core.estimates import History
-from tuttilab.scheduler.core.layout import Layout, layout_of
+from tuttilab.scheduler.core.estimates import UNKNOWN
+from tuttilab.scheduler.core.layout import Layout, layout_of, share_of
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.resizing import has_done_its_work
 from tuttilab.scheduler.core.snapshot import NodeKey, Room, Running, holds_of
-from tuttilab.scheduler.model import Attempt, AttemptPhase, Charge, Cluster, Job, Pod, PodPhase, PodSet, Prediction, Queue
+from tuttilab.scheduler.model import Attempt, AttemptPhase, Charge, Cluster, Job, Pod, PodPhase, PodSet, Queue
 from tuttilab.scheduler.resources import Resources
+
+_order = attrgetter("job.order")
 
 
 @dataclass(slots=True)
@@ -26,8 +29,6 @@ class Books:
     _layouts: dict[str, Layout] = field(default_factory=dict)
     _room: Room = field(default_factory=lambda: Room({}, {}))
     _running: dict[str, Running | None] = field(default_factory=dict)
-    _predictions: dict[str, Prediction] = field(default_factory=dict)
-    """Of the live attempts, as history said when they were admitted."""
     _growing: dict[str, None] = field(default_factory=dict)
     """Live jobs with a set that can grow."""
 
@@ -40,11 +41,9 @@ class Books:
             for job, attempt in self.live.values()
         ]
 
-    def put(self, job: Job, attempt: Attempt, history: History) -> None:
+    def put(self, job: Job, attempt: Attempt) -> None:
         """The live attempt of the job is this now."""
         old = self.live.get(job.id)
-        if old is None:
-            self._predictions[job.id] = history.predict(job)
         self.live[job.id] = (job, attempt)
         self._running[job.id] = None
         if old is None and any(pod_set.can_grow for pod_set in job.gang.pod_sets):
@@ -61,7 +60,6 @@ class Books:
         if old is not None:
             self._count(*old, -1)
             del self._running[job_id]
-            self._predictions.pop(job_id, None)
             self._growing.pop(job_id, None)
             self.active_at.pop(job_id, None)
 
@@ -109,7 +107,8 @@ class Books:
         return Room({name: self._layouts[name] for name in names}, {name: room.free[name].copy() for name in names})
 
     def running(self) -> tuple[Running, ...]:
-        return tuple([known or self.see(job_id) for job_id, known in self._running.items()])
+        """In order of submission, which no restart changes: among equals the first of them is asked or given first."""
+        return tuple(sorted([known or self.see(job_id) for job_id, known in self._running.items()], key=_order))
 
     def see(self, job_id: str) -> Running:
         """The live attempt of one job as a cycle sees it."""
@@ -130,7 +129,7 @@ class Books:
             admitted_at=attempt.admitted_at,
             started_at=started_at,
             ends_by=None if job.timeout_s is None else started_at + job.timeout_s,
-            prediction=self._predictions[job.id],
+            prediction=attempt.prediction or UNKNOWN,
             share=layout.share_of(attempt.charge) if layout is not None else 0.0,
             standing=attempt.standing,
             is_lifted=attempt.is_lifted,
@@ -142,6 +141,7 @@ class Books:
             missing=tuple(_missing(job, attempt)),
             grows_at=attempt.grows_at,
             pods=len(attempt.pods),
+            counted_share=share_of(attempt.charge, attempt.cluster_total),
         )
 
 

@@ -467,7 +467,15 @@ class Desk:
         if self.coming_use is not None and job.id not in self.claimed:
             self.coming_use.add(job.queue, charge, len(fit.placements))
         self.admitted.append(
-            GangAdmitted(job.id, job.attempts + 1, cluster.name, fit.placements, self.snapshot.epoch, candidate.is_lifted)
+            GangAdmitted(
+                job.id,
+                job.attempts + 1,
+                cluster.name,
+                fit.placements,
+                self.snapshot.epoch,
+                candidate.is_lifted,
+                candidate.prediction,
+            )
         )
         self.started.append(candidate)
         costs = {p.role: p.resources + cluster.sidecar_cost if job.work.sidecar else p.resources for p in job.gang.pod_sets}
@@ -552,8 +560,8 @@ class Desk:
 
 def use_of(runner: Running, now: float) -> Use:
     """What a running gang has used so far, for the accounts."""
-    job = runner.job
-    return Use(job.id, job.order, (job.queue, job.priority), runner.cluster, runner.share, max(now - runner.admitted_at, 0.0))
+    job, seconds = runner.job, max(now - runner.admitted_at, 0.0)
+    return Use(job.id, job.order, (job.queue, job.priority), runner.cluster, runner.counted_share, seconds)
 
 
 def is_within_guarantee(ledger: Ledger, candidate: Candidate) -> bool:

@@ -112,11 +112,16 @@ class Layout:
         return self._vectors[resources]
 
     def share_of(self, charge: Resources) -> float:
-        """Dominant share of the ready nodes together, at most 1; 0 without any."""
-        return min(charge.dominant_share(self.total), 1.0) if self.total else 0.0
+        """Dominant share of the ready nodes together."""
+        return share_of(charge, self.total)
 
     def amounts(self, row: Amounts) -> Resources:
         return Resources.of((key, int(row[column])) for key, column in self.keys.items())
+
+
+def share_of(charge: Resources, whole: Resources) -> float:
+    """Dominant share of what a cluster has in all, at most 1; 0 of nothing."""
+    return min(charge.dominant_share(whole), 1.0) if whole else 0.0
 
 
 _recent: list[Layout] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Final, Self
 
 from tuttilab.scheduler.core.accounts import Accounts, Use
@@ -136,13 +137,14 @@ class Rows:
                 rows._queue_up(job)
             elif job.phase.is_terminal:
                 rows._ended[job.id] = None
-        rows.accounts = Accounts.of(accounts, rows.queued())
+        newest = max((job.order for job in rows.jobs.values()), default=-1)
+        rows.accounts = Accounts.of(accounts, rows.queued(), newest)
         for attempt in attempts:
             key = (attempt.job_id, attempt.number)
             rows.attempts[key] = attempt
             if attempt.phase.is_live:
                 rows._live[attempt.job_id] = key
-                rows.books.put(rows.jobs[attempt.job_id], attempt, rows.history)
+                rows.books.put(rows.jobs[attempt.job_id], attempt)
         for run in runs:
             rows._keep_run(run)
         rows.dags = {one.name: one for one in dags}
@@ -187,8 +189,8 @@ class Rows:
         return job_id in self._queued
 
     def followers(self, job_id: str) -> list[str]:
-        """The queued jobs that come after that one."""
-        return list(self._followers.get(job_id, ()))
+        """The queued jobs that come after that one, in order of submission."""
+        return sorted(self._followers.get(job_id, ()), key=lambda follower: self.jobs[follower].order)
 
     def node_of(self, job_id: str) -> tuple[str, str] | None:
         """Run id and node name of a job that is a node of a run that is not over."""
@@ -225,14 +227,18 @@ class Rows:
         return used
 
     def snapshot(self, also: Job | None = None) -> Snapshot:
-        """What a cycle sees. ``also`` waits at the end of its line without being accepted (a dry run)."""
-        waiting = tuple(self.queued()) if also is None else (*self.queued(), also)
+        """What a cycle sees, in an order that no restart changes: by submission, clusters by name.
+
+        ``also`` waits at the end of its line without being accepted (a dry run).
+        """
+        waiting = sorted(self.queued(), key=attrgetter("order"))
+        clusters = dict(sorted(self.clusters.items()))
         return Snapshot(
             queues=dict(self.queues),
-            clusters=dict(self.clusters),
-            waiting=waiting,
+            clusters=clusters,
+            waiting=tuple(waiting) if also is None else (*waiting, also),
             ledger=self.books.ledger.copy(),
-            room=self.books.room_that_answers(self.clusters),
+            room=self.books.room_that_answers(clusters),
             running=self.books.running(),
             phases={job_id: self.jobs[job_id].phase for job_id in self._followers if job_id in self.jobs},
             epoch=self.epoch,
@@ -304,7 +310,7 @@ class Rows:
         self.version += 1
         if attempt.phase.is_live:
             self._live[attempt.job_id] = key
-            self.books.put(self.jobs[attempt.job_id], attempt, self.history)
+            self.books.put(self.jobs[attempt.job_id], attempt)
         elif self._live.get(attempt.job_id) == key:
             del self._live[attempt.job_id]
             self.books.drop(attempt.job_id)

@@ -34,7 +34,7 @@ class Running:
     """When its run-time limit ends it at the latest; None without a limit."""
     prediction: Prediction
     share: float = 0.0
-    """Dominant share of its cluster."""
+    """Dominant share of its cluster as that is now."""
     standing: Standing = ()
     """To the guaranteed shares of the queues above it, root first."""
     is_lifted: bool = False
@@ -53,6 +53,8 @@ class Running:
     """Before that it is given no more pods: the last ones did not start."""
     pods: int = 1
     """What its queue counts, those that hold nothing included."""
+    counted_share: float = 0.0
+    """Dominant share of its cluster as that was when it was admitted, which accounts of overtaking count: its row says it."""
 
     @property
     def job_id(self) -> str:

@@ -123,8 +123,10 @@ def _ask(snapshot: Snapshot, at: float) -> list[Decided]:
 
 
 def _plain(event: Decided) -> Decided:
-    """Without the epoch, which says who led."""
-    return replace(event, epoch=0) if isinstance(event, (ev.GangAdmitted, ev.GangGrown)) else event
+    """Without the epoch, which says who led, and what was predicted, which a run that ended meanwhile makes another."""
+    if isinstance(event, ev.GangAdmitted):
+        return replace(event, epoch=0, prediction=None)
+    return replace(event, epoch=0) if isinstance(event, ev.GangGrown) else event
 
 
 def _told(events: tuple[Decided, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA: Final = "0002"
+SCHEMA: Final = "0003"
 """The newest revision below `migrations/versions/`, which is the schema that this version reads and writes."""
 
 SCHEMA_TABLE: Final = "schema_version"

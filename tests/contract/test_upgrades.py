@@ -3,19 +3,26 @@
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from tests.contract.building import a_job, submitted
+from tests.builders import cluster, node
+from tests.contract.building import a_job, an_attempt, submitted
 from tests.postgres import Postgres
 from tuttilab.scheduler.errors import StoreUnreadable
-from tuttilab.scheduler.model import JobPhase, Overtaking
-from tuttilab.scheduler.store import sqlite
+from tuttilab.scheduler.events import ClusterObserved
+from tuttilab.scheduler.model import AttemptPhase, Cluster, Job, JobPhase, Overtaking
+from tuttilab.scheduler.resources import NOTHING
+from tuttilab.scheduler.store import schema, sqlite
 from tuttilab.scheduler.store.base import ArtifactRow, Keyed
+from tuttilab.scheduler.store.schema import Schema
 from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.verify import differences, replay
+from tuttilab.scheduler.wire import event_to_json, to_data, to_json
 
 FIRST = Path(__file__).with_name("schema_0001.sql").read_text(encoding="utf-8")
 
@@ -78,6 +85,73 @@ async def test_replay_begins_behind_the_journal_of_the_version_before(upgraded: 
     assert [sentence async for sentence in differences(upgraded, replayed)] == []
 
 
+def execute(url: str, statement: str, **values: object) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(statement), values)
+    engine.dispose()
+
+
+def observed(url: str, seq: int, seen: Cluster) -> None:
+    execute(
+        url,
+        "INSERT INTO journal VALUES (:seq, 1012.0, 1, 'ClusterObserved', :name, '', 1, :body)",
+        seq=seq,
+        name=seen.name,
+        body=event_to_json(ClusterObserved(seen)),
+    )
+
+
+def attempted(url: str, job: Job, number: int, phase: AttemptPhase, on: str) -> None:
+    """As releases before 0003 wrote it."""
+    body = {key: value for key, value in to_data(an_attempt(job, number, phase, cluster=on)).items() if key != "cluster_total"}
+    statement = "INSERT INTO attempts VALUES (:job_id, :number, :phase, :body)"
+    execute(url, statement, job_id=job.id, number=number, phase=phase.value, body=to_json(body).decode())
+
+
+async def test_what_runs_is_measured_against_its_cluster_as_it_was_seen_last(first_release: str) -> None:
+    """By the part of its cluster that it uses a gang overtakes others, whether or not its cluster is seen again before it ends."""
+    observed(first_release, 7, cluster(node("a", gpus=8), node("b")))
+    observed(first_release, 8, cluster(node("a", gpus=2), replace(node("b"), is_ready=False), node("c", gpus=4)))
+    attempted(first_release, a_job(1), 1, AttemptPhase.FAILED, "here")
+    attempted(first_release, a_job(1), 2, AttemptPhase.RUNNING, "here")
+    attempted(first_release, a_job(3), 1, AttemptPhase.LAUNCHING, "never seen")
+    store = SqlStore(first_release)
+    await store.open()
+
+    read = {(one.job_id, one.number): one.cluster_total for one in await store.attempts_of([a_job(1).id, a_job(3).id])}
+    await store.close()
+
+    assert read == {
+        (a_job(1).id, 1): NOTHING,
+        (a_job(1).id, 2): node("a", gpus=2).allocatable + node("c", gpus=4).allocatable,
+        (a_job(3).id, 1): NOTHING,
+    }
+
+
+async def test_a_later_checkpoint_says_how_large_the_clusters_are(first_release: str, tmp_path: Path) -> None:
+    """The journal's lines before it may be gone."""
+    attempted(first_release, a_job(1), 1, AttemptPhase.STOPPING, "here")
+    before = SqlStore(first_release, ours=up_to("0002", tmp_path / "migrations"))
+    await before.open()
+    await before.checkpoint(2, (cluster(node("a", gpus=2)),))
+    await before.close()
+    store = SqlStore(first_release)
+    await store.open()
+
+    assert [one.cluster_total for one in await store.attempts(a_job(1).id)] == [node("a", gpus=2).allocatable]
+    await store.close()
+
+
+def up_to(version: str, folder: Path) -> Schema:
+    """The schema as it was."""
+    copytree(schema.OURS.migrations, folder, ignore=ignore_patterns("__pycache__"))
+    for step in (folder / "versions").glob("v*.py"):
+        if step.name[1:5] > version:
+            step.unlink()
+    return Schema(version, folder)
+
+
 async def test_a_second_start_upgrades_nothing(upgraded: SqlStore, first_release: str) -> None:
     await upgraded.commit(submitted(a_job(4), epoch=2))
     again = SqlStore(first_release)
@@ -95,7 +169,7 @@ async def test_a_later_release_s_database_is_refused_and_left_alone(upgraded: Sq
     engine.dispose()
 
     for use in (SqlStore(first_release).open, SqlStore(first_release).attach):
-        with pytest.raises(StoreUnreadable, match=re.escape("has schema 0042, and this version of tuttilab knows up to 0002")):
+        with pytest.raises(StoreUnreadable, match=re.escape("has schema 0042, and this version of tuttilab knows up to 0003")):
             await use()
 
     assert (await upgraded.leader()).epoch == 2

@@ -323,6 +323,7 @@ class Core(RuleBasedStateMachine):
             for event, at in self.journal:
                 replayed.handle(event, at)
             assert (replayed.jobs, replayed.attempts) == (self.state.jobs, self.state.attempts)
+            assert replayed.accounts.rows == self.state.accounts.rows
 
 
 TestCore = Core.TestCase

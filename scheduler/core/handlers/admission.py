@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core import lifecycle, resizing
+from tuttilab.scheduler.core.layout import layout_of
 from tuttilab.scheduler.core.placement import allowed_clusters, charge_of, pod_cost
 from tuttilab.scheduler.core.rows import Rows
 from tuttilab.scheduler.instructions import Instruction, LaunchGang
@@ -41,6 +42,8 @@ def admitted(rows: Rows, event: ev.GangAdmitted, at: float) -> list[Instruction]
         epoch=event.epoch,
         standing=rows.books.ledger.standing(job.queue, charge),
         is_lifted=event.is_lifted,
+        cluster_total=layout_of(cluster).total,
+        prediction=event.prediction,
     )
     rows.put_job(replace(lifecycle.move_job(job, JobPhase.ACTIVE), attempts=event.attempt, reason=""))
     rows.put_attempt(lifecycle.move_attempt(attempt, AttemptPhase.LAUNCHING))

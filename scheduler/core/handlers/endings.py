@@ -148,8 +148,7 @@ def _finish(rows: Rows, job: Job, attempt: Attempt, at: float, phase: AttemptPha
     exit_code = exits.exit_code(job.gang, attempt)
     if attempt.phase is AttemptPhase.LAUNCHING and phase is AttemptPhase.SUCCEEDED:
         attempt = lifecycle.move_attempt(attempt, AttemptPhase.RUNNING)
-    if attempt.cluster in rows.clusters:
-        rows.accounts.ended(use_of(rows.books.see(job.id), at), rows.queues)
+    rows.accounts.ended(use_of(rows.books.see(job.id), at), rows.queues)
     attempt = replace(lifecycle.move_attempt(attempt, phase), ended_at=at, exit_code=exit_code)
     rows.put_attempt(attempt)
     if attempt.started_at is not None and attempt.stop_reason in ENDED_BY_ITSELF:

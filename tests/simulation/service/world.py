@@ -56,6 +56,7 @@ class Store(MemoryStore):
         super().__init__()
         self._sim = sim
         self.batches: list[Batch] = []
+        self.replayed = Replay()
 
     async def open(self) -> int:
         epoch = await super().open()
@@ -65,6 +66,9 @@ class Store(MemoryStore):
     async def commit(self, batch: Batch) -> int:
         seq = await super().commit(batch)
         self.batches.append(batch)
+        for entry in batch.entries:
+            self.replayed.take(entry.event, entry.at)
+        must(self.replayed.accounts == self._accounts, "I12: the journal gives other accounts of overtaking than the rows")
         keys = {f"{keyed.owner}/{keyed.key}": keyed.job_id for keyed in self._keys.values()}
         self._sim.oracle.committed(batch, keys)
         return seq
@@ -431,9 +435,7 @@ class Simulation:
         listed = [pod.name for pod in self.cluster.listed()]
         alive = [pod.pod.name for pod in self.cluster.alive()]
         self.oracle.at_rest(listed, alive, self.store.rows(), len(self.store.batches) - before, self.cluster.erased)
-        replayed = Replay()
-        for at, event in self.store.lines():
-            replayed.take(event, at)
+        replayed = self.store.replayed
         must(replayed.jobs == self.store.rows(), "I12: the journal gives other jobs than the rows")
         kept = {key: attempt for key, attempt in self.oracle.attempts.items() if key[0] in self.oracle.jobs}
         must(replayed.attempts == kept, "I12: the journal gives other attempts than the rows")
