@@ -75,6 +75,8 @@ class Desk:
     """How many gangs had started when the sieves were asked about a shape last."""
     _ahead: int = 0
     """How many gangs of a line they are asked about next; none before one was tried in vain."""
+    _free_totals: dict[str, Resources] = field(default_factory=dict)
+    """By cluster, while gangs are served."""
     _idle: Ledger | None = None
     _ever: dict[tuple[Shape, str], bool] = field(default_factory=dict)
     _refusals: dict[str, dict[Shape, Refusal]] = field(default_factory=dict)
@@ -413,7 +415,9 @@ class Desk:
 
     def _free_share(self, shape: Shape, cluster: Cluster) -> float:
         """The free part of the scarcest resource that the shape asks for."""
-        free, layout = self.room.free_total(cluster.name), self.room.layouts[cluster.name]
+        layout, free = self.room.layouts[cluster.name], self._free_totals.get(cluster.name)
+        if free is None:
+            free = self._free_totals[cluster.name] = self.room.free_total(cluster.name)
         asked = shape.charges[cluster.name]
         return min((free[key] / layout.total[key] if layout.total[key] else 0.0 for key, _ in asked), default=0.0)
 
@@ -516,6 +520,7 @@ class Desk:
         job = candidate.job
         self.tell_closest(cluster.name)
         self.room.free[cluster.name][:] = free
+        self._free_totals.pop(cluster.name, None)
         self.ledger.add(job.queue, charge, len(fit.placements))
         if self.coming_use is not None and job.id not in self.claimed:
             self.coming_use.add(job.queue, charge, len(fit.placements))
@@ -555,7 +560,7 @@ class Desk:
             return None
         best: Hold | None = None
         for cluster in candidate.shape.clusters:
-            if cluster.name in self.holds:
+            if cluster.name in self.holds or self._never_fits(candidate.shape, cluster):
                 continue
             layout, free = self.room.layouts[cluster.name], self.room.free[cluster.name]
             releases = Releases.of(layout, self.running, self.now, self.snapshot.rules.expects)
@@ -574,6 +579,10 @@ class Desk:
             self.holds[best.cluster] = best
             self._keep_quota(candidate, best)
         return best
+
+    def _never_fits(self, shape: Shape, cluster: Cluster) -> bool:
+        misfit = self.alone(shape, cluster)
+        return misfit is not None and misfit.is_certain
 
     def _keep_quota(self, candidate: Candidate, hold: Hold) -> None:
         """Beside the room, what the held gang will need of the limits on its queue's path when its room is there."""

@@ -77,7 +77,9 @@ def charge_of(job: Job, cluster: Cluster, counts: Counts | None = None) -> Resou
 
 def named_clusters(job: Job) -> set[str]:
     """The clusters that the job or one of its pod sets asks for by name: a gang runs on one, so two of them are none."""
-    return {name for name in (job.cluster, *(pod_set.cluster for pod_set in job.gang.pod_sets)) if name is not None}
+    names = {pod_set.cluster for pod_set in job.gang.pod_sets}
+    names.add(job.cluster)
+    return {name for name in names if name is not None}
 
 
 def possible_clusters(job: Job, path: Iterable[Queue]) -> set[str] | None:
@@ -433,17 +435,23 @@ def never_fits(job: Job, clusters: Iterable[Cluster]) -> Misfit | None:
 
 def surely_fits_empty(demand: Demand, layout: Layout, counts: Counts | None) -> bool:
     """Whether a gang of equal pods has room on the empty cluster, told by the kinds of its nodes; of others it is not known."""
-    if len(demand.parts) != 1 or demand.master is not None or demand.parts[0].cost is None or not layout.nodes:
+    if len(demand.parts) != 1:
         return False
     (part,) = demand.parts
-    assert part.cost is not None
     count = (counts or {}).get(part.pod_set.role, part.pod_set.count)
+    if demand.master is not None and _pods_when_empty(demand.master, 1, layout) <= count:
+        return False  # With more than these, one is left to the master wherever the pods are.
+    return _pods_when_empty(part, count, layout) >= count
+
+
+def _pods_when_empty(part: Part, most: int, layout: Layout) -> int:
+    """For how many pods the empty nodes have room, counting no more than ``most`` on each."""
+    if part.cost is None or not layout.nodes:
+        return 0
     kinds, numbers = layout.kinds(part.terms)
     asked = part.cost > 0
-    if not asked.any():
-        return bool(len(kinds))
-    each = np.minimum((kinds[:, asked] // part.cost[asked]).min(axis=1), count)
-    return int(each @ numbers) >= count
+    each = (kinds[:, asked] // part.cost[asked]).min(axis=1) if asked.any() else np.full(len(kinds), most)
+    return int(np.minimum(each, most) @ numbers)
 
 
 def fits_somewhere(demand: Demand, layout: Layout, free: Amounts) -> bool:
