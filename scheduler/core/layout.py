@@ -110,9 +110,11 @@ class Layout:
 
     def vector(self, resources: Resources) -> Amounts | None:
         """The amounts as a row; None when no node has one of these resources at all."""
-        if resources not in self._vectors:
-            if len(self._vectors) >= MOST_VECTORS:
-                self._vectors.clear()
+        # Cycles and submissions ask side by side: whoever begins anew takes nothing from the other.
+        vectors = self._vectors
+        if resources not in vectors:
+            if len(vectors) >= MOST_VECTORS:
+                vectors = self._vectors = {}
             row: Amounts | None = np.zeros(len(self.keys), dtype=np.int64)
             for key, amount in resources:
                 column = self.keys.get(key)
@@ -121,8 +123,8 @@ class Layout:
                     break
                 assert row is not None
                 row[column] = amount
-            self._vectors[resources] = row
-        return self._vectors[resources]
+            vectors[resources] = row
+        return vectors[resources]
 
     def share_of(self, charge: Resources) -> float:
         """Dominant share of the ready nodes together, at most 1; 0 without any."""

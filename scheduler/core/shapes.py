@@ -60,7 +60,8 @@ class Shapes:
         if len(self._known) > 1000 + 2 * len(self.numbers):
             waiting = set(self.numbers.values())
             self._known = {key: number for key, number in self._known.items() if number in waiting}
-            for key in [key for key in self.kept if key[0] not in waiting]:
+            # A list first: a cycle may be adding to it just now.
+            for key in [key for key in list(self.kept) if key[0] not in waiting]:
                 del self.kept[key]
 
 

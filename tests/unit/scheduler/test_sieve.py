@@ -159,3 +159,14 @@ def test_what_is_kept_of_a_shape_is_forgotten_when_its_cluster_changes() -> None
     assert run_cycle(one, 2.0)[0].admitted == ()
     one.handle(ev.ClusterObserved(site), 3.0)
     assert [admitted.job_id for admitted in run_cycle(one, 3.0)[0].admitted] == [waiting.id]
+
+
+def test_I27_what_is_kept_of_shapes_is_bounded_by_the_gangs_that_wait() -> None:
+    one = state([cluster(node("a", gpus=1))])
+    for batch in range(4):
+        jobs = [submit(one, gpus=1, memory=f"{1000 + batch * 1000 + number}Mi") for number in range(1000)]
+        kept = one.snapshot().kept
+        schedule(one.snapshot(), 1.0)
+        for job in jobs:
+            one.handle(ev.JobCancelRequested(job.id, "ann"), 2.0)
+    assert len(kept) <= 2001
