@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from tuttilab.scheduler.errors import BadInput
@@ -239,7 +240,13 @@ class Resources:
         return {key: show_amount(key, amount) for key, amount in self.amounts}
 
     def __str__(self) -> str:
-        return ", ".join(f"{show_amount(key, amount)} {short_name(key)}" for key, amount in self.amounts) or "nothing"
+        return _listed(self.amounts)
+
+
+@lru_cache(maxsize=1 << 14)
+def _listed(amounts: tuple[tuple[str, int], ...]) -> str:
+    """Remembered: every cycle says again what the gangs that still wait ask for."""
+    return ", ".join(f"{show_amount(key, amount)} {short_name(key)}" for key, amount in amounts) or "nothing"
 
 
 def total(parts: Iterable[Resources]) -> Resources:

@@ -73,3 +73,4 @@ def _serve(desk: Desk, lines: Mapping[str, Sequence[Candidate]]) -> None:
             turns.heads[queue] = left[queue][place].shape.share
         else:
             del places[queue]
+    desk.tell_closest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from tuttilab.scheduler.core.accounts import Use
@@ -19,6 +20,7 @@ from tuttilab.scheduler.core.placement import (
     allowed_clusters,
     charge_of,
     fits_somewhere,
+    named_clusters,
     permitted_clusters,
     place_demand,
 )
@@ -27,6 +29,7 @@ from tuttilab.scheduler.core.queues import parting
 from tuttilab.scheduler.core.quota import JOBS, PODS, Ledger, Shortage, counts_of
 from tuttilab.scheduler.core.rules import Keep, Order
 from tuttilab.scheduler.core.shapes import Shape, shape_key
+from tuttilab.scheduler.core.sieve import FEW, FIRST_AHEAD, MOST_AHEAD, Sieve
 from tuttilab.scheduler.core.snapshot import Room, Running, Snapshot
 from tuttilab.scheduler.events import GangAdmitted
 from tuttilab.scheduler.model import MASTER, Cluster, Job, JobPhase, Wait, Why
@@ -64,7 +67,16 @@ class Desk:
     """What is known of the gangs that may be considered, where the order or the told starts ask for it."""
     _shapes: dict[tuple[int, tuple[str, ...]], Shape] = field(default_factory=dict)
     _unknown: dict[Hashable, int] = field(default_factory=dict)
-    _alone: dict[tuple[Shape, str], Fit | Misfit] = field(default_factory=dict)
+    _choices: dict[tuple[str, frozenset[str]], tuple[tuple[Cluster, ...], tuple[str, ...]]] = field(default_factory=dict)
+    """By queue and named clusters: the clusters that are left, and their names."""
+    _sieves: dict[str, Sieve] = field(default_factory=dict)
+    """By cluster, where many unlike gangs wait."""
+    _sifted: dict[Shape, int] = field(default_factory=dict)
+    """How many gangs had started when the sieves were asked about a shape last."""
+    _ahead: int = 0
+    """How many gangs of a line they are asked about next; none before one was tried in vain."""
+    _free_totals: dict[str, Resources] = field(default_factory=dict)
+    """By cluster, while gangs are served."""
     _idle: Ledger | None = None
     _ever: dict[tuple[Shape, str], bool] = field(default_factory=dict)
     _refusals: dict[str, dict[Shape, Refusal]] = field(default_factory=dict)
@@ -121,22 +133,37 @@ class Desk:
 
     def _is_short(self) -> bool:
         """Whether there is less room than all ready gangs ask for together, by any resource."""
-        asked = total(s.job.gang.resources * s.count for s in self._shapes.values())
+        asked: dict[str, int] = {}
+        for shape in self._shapes.values():
+            for key, amount in shape.asked:
+                asked[key] = asked.get(key, 0) + amount * shape.count
         free = total(self.room.free_total(name) for name in self.room.layouts)
-        return not asked.fits(free)
+        return not Resources.of(asked).fits(free)
 
     def _shape(self, job: Job, line: Line) -> Shape:
         """The shape of a gang that is the first of it in its queue."""
         number = self.snapshot.shapes.get(job.id)
         if number is None:
             number = self._unknown.setdefault(shape_key(job), -1 - len(self._unknown))
-        clusters = tuple(allowed_clusters(job, self.snapshot.clusters, self.ledger.path(job.queue)))
-        key = (number, tuple(cluster.name for cluster in clusters))
-        if key not in self._shapes:
-            site = total(self.room.layouts[cluster.name].total for cluster in clusters)
-            self._shapes[key] = Shape.of(job, clusters, site)
-        shape = line.shapes[number] = self._shapes[key]
+        clusters, names = self._choice(job)
+        key = (number, names)
+        shape = self._shapes.get(key)
+        if shape is None:
+            kept = self.snapshot.kept.get(key)
+            if kept is None or not kept.is_of(clusters):
+                kept = Shape.of(job, clusters, total(self.room.layouts[name].total for name in names))
+                if number >= 0:
+                    self.snapshot.kept[key] = kept
+            shape = self._shapes[key] = kept.again()
+        line.shapes[number] = shape
         return shape
+
+    def _choice(self, job: Job) -> tuple[tuple[Cluster, ...], tuple[str, ...]]:
+        key = (job.queue, frozenset(named_clusters(job)))
+        if key not in self._choices:
+            clusters = tuple(allowed_clusters(job, self.snapshot.clusters, self.ledger.path(job.queue)))
+            self._choices[key] = clusters, tuple(cluster.name for cluster in clusters)
+        return self._choices[key]
 
     def _not_yet(self, job: Job) -> Wait | None:
         """Why a job may not even be considered: its dependencies, its back-off, or a queue that is gone."""
@@ -208,16 +235,20 @@ class Desk:
                 future.give(key, amount)
             ledger.remove(runner.queue, runner.charge, runner.pods)
         failed: set[tuple[Shape, str]] = set()
+        starts: dict[tuple[Shape, str], bool] = {}
         for candidate, _ in self.claimants(lines):
             shape, job = candidate.shape, candidate.job
-            if (shape, job.queue) in failed:
+            claim = (shape, job.queue)
+            if claim in failed:
                 continue
-            if any(self._starts(candidate, c) for c in shape.clusters):
+            if claim not in starts:
+                starts[claim] = any(self._starts(candidate, c) for c in shape.clusters)
+            if starts[claim]:
                 self.claimed.add(job.id)
                 continue
             cluster = next((c for c in shape.clusters if self._comes(candidate, c, ledger, free[c.name])), None)
             if cluster is None:
-                failed.add((shape, job.queue))
+                failed.add(claim)
                 continue
             self.claimed.add(job.id)
             _, charge, pods = shape.smallest(cluster)
@@ -250,27 +281,22 @@ class Desk:
             lowest[runner.queue] = min(runner.job.priority, lowest.get(runner.queue, runner.job.priority))
         for queue, line in lines.items():
             entitled: dict[Shape, bool] = {}
+            least = lowest.get(queue, inf)
             for candidate in line:
                 shape = candidate.shape
-                if shape not in entitled:
-                    entitled[shape] = self.is_entitled(candidate)
-                is_above = queue in lowest and candidate.job.priority > lowest[queue]
-                if shape.clusters and (is_above or entitled[shape]):
-                    yield candidate, entitled[shape]
+                is_entitled = entitled.get(shape)
+                if is_entitled is None:
+                    is_entitled = entitled[shape] = self.is_entitled(candidate)
+                if (is_entitled or candidate.job.priority > least) and shape.clusters:
+                    yield candidate, is_entitled
 
     def _places(self, shape: Shape, cluster: Cluster, free: Amounts) -> bool:
         layout = self.room.layouts[cluster.name]
         return isinstance(place_demand(shape.demand(layout), layout, free, shape.smallest(cluster)[0], False), Fit)
 
-    def alone(self, shape: Shape, cluster: Cluster) -> Fit | Misfit:
-        """What would be of gangs of this shape, at their smallest, were the cluster empty."""
-        outcome = self._alone.get((shape, cluster.name))
-        if outcome is None:
-            layout = self.room.layouts[cluster.name]
-            counts = shape.counts_less(shape.slack) if shape.is_elastic else None
-            outcome = place_demand(shape.demand(layout), layout, layout.allocatable.copy(), counts)
-            self._alone[shape, cluster.name] = outcome
-        return outcome
+    def alone(self, shape: Shape, cluster: Cluster) -> Misfit | None:
+        """What gangs of this shape would lack were the cluster empty; None for those that would fit."""
+        return shape.alone(self.room.layouts[cluster.name])
 
     def serve(self, line: Sequence[Candidate], begin: int) -> int:
         """Try the gangs of one queue from place ``begin`` on until one of them starts; answers the place after it."""
@@ -282,10 +308,34 @@ class Desk:
             if refusal is not None and (refusal.is_for_all or refusal.holds_for(candidate.prediction, candidate.job, self.now)):
                 candidate.cause = refusal.again
                 continue
+            if self._ahead and self._sifted.get(candidate.shape, -1) < before:
+                self._sift(line[place : place + self._ahead])
             self._consider(candidate)
             if len(self.admitted) > before:
+                self._ahead = 0
                 return place + 1
+            if not self._ahead and len(self._shapes) >= FEW:
+                self._ahead = FIRST_AHEAD
         return len(line)
+
+    def _sift(self, candidates: Sequence[Candidate]) -> None:
+        """Ask about the shapes of these gangs at once, as things stand; about more of them the next time."""
+        self._ahead = min(2 * self._ahead, MOST_AHEAD)
+        by_cluster: dict[str, list[Shape]] = {}
+        for shape in dict.fromkeys(candidate.shape for candidate in candidates):
+            self._sifted[shape] = len(self.admitted)
+            for cluster in shape.clusters:
+                by_cluster.setdefault(cluster.name, []).append(shape)
+        for name, shapes in by_cluster.items():
+            sieve = self._sieves.get(name)
+            if sieve is None:
+                sieve = self._sieves[name] = Sieve(self.room.layouts[name])
+            sieve.sift(shapes, self.room.free[name])
+
+    def tell_closest(self, cluster: str | None = None) -> None:
+        """Before room changes: fill in which nodes came closest for the gangs that the sieves refused."""
+        for name in self._sieves if cluster is None else self._sieves.keys() & {cluster}:
+            self._sieves[name].tell(self.room.free[name])
 
     def _consider(self, candidate: Candidate) -> None:
         """Start the gang, or note its cause for waiting; the first that only lacks room gets the hold."""
@@ -353,7 +403,7 @@ class Desk:
         """Most room first, as a share of the cluster, clusters with GPUs last for gangs that want none; ties by name."""
         if len(shape.clusters) == 1:
             return shape.clusters
-        layouts, wants_gpu = self.room.layouts, shape.job.gang.resources[GPU] > 0
+        layouts, wants_gpu = self.room.layouts, shape.asked[GPU] > 0
         return sorted(
             shape.clusters,
             key=lambda cluster: (
@@ -365,7 +415,9 @@ class Desk:
 
     def _free_share(self, shape: Shape, cluster: Cluster) -> float:
         """The free part of the scarcest resource that the shape asks for."""
-        free, layout = self.room.free_total(cluster.name), self.room.layouts[cluster.name]
+        layout, free = self.room.layouts[cluster.name], self._free_totals.get(cluster.name)
+        if free is None:
+            free = self._free_totals[cluster.name] = self.room.free_total(cluster.name)
         asked = shape.charges[cluster.name]
         return min((free[key] / layout.total[key] if layout.total[key] else 0.0 for key, _ in asked), default=0.0)
 
@@ -406,7 +458,11 @@ class Desk:
             if not quota.allows(charge + counts_of(pods), ends_at, is_trial=True):
                 return quota
             passed.append((quota, ends_at))
-        free = self.room.free[cluster.name]
+        free, sieve = self.room.free[cluster.name], self._sieves.get(cluster.name)
+        if sieve is not None:
+            misfit = sieve.misfit(shape, counts, free, self.snapshot.rules.tells_all and not is_trial)
+            if misfit is not None:
+                return misfit
         trial = free.copy()
         fit = place_demand(shape.demand(layout), layout, trial, counts, self.snapshot.rules.tells_all)
         if isinstance(fit, Misfit):
@@ -462,7 +518,9 @@ class Desk:
 
     def _admit(self, candidate: Candidate, cluster: Cluster, fit: Fit, free: Amounts, charge: Resources) -> None:
         job = candidate.job
+        self.tell_closest(cluster.name)
         self.room.free[cluster.name][:] = free
+        self._free_totals.pop(cluster.name, None)
         self.ledger.add(job.queue, charge, len(fit.placements))
         if self.coming_use is not None and job.id not in self.claimed:
             self.coming_use.add(job.queue, charge, len(fit.placements))
@@ -506,11 +564,11 @@ class Desk:
         own = next((hold for hold in self.holds.values() if hold.job is candidate.job), None)
         if own is not None:
             return own
-        if not self.is_ever_allowed(candidate):
+        if all(cluster.name in self.holds for cluster in candidate.shape.clusters) or not self.is_ever_allowed(candidate):
             return None
         best: Hold | None = None
         for cluster in candidate.shape.clusters:
-            if cluster.name in self.holds:
+            if cluster.name in self.holds or self._never_fits(candidate.shape, cluster):
                 continue
             layout, free = self.room.layouts[cluster.name], self.room.free[cluster.name]
             releases = Releases.of(layout, self.running, self.now, self.snapshot.rules.expects)
@@ -529,6 +587,10 @@ class Desk:
             self.holds[best.cluster] = best
             self._keep_quota(candidate, best)
         return best
+
+    def _never_fits(self, shape: Shape, cluster: Cluster) -> bool:
+        misfit = self.alone(shape, cluster)
+        return misfit is not None and misfit.is_certain
 
     def _keep_quota(self, candidate: Candidate, hold: Hold) -> None:
         """Beside the room, what the held gang will need of the limits on its queue's path when its room is there."""

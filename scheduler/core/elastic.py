@@ -137,7 +137,7 @@ def _growths(desk: Desk, able: Iterable[Running]) -> Iterator[GangGrown]:
     short = {c.cause.shortage.queue for c in waiting if c.cause is not None and c.cause.shortage is not None}
     # Others wait for room on the clusters where they could run at all; those of which none answers wait for none of what is here.
     hopeful = {
-        (c.shape, c.job.queue): [cluster for cluster in c.shape.clusters if isinstance(desk.alone(c.shape, cluster), Fit)]
+        (c.shape, c.job.queue): [cluster for cluster in c.shape.clusters if desk.alone(c.shape, cluster) is None]
         for c in waiting
         if c.cause is not None and c.cause.why is not Why.QUOTA
     }

@@ -13,7 +13,7 @@ from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.desk import Desk
 from tuttilab.scheduler.core.forecast import line_starts
 from tuttilab.scheduler.core.line import Candidate
-from tuttilab.scheduler.core.placement import Fit, Misfit, named_clusters, possible_clusters
+from tuttilab.scheduler.core.placement import Misfit, named_clusters, possible_clusters
 from tuttilab.scheduler.core.quota import Shortage
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.model import Job, Wait, Why
@@ -200,7 +200,7 @@ class _Words:
         never: tuple[str, Misfit] | None = None
         for cluster, misfit in cause.misfits:
             name, alone = cluster.name, desk.alone(shape, cluster)
-            if isinstance(alone, Fit):
+            if alone is None:
                 keys = tuple(key for key, _ in misfit.short)
                 if (name, keys) not in self._clusters:
                     self._clusters[name, keys] = self._holders(partial(_runs_on, name, keys))

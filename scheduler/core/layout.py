@@ -21,6 +21,9 @@ RACK_LABELS: Final = ("topology.kubernetes.io/rack", "rack")
 ZONE_LABELS: Final = ("topology.kubernetes.io/zone", "zone")
 """A gang goes into one node, else one rack, else one zone, before it is spread: the first label of each line that a node has."""
 
+MOST_VECTORS: Final = 50_000
+"""Amounts remembered as rows: gangs that are all unlike would add to them for as long as the cluster stays as it is."""
+
 Terms = tuple[tuple[tuple[str, str], ...], tuple[Toleration, ...]]
 """What decides, room aside, which nodes take a pod: labels it wants, taints it tolerates."""
 
@@ -58,6 +61,7 @@ class Layout:
     cpu: int
     _masks: dict[Terms, Mask] = field(default_factory=dict)
     _vectors: dict[Resources, Amounts | None] = field(default_factory=dict)
+    _kinds: dict[Terms, tuple[Amounts, Amounts]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cluster: Cluster) -> Layout:
@@ -97,9 +101,20 @@ class Layout:
             self._masks[terms] = mask
         return mask
 
+    def kinds(self, terms: Terms) -> tuple[Amounts, Amounts]:
+        """What unlike nodes that take pods of these terms have in all, a row each, and how many are alike."""
+        if terms not in self._kinds:
+            rows, numbers = np.unique(self.allocatable[self.takes(terms)], axis=0, return_counts=True)
+            self._kinds[terms] = rows, numbers.astype(np.int64)
+        return self._kinds[terms]
+
     def vector(self, resources: Resources) -> Amounts | None:
         """The amounts as a row; None when no node has one of these resources at all."""
-        if resources not in self._vectors:
+        # Cycles and submissions ask side by side: whoever begins anew takes nothing from the other.
+        vectors = self._vectors
+        if resources not in vectors:
+            if len(vectors) >= MOST_VECTORS:
+                vectors = self._vectors = {}
             row: Amounts | None = np.zeros(len(self.keys), dtype=np.int64)
             for key, amount in resources:
                 column = self.keys.get(key)
@@ -108,8 +123,8 @@ class Layout:
                     break
                 assert row is not None
                 row[column] = amount
-            self._vectors[resources] = row
-        return self._vectors[resources]
+            vectors[resources] = row
+        return vectors[resources]
 
     def share_of(self, charge: Resources) -> float:
         """Dominant share of the ready nodes together."""

@@ -33,9 +33,12 @@ class Fit:
     placements: tuple[Placement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Misfit:
-    """The first pod shape that found no node: how many of its pods did, which node came closest and what it lacks."""
+    """The first pod shape that found no node: how many of its pods did, which node came closest and what it lacks.
+
+    Of those refused by a sieve, all but the shape is filled in before the room changes.
+    """
 
     pod_set: PodSet
     placed: int
@@ -74,7 +77,9 @@ def charge_of(job: Job, cluster: Cluster, counts: Counts | None = None) -> Resou
 
 def named_clusters(job: Job) -> set[str]:
     """The clusters that the job or one of its pod sets asks for by name: a gang runs on one, so two of them are none."""
-    return {name for name in (job.cluster, *(pod_set.cluster for pod_set in job.gang.pod_sets)) if name is not None}
+    names = {pod_set.cluster for pod_set in job.gang.pod_sets}
+    names.add(job.cluster)
+    return {name for name in names if name is not None}
 
 
 def possible_clusters(job: Job, path: Iterable[Queue]) -> set[str] | None:
@@ -163,7 +168,7 @@ def place_demand(demand: Demand, layout: Layout, free: Amounts, counts: Counts |
     if isinstance(found, _Stuck):
         if not tells:
             return Misfit(found.part.pod_set, found.placed, None, NOTHING, is_certain)
-        return _misfit(found.part, layout, found.free, found.placed, is_certain)
+        return misfit_of(found.part, layout, found.free, found.placed, is_certain)
     placed = [
         Placement(part.pod_set.role, part.first_rank + offset, layout.nodes[row].name)
         for part, rows in found.rows
@@ -397,7 +402,7 @@ def _tightest(rows: npt.NDArray[np.intp], part: Part, layout: Layout, free: Amou
     return int(rows[0])
 
 
-def _misfit(part: Part, layout: Layout, free: Amounts, placed: int, is_certain: bool = True) -> Misfit:
+def misfit_of(part: Part, layout: Layout, free: Amounts, placed: int, is_certain: bool = True) -> Misfit:
     takes = np.nonzero(layout.takes(part.terms))[0] if len(layout.nodes) else np.zeros(0, dtype=np.intp)
     rows = takes if len(takes) else np.arange(len(layout.nodes))
     asked = part.pod_set.resources if part.cost is None else layout.amounts(part.cost)
@@ -419,13 +424,34 @@ def never_fits(job: Job, clusters: Iterable[Cluster]) -> Misfit | None:
         layout = layout_of(cluster)
         parts = demand_of(job, layout).parts
         misfit = next(
-            (_misfit(p, layout, layout.allocatable, 0) for p in parts if not _capacity(p, layout, layout.allocatable).any()), None
+            (misfit_of(p, layout, layout.allocatable, 0) for p in parts if not _capacity(p, layout, layout.allocatable).any()), None
         )
         if misfit is None:
             return None
         if layout.nodes:
             worst = worst or misfit
     return worst
+
+
+def surely_fits_empty(demand: Demand, layout: Layout, counts: Counts | None) -> bool:
+    """Whether a gang of equal pods has room on the empty cluster, told by the kinds of its nodes; of others it is not known."""
+    if len(demand.parts) != 1:
+        return False
+    (part,) = demand.parts
+    count = (counts or {}).get(part.pod_set.role, part.pod_set.count)
+    if demand.master is not None and _pods_when_empty(demand.master, 1, layout) <= count:
+        return False  # With more than these, one is left to the master wherever the pods are.
+    return _pods_when_empty(part, count, layout) >= count
+
+
+def _pods_when_empty(part: Part, most: int, layout: Layout) -> int:
+    """For how many pods the empty nodes have room, counting no more than ``most`` on each."""
+    if part.cost is None or not layout.nodes:
+        return 0
+    kinds, numbers = layout.kinds(part.terms)
+    asked = part.cost > 0
+    each = (kinds[:, asked] // part.cost[asked]).min(axis=1) if asked.any() else np.full(len(kinds), most)
+    return int(np.minimum(each, most) @ numbers)
 
 
 def fits_somewhere(demand: Demand, layout: Layout, free: Amounts) -> bool:

@@ -38,14 +38,21 @@ class Victim:
     pods: int
     lost: float
     """Room-seconds of work that stopping it throws away."""
+    borrows: bool
+    """Whether it stands on borrowed room at any level."""
 
 
 def _pod(runner: Running, name: str, place: NodeKey, amount: Resources) -> Victim:
-    return Victim(runner, name, ((place, amount),), amount, 1, 0.0)
+    return Victim(runner, name, ((place, amount),), amount, 1, 0.0, _borrows(runner))
 
 
 def _gang(runner: Running, now: float) -> Victim:
-    return Victim(runner, None, runner.holds, runner.charge, runner.pods, runner.share * max(now - runner.started_at, 0.0))
+    lost = runner.share * max(now - runner.started_at, 0.0)
+    return Victim(runner, None, runner.holds, runner.charge, runner.pods, lost, _borrows(runner))
+
+
+def _borrows(runner: Running) -> bool:
+    return min(runner.standing, default=Level.WITHIN) < Level.WITHIN
 
 
 @dataclass(slots=True)
@@ -74,7 +81,7 @@ class _WhatIf:
         for hold in [hold for part in parts for hold in part.holds if hold in holds]:
             holds.remove(hold)
         charge = runner.charge - total(part.charge for part in parts)
-        return Victim(runner, None, tuple(holds), charge, runner.pods - len(parts), victim.lost)
+        return Victim(runner, None, tuple(holds), charge, runner.pods - len(parts), victim.lost, victim.borrows)
 
     def spares(self, runner: Running) -> list[Victim]:
         """Its pods that it can do without and that are not gone."""
@@ -258,8 +265,7 @@ def _eligible(future: _WhatIf, candidate: Candidate, cluster: Cluster, stoppable
     is_entitled = is_within_guarantee(ledger, candidate)
     for victim in stoppable:
         runner = victim.runner
-        is_by_class = runner.job.queue == job.queue and runner.job.priority < job.priority
-        if not is_by_class and not (is_entitled and min(runner.standing, default=Level.WITHIN) < Level.WITHIN):
+        if not (is_entitled and victim.borrows) and not (runner.job.queue == job.queue and runner.job.priority < job.priority):
             continue
         if runner.cluster != cluster.name and not any(step.name in limited for step in ledger.path(runner.queue)):
             continue

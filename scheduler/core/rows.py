@@ -246,6 +246,7 @@ class Rows:
             accounts=dict(self.accounts.rows),
             shapes=dict(self._shapes.numbers),
             rules=self.rules,
+            kept=self._shapes.kept,
         )
 
     def _predictions(self, also: Job | None) -> dict[str, Prediction]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from tuttilab.scheduler.core.rules import THE_SERVICES, Rules
 from tuttilab.scheduler.core.standing import Standing
 from tuttilab.scheduler.model import Attempt, Cluster, Job, JobPhase, Overtaking, PodSet, Prediction, Queue
 from tuttilab.scheduler.resources import NOTHING, Resources
+
+if TYPE_CHECKING:
+    from tuttilab.scheduler.core.shapes import Kept
 
 NodeKey = tuple[str, str]
 """Cluster name, node name."""
@@ -158,6 +162,8 @@ class Snapshot:
     shapes: Mapping[str, int] = field(default_factory=dict)
     """Of the waiting jobs, by id: equal numbers ask for the same (`shapes.shape_key`)."""
     rules: Rules = THE_SERVICES
+    kept: Kept = field(default_factory=dict)
+    """What cycles keep for the next ones."""
 
 
 def holds_of(attempt: Attempt) -> tuple[tuple[NodeKey, Resources], ...]:

@@ -1,6 +1,6 @@
 """Figures of the scheduling core beside their limits: cycle times, throughput, memory, makespan, the policy table, shares.
 
-`python -m tests.benchmarks.scheduling [--only cycle,admissions,burst,shares,guarantee,mixes,policy]`; all of it in this process.
+`python -m tests.benchmarks.scheduling [--only cycle,unlike,admissions,burst,shares,guarantee,mixes,policy]`; all in this process.
 """
 
 from __future__ import annotations
@@ -73,8 +73,14 @@ def job(order: int, queue: str, pods: int, gpus: int, name: str = "x", cpu: int 
     )
 
 
-def busy_state(waiting: int, seed: int = 1) -> tuple[State, int]:
-    """1,000 nodes that are full, 30 queues, and ``waiting`` gangs of mixed shapes."""
+def unlike(one: Job) -> Job:
+    """The same gang with a little more memory than any other asks for."""
+    (pods,) = one.gang.pod_sets
+    return replace(one, gang=Gang((replace(pods, resources=pods.resources + Resources.of({MEMORY: one.order * 2**20})),)))
+
+
+def busy_state(waiting: int, seed: int = 1, *, are_unlike: bool = False) -> tuple[State, int]:
+    """1,000 nodes that are full, 30 queues, and ``waiting`` gangs of seven shapes, or all but the first of shapes of their own."""
     chance = random.Random(seed)
     state = State(epoch=1)
     state.handle(ev.QueuesConfigured(tuple(tree())), 0.0)
@@ -98,7 +104,8 @@ def busy_state(waiting: int, seed: int = 1) -> tuple[State, int]:
     for _ in range(waiting - len(state.queued())):
         order += 1
         pods, gpus = chance.choices(shapes, [80, 6, 5, 5, 2, 1, 1])[0]
-        state.handle(ev.JobSubmitted(job(order, f"q{order % 30:02d}", pods, gpus, f"n{order % 200}")), 0.0)
+        one = job(order, f"q{order % 30:02d}", pods, gpus, f"n{order % 200}")
+        state.handle(ev.JobSubmitted(unlike(one) if are_unlike else one), 0.0)
     state.take_changes()
     return state, order
 
@@ -110,9 +117,9 @@ def end(state: State, job_id: str, now: float) -> None:
         state.handle(ev.PodEnded(job_id, attempt.number, pod.name, 0, "Completed"), now)
 
 
-def cycles(waiting: int, rounds: int) -> tuple[list[float], list[float]]:
+def cycles(waiting: int, rounds: int, *, are_unlike: bool = False) -> tuple[list[float], list[float]]:
     """Seconds of whole cycles (snapshot, decision with every reason, applying it) after some gangs ended, and of idle turns."""
-    state, order = busy_state(waiting)
+    state, order = busy_state(waiting, are_unlike=are_unlike)
     chance = random.Random(2)
     took: list[float] = []
     idle: list[float] = []
@@ -124,7 +131,8 @@ def cycles(waiting: int, rounds: int) -> tuple[list[float], list[float]]:
             end(state, live, now)
         for _ in range(waiting - len(state.queued())):
             order += 1
-            state.handle(ev.JobSubmitted(job(order, f"q{order % 30:02d}", 1, 1, f"n{order % 200}", at=now)), now)
+            one = job(order, f"q{order % 30:02d}", 1, 1, f"n{order % 200}", at=now)
+            state.handle(ev.JobSubmitted(unlike(one) if are_unlike else one), now)
         state.take_changes()
         turn = Turn(state, now)
         # A cycle that changed something is followed by another; only one after the last of them has nothing to do.
@@ -173,6 +181,13 @@ def measure_cycles(say: Callable[[Figure], None]) -> None:
             say(figure("resident memory with 10,000 gangs", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 512, "MiB"))
     shown = ", ".join(f"{n:,}: {s * 1000:.1f} ms" for n, s in medians.items())
     say(figure("cost at 100,000 over 10,000 gangs (n log n: 12.5)", medians[100_000] / medians[10_000], 12.5, "x", shown))
+
+
+def measure_unlike(say: Callable[[Figure], None]) -> None:
+    alike, unalike = (cycles(10_000, 15, are_unlike=are_unlike)[0] for are_unlike in (False, True))
+    medians = statistics.median(alike), statistics.median(unalike)
+    shown = f"medians {medians[0] * 1000:.0f} and {medians[1] * 1000:.0f} ms; the first cycle {unalike[0] * 1000:.0f} ms"
+    say(figure("cost of 10,000 unlike gangs over 10,000 of seven shapes", medians[1] / medians[0], 4, "x", shown))
 
 
 def admissions(say: Callable[[Figure], None]) -> None:
@@ -355,6 +370,7 @@ def _fits_alone(line: TraceJob, nodes: Sequence[Node]) -> bool:
 
 PARTS: dict[str, Callable[[Callable[[Figure], None]], None]] = {
     "cycle": measure_cycles,
+    "unlike": measure_unlike,
     "admissions": admissions,
     "burst": burst,
     "shares": shares,
