@@ -65,7 +65,7 @@ class Store(MemoryStore):
     async def commit(self, batch: Batch) -> int:
         seq = await super().commit(batch)
         self.batches.append(batch)
-        keys = {f"{keyed.owner}/{keyed.key}": keyed.job_id for keyed in self._keys.values()}
+        keys = {f"{keyed.owner}/{keyed.key}": keyed.made_id for keyed in self._keys.values()}
         self._sim.oracle.committed(batch, keys)
         return seq
 
