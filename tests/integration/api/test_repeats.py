@@ -82,7 +82,7 @@ async def test_what_loses_its_answers_is_started_once(site: Site, client: AsyncC
 
     assert lossy.delivered == losses + 1
     assert len(await started(site)) == len(before) + 1
-    assert made.id in {one.id for one in (*(await client.jobs(all=True)).jobs, *await client.runs())}
+    assert made.id in {job.id for job in (await client.jobs(all=True)).jobs} | {run.id for run in await client.runs()}
 
 
 async def test_an_ask_that_loses_all_its_answers_is_found_by_its_key_later(site: Site, client: AsyncClient, start: Start) -> None:

@@ -238,7 +238,8 @@ class Simulation:
             return None
         told = tuple(MemberReport(**one._asdict()) for one in members)
         report = PodReport(plan.job_id, plan.attempt, plan.epoch, seq, told)
-        answer = await self._try(life, lambda: reports.take_in(life.service, report, plan.token))
+        sender = next((pod for pod in plan.pods if pod.is_master), plan.pods[0])
+        answer = await self._try(life, lambda: reports.take_in(life.service, report, sender.token))
         if answer is not None and answer["stop"] is not None:
             row = self.oracle.attempts[plan.job_id, plan.attempt]
             must(row.stopping_at is not None, f"I1: {plan.job_id} was told to stop, and its row does not say so")
