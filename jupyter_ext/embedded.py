@@ -36,15 +36,17 @@ class ControlPlane:
             if old is not None:
                 await old.close()
 
-    async def send(self, method: str, path: str, params: dict[str, str], *, may_repeat: bool = False) -> bytes:
+    async def send(
+        self, method: str, path: str, params: dict[str, str], *, may_repeat: bool = False, key: str | None = None
+    ) -> bytes:
         """As of `AsyncClient`. A client that was closed by a start meanwhile is no fault of the request's."""
         client = await self.client()
         try:
-            return await client.send(method, path, params, may_repeat=may_repeat)
+            return await client.send(method, path, params, may_repeat=may_repeat, key=key)
         except Unavailable:
             if client is self._client:
                 raise
-            return await (await self.client()).send(method, path, params, may_repeat=may_repeat)
+            return await (await self.client()).send(method, path, params, may_repeat=may_repeat, key=key)
 
     async def close(self) -> None:
         if self._client is not None:

@@ -18,6 +18,7 @@ from tornado import web
 
 from tuttilab.jupyter_ext.embedded import ControlPlane
 from tuttilab.jupyter_ext.events import ChangeFeed
+from tuttilab.scheduler.client import new_key
 from tuttilab.scheduler.errors import BadInput, TuttiError, Unauthenticated, UserError
 
 RESOURCE: Final = "tuttilab"
@@ -38,9 +39,9 @@ class Route:
     path: str
     query: tuple[str, ...] = ()
 
-    @property
-    def may_repeat(self) -> bool:
-        return self.method == "GET"
+    def key(self) -> str | None:
+        """An idempotency key for one request that writes: what it starts is started once, however often it has to be sent."""
+        return new_key() if self.method == "POST" else None
 
 
 ROUTES: Final = (
@@ -141,7 +142,8 @@ class ProxyHandler(TuttiHandler):
 
         async def work() -> bytes:
             path = route.path.replace(f"({ID})", id)
-            body = await self.plane.send(route.method, path, self.known_query(route.query), may_repeat=route.may_repeat)
+            query = self.known_query(route.query)
+            body = await self.plane.send(route.method, path, query, may_repeat=True, key=route.key())
             if self.feed.state.status == "down":
                 self.feed.try_now()
             return body

@@ -93,9 +93,12 @@ class AsyncClient:
         content = None if body is None else wire.to_json(body)
         return wire.from_json(cls, await self._transport.send("POST", path, body=content, headers=headers, may_repeat=may_repeat))
 
-    async def send(self, method: str, path: str, params: Params | None = None, *, may_repeat: bool = False) -> bytes:
+    async def send(
+        self, method: str, path: str, params: Params | None = None, *, may_repeat: bool = False, key: str | None = None
+    ) -> bytes:
         """The body of an answer as it came, for a proxy that passes it on. ``path`` is below the API's prefix."""
-        return await self._transport.send(method, path, params=params, may_repeat=may_repeat)
+        headers = {"Idempotency-Key": key} if key else None
+        return await self._transport.send(method, path, params=params, headers=headers, may_repeat=may_repeat)
 
     # --- jobs ----------------------------------------------------------------------------------------------------------
 
@@ -145,8 +148,9 @@ class AsyncClient:
     async def cancel(self, id: str) -> JobView:
         return await self._post(JobView, f"/jobs/{_part(id)}/cancel", may_repeat=True)
 
-    async def retry(self, id: str) -> JobView:
-        return await self._post(JobView, f"/jobs/{_part(id)}/retry")
+    async def retry(self, id: str, *, key: str | None = None) -> JobView:
+        """The new job. Like a submit it is sent again under its key when no answer came."""
+        return await self._post(JobView, f"/jobs/{_part(id)}/retry", key=key or new_key(), may_repeat=True)
 
     async def delete(self, id: str) -> None:
         await self._transport.send("DELETE", f"/jobs/{_part(id)}")
@@ -311,8 +315,9 @@ class AsyncClient:
     async def apply_dag(self, request: DagRequest) -> DagView:
         return await self._post(DagView, "/dags", request, may_repeat=True)
 
-    async def run_dag(self, request: RunRequest) -> RunView:
-        return await self._post(RunView, "/runs", request)
+    async def run_dag(self, request: RunRequest, *, key: str | None = None) -> RunView:
+        """Returns when the run is accepted. Sent again under its key when no answer came, so one call makes one run."""
+        return await self._post(RunView, "/runs", request, key=key or new_key(), may_repeat=True)
 
     async def runs(self, limit: int = 100) -> list[RunView]:
         """Newest first."""
@@ -325,8 +330,9 @@ class AsyncClient:
     async def cancel_run(self, id: str) -> RunView:
         return await self._post(RunView, f"/runs/{_part(id)}/cancel", may_repeat=True)
 
-    async def retry_run(self, id: str) -> RunView:
-        return await self._post(RunView, f"/runs/{_part(id)}/retry")
+    async def retry_run(self, id: str, *, key: str | None = None) -> RunView:
+        """Starts over once what did not end well, however often it has to be sent."""
+        return await self._post(RunView, f"/runs/{_part(id)}/retry", key=key or new_key(), may_repeat=True)
 
     async def wait_run(self, id: str, *, on_change: Callable[[RunView], None] | None = None) -> RunView:
         """Until the run is over; ``on_change`` sees each state of it that differs from the one before."""

@@ -132,8 +132,8 @@ class Client:
     def cancel(self, id: str) -> JobView:
         return self._run(self._async.cancel(id))
 
-    def retry(self, id: str) -> JobView:
-        return self._run(self._async.retry(id))
+    def retry(self, id: str, *, key: str | None = None) -> JobView:
+        return self._run(self._async.retry(id, key=key))
 
     def delete(self, id: str) -> None:
         self._run(self._async.delete(id))
@@ -213,8 +213,8 @@ class Client:
     def apply_dag(self, request: DagRequest) -> DagView:
         return self._run(self._async.apply_dag(request))
 
-    def run_dag(self, request: RunRequest) -> RunView:
-        return self._run(self._async.run_dag(request))
+    def run_dag(self, request: RunRequest, *, key: str | None = None) -> RunView:
+        return self._run(self._async.run_dag(request, key=key))
 
     def runs(self, limit: int = 100) -> list[RunView]:
         return self._run(self._async.runs(limit))
@@ -225,8 +225,8 @@ class Client:
     def cancel_run(self, id: str) -> RunView:
         return self._run(self._async.cancel_run(id))
 
-    def retry_run(self, id: str) -> RunView:
-        return self._run(self._async.retry_run(id))
+    def retry_run(self, id: str, *, key: str | None = None) -> RunView:
+        return self._run(self._async.retry_run(id, key=key))
 
     def wait_run(self, id: str, *, on_change: Callable[[RunView], None] | None = None) -> RunView:
         return self._run(self._async.wait_run(id, on_change=on_change))

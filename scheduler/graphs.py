@@ -8,6 +8,7 @@ from tuttilab.scheduler.dags import build_run, check, retry_jobs
 from tuttilab.scheduler.errors import Conflict, NotFound
 from tuttilab.scheduler.jobs import SHORTEST_PREFIX
 from tuttilab.scheduler.model import Dag, Run, RunPhase
+from tuttilab.scheduler.repeats import Repeats, digest
 from tuttilab.scheduler.requests import DagRequest, RunRequest, Who
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.turn import Turn
@@ -20,14 +21,22 @@ class Graphs:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def run(self, request: RunRequest, who: Who) -> Run:
-        """Accept a run: every node's job is checked, then all of it is committed at once."""
-        asked = request.dag if request.dag is not None else self._applied(request.name, who)
+    async def run(self, request: RunRequest, who: Who, key: str | None = None) -> Run:
+        """Accept a run: every node's job is checked, then all of it is committed at once. The same key gives the same run."""
+        repeats = await Repeats.among(self._service, who, [key] if key is not None else ())
+        earlier = {run_id: await self._service.store.run(run_id) for run_id in repeats.made_ids}
+        asked = digest(b"run " + to_json(request))
 
         def run(turn: Turn) -> Run:
+            before = repeats.of(turn, key, asked)
+            if before is not None:
+                known = turn.state.runs.get(before.made_id) or earlier.get(before.made_id)
+                if known is None:
+                    raise NotFound(f"Run {before.made_id}, started under this key, is not kept any more.")
+                return known
             now, order, new_id = turn.now, self._service.order + 1, self._service.new_id
             fresh = build_run(
-                asked,
+                request.dag if request.dag is not None else self._applied(request.name, who),
                 request.variables,
                 who,
                 self._service.site(),
@@ -38,6 +47,8 @@ class Graphs:
             )
             self._service.order += len(fresh.nodes)
             turn.apply(ev.RunSubmitted(fresh), fresh.id)
+            repeats.first(key, asked, fresh.id)
+            turn.keys |= repeats.fresh
             return turn.state.runs[fresh.id]
 
         return await self._service.ask(run)
@@ -87,19 +98,29 @@ class Graphs:
 
         return await self._service.ask(run) or await self.find(run_id, who)
 
-    async def retry(self, run_id: str, who: Who) -> Run:
-        """Start over the nodes that did not end well and what is below them; what succeeded stays. Raises Conflict."""
-        old = await self.find(run_id, who)
-        if old.phase is RunPhase.RUNNING:
-            raise Conflict(f"Run {old.id} is still running; wait for its end or cancel it before you retry it.")
-        if not to_retry(old):
-            raise Conflict(f"Run {old.id} succeeded; there is nothing to retry.")
+    async def retry(self, run_id: str, who: Who, key: str | None = None) -> Run:
+        """Start over the nodes that did not end well and what is below them; what succeeded stays. Raises Conflict.
+
+        Under a key that was used for that nothing is started over again, however the run is by now.
+        """
+        found = await self.find(run_id, who)
+        repeats = await Repeats.among(self._service, who, [key] if key is not None else ())
+        asked = digest(b"retry run " + found.id.encode())
 
         def run(turn: Turn) -> Run:
+            old = turn.state.runs.get(found.id, found)
+            if repeats.of(turn, key, asked) is not None:
+                return old
+            if old.phase is RunPhase.RUNNING:
+                raise Conflict(f"Run {old.id} is still running; wait for its end or cancel it before you retry it.")
+            if not to_retry(old):
+                raise Conflict(f"Run {old.id} succeeded; there is nothing to retry.")
             turn.state.adopt_run(old)
             jobs = retry_jobs(old, self._service.new_id, self._service.order + 1, turn.now)
             self._service.order += len(jobs)
             turn.apply(ev.RunRetried(old.id, jobs), old.id)
+            repeats.first(key, asked, old.id)
+            turn.keys |= repeats.fresh
             return turn.state.runs[old.id]
 
         return await self._service.ask(run)

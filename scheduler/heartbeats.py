@@ -34,16 +34,16 @@ class Heartbeats:
     """``since``: when this memory began. Pods are known by their names, which are unique."""
 
     since: float
-    _seqs: dict[_Attempt, int] = field(default_factory=dict)
+    _seqs: dict[str, int] = field(default_factory=dict)
     _heard: dict[str, float] = field(default_factory=dict)
     _gone: set[str] = field(default_factory=set)
     """Pods that their cluster does not show any more."""
 
-    def is_news(self, job_id: str, attempt: int, seq: int) -> bool:
-        """Whether a report is newer than every one before it. Each attempt has one that reports: its master or its only pod."""
-        if seq <= self._seqs.get((job_id, attempt), 0):
+    def is_news(self, pod: str, seq: int) -> bool:
+        """Whether a report is newer than every one before it that this pod sent."""
+        if seq <= self._seqs.get(pod, 0):
             return False
-        self._seqs[job_id, attempt] = seq
+        self._seqs[pod] = seq
         return True
 
     def heard(self, pods: Iterable[str], at: float) -> None:
@@ -56,10 +56,9 @@ class Heartbeats:
         self.heard(shown, at)
         self._gone.update(gone)
         live = {pod.name for _, attempt in state.live() for pod in attempt.pods}
-        attempts = {(attempt.job_id, attempt.number) for _, attempt in state.live()}
         self._gone &= live
         self._heard = {name: at for name, at in self._heard.items() if name in live}
-        self._seqs = {key: seq for key, seq in self._seqs.items() if key in attempts}
+        self._seqs = {name: seq for name, seq in self._seqs.items() if name in live}
 
     def missed(self, state: State, now: float, lost_after_s: float) -> tuple[list[ev.HeartbeatMissed], float | None]:
         """Members that are gone, or whose node is, and were silent for that long; and when the next one would be."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -14,6 +13,7 @@ from tuttilab.scheduler.core.handlers.jobs import ended_without_success
 from tuttilab.scheduler.core.kinds import build
 from tuttilab.scheduler.errors import AboveMax, Conflict, NeverFits, NotFound
 from tuttilab.scheduler.model import Attempt, Job, JobPhase, Pod, PodPhase, Wait
+from tuttilab.scheduler.repeats import Repeats, digest
 from tuttilab.scheduler.requests import JobRequest, Who
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store.base import Keyed
@@ -54,43 +54,33 @@ class Jobs:
             replace(request, after=tuple(found[prefix][0].id for prefix in request.after)) if request.after else request
             for request in requests
         ]
-        digests = [hashlib.sha256(to_json(request)).hexdigest() for request in requests] if keys is not None else []
-        known = {keyed.key: keyed for keyed in await self._service.store.keyed_among(who.name, keys or ())}
-        earlier = {keyed.job_id: await self._service.store.job(keyed.job_id) for keyed in known.values()}
+        repeats = await Repeats.among(self._service, who, keys or ())
+        digests = [digest(to_json(request)) for request in requests] if keys is not None else []
+        earlier = await self._made_before(repeats)
 
         def run(turn: Turn) -> list[Job]:
             for prefix, (before_it, attempts) in found.items():
                 if before_it.phase.is_terminal and not turn.adopt(before_it, attempts):
                     raise _not_found(prefix)
-            jobs: list[tuple[Job, Keyed | None, bool]] = []
+            jobs: list[Job] = []
+            fresh: dict[str, Job] = {}
             site = self._service.site()
-            # Keys of the same turn too: the same submit may have come twice before either was committed.
-            fresh = {(keyed.owner, keyed.key): keyed for keyed in turn.keys}
             for index, request in enumerate(requests):
-                # What is not committed yet is looked up only now: the turn that it came with may have been taken back meanwhile.
-                key = (who.name, keys[index]) if keys is not None else None
-                before = None if key is None else self._service.recent_keys.get(key) or fresh.get(key) or known.get(key[1])
+                before = repeats.of(turn, keys[index], digests[index]) if keys is not None else None
                 if before is not None:
-                    if before.digest != digests[index]:
-                        raise Conflict(f"The idempotency key {before.key[:40]!r} was used for another submit; use a new key.")
-                    job = turn.state.jobs.get(before.job_id) or earlier.get(before.job_id)
-                    if job is None:
-                        raise NotFound(f"Job {before.job_id}, submitted under this key, was deleted.")
-                    jobs.append((job, None, False))
+                    jobs.append(fresh.get(before.made_id) or _made(turn, before, earlier))
                     continue
                 order = self._service.order + 1 + index
                 job = build(request, who, site, job_id=self._service.new_id(), order=order, now=turn.now)
-                keyed = Keyed(*key, digests[index], job.id) if key is not None else None
-                if keyed is not None:
-                    fresh[keyed.owner, keyed.key] = keyed
-                jobs.append((job, keyed, True))
+                if keys is not None:
+                    repeats.first(keys[index], digests[index], job.id)
+                fresh[job.id] = job
+                jobs.append(job)
             self._service.order += len(requests)
-            for job, keyed, is_new in jobs:
-                if is_new:
-                    turn.apply(ev.JobSubmitted(job), job.id)
-                if keyed is not None:
-                    turn.keys.append(keyed)
-            return [turn.state.jobs.get(job.id, job) for job, _, _ in jobs]
+            for job in fresh.values():
+                turn.apply(ev.JobSubmitted(job), job.id)
+            turn.keys |= repeats.fresh
+            return [turn.state.jobs.get(job.id, job) for job in jobs]
 
         return await self._service.ask(run)
 
@@ -143,13 +133,22 @@ class Jobs:
         await self._service.performer.launched(job_id)
         return job or (await self.find(job_id, who))[0]
 
-    async def retry(self, job_id: str, who: Who) -> Job:
-        """The same work again as a new job that knows where it comes from. Raises Conflict while the first one is live."""
+    async def retry(self, job_id: str, who: Who, key: str | None = None) -> Job:
+        """The same work again as a new job that knows where it comes from; under a key that was used for that, the same new job.
+
+        Raises Conflict while the first one is live.
+        """
         old, _ = await self.find(job_id, who)
         if not old.phase.is_terminal:
             raise Conflict(f"Job {old.id} is {old.phase}; cancel it or wait for its end before you retry it.")
+        repeats = await Repeats.among(self._service, who, [key] if key is not None else ())
+        earlier = await self._made_before(repeats)
+        asked = digest(b"retry job " + old.id.encode())
 
         def run(turn: Turn) -> Job:
+            before = repeats.of(turn, key, asked)
+            if before is not None:
+                return _made(turn, before, earlier)
             self._service.order += 1
             fresh = Job(
                 id=self._service.new_id(), name=old.name,
@@ -158,9 +157,15 @@ class Jobs:
                 retries=old.retries, after=(), cluster=old.cluster, labels=old.labels, retry_of=old.id,
             )  # fmt: skip
             turn.apply(ev.JobSubmitted(fresh), fresh.id)
+            repeats.first(key, asked, fresh.id)
+            turn.keys |= repeats.fresh
             return turn.state.jobs[fresh.id]
 
         return await self._service.ask(run)
+
+    async def _made_before(self, repeats: Repeats) -> dict[str, Job]:
+        found = [await self._service.store.job(job_id) for job_id in repeats.made_ids]
+        return {job.id: job for job in found if job is not None}
 
     async def delete(self, job_id: str, who: Who) -> None:
         """Remove an ended job with its logs and results. Raises Conflict while it is live."""
@@ -197,6 +202,13 @@ class Jobs:
             return pod, await self._service.clusters[chosen.cluster].logs(job.id, chosen.number, pod.name, start, limit)
         except NotFound:
             return pod, LogChunk(start, (), pod.phase is PodPhase.ENDED)
+
+
+def _made(turn: Turn, before: Keyed, earlier: Mapping[str, Job]) -> Job:
+    job = turn.state.jobs.get(before.made_id) or earlier.get(before.made_id)
+    if job is None:
+        raise NotFound(f"Job {before.made_id}, submitted under this key, was deleted.")
+    return job
 
 
 def _not_found(prefix_or_id: str) -> NotFound:

@@ -17,6 +17,7 @@ from tuttilab.scheduler.core.kinds.spark import TOKEN_SECRET
 from tuttilab.scheduler.crashpoints import point
 from tuttilab.scheduler.errors import EnvironmentProblem
 from tuttilab.scheduler.model import Attempt, Job, JobKind, Pod, PodPhase
+from tuttilab.sidecar.protocol import pod_token
 
 SHORTEST_KEY: Final = 32
 
@@ -61,9 +62,9 @@ class Secrets:
             )
         return cls(key)
 
-    def attempt_token(self, job_id: str, attempt: int) -> str:
-        """With this the sidecars and the master of one attempt report to the control plane."""
-        return self._derive(f"attempt/{job_id}/{attempt}")
+    def attempt_key(self, job_id: str, attempt: int, epoch: int) -> str:
+        """Signs the tokens with which the attempt's pods report. Beside us only its master has it."""
+        return self._derive(f"attempt/{job_id}/{attempt}/{epoch}")
 
     def spark_token(self, job_id: str, attempt: int) -> str:
         """With this the owner's kernels reach one attempt of a Spark session."""
@@ -116,6 +117,7 @@ class Addresses:
 def plan_of(job: Job, attempt: Attempt, keys: Secrets, addresses: Addresses, barrier_s: float) -> LaunchPlan:
     """What the cluster needs to make the attempt's pods; the same attempt always gives the same plan."""
     hidden: Mapping[str, str] = {TOKEN_SECRET: keys.spark_token(job.id, attempt.number)} if job.kind is JobKind.SPARK else {}
+    gang_key = keys.attempt_key(job.id, attempt.number, attempt.epoch)
     return LaunchPlan(
         job_id=job.id,
         attempt=attempt.number,
@@ -123,8 +125,8 @@ def plan_of(job: Job, attempt: Attempt, keys: Secrets, addresses: Addresses, bar
         kind=job.kind,
         epoch=attempt.epoch,
         work=job.work,
-        pods=tuple(_pod_plan(pod) for pod in attempt.pods),
-        token=keys.attempt_token(job.id, attempt.number),
+        pods=tuple(_pod_plan(pod, gang_key) for pod in attempt.pods),
+        gang_key=gang_key,
         report_url=addresses.report_url,
         report_url_file=addresses.report_url_file,
         artifacts_url=addresses.artifacts_url,
@@ -135,6 +137,15 @@ def plan_of(job: Job, attempt: Attempt, keys: Secrets, addresses: Addresses, bar
     )
 
 
-def _pod_plan(pod: Pod) -> PodPlan:
+def _pod_plan(pod: Pod, gang_key: str) -> PodPlan:
     was_made = pod.uid is not None or pod.phase is PodPhase.ENDED or pod.is_given_back
-    return PodPlan(pod.name, pod.role, pod.rank, pod.node, pod.resources, was_made=was_made, joins=pod.joined_at is not None)
+    return PodPlan(
+        pod.name,
+        pod.role,
+        pod.rank,
+        pod.node,
+        pod.resources,
+        was_made=was_made,
+        joins=pod.joined_at is not None,
+        token=pod_token(gang_key, pod.rank, pod.name),
+    )

@@ -293,8 +293,7 @@ class Service:
 
     def _finish(self, turn: Turn, answers: Sequence[tuple[_Ask[object], object]]) -> None:
         """The turn is committed: tell those who asked, and carry out what it decided."""
-        for keyed in turn.keys:
-            self.recent_keys[keyed.owner, keyed.key] = keyed
+        self.recent_keys |= turn.keys
         while len(self.recent_keys) > RECENT_KEYS:
             del self.recent_keys[next(iter(self.recent_keys))]
         self._deleted |= {entry.event.job_id: None for entry in turn.entries if isinstance(entry.event, ev.JobDeleted)}

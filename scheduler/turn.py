@@ -25,7 +25,8 @@ class Turn:
     now: float
     entries: list[Entry] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
-    keys: list[Keyed] = field(default_factory=list)
+    keys: dict[tuple[str, str], Keyed] = field(default_factory=dict)
+    """Idempotency keys that were used for the first time, by owner and key."""
     gone: Container[str] = frozenset()
     """Jobs that were deleted lately, by earlier turns."""
 
@@ -69,7 +70,7 @@ class Turn:
             ended_accounts=changes.ended_accounts,
             history=changes.history,
             dropped_history=changes.dropped_history,
-            keys=tuple(self.keys),
+            keys=tuple(self.keys.values()),
             runs=changes.runs,
             dags=changes.dags,
             profiles=changes.profiles,

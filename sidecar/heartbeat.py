@@ -18,7 +18,7 @@ from tuttilab.sidecar.protocol import REPORT_PATH
 PERIOD_S = 5.0
 UNWANTED_PERIOD_S = 60.0
 LONGEST_PERIOD_S = 60.0
-"""After 401, 404 or 410: nobody waits for these reports."""
+"""After 401, 403, 404 or 410: nobody waits for these reports."""
 ANSWER_S = 10.0
 FIRST_PAUSE_S = 0.25
 """After a failure, doubling up to the period."""
@@ -125,7 +125,7 @@ class Heartbeat:
                 url = self._listener.url()
                 self._on_silence()
                 continue
-            if status in (401, 404, 410):
+            if status in (401, 403, 404, 410):
                 pause_s = UNWANTED_PERIOD_S
                 self._told(body)
             elif status == 200:

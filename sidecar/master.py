@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import os
 import signal
@@ -54,11 +53,16 @@ class Master:
             self._handle(self._pulse.next())
         return 0
 
-    def allows(self, authorization: str) -> bool:
-        return hmac.compare_digest(authorization.encode(), f"Bearer {self._plan['token']}".encode())
+    def sender(self, authorization: str) -> protocol.Sender | None:
+        """The pod of this attempt whose token it is."""
+        scheme, _, token = authorization.partition(" ")
+        return protocol.sender_of(token, self._plan["gang_key"]) if scheme == "Bearer" else None
 
-    def hear(self, body: Any) -> dict[str, Any]:
-        """A member's report; answers with the orders as they are. Raises ValueError for what is no report of this attempt."""
+    def hear(self, body: Any, sender: protocol.Sender) -> dict[str, Any]:
+        """A member's report; answers with the orders as they are.
+
+        Raises ValueError for what is no report of this attempt, PermissionError for one of another pod than the sender.
+        """
         if not isinstance(body, dict) or (body.get("job_id"), body.get("attempt")) != (
             self._plan["job_id"],
             self._plan["attempt"],
@@ -70,6 +74,8 @@ class Master:
         member = protocol.read_member(members[0])
         if "/" in member.pod or member.pod.startswith("."):
             raise ValueError(f"{member.pod!r:.200} is no pod's name")
+        if (member.rank, member.pod) != sender:
+            raise PermissionError(f"{sender.pod} may report of itself only, not of {member.pod!r:.200}, rank {member.rank}")
         self._handle(gang.MemberReported(member, seq))
         return self.orders(None)
 
@@ -162,23 +168,26 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, allowed_path: str) -> None:
         master = self.server.master
         parts = urlsplit(self.path)
-        if not master.allows(self.headers.get("Authorization", "")):
+        sender = master.sender(self.headers.get("Authorization", ""))
+        if sender is None:
             self._reply(401, {})
         elif parts.path != allowed_path:
             self._reply(404, {})
         else:
             try:
-                self._reply(200, self._ask(master, parts.query))
+                self._reply(200, self._ask(master, sender, parts.query))
+            except PermissionError as error:
+                self._reply(403, {"detail": str(error)})
             except ValueError as error:
                 self._reply(400, {"detail": str(error)})
 
-    def _ask(self, master: Master, query: str) -> dict[str, Any]:
+    def _ask(self, master: Master, sender: protocol.Sender, query: str) -> dict[str, Any]:
         if self.command == "GET":
             return master.orders(int(parse_qs(query).get("known", ["-1"])[0]))
         size = int(self.headers.get("Content-Length", "0"))
         if not 0 < size <= protocol.LARGEST_BODY:
             raise ValueError(f"a report of {size} bytes: expected at most {protocol.LARGEST_BODY}")
-        return master.hear(json.loads(self.rfile.read(size)))
+        return master.hear(json.loads(self.rfile.read(size)), sender)
 
     def _reply(self, status: int, body: dict[str, Any]) -> None:
         text = json.dumps(body).encode()

@@ -1,6 +1,6 @@
 """The messages between sidecar, master and control plane, as plain JSON.
 
-A report (POST ``/api/v1/pods/report``, ``Authorization: Bearer <attempt token>``) carries the whole state each time::
+A report (POST ``/api/v1/pods/report``, ``Authorization: Bearer <the pod's token>``) carries the whole state each time::
 
     {
         "job_id": "…",
@@ -16,6 +16,9 @@ from the sidecar of a single pod (one member) to the control plane, from a membe
 to the control plane (all members that it heard of). ``seq`` rises with every report of one sender; an older one changes nothing.
 The control plane answers ``{"stop": null | {"grace_s": 30, "why": "Cancelled"}}``. The master answers a report, and a
 GET of ``/api/v1/pods/orders?known=N`` once its orders differ from version N, with ``{"version": 2, "open": true, "stop": …}``.
+
+A token is ``SIGNATURE.RANK.POD``: it says whose it is, and the key of the attempt signs that. The control plane derives that key,
+the master is given it, and so both know every pod by its token alone, those that join later too. No other pod has the key.
 """
 
 from __future__ import annotations
@@ -61,6 +64,13 @@ class Member(NamedTuple):
     """Kept outputs: name to artifact id."""
 
 
+class Sender(NamedTuple):
+    """Who a token says that speaks."""
+
+    rank: int
+    pod: str
+
+
 class Stop(NamedTuple):
     grace_s: float
     why: str
@@ -72,6 +82,30 @@ class Orders(NamedTuple):
     version: int = 0
     is_open: bool = False
     stop: Stop | None = None
+
+
+def pod_token(key: str, rank: int, pod: str) -> str:
+    """``key`` is the attempt's, so the token is good for that pod of it and for no other."""
+    who = f"{rank}.{pod}"
+    return f"{_signature(key, who)}.{who}"
+
+
+def sender_of(token: str, key: str) -> Sender | None:
+    """None for a token that was not made with ``key``, whatever it is."""
+    import hmac
+
+    signature, _, who = token.partition(".")
+    # As bytes: of text it takes ASCII alone, and a wrong token may be anything.
+    if not hmac.compare_digest(_signature(key, who).encode(), signature.encode()):
+        return None
+    rank, _, pod = who.partition(".")
+    return Sender(int(rank), pod)
+
+
+def _signature(key: str, who: str) -> str:
+    import hmac  # Only who checks or makes one needs it; a pod of a single job starts without.
+
+    return hmac.digest(key.encode(), who.encode(), "sha256").hex()
 
 
 def report(plan: Mapping[str, Any], members: list[Member]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from tuttilab.scheduler import wire
 from tuttilab.scheduler.api import views
-from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer, body_of, check_owner
+from tuttilab.scheduler.api.parts import Caller, IdempotencyKey, ServiceHere, answer, body_of, check_owner
 from tuttilab.scheduler.api.schema import takes
 from tuttilab.scheduler.errors import NotFound
 from tuttilab.scheduler.graphs import Graphs
@@ -54,8 +54,9 @@ async def _runs(service: Service, who: Who, owner: str | None, limit: int) -> li
 
 
 @router.post("/runs", status_code=201, response_model=wire.RunView, openapi_extra=takes(RunRequest))
-async def start_run(request: Request, service: ServiceHere, who: Caller) -> Response:
-    run = await Graphs(service).run(await body_of(request, RunRequest, "run"), who)
+async def start_run(request: Request, service: ServiceHere, who: Caller, idempotency_key: IdempotencyKey = None) -> Response:
+    """Accept a run. The same Idempotency-Key gives the same run; another body under it is 409."""
+    run = await Graphs(service).run(await body_of(request, RunRequest, "run"), who, idempotency_key)
     return answer(views.run_view(run, service.state), status=201)
 
 
@@ -73,7 +74,7 @@ async def cancel_run(run_id: str, service: ServiceHere, who: Caller) -> Response
 
 
 @router.post("/runs/{run_id}/retry", response_model=wire.RunView)
-async def retry_run(run_id: str, service: ServiceHere, who: Caller) -> Response:
-    """Start over what did not end well and what is below it."""
+async def retry_run(run_id: str, service: ServiceHere, who: Caller, idempotency_key: IdempotencyKey = None) -> Response:
+    """Start over what did not end well and what is below it, once under one Idempotency-Key."""
     run = await Graphs(service).find(run_id, who)
-    return answer(views.run_view(await Graphs(service).retry(run.id, who), service.state))
+    return answer(views.run_view(await Graphs(service).retry(run.id, who, idempotency_key), service.state))

@@ -6,12 +6,22 @@ import difflib
 from collections.abc import Sequence
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from tuttilab.scheduler import wire
 from tuttilab.scheduler.api import views
 from tuttilab.scheduler.api.narrate import sentence
-from tuttilab.scheduler.api.parts import Caller, Direct, ServiceHere, answer, body_of, check_owner, reading
+from tuttilab.scheduler.api.parts import (
+    LONGEST_KEY,
+    Caller,
+    Direct,
+    IdempotencyKey,
+    ServiceHere,
+    answer,
+    body_of,
+    check_owner,
+    reading,
+)
 from tuttilab.scheduler.api.schema import BatchRequest, takes
 from tuttilab.scheduler.errors import BadInput, NotFound
 from tuttilab.scheduler.jobs import Jobs
@@ -25,7 +35,6 @@ router = APIRouter(tags=["jobs"])
 
 MOST_JOBS: Final = 10_000
 """In one batch."""
-LONGEST_KEY: Final = 200
 MOST_EVENTS: Final = 10_000
 STATES: Final[dict[str, JobPhase | AttemptPhase]] = {str(phase).lower(): phase for phase in (*JobPhase, *sorted(LIVE))}
 """The phases that people see, by how a caller may write them."""
@@ -35,7 +44,7 @@ async def submit_job(
     request: Request,
     service: ServiceHere,
     who: Caller,
-    idempotency_key: Annotated[str | None, Header(max_length=LONGEST_KEY, min_length=1)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Accept a job. The same Idempotency-Key gives the same job; another body under it is 409."""
     if idempotency_key is not None and not 0 < len(idempotency_key) <= LONGEST_KEY:
@@ -183,10 +192,10 @@ async def cancel_job(job_id: str, service: ServiceHere, who: Caller) -> Response
 
 
 @router.post("/jobs/{job_id}/retry", status_code=201, response_model=wire.JobView)
-async def retry_job(job_id: str, service: ServiceHere, who: Caller) -> Response:
-    """The same work again as a new job. 409 while the old one is live."""
+async def retry_job(job_id: str, service: ServiceHere, who: Caller, idempotency_key: IdempotencyKey = None) -> Response:
+    """The same work again as a new job; under the same Idempotency-Key the same one. 409 while the old one is live."""
     job, _ = await Jobs(service).find(job_id, who)
-    return answer(await _view(service, await Jobs(service).retry(job.id, who)), status=201)
+    return answer(await _view(service, await Jobs(service).retry(job.id, who, idempotency_key)), status=201)
 
 
 @router.get("/jobs/{job_id}/explain", response_model=wire.WaitView | None)

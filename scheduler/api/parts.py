@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, Final, TypeVar, cast
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Header, Request, Response
 from fastapi.routing import APIRoute
 
 from tuttilab.scheduler import wire
@@ -41,6 +41,10 @@ async def _token_of_attempt(request: Request) -> str:
 ServiceHere = Annotated[Service, Depends(_service)]
 Caller = Annotated[Who, Depends(_caller)]
 AttemptToken = Annotated[str, Depends(_token_of_attempt)]
+
+LONGEST_KEY: Final = 200
+IdempotencyKey = Annotated[str | None, Header(max_length=LONGEST_KEY, min_length=1)]
+"""Under the same one a request has its effect once, however often it comes; another request under it is 409."""
 
 
 async def known_query_only(request: Request) -> None:

@@ -14,7 +14,10 @@ from tuttilab.scheduler.resources import Resources
 
 @dataclass(frozen=True, slots=True)
 class PodPlan:
-    """One pod to be made. ``env`` is what the job environment adds for this rank (interfaces: Job environment)."""
+    """One pod to be made. ``env`` is what the job environment adds for this rank (interfaces: Job environment).
+
+    ``token`` is the pod's own: with it its sidecar speaks to the master or the control plane, for this pod alone.
+    """
 
     name: str
     role: str
@@ -26,6 +29,7 @@ class PodPlan:
     """The pod was seen already, or is wanted no more: one that is not there is not made, neither again nor at all."""
     joins: bool = False
     """It was given to the gang that runs already: it passes the barrier, and what becomes of it leaves the others alone."""
+    token: str = field(default="", repr=False)
 
     @property
     def is_master(self) -> bool:
@@ -41,9 +45,10 @@ class PodPlan:
 class LaunchPlan:
     """Everything a cluster needs to make the pods of one attempt.
 
-    ``pods`` is in order: the master first if there is one, then the members by rank. ``token`` is the attempt's own secret, with
-    which sidecars and master speak to the control plane; ``report_url_file`` names a file (readable by the pods on this machine)
-    that always holds the control plane's present URL, for clusters on the same machine; ``secrets`` are written to files of mode
+    ``pods`` is in order: the master first if there is one, then the members by rank. ``gang_key`` is the attempt's own secret: it
+    signs the tokens of the pods, and only the master is given it, so that it knows its members by theirs; ``report_url_file`` names
+    a file (readable by the pods on this machine) that always holds the control plane's present URL, for clusters on the same
+    machine; ``secrets`` are written to files of mode
     0600 in the pod, never to argv or environment: file name to content, and their directory is TUTTILAB_SECRETS_DIR. ``epoch`` is
     the one in which the attempt was admitted. After a backup was restored the numbers of attempts come again, epochs never do.
     """
@@ -55,7 +60,7 @@ class LaunchPlan:
     epoch: int
     work: Work
     pods: tuple[PodPlan, ...]
-    token: str
+    gang_key: str = field(repr=False)
     report_url: str
     report_url_file: str | None = None
     artifacts_url: str = ""

@@ -33,12 +33,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """An idempotency key with what it was first used for: the same key and owner gives the same job."""
+    """An idempotency key with what it was first used for: the same key and owner gives the same job or run.
+
+    ``digest`` is of what was asked, ``made_id`` the id of the job that it made, or of the run that it made or started over.
+    """
 
     owner: str
     key: str
     digest: str
-    job_id: str
+    made_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,7 @@ class Store(Protocol):
     async def trim(self, epoch: int, before: float, limit: int = 5000) -> int:
         """Drop at most ``limit`` of the oldest journal lines from before that time, but none after the checkpoint, nor the newest.
 
-        Also runs that ended before it, and keys of jobs that nothing is known of any more. Answers how many lines went.
+        Also runs that ended before it, and keys of jobs and runs that nothing is known of any more. Answers how many lines went.
         Raises StaleEpoch.
         """
         ...

@@ -18,6 +18,7 @@ from sqlalchemy import (
     insert,
     literal,
     not_,
+    or_,
     select,
 )
 
@@ -138,8 +139,8 @@ def trim(connection: Connection, epoch: int, before: float, limit: int) -> int:
     oldest = select(JOURNAL.c.seq).where(JOURNAL.c.seq <= last).order_by(JOURNAL.c.seq).limit(limit)
     gone = connection.execute(delete(JOURNAL).where(JOURNAL.c.seq.in_(oldest))).rowcount
     _drop_runs(connection, before)
-    unknown = ~exists().where(JOBS.c.id == KEYS.c.job_id) & ~exists().where(JOURNAL.c.key == KEYS.c.job_id)
-    connection.execute(delete(KEYS).where(unknown))
+    known = (exists().where(column == KEYS.c.made_id) for column in (JOBS.c.id, RUNS.c.id, JOURNAL.c.key))
+    connection.execute(delete(KEYS).where(not_(or_(*known))))
     return int(gone)
 
 

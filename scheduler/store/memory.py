@@ -119,12 +119,10 @@ class MemoryStore:
         if orphans - known:
             raise StoreError(f"rows of {', '.join(sorted(orphans - known))} were given, and there is no such job.")
         taken = set(self._keys)
-        owned = {keyed.job_id for keyed in self._keys.values()}
         for keyed in batch.keys:
-            if (keyed.owner, keyed.key) in taken or keyed.job_id in owned:
+            if (keyed.owner, keyed.key) in taken:
                 raise key_taken([keyed])
             taken.add((keyed.owner, keyed.key))
-            owned.add(keyed.job_id)
 
     def _owner(self, entry: Entry, batch: Batch) -> str:
         owner = owner_in(entry)
@@ -218,8 +216,8 @@ class MemoryStore:
         if self._checkpoint is not None:
             left = tuple(run for run in self._checkpoint.runs if run.id not in over)
             self._checkpoint = replace(self._checkpoint, runs=left)
-        told_of = self._jobs.keys() | {change.key for change, _ in self._lines}
-        self._keys = {name: keyed for name, keyed in self._keys.items() if keyed.job_id in told_of}
+        told_of = self._jobs.keys() | self._runs.keys() | {change.key for change, _ in self._lines}
+        self._keys = {name: keyed for name, keyed in self._keys.items() if keyed.made_id in told_of}
         return gone
 
     async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:

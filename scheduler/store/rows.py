@@ -135,7 +135,7 @@ def check_kept(since: int, oldest: int, newest: int) -> None:
 def key_taken(keys: Sequence[Keyed]) -> Conflict:
     """At least one of the keys."""
     shown = " or ".join(repr(keyed.key) for keyed in keys[:3])
-    return Conflict(f"Idempotency-Key {shown} was used before; expected a new key for a new job.")
+    return Conflict(f"Idempotency-Key {shown} was used before; expected a new key for something new.")
 
 
 def is_asked_for(job: Job, query: JobQuery) -> bool:

@@ -346,11 +346,11 @@ def _commit(connection: Connection, batch: Batch) -> int:
 def _add_keys(connection: Connection, keys: Sequence[Keyed]) -> None:
     if not keys:
         return
-    values = [{"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "job_id": keyed.job_id} for keyed in keys]
+    values = [{"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "made_id": keyed.made_id} for keyed in keys]
     try:
         put(connection, KEYS, values, Known.REFUSED)
     except IntegrityError as error:
-        # The table's own constraints say so: a key is the owner's for one job, and a job has one key.
+        # The table's own constraint says so: an owner uses a key once.
         raise rows.key_taken(keys) from error
 
 

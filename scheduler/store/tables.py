@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA: Final = "0003"
+SCHEMA: Final = "0004"
 """The newest revision below `migrations/versions/`, which is the schema that this version reads and writes."""
 
 SCHEMA_TABLE: Final = "schema_version"
@@ -137,9 +137,10 @@ KEYS: Final = Table(
     Column("owner", String(256), primary_key=True),
     Column("key", String(256), primary_key=True),
     Column("digest", String(128), nullable=False),
-    Column("job_id", String(64), nullable=False, unique=True),
+    Column("made_id", String(64), nullable=False),
 )
-"""A key outlives its job: a submit that comes again late must not bring a deleted job back."""
+"""A key outlives its job: a submit that comes again late must not bring a deleted job back. A run has one for each time that it was
+started over."""
 
 ARTIFACTS: Final = Table(
     "artifacts",

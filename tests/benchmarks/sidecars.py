@@ -22,6 +22,7 @@ from tuttilab.scheduler.model import MASTER, Attempt, Cluster, Gang, Job, Node, 
 from tuttilab.scheduler.resources import Resources
 from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.turn import Turn
+from tuttilab.sidecar.protocol import pod_token
 
 ELSEWHERE = "elsewhere"
 QUEUES = (Queue("root"), Queue("default", parent="root"))
@@ -96,7 +97,8 @@ def reporters(attempts: Sequence[Attempt], url: str, key: Path) -> list[Reporter
             for pod in attempt.members
         ]  # fmt: skip
         body = {"job_id": attempt.job_id, "attempt": 1, "epoch": attempt.epoch, "seq": "SEQ", "members": members}
-        token = secrets.attempt_token(attempt.job_id, 1)
+        sender = attempt.pods[0]
+        token = pod_token(secrets.attempt_key(attempt.job_id, 1, attempt.epoch), sender.rank, sender.name)
         head = (
             f"POST /api/v1/pods/report HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
             "Content-Type: application/json\r\nConnection: close\r\n"

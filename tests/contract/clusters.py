@@ -17,8 +17,10 @@ from tuttilab.scheduler.clusters.fake import STEPS, FakeCluster
 from tuttilab.scheduler.clusters.local import LocalCluster
 from tuttilab.scheduler.model import MASTER, Node, Work
 from tuttilab.scheduler.resources import NOTHING, Resources
+from tuttilab.sidecar.protocol import pod_token
 
 DEADLINE_S = 20.0
+GANG_KEY = "secret-key"
 NODES = (
     Node("a", "here", Resources.parse({"cpu": 8, "memory": "16Gi", "nvidia.com/gpu": 4})),
     Node("b", "here", Resources.parse({"cpu": 8, "memory": "16Gi"})),
@@ -46,8 +48,8 @@ def plan(
         kind="batch",
         epoch=1,
         work=Work(command, **(work or {})),
-        pods=tuple(pods),
-        token="secret-token",
+        pods=tuple(replace(pod, token=pod_token(GANG_KEY, pod.rank, pod.name)) for pod in pods),
+        gang_key=GANG_KEY,
         # Nobody listens at the discard port: pods live without a control plane.
         **{"report_url": "http://127.0.0.1:9", **given},
     )
@@ -57,7 +59,11 @@ def growth(of: LaunchPlan, *ranks: int, times: int = 1, **given: Any) -> LaunchP
     """The plan of the same attempt, which runs, after it was given members of these ranks."""
     made = tuple(replace(pod, was_made=True) for pod in of.pods)
     first = of.pods[-1]
-    more = [replace(first, name=f"{of.job_id}-{of.attempt}-{rank}-g{times}", rank=rank, joins=True, **given) for rank in ranks]
+    names = {rank: f"{of.job_id}-{of.attempt}-{rank}-g{times}" for rank in ranks}
+    more = [
+        replace(first, name=name, rank=rank, joins=True, token=pod_token(of.gang_key, rank, name), **given)
+        for rank, name in names.items()
+    ]
     return replace(of, pods=(*made, *more))
 
 

@@ -52,7 +52,7 @@ async def test_launch_again_with_the_same_digest_makes_nothing(place: Place, clu
         await cluster.launch(launch)
         first = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
         await cluster.launch(launch)
-        await cluster.launch(replace(launch, token="another"))
+        await cluster.launch(replace(launch, gang_key="another", pods=tuple(replace(pod, token="another") for pod in launch.pods)))
         last = await seen.ended("job-1-0", "job-1-1", "job-1-master")
         await cluster.launch(launch)
         lines = await all_lines(cluster, launch)

@@ -20,6 +20,8 @@ from tuttilab.scheduler.events import (
     ProfileApplied,
     ProfileDeleted,
     QueuesConfigured,
+    RunCancelRequested,
+    RunRetried,
     RunSubmitted,
 )
 from tuttilab.scheduler.instructions import DropJob
@@ -245,6 +247,16 @@ async def test_one_key_twice_in_a_batch_is_refused(store: ReadingStore) -> None:
         await store.commit(submitted(a_job(1), a_job(2), keys=keys))
 
     assert await store.keyed("ana", "k") is None
+
+
+async def test_a_run_has_a_key_for_each_time_that_it_was_started(store: ReadingStore) -> None:
+    run = a_run("r1", 1000.0)
+    first, *later = (Keyed("ana", f"k{n}", f"d{n}", run.id) for n in range(3))
+    await store.commit(Batch(1, (Entry(RunSubmitted(run), 1000.0, run.id),), runs=(run,), keys=(first,)))
+    for keyed in later:
+        await store.commit(Batch(1, (Entry(RunRetried(run.id, {}), 1001.0, run.id),), keys=(keyed,)))
+
+    assert await store.keyed_among("ana", ["k2", "k0", "k1"]) == [later[1], first, later[0]]
 
 
 async def test_two_owners_may_use_the_same_key(store: ReadingStore) -> None:
@@ -549,6 +561,24 @@ async def test_a_key_goes_when_nothing_is_known_of_its_job_any_more(store: Readi
     await store.trim(1, 2000.0)
 
     assert await store.keyed("ana", "gone") is None
+    assert await store.keyed("ana", "kept") == keys[0]
+
+
+async def test_a_key_goes_when_nothing_is_known_of_its_run_any_more(store: ReadingStore) -> None:
+    kept, gone = a_run("kept", 1001.0), replace(a_run("gone", 1002.0, RunPhase.FAILED, order=8), ended_at=1300.0)
+    keys = tuple(Keyed("ana", name, "d", run.id) for name, run in (("kept", kept), ("gone", gone), ("again", gone)))
+    entries = tuple(Entry(RunSubmitted(run), run.created_at, run.id) for run in (kept, gone))
+    await store.commit(
+        Batch(1, (*entries, Entry(RunCancelRequested(gone.id, "ana"), 1500.0, gone.id)), runs=(kept, gone), keys=keys)
+    )
+    await store.commit(submitted(a_job(3, submitted_at=3000.0)))
+    await store.checkpoint(1, ())
+
+    await store.trim(1, 1400.0)
+    assert await store.keyed("ana", "gone") == keys[1], "its end is still in the journal"
+    await store.trim(1, 2000.0)
+
+    assert list(await store.keyed_among("ana", ["gone", "again"])) == []
     assert await store.keyed("ana", "kept") == keys[0]
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 from tests.builders import cluster, node
 from tests.contract.building import a_job, an_attempt, submitted
 from tests.postgres import Postgres
-from tuttilab.scheduler.errors import StoreUnreadable
+from tuttilab.scheduler.errors import Conflict, StoreUnreadable
 from tuttilab.scheduler.events import ClusterObserved
 from tuttilab.scheduler.model import AttemptPhase, Cluster, Job, JobPhase, Overtaking
 from tuttilab.scheduler.resources import NOTHING
@@ -152,6 +152,15 @@ def up_to(version: str, folder: Path) -> Schema:
     return Schema(version, folder)
 
 
+async def test_a_run_may_have_several_keys_after_the_upgrade(upgraded: SqlStore) -> None:
+    again = Keyed("ana", "k2", "d2", a_job(1).id)
+    await upgraded.commit(submitted(a_job(4), epoch=2, keys=(again,)))
+
+    assert await upgraded.keyed_among("ana", ["k1", "k2"]) == [Keyed("ana", "k1", "d1", a_job(1).id), again]
+    with pytest.raises(Conflict, match="'k1' was used before"):
+        await upgraded.commit(submitted(a_job(5), epoch=2, keys=(Keyed("ana", "k1", "d", a_job(5).id),)))
+
+
 async def test_a_second_start_upgrades_nothing(upgraded: SqlStore, first_release: str) -> None:
     await upgraded.commit(submitted(a_job(4), epoch=2))
     again = SqlStore(first_release)
@@ -169,7 +178,7 @@ async def test_a_later_release_s_database_is_refused_and_left_alone(upgraded: Sq
     engine.dispose()
 
     for use in (SqlStore(first_release).open, SqlStore(first_release).attach):
-        with pytest.raises(StoreUnreadable, match=re.escape("has schema 0042, and this version of tuttilab knows up to 0003")):
+        with pytest.raises(StoreUnreadable, match=re.escape("has schema 0042, and this version of tuttilab knows up to 0004")):
             await use()
 
     assert (await upgraded.leader()).epoch == 2

@@ -16,6 +16,8 @@ import pytest
 from tests.desk import Desk, eventually
 from tests.postgres import Postgres
 from tests.replicas import LONG, Load, Site, made_site
+from tuttilab.scheduler.errors import Unavailable
+from tuttilab.scheduler.requests import DagRequest, NodeRequest, RunRequest
 from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.verify import differences, replay
 
@@ -102,6 +104,24 @@ def test_takeovers_lose_nothing_and_a_continued_leader_changes_nothing(site: Sit
     assert found == []
     shown = ", ".join(f"{seconds:.1f}" for seconds in took)
     tell(f"{ROUNDS} takeovers under load: {shown} s (limit {LIMIT_S:.0f}); {len(load.acknowledged)} acknowledged, none lost")
+
+
+def test_a_run_is_started_once_under_its_key_whoever_leads(site: Site) -> None:
+    leader, (follower,) = site.leader(), site.followers()
+    asked = RunRequest(dag=DagRequest(name="nightly", nodes=(NodeRequest(name="first", job=LONG),)))
+    with follower.client() as client:
+        run = client.run_dag(asked, key="run")
+        leader.signal(signal.SIGKILL)
+        leader.process.wait(10)
+
+        def again() -> str | None:
+            try:
+                return client.run_dag(asked, key="run").id
+            except Unavailable:
+                return None
+
+        assert eventually(again, 30.0) == run.id
+        assert [one.id for one in client.runs()] == [run.id]
 
 
 def test_a_leader_that_ends_is_followed_at_once(site: Site) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 
@@ -106,6 +107,28 @@ class Site:
         if self.artifacts is not None:
             await self.artifacts.close()
         await self.service.stop()
+
+
+class Losing(httpx.AsyncHTTPTransport):
+    """Delivers every request and loses the first ``losses`` answers to what starts something."""
+
+    def __init__(self, losses: int) -> None:
+        super().__init__()
+        self.losses = losses
+        self.delivered = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        if request.method == "POST":
+            self.delivered += 1
+            if self.losses:
+                self.losses -= 1
+                await response.aclose()
+                raise httpx.ReadError("the answer was lost", request=request)
+        return response
+
+    def carry(self, client: AsyncClient) -> None:
+        client._transport._http = httpx.AsyncClient(transport=self)
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.api.conftest import TOKEN, Site, Tokens, served
+from tests.integration.api.conftest import TOKEN, Losing, Site, Tokens, served
 from tuttilab.scheduler.client import AsyncClient, Client, connect
 from tuttilab.scheduler.config import Limits
 from tuttilab.scheduler.errors import (
@@ -153,29 +153,10 @@ async def test_batch_is_accepted_whole_or_not_at_all(client: AsyncClient) -> Non
     assert len((await client.jobs(all=True)).jobs) == 3
 
 
-class Losing(httpx.AsyncHTTPTransport):
-    """Delivers every request and loses the first ``losses`` answers to submits."""
-
-    def __init__(self, losses: int) -> None:
-        super().__init__()
-        self.losses = losses
-        self.delivered = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        response = await super().handle_async_request(request)
-        if request.method == "POST":
-            self.delivered += 1
-            if self.losses:
-                self.losses -= 1
-                await response.aclose()
-                raise httpx.ReadError("the answer was lost", request=request)
-        return response
-
-
 @pytest.mark.parametrize("losses", [1, 3])
 async def test_answer_that_is_lost_makes_no_second_job(client: AsyncClient, losses: int) -> None:
     lossy = Losing(losses)
-    client._transport._http = httpx.AsyncClient(transport=lossy)
+    lossy.carry(client)
 
     job = await client.submit(LONG)
 

@@ -19,6 +19,7 @@ from tuttilab.scheduler.config import parse_config
 from tuttilab.scheduler.requests import JobRequest, PodRequest
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store.memory import MemoryStore
+from tuttilab.sidecar.protocol import pod_token
 
 ANYBODY, USER, ATTEMPT = "anybody", "user", "attempt"
 V = "/api/v1"
@@ -182,7 +183,8 @@ async def test_attempts_token_reports_for_its_pods_and_opens_nothing_else(site: 
     async with asyncio.timeout(10):
         while site.service.state.live_attempt(job_id) is None:  # noqa: ASYNC110  the state has no event to wait for
             await asyncio.sleep(0.02)
-    token = site.service.keys.attempt_token(job_id, 1)
+    (pod,) = site.service.state.attempts[job_id, 1].pods
+    token = pod_token(site.service.keys.attempt_key(job_id, 1, 1), pod.rank, pod.name)
     headers = {"Authorization": f"Bearer {token}"}
     report: dict[str, Any] = {"job_id": job_id, "attempt": 1, "epoch": 1, "seq": 1, "members": []}
 

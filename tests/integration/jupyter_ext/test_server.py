@@ -82,6 +82,15 @@ def test_writing_takes_signing_in_the_pages_token_and_json(page: httpx.Client, l
     lab.until(job, "Cancelled")
 
 
+def test_a_page_starts_a_job_over_once_a_click(page: httpx.Client, lab: Lab) -> None:
+    job = lab.until(lab.submit("again", "sh", "-c", "exit 3"), "Failed")
+
+    clicks = [page.post(f"/tuttilab/jobs/{job.id}/retry", json={}).json() for _ in range(2)]
+
+    assert [click["retry_of"] for click in clicks] == [job.id, job.id]
+    assert len({click["id"] for click in clicks}) == 2
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

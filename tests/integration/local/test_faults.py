@@ -268,7 +268,7 @@ async def test_single_pod_lives_without_a_control_plane_and_reports_when_it_is_b
     assert control_plane.phases("job-1-0") == ["Running", "Ended"]
     last = control_plane.last("job-1-0")
     assert (last["exit_code"], last["reason"], last["uid"]) == (ended.exit_code, ended.reason, ended.uid)
-    assert (last["exit_code"], control_plane.tokens) == (6, {"Bearer secret-token"})
+    assert (last["exit_code"], control_plane.tokens) == (6, {f"Bearer {launch.pods[0].token}"})
 
 
 async def test_reports_that_nobody_wants_harm_nothing(cluster: Cluster, control_plane: ControlPlane) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.clusters import Place, all_lines, lines_from, plan, watching
+from tests.contract.clusters import GANG_KEY, Place, all_lines, lines_from, plan, watching
 from tests.integration.local.control_plane import ControlPlane
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan
 from tuttilab.scheduler.errors import LaunchRefused
@@ -56,10 +56,9 @@ async def envs(cluster: Cluster, launch: LaunchPlan) -> list[dict[str, str]]:
 
 
 async def test_environment_of_a_pod(tmp_path: Path, cluster: Cluster) -> None:
-    (env,) = await envs(
-        cluster,
-        plan("job", *SHOW_ENV, work={"env": {"MINE": "1", "OMP_NUM_THREADS": "9"}}, secrets={"password": "geheim"}),
-    )
+    work = {"env": {"MINE": "1", "OMP_NUM_THREADS": "9"}}
+    launch = plan("job", *SHOW_ENV, work=work, secrets={"password": "geheim"})
+    (env,) = await envs(cluster, launch)
 
     pod = tmp_path / "pods" / "job" / "1" / "job-1-0"
     wanted = {
@@ -76,7 +75,8 @@ async def test_environment_of_a_pod(tmp_path: Path, cluster: Cluster) -> None:
         "TUTTILAB_CODE_DIR": f"{pod}/code",
     }
     assert {name: env.get(name) for name in wanted} == wanted
-    assert not [value for value in env.values() if "geheim" in value or "secret-token" in value]
+    hidden = ("geheim", GANG_KEY, launch.pods[0].token)
+    assert not [value for value in env.values() if any(secret in value for secret in hidden)]
     secret = Path(env["TUTTILAB_SECRETS_DIR"]) / "password"
     assert (secret.read_text(), secret.stat().st_mode & 0o777, pod.stat().st_mode & 0o777) == ("geheim", 0o600, 0o700)
     assert (pod / "plan.json").stat().st_mode & 0o777 == 0o600

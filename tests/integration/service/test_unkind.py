@@ -16,7 +16,7 @@ from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.config import ClusterConfig, default_config
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.errors import AboveMax, BadInput, CommitUnknown, Conflict, NotFound, StoreError
+from tuttilab.scheduler.errors import AboveMax, BadInput, CommitUnknown, Conflict, NotFound, StoreError, Unauthenticated
 from tuttilab.scheduler.events import ClusterObserved
 from tuttilab.scheduler.heartbeats import Heartbeats
 from tuttilab.scheduler.jobs import Jobs
@@ -26,6 +26,7 @@ from tuttilab.scheduler.store.base import Batch
 from tuttilab.scheduler.store.memory import MemoryStore
 from tuttilab.scheduler.verify import Replay
 from tuttilab.scheduler.wire import MemberReport, PodReport
+from tuttilab.sidecar.protocol import pod_token
 
 NODES = (node("a", cpus=8, gpus=2),)
 
@@ -181,7 +182,7 @@ async def test_a_report_is_heard_once_and_in_order_and_of_its_epoch(service: Ser
     await until(service, lambda: service.state.live_attempt(job.id) is not None)
     await until(service, lambda: service.state.attempts[job.id, 1].pods[0].uid is not None)
     pod = service.state.attempts[job.id, 1].pods[0]
-    token = service.keys.attempt_token(job.id, 1)
+    token, elsewhere = (pod_token(service.keys.attempt_key(job.id, 1, epoch), pod.rank, pod.name) for epoch in (1, 7))
 
     def told(seq: int, address: str, epoch: int = 1) -> PodReport:
         member = MemberReport(pod.name, 0, "Running", pod.uid or "", endpoints={"web": address})
@@ -191,7 +192,10 @@ async def test_a_report_is_heard_once_and_in_order_and_of_its_epoch(service: Ser
     assert await reports.take_in(service, told(1, "old"), token) == {"stop": None, "next_s": 5.0}
     assert service.state.attempts[job.id, 1].pods[0].endpoints == {"web": "new"}
     with pytest.raises(NotFound, match="is of epoch 1, not 7"):
-        await reports.take_in(service, told(3, "stranger", epoch=7), token)
+        await reports.take_in(service, told(3, "stranger", epoch=7), elsewhere)
+    for epoch, other in ((7, token), (1, elsewhere)):
+        with pytest.raises(Unauthenticated, match="does not belong to that attempt"):
+            await reports.take_in(service, told(3, "stranger", epoch), other)
     await Jobs(service).cancel(job.id, ADMIN)
     await ended(service, job)
 
@@ -243,7 +247,9 @@ async def test_a_report_of_a_master_says_that_the_master_lives_and_nothing_of_it
     await until(service, lambda: job.id in service.state._live and service.state.attempts[job.id, 1].started_at is not None)
     attempt = service.state.attempts[job.id, 1]
     members = tuple(MemberReport(pod.name, pod.rank, "Running", pod.uid or "") for pod in attempt.members)
-    await reports.take_in(service, PodReport(job.id, 1, 1, 1, members), service.keys.attempt_token(job.id, 1))
+    master = attempt.pods[0]
+    token = pod_token(service.keys.attempt_key(job.id, 1, 1), master.rank, master.name)
+    await reports.take_in(service, PodReport(job.id, 1, 1, 1, members), token)
     assert set(service.heartbeats._heard) == {f"{job.id}-1-master"}
     await Jobs(service).cancel(job.id, ADMIN)
     await ended(service, job)

@@ -69,7 +69,7 @@ class Store(MemoryStore):
         for entry in batch.entries:
             self.replayed.take(entry.event, entry.at)
         must(self.replayed.accounts == self._accounts, "I12: the journal gives other accounts of overtaking than the rows")
-        keys = {f"{keyed.owner}/{keyed.key}": keyed.job_id for keyed in self._keys.values()}
+        keys = {f"{keyed.owner}/{keyed.key}": keyed.made_id for keyed in self._keys.values()}
         self._sim.oracle.committed(batch, keys)
         return seq
 
@@ -242,7 +242,8 @@ class Simulation:
             return None
         told = tuple(MemberReport(**one._asdict()) for one in members)
         report = PodReport(plan.job_id, plan.attempt, plan.epoch, seq, told)
-        answer = await self._try(life, lambda: reports.take_in(life.service, report, plan.token))
+        sender = next((pod for pod in plan.pods if pod.is_master), plan.pods[0])
+        answer = await self._try(life, lambda: reports.take_in(life.service, report, sender.token))
         if answer is not None and answer["stop"] is not None:
             row = self.oracle.attempts[plan.job_id, plan.attempt]
             must(row.stopping_at is not None, f"I1: {plan.job_id} was told to stop, and its row does not say so")

@@ -45,3 +45,12 @@ def test_id_is_letters_digits_and_dashes(id: str) -> None:
 
 def test_routes_that_write_take_no_query() -> None:
     assert [route.path for route in ROUTES if route.method == "POST" and route.query] == []
+
+
+def test_each_request_that_writes_has_a_key_of_its_own() -> None:
+    writing = [route for route in ROUTES if route.method == "POST"]
+    keys = [route.key() for route in writing for _ in range(3)]
+
+    assert None not in keys
+    assert len(set(keys)) == 3 * len(writing)
+    assert {route.key() for route in ROUTES if route.method == "GET"} == {None}

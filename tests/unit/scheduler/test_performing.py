@@ -45,7 +45,7 @@ class Loop:
         return run(Turn(State(), 1000.0))
 
     def plan(self, turn: Turn, job_id: str, attempt: int, /) -> tuple[str, LaunchPlan] | None:
-        return "here", LaunchPlan(job_id, attempt, "ana", "batch", 1, Work(("true",)), (), "token", "")
+        return "here", LaunchPlan(job_id, attempt, "ana", "batch", 1, Work(("true",)), (), "key", "")
 
     def take_in_pods(self, turn: Turn, pods: Collection[PodState], /) -> None:
         self.taken.extend(pods)
