@@ -38,20 +38,18 @@ def control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
 def left_of(folder: Path) -> list[str]:
     """Command lines of processes that know of ``folder``, after at most `DEADLINE_S` of waiting for none."""
     until = time.monotonic() + DEADLINE_S
-    while found := [" ".join(process.cmdline()) for process in psutil.process_iter() if knows(process, str(folder))]:
+    while found := list(filter(None, (line_of(process, str(folder)) for process in psutil.process_iter()))):
         if time.monotonic() > until:
             return found
         time.sleep(0.02)
     return []
 
 
-def knows(process: psutil.Process, folder: str) -> bool:
+def line_of(process: psutil.Process, folder: str) -> str:
+    """Its command line if it knows of ``folder``; one that ends meanwhile has none."""
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return (
-            any(folder in text for text in [*process.cmdline(), *process.environ().values()])
-            and process.pid != psutil.Process().pid
-        )
+        line = process.cmdline()
+        is_other = process.status() != psutil.STATUS_ZOMBIE and process.pid != psutil.Process().pid
+        return (" ".join(line) or "?") if is_other and any(folder in text for text in [*line, *process.environ().values()]) else ""
     except psutil.Error:
-        return False
+        return ""
