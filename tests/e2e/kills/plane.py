@@ -110,16 +110,19 @@ class Plane:
     def submit(
         self, key: str, *, workers: int = 1, least: int | None = None, cpus: float = 0.1, script: str = MARK, times: int = 1
     ) -> str:
-        request = JobRequest(
+        request = self.request(workers=workers, least=least, cpus=cpus, script=script)
+        for _ in range(times):
+            job_id = self.ask(lambda client: client.submit(request, key=key)).id
+            assert self.accepted.setdefault(key, job_id) == job_id, f"{key} gave two jobs"
+        return self.accepted[key]
+
+    def request(self, *, workers: int = 1, least: int | None = None, cpus: float = 0.1, script: str = MARK) -> JobRequest:
+        return JobRequest(
             command=("sh", "-c", script),
             workdir=str(self.home),
             grace="1s",
             pods=(PodRequest(role="worker", count=workers, min_count=least, cpus=cpus, memory="256Mi"),),
         )
-        for _ in range(times):
-            job_id = self.ask(lambda client: client.submit(request, key=key)).id
-            assert self.accepted.setdefault(key, job_id) == job_id, f"{key} gave two jobs"
-        return self.accepted[key]
 
     def ended(self, job_id: str) -> JobView:
         until = time.monotonic() + DEADLINE_S

@@ -49,7 +49,7 @@ class Oracle:
         self._by_key: dict[str, str] = {}
         self._acknowledged: set[str] = set()
         self._cancelled: set[str] = set()
-        self._epoch = 0
+        self._epoch = self._looked = 0
         self._at = 0.0
         self._uids: dict[str, set[str]] = {}
         self._known_at: dict[str, float] = {}
@@ -198,6 +198,13 @@ class Oracle:
             must(total(pod.resources for pod in attempt.pods) == attempt.charge, f"I5: the charge of {attempt.job_id} is off")
 
     # --- what was done on the cluster ------------------------------------------------------------------------------
+
+    def looked(self, epoch: int) -> None:
+        """A leader sees what is there: nobody before it may change that behind its back."""
+        self._looked = max(self._looked, epoch)
+
+    def acted(self, epoch: int) -> None:
+        must(epoch >= self._looked, f"I11: a call of epoch {epoch} after {self._looked} had looked")
 
     def created(self, job_id: str, attempt: int, pod: str, uid: str, began: float) -> None:
         self.counts["pods"] += 1

@@ -46,6 +46,8 @@ def test_no_seed_breaks_a_promise(tmp_path: Path, tell: Callable[[str], None]) -
     assert violations == []
     assert counts["crashes"] >= SEEDS
     assert counts["successes"] >= SEEDS
+    assert counts["leaders halted"] >= SEEDS
+    assert counts["stale calls refused"] >= SEEDS
 
 
 @pytest.mark.parametrize("seed", FOUND)

@@ -2,7 +2,8 @@
 
 What can happen at a step: a client submits, sends the same submit again, cancels, deletes; a pod is killed, freezes or vanishes;
 the cluster refuses, is late or away; the store fails before or after the effect; the control plane is killed, at a step or in
-the middle of a commit, and starts again from the rows. At the end everything is kind, and the oracle looks at what is left.
+the middle of a commit, and starts again from the rows, or stands still wherever it is, and goes on when another one leads. At
+the end everything is kind, and the oracle looks at what is left.
 """
 
 from __future__ import annotations
@@ -79,9 +80,11 @@ class Store(MemoryStore):
 class StoreDoor:
     """`Store` for one control plane; nothing of it has any effect after the control plane's death."""
 
-    def __init__(self, sim: Simulation, store: Store) -> None:
+    def __init__(self, sim: Simulation, store: Store, goes_on: asyncio.Event) -> None:
         self._sim = sim
         self._store = store
+        self._goes_on = goes_on
+        self.epoch = 0
         self.is_shut = False
 
     def __getattr__(self, name: str) -> Any:
@@ -97,12 +100,14 @@ class StoreDoor:
 
     async def _way(self) -> None:
         await asyncio.sleep(self._sim.chance.expovariate(1000.0))
+        await self._goes_on.wait()
         if self.is_shut:
             await asyncio.get_running_loop().create_future()
 
     async def open(self) -> int:
         await self._way()
-        return await self._store.open()
+        self.epoch = await self._store.open()
+        return self.epoch
 
     async def close(self) -> None:
         return
@@ -132,13 +137,14 @@ class StoreDoor:
         return seq
 
 
-@dataclass
+@dataclass(eq=False)
 class Life:
     """One control plane from its start to its death."""
 
     service: Service
     store: StoreDoor
     door: Door
+    goes_on: asyncio.Event
     is_ready: bool = False
     tasks: dict[asyncio.Task[Any], None] = field(default_factory=dict)
 
@@ -163,6 +169,7 @@ class Simulation:
         self.store = Store(self)
         self.cluster = SimCluster(NODES, self.chance, self.oracle, self.reported)
         self.life: Life | None = None
+        self._halted: dict[Life, None] = {}
         self.commit_failure = self.commit_crash = self.read_failure = 0.0
         self.asked: list[tuple[str, JobRequest]] = []
         self.acknowledged: list[str] = []
@@ -209,25 +216,55 @@ class Simulation:
         world = World(
             wall=lambda: EPOCH_S + loop.time() + jump, monotonic=loop.time, new_id=self._new_id, in_thread=self._in_thread
         )
-        store, door = StoreDoor(self, self.store), Door("here", self.cluster)
-        service = Service(self._config, store, {"here": door}, state_dir=self._folder, world=world)
-        life = self.life = Life(service, store, door)
+        goes_on = asyncio.Event()
+        goes_on.set()
+        store = StoreDoor(self, self.store, goes_on)
+        door = Door("here", self.cluster, goes_on, lambda: store.epoch)
+        service = Service(
+            self._config, store, {"here": door}, state_dir=self._folder, world=world, may_act=lambda: not service.deposed.is_set()
+        )
+        life = self.life = Life(service, store, door, goes_on)
 
         async def begin() -> None:
             try:
                 await service.start()
             except TuttiError:
-                self.crash()
+                self.crash(life)
                 return
             life.is_ready = True
 
         life.spawn(begin())
 
-    def crash(self) -> None:
-        if self.life is None:
+    def halt(self) -> None:
+        """The leader stands still for a while, wherever it is. Another one takes over meanwhile, and then the first goes on."""
+        life = self.life
+        if life is None:
+            return
+        self.count("leaders halted")
+        life.goes_on.clear()
+        self._halted[life] = None
+        self._let_another_lead()
+
+        async def go_on() -> None:
+            await asyncio.sleep(self.chance.uniform(0.5, 60.0))
+            life.goes_on.set()
+            # So long it may take until it has heard that another one leads; then its process ends.
+            await asyncio.sleep(self.chance.uniform(0.0, 3.0))
+            self._halted.pop(life, None)
+            life.end()
+
+        self.cluster.spawn(go_on())
+
+    def crash(self, life: Life | None = None) -> None:
+        """Of the leader, or of this one."""
+        life = life or self.life
+        if life is None or life is not self.life:
             return
         self.count("crashes")
-        self.life.end()
+        life.end()
+        self._let_another_lead()
+
+    def _let_another_lead(self) -> None:
         self.life = None
         self._wall_jump = self.chance.choice([0.0, 0.0, -7200.0, -30.0, 5.0])
         asyncio.get_running_loop().call_later(self.chance.uniform(0.1, 10.0), self.start)
@@ -269,6 +306,7 @@ class Simulation:
             (3, self.freeze_pod),
             (2, self.lose_pod),
             (2, self.crash),
+            (2, self.halt),
             (4, self.change_weather),
             (30, lambda: None),
         ]
