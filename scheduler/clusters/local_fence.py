@@ -60,8 +60,7 @@ class Fence:
     @contextlib.contextmanager
     def _locked(self, how: int) -> Iterator[int]:
         try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = self._open(how)
         except OSError as error:
             raise ClusterUnreachable(f"{self._file}: {error.strerror}; make room or mend the mode of its folder.") from error
         try:
@@ -76,6 +75,14 @@ class Fence:
             yield file
         finally:
             os.close(file)
+
+    def _open(self, how: int) -> int:
+        if how == fcntl.LOCK_SH:
+            with contextlib.suppress(FileNotFoundError):
+                # A disk that has become read-only hinders no look.
+                return os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def recorded(folder: Path) -> int:

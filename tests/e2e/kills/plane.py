@@ -48,6 +48,8 @@ class Plane:
     kills: int = 0
     accepted: dict[str, str] = field(default_factory=dict)
     """Idempotency key to job id."""
+    program: tuple[str, ...] = ("-m", "tuttilab.scheduler.serve")
+    more_environ: dict[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
@@ -60,12 +62,7 @@ class Plane:
 
     def start(self, **environ: str) -> bool:
         """Whether it became ready; else it has died on the way."""
-        (self.home / "runs").mkdir(exist_ok=True)
-        config = self.home / "tuttilab.yaml"
-        config.write_text(CONFIG)
-        command = [sys.executable, "-m", "tuttilab.scheduler.serve", "--config", str(config)]
-        with open(self.home / "serve.log", "ab") as log:
-            self.process = subprocess.Popen(command, env={**self.environ, **environ}, cwd=self.home, stdout=log, stderr=log)
+        self.process = self.launch(**environ)
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             if self.has_died():
@@ -75,6 +72,15 @@ class Plane:
                 return True
             time.sleep(0.02)
         raise AssertionError(f"not ready after {START_S} s: {(self.home / 'serve.log').read_text()[-2000:]}")
+
+    def launch(self, **environ: str) -> subprocess.Popen[bytes]:
+        (self.home / "runs").mkdir(exist_ok=True)
+        config = self.home / "tuttilab.yaml"
+        config.write_text(CONFIG)
+        command = [sys.executable, *self.program, "--config", str(config)]
+        with open(self.home / "serve.log", "ab") as log:
+            given = {**self.environ, **self.more_environ, **environ}
+            return subprocess.Popen(command, env=given, cwd=self.home, stdout=log, stderr=log)
 
     def has_died(self) -> bool:
         if self.process is not None and self.process.poll() is not None:

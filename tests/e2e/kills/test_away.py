@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.doses import dose
 from tests.e2e.kills.plane import Plane, plane_in
 from tests.e2e.kills.test_growth import mains
+from tuttilab.scheduler.client import Client
 
-AWAY_S = 3600.0 if os.environ.get("TUTTILAB_SOAK") else 60.0
+AWAY_S = float(dose("AWAY_S", suite=60, soak=3600))
 MARK = 'echo "$TUTTILAB_RANK $TUTTILAB_ATTEMPT" >> runs/$TUTTILAB_JOB_ID'
 UNTIL_DONE = f"{MARK}; n=0; while [ ! -e done ]; do echo line $n; n=$((n+1)); sleep 0.2; done; echo $n > count.$TUTTILAB_RANK"
 
@@ -21,7 +23,8 @@ UNTIL_DONE = f"{MARK}; n=0; while [ ! -e done ]; do echo line $n; n=$((n+1)); sl
 def lines(plane: Plane, job_id: str, rank: int) -> list[str]:
     found: list[str] = []
     while True:
-        chunk = plane.ask(lambda client: client.logs(job_id, rank=rank, start=len(found), limit=1000))
+        start = len(found)
+        chunk = plane.ask(partial(Client.logs, id=job_id, rank=rank, start=start, limit=1000))
         found += chunk.lines
         if chunk.is_end and not chunk.lines:
             return found
