@@ -9,7 +9,20 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import ClassVar
 
-from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase, Queue, StopReason
+from tuttilab.scheduler.model import (
+    MASTER,
+    Attempt,
+    AttemptPhase,
+    Job,
+    JobPhase,
+    Node,
+    PodPhase,
+    Queue,
+    Run,
+    RunPhase,
+    StopReason,
+    When,
+)
 from tuttilab.scheduler.resources import total
 from tuttilab.scheduler.store.base import Batch
 
@@ -45,6 +58,11 @@ class Oracle:
         self.jobs: dict[str, Job] = {}
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.counts: Counter[str] = Counter()
+        self.runs: dict[str, Run] = {}
+        self.accepted_runs: dict[str, None] = {}
+        self._nodes: dict[str, tuple[str, str]] = {}
+        """By job, the run and the node that it is of."""
+        self._node_successes: Counter[tuple[str, str]] = Counter()
         self._deleted: set[str] = set()
         self._by_key: dict[str, str] = {}
         self._acknowledged: set[str] = set()
@@ -75,6 +93,11 @@ class Oracle:
         must(job is None or job.cancel_requested or job.phase.is_terminal, f"I1: the cancel of {job_id} is in no row")
         self._cancelled.add(job_id)
 
+    def accepted_run(self, run_id: str) -> None:
+        self.counts["acknowledged runs, retries and cancels of them"] += 1
+        must(run_id in self.runs, f"I1: run {run_id} was acknowledged and is in no row")
+        self.accepted_runs[run_id] = None
+
     # --- what was committed ----------------------------------------------------------------------------------------
 
     def opened(self, epoch: int) -> None:
@@ -87,6 +110,9 @@ class Oracle:
         for entry in batch.entries:
             must(entry.at >= self._at, f"I24: service time went back from {self._at} to {entry.at}")
             self._at = entry.at
+        for run in batch.runs:
+            self.runs[run.id] = run
+            self._nodes.update((node.job.id, (run.id, node.name)) for node in run.nodes)
         for job in batch.jobs:
             self._job(job)
         for attempt in batch.attempts:
@@ -117,6 +143,7 @@ class Oracle:
         before = None if old is None else old.phase.value
         must(before is None or before in LIVE or before == attempt.phase, f"I10: attempt {key} had ended as {before}")
         if before is None:
+            self._node_starts(attempt.job_id)
             must(attempt.number == 1 or (key[0], key[1] - 1) in self.attempts, f"I10: attempt {key} skips a number")
         self._size(attempt, old)
         is_refused = attempt.stop_reason is StopReason.LAUNCH_FAILED
@@ -141,11 +168,25 @@ class Oracle:
             self.counts["successes"] += 1
             others = [a for (job_id, _), a in self.attempts.items() if job_id == key[0] and a.phase is AttemptPhase.SUCCEEDED]
             must(not others, f"I14: {key[0]} succeeded twice")
+            if (node := self._nodes.get(attempt.job_id)) is not None:
+                self._node_successes[node] += 1
+                must(self._node_successes[node] == 1, f"I14: node {node} succeeded twice")
             for pod in attempt.members:
                 must(self._user_code[pod.name] == 1, f"I22: {pod.name} succeeded and ran {self._user_code[pod.name]} times")
                 must(pod.exit_code == 0, f"I22: {pod.name} ended with {pod.exit_code} and its attempt succeeded")
                 must(bool(pod.outputs) or not self.jobs[key[0]].work.outputs, f"I22: the outputs of {pod.name} were not kept")
         self.attempts[key] = attempt
+
+    def _node_starts(self, job_id: str) -> None:
+        run_id, name = self._nodes.get(job_id, ("", ""))
+        if not run_id:
+            return
+        self.counts["nodes of graphs tried"] += 1
+        nodes = {node.name: node for node in self.runs[run_id].nodes}
+        for parent in (nodes[one] for one in nodes[name].after):
+            must(parent.phase.value not in ("Pending", "Submitted"), f"I14: {name} of {run_id} starts while {parent.name} goes on")
+            is_good = parent.phase.value == "Succeeded" or parent.ignore_fail or nodes[name].when is When.ALL_DONE
+            must(is_good, f"I14: {name} of {run_id} starts after {parent.name} ended as {parent.phase}")
 
     def _size(self, attempt: Attempt, old: Attempt | None) -> None:
         """Pods come to a gang that runs, and leave it when they have ended; none of them is counted twice or named twice."""
@@ -258,6 +299,8 @@ class Oracle:
     ) -> None:
         live = sorted(job.id for job in self.jobs.values() if not job.phase.is_terminal)
         must(not live, f"I18: {live} never end")
+        going = sorted(run.id for run in self.runs.values() if run.phase is RunPhase.RUNNING)
+        must(not going, f"I18: runs {going} never end")
         must(not alive, f"I21: {list(alive)} are still alive")
         must(not listed, f"I21: {list(listed)} are still kept by the cluster")
         left = sorted(key for key in self.attempts if key[0] in self._deleted and key not in erased)

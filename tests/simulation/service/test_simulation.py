@@ -48,6 +48,8 @@ def test_no_seed_breaks_a_promise(tmp_path: Path, tell: Callable[[str], None]) -
     assert counts["successes"] >= SEEDS
     assert counts["leaders halted"] >= SEEDS
     assert counts["stale calls refused"] >= SEEDS
+    assert counts["nodes of graphs tried"] >= SEEDS
+    assert counts["old jobs let go of"] >= SEEDS
 
 
 @pytest.mark.parametrize("seed", FOUND)

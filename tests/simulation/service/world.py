@@ -1,9 +1,9 @@
 """One run: the real `Service` in an unkind world, clients that ask it, and the oracle that watches both. Everything by one seed.
 
-What can happen at a step: a client submits, sends the same submit again, cancels, deletes; a pod is killed, freezes or vanishes;
-the cluster refuses, is late or away; the store fails before or after the effect; the control plane is killed, at a step or in
-the middle of a commit, and starts again from the rows, or stands still wherever it is, and goes on when another one leads. At
-the end everything is kind, and the oracle looks at what is left.
+What can happen at a step: a client submits, sends the same submit again, cancels, deletes, runs a graph and retries it; what is
+old is let go of; a pod is killed, freezes or vanishes; the cluster refuses, is late or away; the store fails before or after the
+effect; the control plane is killed, at a step or in the middle of a commit, and starts again from the rows, or stands still
+wherever it is, and goes on when another one leads. At the end everything is kind, and the oracle looks at what is left.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.config import ClusterConfig, Limits, default_config
 from tuttilab.scheduler.errors import CommitUnknown, StoreError, TuttiError
 from tuttilab.scheduler.events import Event
+from tuttilab.scheduler.graphs import Graphs
 from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.launch import Secrets
-from tuttilab.scheduler.model import Job
-from tuttilab.scheduler.requests import JobRequest, OutputRequest, PodRequest
+from tuttilab.scheduler.model import Job, Run, When
+from tuttilab.scheduler.requests import DagRequest, JobRequest, NodeRequest, OutputRequest, PodRequest, RunRequest
 from tuttilab.scheduler.resources import GPU
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store.base import Batch
@@ -72,6 +73,9 @@ class Store(MemoryStore):
 
     def rows(self) -> dict[str, Job]:
         return dict(self._jobs)
+
+    def run_rows(self) -> dict[str, Run]:
+        return dict(self._runs)
 
     def lines(self) -> list[tuple[float, Event]]:
         return [(change.at, event) for change, event in self._lines]
@@ -302,6 +306,10 @@ class Simulation:
             (6, self.submit_again),
             (6, self.cancel),
             (6, self.delete),
+            (1, self.tidy),
+            (3, self.submit_run),
+            (2, self.retry_run),
+            (1, self.cancel_run),
             (3, self.kill_pod),
             (3, self.freeze_pod),
             (2, self.lose_pod),
@@ -390,6 +398,61 @@ class Simulation:
             job_id = self.chance.choice(self.acknowledged)
             self.cluster.spawn(self._try(life, lambda: Jobs(life.service).delete(job_id, ADMIN)))
 
+    def tidy(self) -> None:
+        """What has ended some time ago is let go of, as the configuration says."""
+        life = self.life
+        if life is None or not life.is_ready:
+            return
+        limits = replace(self._config.limits, keep_jobs_s=self.chance.choice([10.0, 100.0]))
+
+        async def go() -> None:
+            life.service.config = replace(self._config, limits=limits)
+            went = await self._try(life, life.service.retention.tidy)
+            life.service.config = self._config
+            if went is not None:
+                self.oracle.counts["old jobs let go of"] += went[0]
+
+        self.cluster.spawn(go())
+
+    def submit_run(self) -> None:
+        """A graph of up to four jobs, some of which fail."""
+        chance = self.chance
+        nodes: list[NodeRequest] = []
+        for number in range(chance.choice([2, 3, 4])):
+            after = tuple(node.name for node in nodes if chance.random() < 0.6)
+            job = request(
+                command=("run", f"{chance.choice([0.5, 2, 10])}", str(chance.choice([0, 0, 0, 3]))),
+                queue=chance.choice(["x", "y"]),
+                retries=chance.choice([0, 1]),
+                grace="5s",
+            )
+            when = When.ALL_DONE if chance.random() < 0.3 else When.ALL_SUCCEEDED
+            nodes.append(NodeRequest(name=f"n{number}", after=after, when=when, ignore_fail=chance.random() < 0.2, job=job))
+        asked = RunRequest(dag=DagRequest(name="graph", nodes=tuple(nodes)))
+        self._ask_of_graphs(lambda graphs: graphs.run(asked, ADMIN))
+
+    def retry_run(self) -> None:
+        if self.oracle.accepted_runs:
+            run_id = self.chance.choice(list(self.oracle.accepted_runs))
+            self._ask_of_graphs(lambda graphs: graphs.retry(run_id, ADMIN))
+
+    def cancel_run(self) -> None:
+        if self.oracle.accepted_runs:
+            run_id = self.chance.choice(list(self.oracle.accepted_runs))
+            self._ask_of_graphs(lambda graphs: graphs.cancel(run_id, ADMIN))
+
+    def _ask_of_graphs(self, call: Callable[[Graphs], Awaitable[Run]]) -> None:
+        life = self.life
+        if life is None or not life.is_ready:
+            return
+
+        async def go() -> None:
+            run = await self._try(life, lambda: call(Graphs(life.service)))
+            if run is not None:
+                self.oracle.accepted_run(run.id)
+
+        self.cluster.spawn(go())
+
     def _some_pod(self) -> SimPod | None:
         alive = self.cluster.alive()
         return self.chance.choice(alive) if alive else None
@@ -473,6 +536,7 @@ class Simulation:
         for at, event in self.store.lines():
             replayed.take(event, at)
         must(replayed.jobs == self.store.rows(), "I12: the journal gives other jobs than the rows")
+        must(replayed.runs == self.store.run_rows() == self.oracle.runs, "I12: the journal gives other runs than the rows")
         kept = {key: attempt for key, attempt in self.oracle.attempts.items() if key[0] in self.oracle.jobs}
         must(replayed.attempts == kept, "I12: the journal gives other attempts than the rows")
         if self.life is not None:
