@@ -62,7 +62,6 @@ class Oracle:
         self.accepted_runs: dict[str, None] = {}
         self._nodes: dict[str, tuple[str, str]] = {}
         """By job, the run and the node that it is of."""
-        self._node_successes: Counter[tuple[str, str]] = Counter()
         self._deleted: set[str] = set()
         self._by_key: dict[str, str] = {}
         self._acknowledged: set[str] = set()
@@ -111,8 +110,7 @@ class Oracle:
             must(entry.at >= self._at, f"I24: service time went back from {self._at} to {entry.at}")
             self._at = entry.at
         for run in batch.runs:
-            self.runs[run.id] = run
-            self._nodes.update((node.job.id, (run.id, node.name)) for node in run.nodes)
+            self._run(run)
         for job in batch.jobs:
             self._job(job)
         for attempt in batch.attempts:
@@ -168,14 +166,23 @@ class Oracle:
             self.counts["successes"] += 1
             others = [a for (job_id, _), a in self.attempts.items() if job_id == key[0] and a.phase is AttemptPhase.SUCCEEDED]
             must(not others, f"I14: {key[0]} succeeded twice")
-            if (node := self._nodes.get(attempt.job_id)) is not None:
-                self._node_successes[node] += 1
-                must(self._node_successes[node] == 1, f"I14: node {node} succeeded twice")
             for pod in attempt.members:
                 must(self._user_code[pod.name] == 1, f"I22: {pod.name} succeeded and ran {self._user_code[pod.name]} times")
                 must(pod.exit_code == 0, f"I22: {pod.name} ended with {pod.exit_code} and its attempt succeeded")
                 must(bool(pod.outputs) or not self.jobs[key[0]].work.outputs, f"I22: the outputs of {pod.name} were not kept")
         self.attempts[key] = attempt
+
+    def _run(self, run: Run) -> None:
+        """A retry gives nodes new jobs; one that succeeded only where something above it did not."""
+        old = {node.name: node for node in self.runs[run.id].nodes} if run.id in self.runs else {}
+        is_good: dict[str, bool] = {}
+        for node in old.values():  # parents come before what is below them
+            is_good[node.name] = node.phase.value == "Succeeded" and all(is_good[one] for one in node.after)
+        for node in run.nodes:
+            is_again = node.name in old and old[node.name].job.id != node.job.id
+            must(not (is_again and is_good[node.name]), f"I14: {node.name} of {run.id} succeeded and is to run again")
+            self._nodes[node.job.id] = (run.id, node.name)
+        self.runs[run.id] = run
 
     def _node_starts(self, job_id: str) -> None:
         run_id, name = self._nodes.get(job_id, ("", ""))
