@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.contract.clusters import NODES, Place, plan, watching
-from tuttilab.scheduler.clusters import local, local_fence
+from tuttilab.scheduler.clusters import local, local_fence, local_leftovers, local_pods
 from tuttilab.scheduler.clusters.local import LocalCluster
 from tuttilab.scheduler.errors import ClusterUnreachable, StaleEpoch
 from tuttilab.sidecar import records
@@ -82,6 +82,22 @@ async def test_one_that_is_in_the_midst_of_a_call_is_waited_for(
         await seen.ended("job-1-0")
     with pytest.raises(StaleEpoch), old.held():
         pass
+
+
+async def test_a_pod_that_is_erased_while_it_is_looked_at_breaks_no_look(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = place.open()
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", "sleep", "300"))
+        await seen.phase("Running", "job-1-0")
+    (pod,) = local_pods.found_pods(tmp_path, "job", 1)
+    local_pods.end_by_force(pod)
+    # Between the look at its lock and the record of its loss.
+    monkeypatch.setattr(local_leftovers, "sweep", lambda folder: local_pods.erase(folder.parent))
+
+    assert not local_pods.refresh(pod)
+    assert pod.state is None
 
 
 async def test_a_folder_that_cannot_be_written_is_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
