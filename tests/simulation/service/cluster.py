@@ -175,6 +175,8 @@ class SimPod:
         self.handle(m.Cleared())
 
     def keep(self) -> None:
+        if self.machine is None or self.machine.member.phase == protocol.ENDED:
+            return  # its time was over before it was done
         outputs = {"out": f"sha-{self.pod.name}"}
         self.cluster.oracle.flushed(self.pod.name, outputs)
         self.handle(m.Kept(outputs))
