@@ -26,7 +26,8 @@ from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.errors import Unavailable
 
 T = TypeVar("T")
-LONG = f"{MARK}; while [ ! -e done ]; do sleep 0.1; done"
+LONG = f"trap '' TERM; {MARK}; while [ ! -e done ]; do sleep 0.1; done"
+"""A pod hears of a stop with its next report too, and shall not have ended by then."""
 TWICE = Counter({"0 1": 1, "1 1": 1})
 
 pytestmark = pytest.mark.feature("O08", "B06", "S17")
@@ -86,7 +87,7 @@ BEFORE = (
     ("drop.before:1", to_an_erasure),
     ("perform.shrink:1", to_a_growth),
 )
-INSIDE = (("stop.signal:1", to_a_stop), ("launch.spawn:2", to_a_launch))
+INSIDE = (("launch.spawn:2", to_a_launch), ("stop.signal:1", to_a_stop))
 
 
 @pytest.mark.parametrize(("point", "lead_there"), BEFORE if IS_SOAK else BEFORE[:1])
