@@ -26,7 +26,8 @@ from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.errors import Unavailable
 
 T = TypeVar("T")
-LONG = f"trap '' TERM; {MARK}; while [ ! -e done ]; do sleep 0.1; done"
+GROWS = f"{MARK}; while [ ! -e done ]; do sleep 0.1; done"
+LONG = f"trap '' TERM; {GROWS}"
 """A pod hears of a stop with its next report too, and shall not have ended by then."""
 TWICE = Counter({"0 1": 1, "1 1": 1})
 
@@ -74,7 +75,7 @@ def to_an_erasure(plane: Plane) -> None:
 
 
 def to_a_growth(plane: Plane) -> None:
-    job = plane.submit("job", workers=2, least=1, cpus=4, script=LONG)
+    job = plane.submit("job", workers=2, least=1, cpus=4, script=GROWS)
     plane.until_ran(job, TWICE)
     tried(plane, lambda client: client.submit(plane.request(cpus=4), key="big"))
 
@@ -101,7 +102,8 @@ def test_a_leader_stopped_between_decision_and_call_changes_nothing_when_it_goes
         try:
             assert plane.start()
             grows = lead_there is to_a_growth
-            job = plane.submit("job", workers=2, least=1 if grows else None, cpus=4 if grows else 0.1, script=LONG)
+            least, cpus, script = (1, 4.0, GROWS) if grows else (None, 0.1, LONG)
+            job = plane.submit("job", workers=2, least=least, cpus=cpus, script=script)
             if grows:
                 assert plane.ended(plane.submit("big", cpus=4)).phase == "Succeeded"
             plane.until_ran(job, Counter({"0 1": 1, "1 1": 2}) if grows else TWICE)
