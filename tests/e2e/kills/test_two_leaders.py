@@ -102,7 +102,7 @@ def test_a_leader_stopped_between_decision_and_call_changes_nothing_when_it_goes
         try:
             assert plane.start()
             grows = lead_there is to_a_growth
-            least, cpus, script = (1, 4.0, GROWS) if grows else (None, 0.1, LONG)
+            least, cpus, script = (1, 4, GROWS) if grows else (None, 0.1, LONG)
             job = plane.submit("job", workers=2, least=least, cpus=cpus, script=script)
             if grows:
                 assert plane.ended(plane.submit("big", cpus=4)).phase == "Succeeded"
