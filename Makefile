@@ -27,8 +27,9 @@ check: env ## what a commit has to pass: lint, types, architecture, unit and pro
 bench: env ## the benchmarks, with their figures
 	@.venv/bin/python -m tests.benchmarks.run
 
-soak: env ## the simulations and fault tests with many more examples (hours)
-	@.venv/bin/python tools/run_tests.py soak
+soak: env ## the simulations and fault tests with many more examples (hours); KILLS=1000 TAKEOVERS=50 SEEDS=50000 MINUTES=30
+	@TUTTILAB_DOSE_KILLS=$(KILLS) TUTTILAB_DOSE_TAKEOVERS=$(TAKEOVERS) TUTTILAB_DOSE_SEEDS=$(SEEDS) TUTTILAB_DOSE_MINUTES=$(MINUTES) \
+	.venv/bin/python tools/run_tests.py soak
 
 clean: ## remove caches, builds and links (the environment stays: rm -r .venv)
 	@rm -rf .types .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist labextension/dist labextension/lib

@@ -1,6 +1,7 @@
 """Places where a test ends the process as a power cut would. Without the variables that name one they do nothing.
 
-`TUTTILAB_CRASH_AT=commit.after:3` kills the process when it reaches `commit.after` for the third time;
+`TUTTILAB_CRASH_AT=commit.after:3` kills the process when it reaches `commit.after` for the third time; `TUTTILAB_STOP_AT` stops it
+there instead, as a machine that hangs does, until it is continued;
 `TUTTILAB_CRASH_LOG=FILE` appends the name of every point that is reached, so that a test can enumerate them.
 """
 
@@ -13,12 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 CRASH_AT: Final = "TUTTILAB_CRASH_AT"
+STOP_AT: Final = "TUTTILAB_STOP_AT"
 CRASH_LOG: Final = "TUTTILAB_CRASH_LOG"
 
 
 def _point(environ: Mapping[str, str]) -> Callable[[str], None]:
     """What a point does in a process with these variables."""
-    wanted, _, times = environ.get(CRASH_AT, "").partition(":")
+    number = signal.SIGSTOP if STOP_AT in environ else signal.SIGKILL
+    wanted, _, times = environ.get(STOP_AT, environ.get(CRASH_AT, "")).partition(":")
     trace = environ.get(CRASH_LOG, "")
     if not wanted and not trace:
         return lambda name: None
@@ -30,7 +33,8 @@ def _point(environ: Mapping[str, str]) -> Callable[[str], None]:
             with open(trace, "a") as file:
                 file.write(name + "\n")
         if name == wanted and reached[name] == int(times or "1"):
-            os.kill(os.getpid(), signal.SIGKILL)
+            # To this thread: another one would go on for a moment.
+            signal.raise_signal(number)
 
     return reach
 

@@ -17,7 +17,7 @@ from tuttilab.scheduler import events as ev
 from tuttilab.scheduler import reconcile
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, Observation, PodState
 from tuttilab.scheduler.crashpoints import point
-from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, StoreError, Unavailable, UserError
+from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, StaleEpoch, StoreError, Unavailable, UserError
 from tuttilab.scheduler.instructions import DropJob, DropOrphans, ForgetPods, Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.model import Attempt, AttemptPhase
 from tuttilab.scheduler.turn import Turn
@@ -48,6 +48,10 @@ class Loop(Protocol):
 
     def take_in_pods(self, turn: Turn, pods: Collection[PodState], /) -> None:
         """Apply what is news about these pods."""
+        ...
+
+    def step_down(self, stale: StaleEpoch, /) -> None:
+        """Another process leads, as a cluster knows."""
         ...
 
 
@@ -126,6 +130,9 @@ class Performer:
                 await self._carry_out(instruction)
                 point("perform.after")
                 return
+            except StaleEpoch as stale:
+                self._loop.step_down(stale)
+                return
             except (ClusterUnreachable, StoreError, Unavailable) as error:
                 log.warning("%s: %s; trying again in %.1f s", instruction, error, pause)
             except Exception:
@@ -141,6 +148,7 @@ class Performer:
             case StopGang(job_id, number, grace_s, _):
                 attempt = await self._attempt(job_id, number)
                 for cluster in self._where(attempt):
+                    point("stop.before")
                     await cluster.stop(job_id, number, grace_s)
                 if attempt is not None and attempt.phase.is_live:
                     await self._end_missing(job_id, number, self._clusters[attempt.cluster])
@@ -192,6 +200,7 @@ class Performer:
             if planned is not None:
                 if planned[1].is_growth:
                     point("perform.grow")
+                point("launch.before")
                 await self._clusters[planned[0]].launch(planned[1])
         except (LaunchRefused, UserError, Bug) as refusal:
             is_final = not isinstance(refusal, LaunchRefused) or refusal.permanent

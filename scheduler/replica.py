@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -170,7 +170,7 @@ class Replica:
 
     async def _lead(self, after: int | None) -> None:
         """Until another one does. Raises StaleEpoch when another one was quicker."""
-        candidate = Candidate(self._candidate.url, self._candidate.key_digest, after)
+        candidate = replace(self._candidate, after=after)
         store, beats, lease = SqlStore(self._store_url, candidate=candidate), SqlStore(self._store_url), Lease()
         heard_at = time.monotonic()
         epoch = await store.open()

@@ -218,7 +218,19 @@ def _alone(config: Config, state: Path) -> Candidate:
 
     is_local = any(cluster.kind == "local" for cluster in config.clusters)
     digest = hashlib.sha256(os.fsencode(state.resolve())).hexdigest() if is_local else ""
-    return Candidate(key_digest=digest, folder=state)
+    return Candidate(key_digest=digest, folder=state, above=_led_by(config, state))
+
+
+def _led_by(config: Config, state: Path) -> int:
+    """The newest epoch that a local cluster of ours was led with; more than ours, when the database is another one."""
+    from tuttilab.scheduler.clusters import local_fence
+
+    return max((local_fence.recorded(pods_of(one, state)) for one in config.clusters if one.kind == "local"), default=0)
+
+
+def pods_of(cluster: ClusterConfig, state: Path) -> Path:
+    # A folder each: two clusters must not adopt one another's pods.
+    return state / "clusters" / cluster.name
 
 
 async def _watch_epoch(service: Service, store: SqlStore) -> None:
@@ -309,7 +321,7 @@ async def _run_replica(bound: socket.socket, runtime: Runtime, config: Config, e
 
     replica = Replica(
         config.store.url,
-        Candidate(runtime.url, hashlib.sha256(in_common.encode()).hexdigest()),
+        Candidate(runtime.url, hashlib.sha256(in_common.encode()).hexdigest(), above=_led_by(config, state)),
         service_of,
         app_of,
         lambda forward: Guard(forward, authenticator, [config.listen.host]),
@@ -472,8 +484,7 @@ def _cluster(cluster: ClusterConfig, limits: Limits, state: Path, environ: Mappi
         return FakeCluster(cluster.name, cluster.nodes or ())
     from tuttilab.scheduler.clusters.local import LocalCluster
 
-    # A folder each: two clusters must not adopt one another's pods.
-    folder = state / "clusters" / cluster.name
+    folder = pods_of(cluster, state)
     beat, lease = limits.heartbeat_s, limits.lease_s
     return LocalCluster(cluster.name, cluster.nodes, folder, environ, sys.executable, heartbeat_s=beat, lease_s=lease)
 

@@ -26,7 +26,7 @@ from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.snapshot import Snapshot
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.crashpoints import point
-from tuttilab.scheduler.errors import CommitUnknown, StaleEpoch, StoreError, Unavailable, UserError
+from tuttilab.scheduler.errors import ClusterUnreachable, CommitUnknown, StaleEpoch, StoreError, Unavailable, UserError
 from tuttilab.scheduler.heartbeats import Heartbeats
 from tuttilab.scheduler.instructions import DropJob
 from tuttilab.scheduler.launch import Addresses, Secrets, plan_of
@@ -148,6 +148,11 @@ class Service:
         wanted = tuple(self.config.queues)
         if tuple(self.state.queues.values()) != wanted:
             await self.ask(lambda turn: turn.apply(ev.QueuesConfigured(wanted), "queues"))
+        for name, cluster in self.clusters.items():
+            try:
+                await cluster.lead(epoch)
+            except ClusterUnreachable as error:
+                log.warning("cluster %s does not answer: %s", name, error)
         first_looks = [asyncio.Event() for _ in self.clusters]
         for (name, cluster), looked in zip(self.clusters.items(), first_looks, strict=True):
             self._spawn(partial(self._watcher.watch, name, cluster, looked), f"watch {name}")
@@ -337,7 +342,8 @@ class Service:
 
     def step_down(self, stale: StaleEpoch, asks: Sequence[_Ask[object]] = ()) -> None:
         """Another process leads: nothing is decided, committed or answered any more."""
-        log.error("another process leads: %s", stale)
+        if not self.deposed.is_set():
+            log.error("another process leads: %s", stale)
         self._stopping = True
         self.deposed.set()
         _refuse([*asks, *self._inbox], stale)

@@ -12,7 +12,7 @@ from tuttilab.scheduler import events as ev
 from tuttilab.scheduler import reconcile
 from tuttilab.scheduler.clusters.base import Cluster, Observation, PodState
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.errors import ClusterError, StoreError, Unavailable
+from tuttilab.scheduler.errors import ClusterError, StaleEpoch, StoreError, Unavailable
 from tuttilab.scheduler.heartbeats import Heartbeats
 from tuttilab.scheduler.instructions import Instruction
 from tuttilab.scheduler.performing import Performer, look
@@ -38,6 +38,10 @@ class Loop(Protocol):
         """Apply what is news about these pods."""
         ...
 
+    def step_down(self, stale: StaleEpoch, /) -> None:
+        """Another process leads, as a cluster knows."""
+        ...
+
 
 class Watcher:
     def __init__(self, loop: Loop, performer: Performer, kinds: Mapping[str, str]) -> None:
@@ -56,6 +60,9 @@ class Watcher:
                     await self._take_in(name, observation, known)
                     looked.set()
                     pause = 0.2
+            except StaleEpoch as stale:
+                self._loop.step_down(stale)
+                return
             except ClusterError as error:
                 log.warning("cluster %s does not answer: %s", name, error)
                 looked.set()

@@ -78,7 +78,11 @@ def parts() -> tuple[Part, ...]:
         ),
         Part("browser", "all", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab",)),
         Part("kills and takeovers", "soak", tests=("tests/e2e/kills", "tests/e2e/replicas")),
-        Part("load with a kill every 20 s", "soak", ((PYTHON, "-m", "tests.soak.run", "30"),)),
+        Part(
+            "load with a kill every 20 s",
+            "soak",
+            ((PYTHON, "-m", "tests.soak.run", os.environ.get("TUTTILAB_DOSE_MINUTES") or "30"),),
+        ),
         Part("long properties", "soak", tests=("tests/property",), options=ALL_CORES),
         Part("demo", "all", demo()),
     )

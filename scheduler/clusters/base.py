@@ -127,6 +127,15 @@ class Cluster(Protocol):
 
     name: str
 
+    async def lead(self, epoch: int) -> None:
+        """Calls through this object are of a control plane that leads with ``epoch``, from now on.
+
+        Once this has returned, or any later call, nothing of one that leads with an earlier epoch has an effect: what was on
+        its way is over or raises StaleEpoch, as each of its calls does that could change something. So a leader that was
+        stopped between its last look at its lease and the call harms nobody. Raises StaleEpoch when a later one leads.
+        """
+        ...
+
     def observe(self) -> AsyncGenerator[Observation]:
         """First one complete observation, then changes as they come, for as long as the caller iterates."""
         ...

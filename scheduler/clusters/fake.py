@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import itertools
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, LogChunk, Observation, PodPlan, PodState
-from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, NotFound
+from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, NotFound, StaleEpoch
 from tuttilab.scheduler.model import Node, PodPhase
 
 READY_S: Final = "FAKE_READY_S"
@@ -77,6 +78,17 @@ class FakeCluster:
         self._pods: dict[_Attempt, dict[str, _FakePod]] = {}
         self._forgotten: set[_Attempt] = set()
         self._observers: set[asyncio.Event] = set()
+        self._epoch = 0
+        self._leads = [0]
+        """The newest epoch, which all who share these pods see."""
+
+    def again(self) -> FakeCluster:
+        """The same pods, as another control plane sees them."""
+        return copy.copy(self)
+
+    async def lead(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._reach()
 
     def tick(self) -> None:
         """Lets everything happen that is due by now."""
@@ -204,6 +216,9 @@ class FakeCluster:
     def _reach(self) -> None:
         if self.is_unreachable:
             raise ClusterUnreachable(f"cluster {self.name} does not answer.")
+        if self._leads[0] > self._epoch:
+            raise StaleEpoch(f"epoch {self._epoch} was given, and {self._leads[0]} leads cluster {self.name}.")
+        self._leads[0] = self._epoch
 
     def _states(self) -> dict[str, PodState]:
         kept = [pods for key, pods in self._pods.items() if key not in self._forgotten]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -19,13 +20,16 @@ from typing import Final
 from tuttilab.scheduler.clusters import local_launch, local_nodes, local_pods
 from tuttilab.scheduler.clusters.base import LaunchPlan, LogChunk, Observation, PodState
 from tuttilab.scheduler.clusters.local_env import base_env
+from tuttilab.scheduler.clusters.local_fence import Fence
 from tuttilab.scheduler.clusters.local_launch import Settings
 from tuttilab.scheduler.clusters.local_logs import PodLog
 from tuttilab.scheduler.clusters.local_pods import LocalPod
 from tuttilab.scheduler.crashpoints import point
-from tuttilab.scheduler.errors import NotFound
+from tuttilab.scheduler.errors import ClusterUnreachable, NotFound, StaleEpoch
 from tuttilab.scheduler.model import MASTER, Node, PodPhase
 from tuttilab.sidecar import records
+
+log = logging.getLogger(__name__)
 
 SOON_S: Final = 0.25
 """Between looks while a pod is on its way to Running."""
@@ -59,6 +63,7 @@ class LocalCluster:
         self.nodes = nodes or (local_nodes.machine_node(name),)
         self._state_dir = state_dir.absolute()
         devices = local_nodes.devices(self.nodes, local_nodes.real_gpus())
+        self._fence = Fence(self._state_dir)
         self._settings = Settings(python, base_env(environ, python), devices, heartbeat_s, lease_s, log_bytes)
         self._pods: dict[_Key, LocalPod] = {}
         self._turn = threading.Lock()
@@ -70,6 +75,9 @@ class LocalCluster:
         self._forcing: set[asyncio.Task[None]] = set()
         self._logs: OrderedDict[Path, PodLog] = OrderedDict()
         self._is_closed = False
+
+    async def lead(self, epoch: int) -> None:
+        await asyncio.to_thread(self._fence.raise_to, epoch)
 
     async def observe(self) -> AsyncGenerator[Observation]:
         await self._adopt()
@@ -103,7 +111,7 @@ class LocalCluster:
     async def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None = None) -> None:
         await self._adopt()
         async with self._launching:  # a launch under way ends first: what it makes is stopped
-            told = await asyncio.to_thread(self._stop, job_id, attempt, grace_s, pods)
+            told = await asyncio.to_thread(self._fenced_stop, job_id, attempt, grace_s, pods)
         self._wake()
         if told:
             task = asyncio.create_task(self._force(told, grace_s + FORCE_S))
@@ -127,7 +135,7 @@ class LocalCluster:
         self._watch()
 
     async def _let_go(self, job_id: str, attempt: int, *, erase: bool) -> None:
-        await asyncio.to_thread(self._forget, job_id, attempt, erase)
+        await asyncio.to_thread(self._fenced_forget, job_id, attempt, erase)
         if erase:
             folder = local_pods.attempt_folder(self._state_dir, job_id, attempt)
             for known in [pod for pod in self._logs if pod.parent == folder]:
@@ -170,8 +178,10 @@ class LocalCluster:
         return changed
 
     def _refresh(self) -> None:
-        for pod in self._living():
-            local_pods.refresh(pod)
+        # A look settles what became of lost pods, and so is an effect too.
+        with self._fence.held():
+            for pod in self._living():
+                local_pods.refresh(pod)
 
     def _watch(self) -> None:
         """An end is seen at once: the pidfd of the pod's last process becomes readable."""
@@ -202,7 +212,8 @@ class LocalCluster:
     def _launch(self, plan: LaunchPlan) -> None:
         started: list[LocalPod] = []
         try:
-            local_launch.launch(plan, self._state_dir, self._settings, self._living(), started)
+            with self._fence.held():
+                local_launch.launch(plan, self._state_dir, self._settings, self._living(), started)
         finally:
             with self._turn:
                 for pod in started:
@@ -214,6 +225,10 @@ class LocalCluster:
             if not pod.folder.exists():
                 with self._turn:
                     del self._pods[job_id, attempt, pod.name]
+
+    def _fenced_stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None) -> list[LocalPod]:
+        with self._fence.held():
+            return self._stop(job_id, attempt, grace_s, pods)
 
     def _stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None) -> list[LocalPod]:
         """Tells every living pod, the master last, or these, and settles that what was not started of them never will be."""
@@ -246,11 +261,27 @@ class LocalCluster:
     async def _force(self, told: list[LocalPod], seconds: float) -> None:
         await asyncio.sleep(seconds)
         left = [pod for pod in told if not pod.has_ended]
-        for pod in left:
-            local_pods.signal_sidecar(pod, signal.SIGKILL)
-        for pod in left:
-            await asyncio.to_thread(local_pods.end_by_force, pod)
+        while left:
+            try:
+                await asyncio.to_thread(self._end_by_force, left)
+                break
+            except ClusterUnreachable as error:
+                log.warning("pods that do not end cannot be forced to, it is tried again: %s", error)
+            except StaleEpoch:
+                return  # whoever leads now stops them
+            await asyncio.sleep(LOOK_S)
         self._wake()
+
+    def _end_by_force(self, pods: list[LocalPod]) -> None:
+        with self._fence.held():
+            for pod in pods:
+                local_pods.signal_sidecar(pod, signal.SIGKILL)
+            for pod in pods:
+                local_pods.end_by_force(pod)
+
+    def _fenced_forget(self, job_id: str, attempt: int, erase: bool) -> None:
+        with self._fence.held():
+            self._forget(job_id, attempt, erase)
 
     def _forget(self, job_id: str, attempt: int, erase: bool) -> None:
         folder = local_pods.attempt_folder(self._state_dir, job_id, attempt)

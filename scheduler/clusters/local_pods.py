@@ -141,7 +141,12 @@ def refresh(pod: LocalPod) -> bool:
     pod.read_at = stamp if time.time_ns() - stamp[0] > TIME_STEP_NS else (0, 0)
     if pod.sidecar is None:
         _learn_identity(pod)
-    pod.state = _state(pod, is_alive)
+    try:
+        pod.state = _state(pod, is_alive)
+    except FileNotFoundError:
+        if pod.folder.exists():
+            raise
+        return False  # erased since the look at its lock
     return pod.state != before
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, case, func, select, update
 
 from tuttilab.scheduler import __version__
 from tuttilab.scheduler.errors import EnvironmentProblem, StaleEpoch
@@ -22,13 +22,15 @@ class Candidate:
     """Who wants to lead: the address it answers at, and a digest of what all replicas must have in common.
 
     ``after`` is the epoch that it saw end; when another one was quicker it does not take over. None takes over in any case.
-    ``folder``: the state folder of one that has no replicas: it leads a SQLite file alone, as long as it lives.
+    ``folder``: the state folder of one that has no replicas: it leads a SQLite file alone, as long as it lives. Its epoch will be
+    higher than ``above``, the newest that its clusters know: they take orders from a new database in the place of a lost one.
     """
 
     url: str = ""
     key_digest: str = ""
     after: int | None = None
     folder: Path | None = None
+    above: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ def take_over(connection: Connection, candidate: Candidate, before: str = "") ->
     known = connection.execute(select(LEADER.c.key_digest)).scalar_one()
     if candidate.key_digest and known and known != candidate.key_digest:
         _refuse_another(connection, candidate, before)
-    taken = update(META).values(epoch=META.c.epoch + 1, product=__version__).returning(META.c.epoch)
+    last = case((META.c.epoch < candidate.above, candidate.above), else_=META.c.epoch)
+    taken = update(META).values(epoch=last + 1, product=__version__).returning(META.c.epoch)
     if candidate.after is not None:
         taken = taken.where(META.c.epoch == candidate.after)
     epoch = connection.execute(taken).scalar()

@@ -21,6 +21,7 @@ from tuttilab.sidecar.protocol import pod_token
 
 DEADLINE_S = 20.0
 GANG_KEY = "secret-key"
+LAST_EPOCH = 2**40
 NODES = (
     Node("a", "here", Resources.parse({"cpu": 8, "memory": "16Gi", "nvidia.com/gpu": 4})),
     Node("b", "here", Resources.parse({"cpu": 8, "memory": "16Gi"})),
@@ -74,11 +75,12 @@ class Place:
         self.kind = kind
         self.folder = folder
         self._settings = settings
-        self._fake = FakeCluster("here", NODES)
+        self._fake: FakeCluster | None = None
         self._opened: list[LocalCluster] = []
 
     def open(self) -> Cluster:
         if self.kind == "fake":
+            self._fake = FakeCluster("here", NODES) if self._fake is None else self._fake.again()
             return self._fake
         cluster = LocalCluster("here", NODES, self.folder, os.environ, sys.executable, **self._settings)
         self._opened.append(cluster)
@@ -111,6 +113,7 @@ class Place:
         """Ends what still runs."""
         if self.kind == "local":
             cluster = LocalCluster("here", NODES, self.folder, os.environ, sys.executable)
+            await cluster.lead(LAST_EPOCH)
             async with watching(cluster) as seen:
                 attempts = {(pod.job_id, pod.attempt) for pod in seen.pods.values()}
             for job, attempt in attempts:

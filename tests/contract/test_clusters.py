@@ -1,7 +1,7 @@
 """What every cluster promises, asked of each of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract.clusters import NODES, Place, all_lines, first_lines, growth, lines_from, plan, watching, with_command
 from tuttilab.scheduler.clusters.base import Cluster
-from tuttilab.scheduler.errors import Bug, LaunchRefused, NotFound
+from tuttilab.scheduler.errors import Bug, LaunchRefused, NotFound, StaleEpoch
 from tuttilab.scheduler.resources import Resources
 
 
@@ -361,3 +361,41 @@ async def test_what_joined_is_adopted_after_a_restart_and_what_was_missing_is_ma
         await seen.ended("job-1-2-g1", "job-1-3-g1")
         assert (await all_lines(again, growth(launch, 2), rank=2)).count("once") == 1
         assert seen.pods["job-1-0"] == before[0]
+
+
+@pytest.mark.feature("O08", "S17")
+@pytest.mark.parametrize("call", ["launch", "launch anew", "grow", "stop", "stop one", "forget", "erase", "observe"])
+async def test_a_leader_that_was_followed_by_another_changes_nothing(place: Place, cluster: Cluster, call: str) -> None:
+    running = plan("job", *place.command("print", "on", "sleep", "30"), members=2)
+    await cluster.lead(1)
+    async with watching(cluster) as seen:
+        await cluster.launch(running)
+        before = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
+    newer = place.open()
+    await newer.lead(2)
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "launch": lambda: cluster.launch(plan("other", *place.command("sleep", "30"))),
+        # As after a restore: it would end and erase what is there.
+        "launch anew": lambda: cluster.launch(replace(running, epoch=2)),
+        "grow": lambda: cluster.launch(growth(running, 2)),
+        "stop": lambda: cluster.stop("job", 1, 0.0),
+        "stop one": lambda: cluster.stop("job", 1, 0.0, ["job-1-1"]),
+        "forget": lambda: cluster.forget("job", 1),
+        "erase": lambda: cluster.forget("job", 1, erase=True),
+        # A look settles the ends of pods that are lost.
+        "observe": lambda: anext(cluster.observe()),
+    }
+
+    with pytest.raises(StaleEpoch, match="epoch 1 was given, and 2 leads"):
+        await calls[call]()
+
+    async with watching(newer) as seen:
+        after = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
+        assert set(seen.pods) == {pod.name for pod in before}
+        assert [pod.uid for pod in after] == [pod.uid for pod in before]
+        await newer.launch(growth(running, 2))
+        await seen.phase("Running", "job-1-2-g1")
+        await newer.stop("job", 1, 0.0)
+        await seen.ended(*(pod.name for pod in running.pods))
+    with pytest.raises(StaleEpoch):
+        await place.open().lead(1)

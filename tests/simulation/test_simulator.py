@@ -233,7 +233,10 @@ def test_B13_a_simulated_journal_replays_in_the_state_with_the_same_decisions() 
 class FineWeather(service_world.Simulation):
     """The real service, a store and a cluster that do their work; people submit and cancel, and pods are killed."""
 
-    def crash(self) -> None:
+    def crash(self, life: service_world.Life | None = None) -> None:
+        pass
+
+    def halt(self) -> None:
         pass
 
     def change_weather(self) -> None:

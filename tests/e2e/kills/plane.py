@@ -48,6 +48,8 @@ class Plane:
     kills: int = 0
     accepted: dict[str, str] = field(default_factory=dict)
     """Idempotency key to job id."""
+    program: tuple[str, ...] = ("-m", "tuttilab.scheduler.serve")
+    more_environ: dict[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
@@ -60,12 +62,7 @@ class Plane:
 
     def start(self, **environ: str) -> bool:
         """Whether it became ready; else it has died on the way."""
-        (self.home / "runs").mkdir(exist_ok=True)
-        config = self.home / "tuttilab.yaml"
-        config.write_text(CONFIG)
-        command = [sys.executable, "-m", "tuttilab.scheduler.serve", "--config", str(config)]
-        with open(self.home / "serve.log", "ab") as log:
-            self.process = subprocess.Popen(command, env={**self.environ, **environ}, cwd=self.home, stdout=log, stderr=log)
+        self.process = self.launch(**environ)
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             if self.has_died():
@@ -75,6 +72,15 @@ class Plane:
                 return True
             time.sleep(0.02)
         raise AssertionError(f"not ready after {START_S} s: {(self.home / 'serve.log').read_text()[-2000:]}")
+
+    def launch(self, **environ: str) -> subprocess.Popen[bytes]:
+        (self.home / "runs").mkdir(exist_ok=True)
+        config = self.home / "tuttilab.yaml"
+        config.write_text(CONFIG)
+        command = [sys.executable, *self.program, "--config", str(config)]
+        with open(self.home / "serve.log", "ab") as log:
+            given = {**self.environ, **self.more_environ, **environ}
+            return subprocess.Popen(command, env=given, cwd=self.home, stdout=log, stderr=log)
 
     def has_died(self) -> bool:
         if self.process is not None and self.process.poll() is not None:
@@ -110,16 +116,19 @@ class Plane:
     def submit(
         self, key: str, *, workers: int = 1, least: int | None = None, cpus: float = 0.1, script: str = MARK, times: int = 1
     ) -> str:
-        request = JobRequest(
+        request = self.request(workers=workers, least=least, cpus=cpus, script=script)
+        for _ in range(times):
+            job_id = self.ask(lambda client: client.submit(request, key=key)).id
+            assert self.accepted.setdefault(key, job_id) == job_id, f"{key} gave two jobs"
+        return self.accepted[key]
+
+    def request(self, *, workers: int = 1, least: int | None = None, cpus: float = 0.1, script: str = MARK) -> JobRequest:
+        return JobRequest(
             command=("sh", "-c", script),
             workdir=str(self.home),
             grace="1s",
             pods=(PodRequest(role="worker", count=workers, min_count=least, cpus=cpus, memory="256Mi"),),
         )
-        for _ in range(times):
-            job_id = self.ask(lambda client: client.submit(request, key=key)).id
-            assert self.accepted.setdefault(key, job_id) == job_id, f"{key} gave two jobs"
-        return self.accepted[key]
 
     def ended(self, job_id: str) -> JobView:
         until = time.monotonic() + DEADLINE_S

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
@@ -13,15 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.doses import dose
 from tests.e2e.kills.plane import DEADLINE_S, MARK, Plane, plane_in
 from tuttilab.scheduler.client import Client
 
-KILLS = 1000 if os.environ.get("TUTTILAB_SOAK") else 40
-REPEATS = 1000 if os.environ.get("TUTTILAB_SOAK") else 200
+KILLS = dose("KILLS", suite=50, soak=1000)
+REPEATS = dose("REPEATS", suite=200, soak=1000)
 
 
 @pytest.mark.feature("B06", "S17")
-@pytest.mark.timeout(0 if KILLS > 40 else 1200)
+@pytest.mark.timeout(60 + 30 * KILLS)
 def test_random_kills_lose_nothing_and_start_nothing_twice(tmp_path: Path, tell: Callable[[str], None]) -> None:
     chance = random.Random(6)
     with plane_in(tmp_path / "p") as plane:
@@ -50,7 +50,7 @@ def all_jobs(client: Client) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(100 + 4 * REPEATS)
 def test_a_submit_sent_three_times_is_one_job(tmp_path: Path) -> None:
     with plane_in(tmp_path / "p") as plane:
         plane.ensure()

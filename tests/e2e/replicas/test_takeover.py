@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.desk import Desk, eventually
+from tests.doses import dose
 from tests.postgres import Postgres
 from tests.replicas import LONG, Load, Site, made_site
 from tuttilab.scheduler.errors import Unavailable
@@ -22,7 +23,7 @@ from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.verify import differences, replay
 
 LIMIT_S = 15.0
-ROUNDS = 50 if os.environ.get("TUTTILAB_SOAK") else 5
+ROUNDS = dose("TAKEOVERS", suite=10, soak=50)
 
 pytestmark = [pytest.mark.requires("postgres"), pytest.mark.feature("O08", "B06"), pytest.mark.timeout(60 + 60 * ROUNDS)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from tests.builders import ADMIN, node, request
 from tests.contract.building import a_job, submitted
+from tests.doses import dose
 from tests.postgres import Postgres, running_postgres
 from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.config import ClusterConfig, default_config
@@ -26,7 +26,7 @@ from tuttilab.scheduler.store.base import Keyed
 from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.verify import differences, replay
 
-KILLS = 20 if os.environ.get("TUTTILAB_SOAK") else 5
+KILLS = dose("POSTGRES_KILLS", suite=20, soak=100)
 NODES = (node("a", cpus=4),)
 ASKED = request(command=("sleep", "3600"))
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tests.simulation.service.oracle import Oracle
 from tuttilab.scheduler.clusters.base import LaunchPlan, LogChunk, Observation, PodPlan, PodState
-from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, NotFound
+from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, NotFound, StaleEpoch
 from tuttilab.scheduler.model import Node, PodPhase
 from tuttilab.sidecar import gang, protocol
 from tuttilab.sidecar import machine as m
@@ -175,6 +175,8 @@ class SimPod:
         self.handle(m.Cleared())
 
     def keep(self) -> None:
+        if self.machine is None or self.machine.member.phase == protocol.ENDED:
+            return  # its time was over before it was done
         outputs = {"out": f"sha-{self.pod.name}"}
         self.cluster.oracle.flushed(self.pod.name, outputs)
         self.handle(m.Kept(outputs))
@@ -292,6 +294,8 @@ class SimCluster:
         self._forgotten: set[tuple[str, int]] = set()
         self.erased: set[tuple[str, int]] = set()
         """Attempts whose logs and files are gone."""
+        self.epoch = 0
+        """The newest that led; calls under an earlier one are refused."""
         self._uids = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
 
@@ -392,11 +396,15 @@ class SimCluster:
 
 
 class Door:
-    """`Cluster` for one control plane. After `shut` nothing of it has any effect."""
+    """`Cluster` for one control plane. After `shut` nothing of it has any effect; while ``goes_on`` is not set it stands still."""
 
-    def __init__(self, name: str, world: SimCluster) -> None:
+    def __init__(self, name: str, world: SimCluster, goes_on: asyncio.Event, leads: Callable[[], int]) -> None:
+        """``leads``: with which epoch this control plane does, whatever it says."""
         self.name = name
         self._world = world
+        self._goes_on = goes_on
+        self._leads = leads
+        self._epoch = 0
         self._is_shut = False
         self._news: list[PodState] = []
         self._woken = asyncio.Event()
@@ -424,11 +432,27 @@ class Door:
         return False
 
     async def _only_if_open(self) -> None:
+        await self._goes_on.wait()
         if self._is_shut:
             await asyncio.get_running_loop().create_future()
 
+    async def lead(self, epoch: int) -> None:
+        self._epoch = epoch
+        await self._call()
+        self._act()
+
+    def _act(self) -> None:
+        """Before each effect, and at once with it."""
+        if self._world.epoch > self._epoch:
+            self._world.oracle.counts["stale calls refused"] += 1
+            raise StaleEpoch(f"epoch {self._epoch} was given, and {self._world.epoch} leads.")
+        self._world.epoch = self._epoch
+        self._world.oracle.acted(self._leads())
+
     async def observe(self) -> AsyncGenerator[Observation]:
         await self._call()
+        self._act()
+        self._world.oracle.looked(self._leads())
         seen = self._world.listed()
         self._news.clear()
         await asyncio.sleep(self._world.delay())  # stale by now
@@ -471,6 +495,7 @@ class Door:
     async def _launch(self, plan: LaunchPlan) -> None:
         began = self._world.now()
         is_unheard = await self._call()
+        self._act()
         self._world.reserve(plan)
         key_pods = list(plan.pods)
         refuses_at = self._world.chance.randrange(len(key_pods)) if self._world.chance.random() < self._world.faults.refusal else -1
@@ -480,6 +505,7 @@ class Door:
         if plan.is_growth and refuses_at >= 0 and (not key_pods[refuses_at].joins or key_pods[refuses_at].was_made):
             refuses_at = -1
         for number, pod in enumerate(key_pods):
+            self._act()
             if number == refuses_at:
                 self._world.refuse(plan)
             self._world.make(plan, pod, began)
@@ -490,11 +516,13 @@ class Door:
 
     async def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None = None) -> None:
         is_unheard = await self._call()
+        self._act()
         self._world.stop(job_id, attempt, grace_s, pods)
         await self._come_back(is_unheard)
 
     async def forget(self, job_id: str, attempt: int, *, erase: bool = False) -> None:
         is_unheard = await self._call()
+        self._act()
         self._world.forget(job_id, attempt, erase=erase)
         await self._come_back(is_unheard)
 

@@ -9,7 +9,20 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import ClassVar
 
-from tuttilab.scheduler.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase, Queue, StopReason
+from tuttilab.scheduler.model import (
+    MASTER,
+    Attempt,
+    AttemptPhase,
+    Job,
+    JobPhase,
+    Node,
+    PodPhase,
+    Queue,
+    Run,
+    RunPhase,
+    StopReason,
+    When,
+)
 from tuttilab.scheduler.resources import total
 from tuttilab.scheduler.store.base import Batch
 
@@ -45,11 +58,15 @@ class Oracle:
         self.jobs: dict[str, Job] = {}
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.counts: Counter[str] = Counter()
+        self.runs: dict[str, Run] = {}
+        self.accepted_runs: dict[str, None] = {}
+        self._nodes: dict[str, tuple[str, str]] = {}
+        """By job, the run and the node that it is of."""
         self._deleted: set[str] = set()
         self._by_key: dict[str, str] = {}
         self._acknowledged: set[str] = set()
         self._cancelled: set[str] = set()
-        self._epoch = 0
+        self._epoch = self._looked = 0
         self._at = 0.0
         self._uids: dict[str, set[str]] = {}
         self._known_at: dict[str, float] = {}
@@ -75,6 +92,11 @@ class Oracle:
         must(job is None or job.cancel_requested or job.phase.is_terminal, f"I1: the cancel of {job_id} is in no row")
         self._cancelled.add(job_id)
 
+    def accepted_run(self, run_id: str) -> None:
+        self.counts["acknowledged runs, retries and cancels of them"] += 1
+        must(run_id in self.runs, f"I1: run {run_id} was acknowledged and is in no row")
+        self.accepted_runs[run_id] = None
+
     # --- what was committed ----------------------------------------------------------------------------------------
 
     def opened(self, epoch: int) -> None:
@@ -87,6 +109,8 @@ class Oracle:
         for entry in batch.entries:
             must(entry.at >= self._at, f"I24: service time went back from {self._at} to {entry.at}")
             self._at = entry.at
+        for run in batch.runs:
+            self._run(run)
         for job in batch.jobs:
             self._job(job)
         for attempt in batch.attempts:
@@ -117,6 +141,7 @@ class Oracle:
         before = None if old is None else old.phase.value
         must(before is None or before in LIVE or before == attempt.phase, f"I10: attempt {key} had ended as {before}")
         if before is None:
+            self._node_starts(attempt.job_id)
             must(attempt.number == 1 or (key[0], key[1] - 1) in self.attempts, f"I10: attempt {key} skips a number")
         self._size(attempt, old)
         is_refused = attempt.stop_reason is StopReason.LAUNCH_FAILED
@@ -146,6 +171,29 @@ class Oracle:
                 must(pod.exit_code == 0, f"I22: {pod.name} ended with {pod.exit_code} and its attempt succeeded")
                 must(bool(pod.outputs) or not self.jobs[key[0]].work.outputs, f"I22: the outputs of {pod.name} were not kept")
         self.attempts[key] = attempt
+
+    def _run(self, run: Run) -> None:
+        """A retry gives nodes new jobs; one that succeeded only where something above it did not."""
+        old = {node.name: node for node in self.runs[run.id].nodes} if run.id in self.runs else {}
+        is_good: dict[str, bool] = {}
+        for node in old.values():  # parents come before what is below them
+            is_good[node.name] = node.phase.value == "Succeeded" and all(is_good[one] for one in node.after)
+        for node in run.nodes:
+            is_again = node.name in old and old[node.name].job.id != node.job.id
+            must(not (is_again and is_good[node.name]), f"I14: {node.name} of {run.id} succeeded and is to run again")
+            self._nodes[node.job.id] = (run.id, node.name)
+        self.runs[run.id] = run
+
+    def _node_starts(self, job_id: str) -> None:
+        run_id, name = self._nodes.get(job_id, ("", ""))
+        if not run_id:
+            return
+        self.counts["nodes of graphs tried"] += 1
+        nodes = {node.name: node for node in self.runs[run_id].nodes}
+        for parent in (nodes[one] for one in nodes[name].after):
+            must(parent.phase.value not in ("Pending", "Submitted"), f"I14: {name} of {run_id} starts while {parent.name} goes on")
+            is_good = parent.phase.value == "Succeeded" or parent.ignore_fail or nodes[name].when is When.ALL_DONE
+            must(is_good, f"I14: {name} of {run_id} starts after {parent.name} ended as {parent.phase}")
 
     def _size(self, attempt: Attempt, old: Attempt | None) -> None:
         """Pods come to a gang that runs, and leave it when they have ended; none of them is counted twice or named twice."""
@@ -199,6 +247,13 @@ class Oracle:
 
     # --- what was done on the cluster ------------------------------------------------------------------------------
 
+    def looked(self, epoch: int) -> None:
+        """A leader sees what is there: nobody before it may change that behind its back."""
+        self._looked = max(self._looked, epoch)
+
+    def acted(self, epoch: int) -> None:
+        must(epoch >= self._looked, f"I11: a call of epoch {epoch} after {self._looked} had looked")
+
     def created(self, job_id: str, attempt: int, pod: str, uid: str, began: float) -> None:
         self.counts["pods"] += 1
         row = self.attempts.get((job_id, attempt))
@@ -251,6 +306,8 @@ class Oracle:
     ) -> None:
         live = sorted(job.id for job in self.jobs.values() if not job.phase.is_terminal)
         must(not live, f"I18: {live} never end")
+        going = sorted(run.id for run in self.runs.values() if run.phase is RunPhase.RUNNING)
+        must(not going, f"I18: runs {going} never end")
         must(not alive, f"I21: {list(alive)} are still alive")
         must(not listed, f"I21: {list(listed)} are still kept by the cluster")
         left = sorted(key for key in self.attempts if key[0] in self._deleted and key not in erased)

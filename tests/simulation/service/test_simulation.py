@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.doses import IS_SOAK, dose
 from tests.simulation.service.hunt import hunt
 
-IS_SOAK = bool(os.environ.get("TUTTILAB_SOAK"))
-SEEDS, STEPS = (50_000, 500) if IS_SOAK else (300, 300)
+SEEDS, STEPS = dose("SEEDS", suite=300, soak=50_000), 500 if IS_SOAK else 300
 BLOCK = 10
 
 FOUND = (1, 8, 11, 15, 19, 33, 38, 39, 78, 83, 288)
@@ -46,6 +46,10 @@ def test_no_seed_breaks_a_promise(tmp_path: Path, tell: Callable[[str], None]) -
     assert violations == []
     assert counts["crashes"] >= SEEDS
     assert counts["successes"] >= SEEDS
+    assert counts["leaders halted"] >= SEEDS
+    assert counts["stale calls refused"] >= SEEDS
+    assert counts["nodes of graphs tried"] >= SEEDS
+    assert counts["old jobs let go of"] >= SEEDS
 
 
 @pytest.mark.parametrize("seed", FOUND)

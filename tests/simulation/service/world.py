@@ -1,8 +1,9 @@
 """One run: the real `Service` in an unkind world, clients that ask it, and the oracle that watches both. Everything by one seed.
 
-What can happen at a step: a client submits, sends the same submit again, cancels, deletes; a pod is killed, freezes or vanishes;
-the cluster refuses, is late or away; the store fails before or after the effect; the control plane is killed, at a step or in
-the middle of a commit, and starts again from the rows. At the end everything is kind, and the oracle looks at what is left.
+What can happen at a step: a client submits, sends the same submit again, cancels, deletes, runs a graph and retries it; what is
+old is let go of; a pod is killed, freezes or vanishes; the cluster refuses, is late or away; the store fails before or after the
+effect; the control plane is killed, at a step or in the middle of a commit, and starts again from the rows, or stands still
+wherever it is, and goes on when another one leads. At the end everything is kind, and the oracle looks at what is left.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.config import ClusterConfig, Limits, default_config
 from tuttilab.scheduler.errors import CommitUnknown, StoreError, TuttiError
 from tuttilab.scheduler.events import Event
+from tuttilab.scheduler.graphs import Graphs
 from tuttilab.scheduler.jobs import Jobs
 from tuttilab.scheduler.launch import Secrets
-from tuttilab.scheduler.model import Job
-from tuttilab.scheduler.requests import JobRequest, OutputRequest, PodRequest
+from tuttilab.scheduler.model import Job, Run, When
+from tuttilab.scheduler.requests import DagRequest, JobRequest, NodeRequest, OutputRequest, PodRequest, RunRequest
 from tuttilab.scheduler.resources import GPU
 from tuttilab.scheduler.service import Service
 from tuttilab.scheduler.store.base import Batch
@@ -76,6 +78,9 @@ class Store(MemoryStore):
     def rows(self) -> dict[str, Job]:
         return dict(self._jobs)
 
+    def run_rows(self) -> dict[str, Run]:
+        return dict(self._runs)
+
     def lines(self) -> list[tuple[float, Event]]:
         return [(change.at, event) for change, event in self._lines]
 
@@ -83,9 +88,11 @@ class Store(MemoryStore):
 class StoreDoor:
     """`Store` for one control plane; nothing of it has any effect after the control plane's death."""
 
-    def __init__(self, sim: Simulation, store: Store) -> None:
+    def __init__(self, sim: Simulation, store: Store, goes_on: asyncio.Event) -> None:
         self._sim = sim
         self._store = store
+        self._goes_on = goes_on
+        self.epoch = 0
         self.is_shut = False
 
     def __getattr__(self, name: str) -> Any:
@@ -101,12 +108,14 @@ class StoreDoor:
 
     async def _way(self) -> None:
         await asyncio.sleep(self._sim.chance.expovariate(1000.0))
+        await self._goes_on.wait()
         if self.is_shut:
             await asyncio.get_running_loop().create_future()
 
     async def open(self) -> int:
         await self._way()
-        return await self._store.open()
+        self.epoch = await self._store.open()
+        return self.epoch
 
     async def close(self) -> None:
         return
@@ -136,13 +145,14 @@ class StoreDoor:
         return seq
 
 
-@dataclass
+@dataclass(eq=False)
 class Life:
     """One control plane from its start to its death."""
 
     service: Service
     store: StoreDoor
     door: Door
+    goes_on: asyncio.Event
     is_ready: bool = False
     tasks: dict[asyncio.Task[Any], None] = field(default_factory=dict)
 
@@ -167,6 +177,7 @@ class Simulation:
         self.store = Store(self)
         self.cluster = SimCluster(NODES, self.chance, self.oracle, self.reported)
         self.life: Life | None = None
+        self._halted: dict[Life, None] = {}
         self.commit_failure = self.commit_crash = self.read_failure = 0.0
         self.asked: list[tuple[str, JobRequest]] = []
         self.acknowledged: list[str] = []
@@ -213,25 +224,55 @@ class Simulation:
         world = World(
             wall=lambda: EPOCH_S + loop.time() + jump, monotonic=loop.time, new_id=self._new_id, in_thread=self._in_thread
         )
-        store, door = StoreDoor(self, self.store), Door("here", self.cluster)
-        service = Service(self._config, store, {"here": door}, state_dir=self._folder, world=world)
-        life = self.life = Life(service, store, door)
+        goes_on = asyncio.Event()
+        goes_on.set()
+        store = StoreDoor(self, self.store, goes_on)
+        door = Door("here", self.cluster, goes_on, lambda: store.epoch)
+        service = Service(
+            self._config, store, {"here": door}, state_dir=self._folder, world=world, may_act=lambda: not service.deposed.is_set()
+        )
+        life = self.life = Life(service, store, door, goes_on)
 
         async def begin() -> None:
             try:
                 await service.start()
             except TuttiError:
-                self.crash()
+                self.crash(life)
                 return
             life.is_ready = True
 
         life.spawn(begin())
 
-    def crash(self) -> None:
-        if self.life is None:
+    def halt(self) -> None:
+        """The leader stands still for a while, wherever it is. Another one takes over meanwhile, and then the first goes on."""
+        life = self.life
+        if life is None:
+            return
+        self.count("leaders halted")
+        life.goes_on.clear()
+        self._halted[life] = None
+        self._let_another_lead()
+
+        async def go_on() -> None:
+            await asyncio.sleep(self.chance.uniform(0.5, 60.0))
+            life.goes_on.set()
+            # So long it may take until it has heard that another one leads; then its process ends.
+            await asyncio.sleep(self.chance.uniform(0.0, 3.0))
+            self._halted.pop(life, None)
+            life.end()
+
+        self.cluster.spawn(go_on())
+
+    def crash(self, life: Life | None = None) -> None:
+        """Of the leader, or of this one."""
+        life = life or self.life
+        if life is None or life is not self.life:
             return
         self.count("crashes")
-        self.life.end()
+        life.end()
+        self._let_another_lead()
+
+    def _let_another_lead(self) -> None:
         self.life = None
         self._wall_jump = self.chance.choice([0.0, 0.0, -7200.0, -30.0, 5.0])
         asyncio.get_running_loop().call_later(self.chance.uniform(0.1, 10.0), self.start)
@@ -270,10 +311,15 @@ class Simulation:
             (6, self.submit_again),
             (6, self.cancel),
             (6, self.delete),
+            (1, self.tidy),
+            (3, self.submit_run),
+            (2, self.retry_run),
+            (1, self.cancel_run),
             (3, self.kill_pod),
             (3, self.freeze_pod),
             (2, self.lose_pod),
             (2, self.crash),
+            (2, self.halt),
             (4, self.change_weather),
             (30, lambda: None),
         ]
@@ -357,6 +403,61 @@ class Simulation:
             job_id = self.chance.choice(self.acknowledged)
             self.cluster.spawn(self._try(life, lambda: Jobs(life.service).delete(job_id, ADMIN)))
 
+    def tidy(self) -> None:
+        """What has ended some time ago is let go of, as the configuration says."""
+        life = self.life
+        if life is None or not life.is_ready:
+            return
+        limits = replace(self._config.limits, keep_jobs_s=self.chance.choice([10.0, 100.0]))
+
+        async def go() -> None:
+            life.service.config = replace(self._config, limits=limits)
+            went = await self._try(life, life.service.retention.tidy)
+            life.service.config = self._config
+            if went is not None:
+                self.oracle.counts["old jobs let go of"] += went[0]
+
+        self.cluster.spawn(go())
+
+    def submit_run(self) -> None:
+        """A graph of up to four jobs, some of which fail."""
+        chance = self.chance
+        nodes: list[NodeRequest] = []
+        for number in range(chance.choice([2, 3, 4])):
+            after = tuple(node.name for node in nodes if chance.random() < 0.6)
+            job = request(
+                command=("run", f"{chance.choice([0.5, 2, 10])}", str(chance.choice([0, 0, 0, 3]))),
+                queue=chance.choice(["x", "y"]),
+                retries=chance.choice([0, 1]),
+                grace="5s",
+            )
+            when = When.ALL_DONE if chance.random() < 0.3 else When.ALL_SUCCEEDED
+            nodes.append(NodeRequest(name=f"n{number}", after=after, when=when, ignore_fail=chance.random() < 0.2, job=job))
+        asked = RunRequest(dag=DagRequest(name="graph", nodes=tuple(nodes)))
+        self._ask_of_graphs(lambda graphs: graphs.run(asked, ADMIN))
+
+    def retry_run(self) -> None:
+        if self.oracle.accepted_runs:
+            run_id = self.chance.choice(list(self.oracle.accepted_runs))
+            self._ask_of_graphs(lambda graphs: graphs.retry(run_id, ADMIN))
+
+    def cancel_run(self) -> None:
+        if self.oracle.accepted_runs:
+            run_id = self.chance.choice(list(self.oracle.accepted_runs))
+            self._ask_of_graphs(lambda graphs: graphs.cancel(run_id, ADMIN))
+
+    def _ask_of_graphs(self, call: Callable[[Graphs], Awaitable[Run]]) -> None:
+        life = self.life
+        if life is None or not life.is_ready:
+            return
+
+        async def go() -> None:
+            run = await self._try(life, lambda: call(Graphs(life.service)))
+            if run is not None:
+                self.oracle.accepted_run(run.id)
+
+        self.cluster.spawn(go())
+
     def _some_pod(self) -> SimPod | None:
         alive = self.cluster.alive()
         return self.chance.choice(alive) if alive else None
@@ -438,6 +539,7 @@ class Simulation:
         self.oracle.at_rest(listed, alive, self.store.rows(), len(self.store.batches) - before, self.cluster.erased)
         replayed = self.store.replayed
         must(replayed.jobs == self.store.rows(), "I12: the journal gives other jobs than the rows")
+        must(replayed.runs == self.store.run_rows() == self.oracle.runs, "I12: the journal gives other runs than the rows")
         kept = {key: attempt for key, attempt in self.oracle.attempts.items() if key[0] in self.oracle.jobs}
         must(replayed.attempts == kept, "I12: the journal gives other attempts than the rows")
         if self.life is not None:

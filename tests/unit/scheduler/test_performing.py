@@ -10,7 +10,7 @@ from tuttilab.scheduler import performing
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodState
 from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.errors import ClusterUnreachable, Unavailable
+from tuttilab.scheduler.errors import ClusterUnreachable, StaleEpoch, Unavailable
 from tuttilab.scheduler.instructions import LaunchGang
 from tuttilab.scheduler.model import PodPhase, Work
 from tuttilab.scheduler.performing import Performer
@@ -52,6 +52,9 @@ class Loop:
 
     async def let_go(self, job_id: str, /) -> None:
         raise AssertionError("nothing was dropped")
+
+    def step_down(self, stale: StaleEpoch, /) -> None:
+        raise AssertionError("nobody else leads")
 
 
 async def test_an_end_waits_for_the_launch_and_is_told_once_it_has_answered() -> None:

@@ -1,0 +1,153 @@
+"""A leader that is stopped just before it acts, another one that takes over and goes on, and the first one continued.
+
+One folder, one database, one cluster: locks keep a second control plane away from all three, so they are removed here, as somebody
+might who tidies up. Then only the epoch is left, in each commit and in each call to the cluster.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+from tests.desk import eventually
+from tests.doses import IS_SOAK
+from tests.e2e.kills.plane import MARK, Plane, plane_in
+from tuttilab.scheduler import discovery
+from tuttilab.scheduler.client import Client
+from tuttilab.scheduler.errors import Unavailable
+
+T = TypeVar("T")
+GROWS = f"{MARK}; while [ ! -e done ]; do sleep 0.1; done"
+LONG = f"trap '' TERM; {GROWS}"
+"""A pod hears of a stop with its next report too, and shall not have ended by then."""
+TWICE = Counter({"0 1": 1, "1 1": 1})
+
+pytestmark = pytest.mark.feature("O08", "B06", "S17")
+
+
+def tried(plane: Plane, call: Callable[[Client], T]) -> T | None:
+    """Once: whoever is asked may have stopped before its answer."""
+    runtime = discovery.find(plane.state).runtime
+    assert runtime is not None
+    with suppress(Unavailable), Client(runtime.url, runtime.token, timeout_s=1.0) as client:
+        return call(client)
+    return None
+
+
+def is_stopped(process: subprocess.Popen[bytes]) -> bool:
+    return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+
+
+def stopped(plane: Plane) -> subprocess.Popen[bytes]:
+    """The control plane that has stopped at its point, and nothing in the way of another one."""
+    process = plane.process
+    assert process is not None
+    eventually(lambda: is_stopped(process), 30.0)
+    for lock in ("control.lock", "state.db.lock"):
+        (plane.state / lock).unlink()
+    plane.process = None
+    return process
+
+
+def to_a_launch(plane: Plane) -> None:
+    tried(plane, lambda client: client.submit(plane.request(workers=2, script=LONG), key="job"))
+
+
+def to_a_stop(plane: Plane) -> None:
+    job = plane.submit("job", workers=2, script=LONG)
+    plane.until_ran(job, TWICE)
+    tried(plane, lambda client: client.cancel(job))
+
+
+def to_an_erasure(plane: Plane) -> None:
+    job = plane.submit("gone", workers=2)
+    plane.ended(job)
+    tried(plane, lambda client: client.delete(job))
+
+
+def to_a_growth(plane: Plane) -> None:
+    job = plane.submit("job", workers=2, least=1, cpus=4, script=GROWS)
+    plane.until_ran(job, TWICE)
+    tried(plane, lambda client: client.submit(plane.request(cpus=4), key="big"))
+
+
+BEFORE = (
+    ("launch.before:1", to_a_launch),
+    ("stop.before:1", to_a_stop),
+    ("perform.grow:1", to_a_growth),
+    ("forget.before:1", to_a_stop),
+    ("drop.before:1", to_an_erasure),
+    ("perform.shrink:1", to_a_growth),
+)
+INSIDE = (("launch.spawn:2", to_a_launch), ("stop.signal:1", to_a_stop))
+
+
+@pytest.mark.parametrize(("point", "lead_there"), BEFORE if IS_SOAK else BEFORE[:1])
+def test_a_leader_stopped_between_decision_and_call_changes_nothing_when_it_goes_on(
+    tmp_path: Path, point: str, lead_there: Callable[[Plane], None]
+) -> None:
+    with plane_in(tmp_path / "p") as plane:
+        assert plane.start(TUTTILAB_STOP_AT=point)
+        lead_there(plane)
+        old = stopped(plane)
+        try:
+            assert plane.start()
+            grows = lead_there is to_a_growth
+            least, cpus, script = (1, 4, GROWS) if grows else (None, 0.1, LONG)
+            job = plane.submit("job", workers=2, least=least, cpus=cpus, script=script)
+            if grows:
+                assert plane.ended(plane.submit("big", cpus=4)).phase == "Succeeded"
+            plane.until_ran(job, Counter({"0 1": 1, "1 1": 2}) if grows else TWICE)
+            (plane.home / "done").touch()
+            plane.ended(job)
+            ran = plane.ran(job)
+            # Nothing of it is left that could keep a pod from being made again.
+            plane.ask(lambda client: client.delete(job))
+            eventually(lambda: not (plane.state / "clusters" / "here" / "pods" / job).exists())
+            old.send_signal(signal.SIGCONT)
+            old.wait(20)
+        finally:
+            old.kill()
+        assert "another process leads" in (plane.state / "control.log").read_text()
+        time.sleep(0.5)
+        assert plane.ran(job) == ran
+        assert not (plane.state / "clusters" / "here" / "pods" / job).exists()
+        assert plane.ended(plane.submit("next")).phase == "Succeeded"
+        plane.check_at_rest()
+
+
+@pytest.mark.parametrize(("point", "lead_there"), INSIDE if IS_SOAK else INSIDE[:1])
+def test_a_leader_stopped_in_the_midst_of_a_call_is_waited_for(
+    tmp_path: Path, point: str, lead_there: Callable[[Plane], None]
+) -> None:
+    """Half of what it does is done: the other half comes before anything of the one that took over."""
+    with plane_in(tmp_path / "p") as plane:
+        assert plane.start(TUTTILAB_STOP_AT=point)
+        lead_there(plane)
+        old = stopped(plane)
+        try:
+            assert plane.start()
+            other = plane.submit("other")
+            time.sleep(2.0)
+            assert plane.ran(other) == Counter()
+            assert "another control plane is in the midst of a call" in (plane.state / "control.log").read_text()
+            (plane.home / "done").touch()
+            old.send_signal(signal.SIGCONT)
+            old.wait(20)
+        finally:
+            old.kill()
+        job = plane.submit("job", workers=2, script=LONG)
+        done = plane.ended(job)
+        assert (done.phase, len(done.attempts)) == ("Succeeded" if lead_there is to_a_launch else "Cancelled", 1)
+        assert plane.ran(job) == TWICE
+        assert plane.ended(other).phase == "Succeeded"
+        plane.check_at_rest()

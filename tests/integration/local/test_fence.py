@@ -1,0 +1,108 @@
+"""Two control planes on the pods of one folder: what an old one has on its way has no effect after the newer one came."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.contract.clusters import NODES, Place, plan, watching
+from tuttilab.scheduler.clusters import local, local_fence, local_leftovers, local_pods
+from tuttilab.scheduler.clusters.local import LocalCluster
+from tuttilab.scheduler.errors import ClusterUnreachable, StaleEpoch
+from tuttilab.sidecar import records
+
+pytestmark = pytest.mark.feature("O08", "S17")
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    place = Place("local", tmp_path)
+    yield place
+    await place.close()
+
+
+async def test_a_stop_is_forced_by_the_newer_leader_and_not_by_the_one_before(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "FORCE_S", 0.2)
+    old, newer = place.open(), place.open()
+    await old.lead(1)
+    async with watching(old) as seen:
+        await old.launch(plan("job", "sleep", "300"))
+        await seen.phase("Running", "job-1-0")
+    sidecar = records.read(str(tmp_path / "pods" / "job" / "1" / "job-1-0" / records.SIDECAR))
+    assert sidecar is not None
+    held = psutil.Process(sidecar["sidecar"][0])
+    held.send_signal(signal.SIGSTOP)
+    await old.stop("job", 1, 0.0)
+    await newer.lead(2)
+
+    await asyncio.sleep(1.0)
+    assert held.status() == psutil.STATUS_STOPPED
+    async with watching(newer) as seen:
+        await newer.stop("job", 1, 0.0)
+        (ended,) = await seen.ended("job-1-0")
+    assert (ended.exit_code, ended.reason) == (None, "Lost")
+
+
+async def test_one_that_is_in_the_midst_of_a_call_is_waited_for(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_fence, "WAIT_S", 0.2)
+    old, newer = local_fence.Fence(tmp_path), place.open()
+    old.raise_to(1)
+    inside, may_end = threading.Event(), threading.Event()
+
+    def call() -> None:
+        with old.held():
+            inside.set()
+            may_end.wait(20)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    inside.wait(20)
+    with pytest.raises(ClusterUnreachable, match="another control plane is in the midst of a call"):
+        await newer.lead(2)
+    with pytest.raises(ClusterUnreachable):
+        await newer.launch(plan("job", "true"))
+    assert local_fence.recorded(tmp_path) == 1
+    may_end.set()
+    thread.join()
+
+    async with watching(newer) as seen:
+        await newer.launch(plan("job", "true"))
+        await seen.ended("job-1-0")
+    with pytest.raises(StaleEpoch), old.held():
+        pass
+
+
+async def test_a_pod_that_is_erased_while_it_is_looked_at_breaks_no_look(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = place.open()
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", "sleep", "300"))
+        await seen.phase("Running", "job-1-0")
+    (pod,) = local_pods.found_pods(tmp_path, "job", 1)
+    local_pods.end_by_force(pod)
+    # Between the look at its lock and the record of its loss.
+    monkeypatch.setattr(local_leftovers, "sweep", lambda folder: local_pods.erase(folder.parent))
+
+    assert not local_pods.refresh(pod)
+    assert pod.state is None
+
+
+async def test_a_folder_that_cannot_be_written_is_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cluster = LocalCluster("here", NODES, tmp_path / "file" / "here", os.environ, sys.executable)
+
+    with pytest.raises(ClusterUnreachable, match="Not a directory"):
+        await cluster.lead(1)
