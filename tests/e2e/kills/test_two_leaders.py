@@ -26,8 +26,7 @@ from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.errors import Unavailable
 
 T = TypeVar("T")
-GROWS = f"{MARK}; while [ ! -e done ]; do sleep 0.1; done"
-LONG = f"trap '' TERM; {GROWS}"
+LONG = f"trap '' TERM; {MARK}; while [ ! -e done ]; do sleep 0.1; done"
 """A pod hears of a stop with its next report too, and shall not have ended by then."""
 TWICE = Counter({"0 1": 1, "1 1": 1})
 
@@ -74,19 +73,11 @@ def to_an_erasure(plane: Plane) -> None:
     tried(plane, lambda client: client.delete(job))
 
 
-def to_a_growth(plane: Plane) -> None:
-    job = plane.submit("job", workers=2, least=1, cpus=4, script=GROWS)
-    plane.until_ran(job, TWICE)
-    tried(plane, lambda client: client.submit(plane.request(cpus=4), key="big"))
-
-
 BEFORE = (
     ("launch.before:1", to_a_launch),
     ("stop.before:1", to_a_stop),
-    ("perform.grow:1", to_a_growth),
     ("forget.before:1", to_a_stop),
     ("drop.before:1", to_an_erasure),
-    ("perform.shrink:1", to_a_growth),
 )
 INSIDE = (("launch.spawn:2", to_a_launch), ("stop.signal:1", to_a_stop))
 
@@ -101,12 +92,8 @@ def test_a_leader_stopped_between_decision_and_call_changes_nothing_when_it_goes
         old = stopped(plane)
         try:
             assert plane.start()
-            grows = lead_there is to_a_growth
-            least, cpus, script = (1, 4, GROWS) if grows else (None, 0.1, LONG)
-            job = plane.submit("job", workers=2, least=least, cpus=cpus, script=script)
-            if grows:
-                assert plane.ended(plane.submit("big", cpus=4)).phase == "Succeeded"
-            plane.until_ran(job, Counter({"0 1": 1, "1 1": 2}) if grows else TWICE)
+            job = plane.submit("job", workers=2, script=LONG)
+            plane.until_ran(job, TWICE)
             (plane.home / "done").touch()
             plane.ended(job)
             ran = plane.ran(job)
