@@ -385,10 +385,10 @@ def test_a_backup_beside_the_running_service_is_put_back(desk: Desk) -> None:
 def test_B13_verify_asks_for_every_decision_of_the_journal_again(desk: Desk) -> None:
     desk.run("up")
     for _ in range(3):
-        desk.run("submit", "--wait", "--workers", "2", "--", "true")
+        desk.run("submit", "--wait", "--workers", "2", "--cpus", "0.1", "--memory", "64Mi", "--", "true")
     desk.run("down")
     desk.run("up")
-    desk.run("submit", "--wait", "--", "true")
+    desk.run("submit", "--wait", "--cpus", "0.1", "--memory", "64Mi", "--", "true")
     meanwhile = desk.run("scheduler", "verify", "--decisions")
     desk.run("down")
     with sqlite3.connect(desk.state / "state.db") as connection:
@@ -396,7 +396,11 @@ def test_B13_verify_asks_for_every_decision_of_the_journal_again(desk: Desk) -> 
         for seq, body in rows:
             observed = json.loads(body)
             (node,) = observed["cluster"]["nodes"]
-            observed["cluster"]["nodes"] = [{**node, "name": "0-as-good"}, node]
+            # With as much room in all, so that what the journal says of the jobs stays as it is.
+            amounts = node["allocatable"]["amounts"]
+            half = {"amounts": [[key, amount // 2] for key, amount in amounts]}
+            rest = {"amounts": [[key, amount - amount // 2] for key, amount in amounts]}
+            observed["cluster"]["nodes"] = [{**node, "name": "0-as-good", "allocatable": half}, {**node, "allocatable": rest}]
             connection.execute("UPDATE journal SET body = ? WHERE seq = ?", (json.dumps(observed), seq))
 
     other = desk.run("scheduler", "verify", "--decisions")
