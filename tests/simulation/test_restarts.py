@@ -46,6 +46,7 @@ class Beside(World):
         self.other = State(epoch=1)
         self.fate = random.Random(f"restarts {seed}")
         self.restarts = self.unseen_ends = self.overtaken = self.compared = 0
+        self.place = f"seed {seed}"
         super().__init__(seed)
 
     def apply(self, event: ev.Event) -> None:
@@ -80,18 +81,19 @@ class Beside(World):
             self.other.put_cluster(cluster)
 
     def same(self, after: str) -> None:
-        assert self.other.accounts.rows == self.state.accounts.rows, f"I12: after {after}"
-        assert (self.other.jobs, self.other.attempts) == (self.state.jobs, self.state.attempts), f"I12: after {after}"
+        assert self.other.accounts.rows == self.state.accounts.rows, f"I12: {self.place}, after {after}"
+        assert (self.other.jobs, self.other.attempts) == (self.state.jobs, self.state.attempts), f"I12: {self.place}, after {after}"
 
 
 @pytest.mark.feature("S06", "S14")
 @pytest.mark.parametrize("first", range(0, SEEDS, 10), ids=lambda first: f"seeds-from-{first}")
 def test_I12_accounts_and_decisions_are_those_without_a_restart(first: int, tell: Callable[[str], None]) -> None:
     """Also when a gang ends, or waits again, before its cluster was seen."""
+    tell(f"seeds {first} to {first + 9} of the core with restarts, {STEPS} steps each")
     worlds = [Beside(seed) for seed in range(first, first + 10)]
     for seed, world in enumerate(worlds, start=first):
-        tell(f"seed {seed}")
-        for _ in range(STEPS):
+        for step in range(STEPS):
+            world.place = f"seed {seed}, step {step}"
             world.step()
         world.settle()
     assert min(world.restarts for world in worlds) > 0
@@ -105,8 +107,8 @@ def test_I12_accounts_and_decisions_are_those_without_a_restart(first: int, tell
 def test_I25_the_order_of_the_rows_decides_nothing(first: int, tell: Callable[[str], None]) -> None:
     """Who is stopped, made smaller or larger, started or told what: the same from rows in any order, clusters seen in any order."""
     told = 0
+    tell(f"seeds {first} to {first + 9} of the core with rows in any order, {STEPS} steps each")
     for seed in range(first, first + 10):
-        tell(f"seed {seed}")
         world, fate = World(seed), random.Random(f"rows {seed}")
         for _ in range(STEPS):
             world.step()
