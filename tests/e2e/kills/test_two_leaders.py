@@ -10,8 +10,8 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,6 +73,20 @@ def to_an_erasure(plane: Plane) -> None:
     tried(plane, lambda client: client.delete(job))
 
 
+@contextmanager
+def taken_over(folder: Path, point: str, lead_there: Callable[[Plane], None]) -> Iterator[tuple[Plane, subprocess.Popen[bytes]]]:
+    """Another control plane leads, and the one before it has stopped at its point."""
+    with plane_in(folder) as plane:
+        assert plane.start(TUTTILAB_STOP_AT=point)
+        lead_there(plane)
+        old = stopped(plane)
+        try:
+            assert plane.start()
+            yield plane, old
+        finally:
+            old.kill()
+
+
 BEFORE = (
     ("launch.before:1", to_a_launch),
     ("stop.before:1", to_a_stop),
@@ -86,24 +100,17 @@ INSIDE = (("launch.spawn:2", to_a_launch), ("stop.signal:1", to_a_stop))
 def test_a_leader_stopped_between_decision_and_call_changes_nothing_when_it_goes_on(
     tmp_path: Path, point: str, lead_there: Callable[[Plane], None]
 ) -> None:
-    with plane_in(tmp_path / "p") as plane:
-        assert plane.start(TUTTILAB_STOP_AT=point)
-        lead_there(plane)
-        old = stopped(plane)
-        try:
-            assert plane.start()
-            job = plane.submit("job", workers=2, script=LONG)
-            plane.until_ran(job, TWICE)
-            (plane.home / "done").touch()
-            plane.ended(job)
-            ran = plane.ran(job)
-            # Nothing of it is left that could keep a pod from being made again.
-            plane.ask(lambda client: client.delete(job))
-            eventually(lambda: not (plane.state / "clusters" / "here" / "pods" / job).exists())
-            old.send_signal(signal.SIGCONT)
-            old.wait(20)
-        finally:
-            old.kill()
+    with taken_over(tmp_path / "p", point, lead_there) as (plane, old):
+        job = plane.submit("job", workers=2, script=LONG)
+        plane.until_ran(job, TWICE)
+        (plane.home / "done").touch()
+        plane.ended(job)
+        ran = plane.ran(job)
+        # Nothing of it is left that could keep a pod from being made again.
+        plane.ask(lambda client: client.delete(job))
+        eventually(lambda: not (plane.state / "clusters" / "here" / "pods" / job).exists())
+        old.send_signal(signal.SIGCONT)
+        old.wait(20)
         assert "another process leads" in (plane.state / "control.log").read_text()
         time.sleep(0.5)
         assert plane.ran(job) == ran
@@ -117,21 +124,14 @@ def test_a_leader_stopped_in_the_midst_of_a_call_is_waited_for(
     tmp_path: Path, point: str, lead_there: Callable[[Plane], None]
 ) -> None:
     """Half of what it does is done: the other half comes before anything of the one that took over."""
-    with plane_in(tmp_path / "p") as plane:
-        assert plane.start(TUTTILAB_STOP_AT=point)
-        lead_there(plane)
-        old = stopped(plane)
-        try:
-            assert plane.start()
-            other = plane.submit("other")
-            time.sleep(2.0)
-            assert plane.ran(other) == Counter()
-            assert "another control plane is in the midst of a call" in (plane.state / "control.log").read_text()
-            (plane.home / "done").touch()
-            old.send_signal(signal.SIGCONT)
-            old.wait(20)
-        finally:
-            old.kill()
+    with taken_over(tmp_path / "p", point, lead_there) as (plane, old):
+        other = plane.submit("other")
+        time.sleep(2.0)
+        assert plane.ran(other) == Counter()
+        assert "another control plane is in the midst of a call" in (plane.state / "control.log").read_text()
+        (plane.home / "done").touch()
+        old.send_signal(signal.SIGCONT)
+        old.wait(20)
         job = plane.submit("job", workers=2, script=LONG)
         done = plane.ended(job)
         assert (done.phase, len(done.attempts)) == ("Succeeded" if lead_there is to_a_launch else "Cancelled", 1)
