@@ -1,13 +1,14 @@
 # What can be done here. Each target first makes .venv ready (tools/env.sh; nothing to do when it is).
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check bench soak clean env
+.PHONY: help demo lab test check bench soak lock newest kube-tools kube-up kube-down clean env
 export PYTHON
 
 help: ## this list
 	@echo "make TARGET, one of:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
-	@echo "Needs Python 3.11 or newer and nothing else; neither Java nor Node. All of it stays in this folder."
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo "Needs Python 3.11 or newer and nothing else; neither Java nor Node. All of it stays in this folder;"
+	@echo "what was fetched is kept in ~/.cache for the next time."
 
 env:
 	@tools/env.sh
@@ -31,6 +32,21 @@ soak: env ## the simulations and fault tests with many more examples (hours); KI
 	@TUTTILAB_DOSE_KILLS=$(KILLS) TUTTILAB_DOSE_TAKEOVERS=$(TAKEOVERS) TUTTILAB_DOSE_SEEDS=$(SEEDS) TUTTILAB_DOSE_MINUTES=$(MINUTES) \
 	.venv/bin/python tools/run_tests.py soak
 
-clean: ## remove caches, builds and links (the environment stays: rm -r .venv)
+lock: env ## lock.txt, constraints.txt and npm's locks from their ranges; UPGRADE="pydantic httpx", UPGRADE=all for newer versions
+	@.venv/bin/python -m tools.lock "$(UPGRADE)" "$(BEFORE)"
+
+newest: env ## try the newest versions that setup.cfg allows, in .venv-newest; PARTS=all runs every part of the tests there
+	@.venv/bin/python -m tools.newest $(or $(PARTS),check)
+
+kube-tools: env ## the servers of a test Kubernetes, built from Go modules, once (needs Go; 10 to 25 minutes)
+	@.venv/bin/python -m tests.kube.tools.build
+
+kube-up: env ## a Kubernetes with two nodes on this machine, as root: prints its kubeconfig and how to go on
+	@.venv/bin/python -m tests.kube.up up
+
+kube-down: env ## end it; nothing of it is left
+	@.venv/bin/python -m tests.kube.up down
+
+clean: ## remove caches, builds and links (the environments stay: rm -r .venv .venv-newest)
 	@rm -rf .types .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist labextension/dist labextension/lib
-	@find . -path ./.venv -prune -o -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find . -path './.venv*' -prune -o -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,9 +1,9 @@
 """The Jupyter server extension: a proxy from Lab to the scheduler's REST API, and its change events.
 
-Handlers, the events schema, the start of the embedded control plane, TensorBoard and what a server of the hub tells of its
-cells belong here, and the panel's translations, because Jupyter looks for them beside a Python package. Logic does not: a
-handler checks who is asking, forwards with the typed client and returns the answer unchanged. The notebook's own commands
-live in `magics`, the panel in `labextension`.
+Belongs here: handlers, the events schema, the start of the local control plane, TensorBoard, reports of running cells on a hub,
+and the panel's translations, because Jupyter looks for them beside a Python package. Does not belong here: logic. A handler
+checks the user's rights, forwards with the typed client and returns the answer unchanged. Magics are in `magics`, the panel is in
+`labextension`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The extension as Jupyter loads it: its settings, its handlers, and what ends with the server."""
+"""The extension application: its settings, its handlers, and the shutdown with the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuttilab.jupyter_ext.embedded import ControlPlane
 from tuttilab.jupyter_ext.events import SCHEMA_FILE, SCHEMA_ID, ChangeFeed, Notice
 from tuttilab.jupyter_ext.handlers import handlers_for
 from tuttilab.jupyter_ext.tensorboard import Boards, board_handlers
-from tuttilab.scheduler.model import NOTEBOOK_VARIABLE
+from tuttilab.scheduler.domain.model import NOTEBOOK_VARIABLE
 
 
 class TuttiLab(ExtensionApp):
@@ -41,7 +41,7 @@ class TuttiLab(ExtensionApp):
         self.handlers.extend(board_handlers(self._plane, self._feed, self._boards))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
-        """Jupyter's hook once its event loop runs. ``Any``: its own type for the server."""
+        """Jupyter's hook after the start of its event loop. ``Any``: its type of the server."""
         if os.environ.get(NOTEBOOK_VARIABLE):
             self._cells.start()
 

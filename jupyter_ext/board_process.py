@@ -1,7 +1,7 @@
-"""The process of one TensorBoard: `python -m tuttilab.jupyter_ext.board_process`, told on standard input what to show.
+"""The process of one TensorBoard: `python -m tuttilab.jupyter_ext.board_process`, with its options on standard input.
 
-On standard input, because a command line can be read by every user of the machine, and the path it is served under is its only key:
-anybody here can reach a port on loopback. It ends when standard input does, so it never outlives the Jupyter server.
+Not on the command line, which every user of the machine can read: the secret URL path is the only protection, because every user
+can reach a port on loopback. The process ends when standard input closes, so it never outlives the Jupyter server.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 
 def main() -> None:
-    told: dict[str, Any] = json.loads(sys.stdin.readline())  # Any: JSON; our own parent wrote it
+    request: dict[str, Any] = json.loads(sys.stdin.readline())  # Any: JSON; our own parent wrote it
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    # TensorBoard writes to standard output too; the answer there is one line of ours.
+    # TensorBoard also writes to standard output, which has to carry only the one line of our answer.
     os.dup2(2, 1)
     try:
         from tensorboard import program
@@ -23,9 +23,9 @@ def main() -> None:
         answer(answers, {"error": "TensorBoard is not installed beside Jupyter; run `pip install tensorboard`."})
         return
     board = program.TensorBoard()
-    # The fast loader is a process of its own that would outlive this one.
+    # The fast loader is a separate process that would outlive this one.
     board.configure(
-        logdir=told["logdir"], host="127.0.0.1", port=0, path_prefix=told["prefix"], load_fast="false", reload_interval=5
+        logdir=request["logdir"], host="127.0.0.1", port=0, path_prefix=request["prefix"], load_fast="false", reload_interval=5
     )
     url = board.launch()
     answer(answers, {"url": url})

@@ -1,6 +1,6 @@
-"""What a server of the hub tells of its cells: that one runs, while it runs. Such a server is not stopped for others.
+"""Reports running cells of a hub's server to the control plane, which does not preempt a server with a running cell.
 
-A cell counts from the first look at it to the end of the silence after it, so a look comes often and a report seldom.
+A server counts as busy until a minute after the last report, so kernels are polled often and reports are sent seldom.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from tuttilab.scheduler.errors import TuttiError
+from tuttilab.scheduler.domain.errors import TuttiError
 
 BUSY: Final = "busy"
-"""What Jupyter calls a kernel with a running cell."""
-LOOK_S: Final = 1.0
+"""Jupyter's state of a kernel with a running cell."""
+POLL_S: Final = 1.0
 REPORT_S: Final = 15.0
 """A server is idle after a minute of silence: three reports in a row may be lost."""
 RETRY_S: Final = 5.0
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class CellWatch:
-    """``states``: of all kernels. ``report``: tells the control plane that a cell runs; may raise TuttiError."""
+    """``states``: the states of all kernels. ``report``: reports a running cell to the control plane; may raise TuttiError."""
 
     def __init__(self, states: Callable[[], Iterable[str]], report: Callable[[], Awaitable[None]]) -> None:
         self._states = states
@@ -52,9 +52,9 @@ class CellWatch:
                     await self._report()
             except TuttiError as error:
                 next_at = now() + RETRY_S
-                log.debug("the control plane was not told that a cell runs, it is told again: %s", error)
+                log.debug("the report of a running cell failed and is retried: %s", error)
             except Exception:
-                # A mistake of ours must not leave a cell unprotected for the rest of the day.
+                # A bug here must not leave cells unprotected for the rest of the day.
                 next_at = now() + RETRY_S
-                log.exception("the watch over running cells stumbled and goes on")
-            await asyncio.sleep(LOOK_S)
+                log.exception("the watch over running cells failed and goes on")
+            await asyncio.sleep(POLL_S)

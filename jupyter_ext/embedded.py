@@ -1,7 +1,6 @@
-"""The server's one connection to its control plane, made when the panel first asks.
+"""The Jupyter server's one connection to the control plane, opened at the panel's first request.
 
-Where none is configured the local one is started, once: after a `tuttilab down` the panel says that it is down and offers to
-start it, and does not undo what the user did.
+Where none is configured, a local control plane is started, once: after a `tuttilab down` the panel only offers to start it again.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from tuttilab.scheduler.client import AsyncClient, connect_async
-from tuttilab.scheduler.errors import Unavailable
+from tuttilab.scheduler.domain.errors import Unavailable
 
 
 class ControlPlane:
@@ -29,7 +28,7 @@ class ControlPlane:
             return self._client
 
     async def start(self) -> None:
-        """Start a local control plane when none runs: the user asked for it."""
+        """Start a local control plane when none runs, at the user's request."""
         async with self._connecting:
             fresh = await asyncio.to_thread(connect_async, start=True, restart=False)
             old, self._client = self._client, fresh
@@ -39,7 +38,7 @@ class ControlPlane:
     async def send(
         self, method: str, path: str, params: dict[str, str], *, may_repeat: bool = False, key: str | None = None
     ) -> bytes:
-        """As of `AsyncClient`. A client that was closed by a start meanwhile is no fault of the request's."""
+        """Sends as `AsyncClient.send`; retries once when `start` replaced the client meanwhile."""
         client = await self.client()
         try:
             return await client.send(method, path, params, may_repeat=may_repeat, key=key)

@@ -1,8 +1,8 @@
-"""REST of the server extension, `/tuttilab/…`: the panel's way to the control plane, as the user whose server this is.
+"""REST of the server extension, `/tuttilab/…`: a proxy from the panel to the control plane, with the rights of the server's user.
 
-An allowlist: a path, its query keys and its method are named in ROUTES or are refused. The control plane's token stays in the
-server, and nothing that a page sends becomes a job: no route takes a body. Signing in, cross-site and origin checks are Jupyter's;
-writing asks for a JSON content type besides, which no form of a foreign page can send.
+ROUTES is an allowlist of paths, query keys and methods. The control plane's token stays in the server, and no route takes a body,
+so a page cannot submit jobs. Jupyter checks sign-in, cross-site token and origin; writing also requires a JSON content type, which
+a form of a foreign page cannot send.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from tornado import web
 from tuttilab.jupyter_ext.embedded import ControlPlane
 from tuttilab.jupyter_ext.events import ChangeFeed
 from tuttilab.scheduler.client import new_key
-from tuttilab.scheduler.errors import BadInput, TuttiError, Unauthenticated, UserError
+from tuttilab.scheduler.domain.errors import BadInput, TuttiError, Unauthenticated, UserError
 
 RESOURCE: Final = "tuttilab"
-"""What an authorizer of Jupyter is asked about."""
+"""The resource name for Jupyter's authorizer."""
 PREFIX: Final = "/tuttilab"
 ID: Final = r"[A-Za-z0-9-]{4,64}"
 """Of a job or a run: no dot, no slash, no percent sign."""
@@ -40,7 +40,7 @@ class Route:
     query: tuple[str, ...] = ()
 
     def key(self) -> str | None:
-        """An idempotency key for one request that writes: what it starts is started once, however often it has to be sent."""
+        """A new idempotency key for a request that writes, so that retries have no second effect."""
         return new_key() if self.method == "POST" else None
 
 
@@ -50,6 +50,9 @@ ROUTES: Final = (
     Route("GET", f"/jobs/({ID})/logs", ("rank", "start", "limit", "attempt")),
     Route("GET", f"/jobs/({ID})/explain"),
     Route("GET", f"/jobs/({ID})/events"),
+    Route("GET", f"/jobs/({ID})/details"),
+    Route("GET", f"/jobs/({ID})/shown", ("rank", "known")),
+    Route("GET", f"/jobs/({ID})/usage", ("attempt", "first", "limit")),
     Route("GET", "/quota"),
     Route("GET", "/queues"),
     Route("GET", "/clusters"),
@@ -58,6 +61,7 @@ ROUTES: Final = (
     Route("GET", "/dags"),
     Route("GET", "/runs", ("limit", "owner")),
     Route("GET", f"/runs/({ID})"),
+    Route("DELETE", f"/jobs/({ID})"),
     Route("POST", f"/jobs/({ID})/cancel"),
     Route("POST", f"/jobs/({ID})/retry"),
     Route("POST", f"/runs/({ID})/cancel"),
@@ -66,7 +70,7 @@ ROUTES: Final = (
 
 
 class TuttiHandler(APIHandler):
-    """What all handlers here share: the answers' form, and errors as problem documents that Lab can show."""
+    """The base of all handlers: headers, answers, and errors as problem documents that Lab can show."""
 
     auth_resource = RESOURCE
 
@@ -89,18 +93,18 @@ class TuttiHandler(APIHandler):
         self.finish(body)
 
     def refuse(self, error: TuttiError) -> None:
-        """``message`` is where Lab looks for the sentence."""
-        # 401 from here would tell the page that its user is not signed in, and they are: it is the server's token that is wrong.
+        """Answers with a problem document; Lab shows its ``message``."""
+        # A 401 would tell the page that its user is not signed in; but the user is, only the server's token is invalid.
         status = 502 if isinstance(error, Unauthenticated) else error.status
         if not isinstance(error, UserError):
-            # A service that comes and goes must not fill the server's log: the panel says it.
+            # Only at debug level: the panel shows it, and an unstable service must not fill the server's log.
             self.log.debug("%s %s: %s", self.request.method, self.request.path, error)
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps({"type": error.type, "status": status, "message": str(error)}))
 
     def check_write(self) -> None:
-        """Raises HTTPError unless this is our page's own kind of request: JSON, and nothing in it."""
+        """Raises HTTPError unless the request has a JSON content type and an empty body."""
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise web.HTTPError(415, "Send it as application/json.")
@@ -108,7 +112,7 @@ class TuttiHandler(APIHandler):
             raise web.HTTPError(400, "This path takes no body: a job is submitted by code, not by the panel.")
 
     def known_query(self, known: tuple[str, ...]) -> dict[str, str]:
-        """Raises BadInput for a key that is not allowed, is given twice, or has a value too long to be meant."""
+        """The query. Raises BadInput for a key that is not allowed or given twice, or for a value that is too long."""
         found: dict[str, str] = {}
         for key, values in self.request.query_arguments.items():
             if key not in known or len(values) != 1 or len(values[0]) > LONGEST_VALUE:
@@ -132,27 +136,35 @@ class ProxyHandler(TuttiHandler):
     @web.authenticated
     @authorized
     async def post(self, id: str = "") -> None:
-        self.check_write()
+        await self._forward(id)
+
+    @web.authenticated
+    @authorized
+    async def delete(self, id: str = "") -> None:
         await self._forward(id)
 
     async def _forward(self, id: str) -> None:
         route = self.routes.get(str(self.request.method))
         if route is None:
             raise web.HTTPError(405)
+        if self.request.method != "GET":
+            self.check_write()
 
         async def work() -> bytes:
             path = route.path.replace(f"({ID})", id)
             query = self.known_query(route.query)
-            body = await self.plane.send(route.method, path, query, may_repeat=True, key=route.key())
+            # A deletion that is repeated after its answer was lost would be told that there is no such job.
+            may_repeat = route.method != "DELETE"
+            body = await self.plane.send(route.method, path, query, may_repeat=may_repeat, key=route.key())
             if self.feed.state.status == "down":
-                self.feed.try_now()
-            return body
+                self.feed.retry_now()
+            return body or b"{}"
 
         await self.answer(work)
 
 
 class StatusHandler(TuttiHandler):
-    """Whether the control plane answers. Asking is what makes the feed run: the first question comes from a page that opens."""
+    """Whether the control plane answers. The first request, from the first page that opens, starts the feed."""
 
     @web.authenticated
     @authorized
@@ -172,20 +184,20 @@ class StartHandler(TuttiHandler):
         async def work() -> bytes:
             await self.plane.start()
             self.feed.ensure_running()
-            self.feed.try_now()
+            self.feed.retry_now()
             return b"{}"
 
         await self.answer(work)
 
 
 def handlers_for(plane: ControlPlane, feed: ChangeFeed) -> list[tuple[Any, ...]]:
-    """Handler lines for tornado. ``Any``: its own type for them is as wide."""
-    parts = {"plane": plane, "feed": feed}
+    """The handlers for tornado. ``Any``: its own type is as wide."""
+    arguments = {"plane": plane, "feed": feed}
     by_path: dict[str, dict[str, Route]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route
     return [
-        (f"{PREFIX}/status", StatusHandler, parts),
-        (f"{PREFIX}/start", StartHandler, parts),
-        *((PREFIX + path, ProxyHandler, {**parts, "routes": routes}) for path, routes in by_path.items()),
+        (f"{PREFIX}/status", StatusHandler, arguments),
+        (f"{PREFIX}/start", StartHandler, arguments),
+        *((PREFIX + path, ProxyHandler, {**arguments, "routes": routes}) for path, routes in by_path.items()),
     ]

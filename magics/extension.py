@@ -1,20 +1,23 @@
-"""Making all magics known to a kernel, and taking them away again."""
+"""Registers all magics in a kernel, and removes them again."""
 
 from __future__ import annotations
 
+import functools
+import re
 from typing import Final
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
-from tuttilab.magics.complete import Table, matcher
-from tuttilab.magics.connection import disconnect
-from tuttilab.magics.dag_magic import DagMagics
-from tuttilab.magics.jobs_magic import JobsMagics
-from tuttilab.magics.parse import UsageError
-from tuttilab.magics.send import EXECUTIONS
-from tuttilab.magics.spark_attach import has_spark
-from tuttilab.magics.submit_magic import SubmitMagics
+from tuttilab.magics.completion import Table, matcher
+from tuttilab.magics.jobs.dag_magic import DagMagics
+from tuttilab.magics.jobs.jobs_magic import JobsMagics
+from tuttilab.magics.shared.connection import disconnect
+from tuttilab.magics.shared.parse import UsageError, help_of
+from tuttilab.magics.spark.attach import has_spark
+from tuttilab.magics.submission.modules import module_path
+from tuttilab.magics.submission.send import EXECUTIONS
+from tuttilab.magics.submission.submit_magic import SubmitMagics
 
 _NO_SPARK: Final = "Spark is not installed in this kernel; `%pip install 'tuttilab[spark]'`, then restart the kernel."
 _MATCHER: Final = "_tuttilab_matcher"
@@ -23,7 +26,7 @@ _NAMES: Final = ("submit", "dag", "jobs", "job", "quota", "attach", "spark", "sp
 
 @magics_class
 class NoSparkMagics(Magics):
-    """Stand in for the Spark magics where the extra is missing."""
+    """Replaces the Spark magics where the extra is not installed."""
 
     @no_var_expand
     @line_cell_magic
@@ -39,20 +42,23 @@ class NoSparkMagics(Magics):
 
 
 def load(ipython: InteractiveShell) -> None:
-    """Register everything. A second load replaces the first."""
+    """Registers all magics. A second load replaces the first."""
     unload(ipython)
     jobs = JobsMagics(ipython)
     ipython.register_magics(SubmitMagics, DagMagics, jobs)
     tables: dict[str, Table] = {}
     if has_spark():
-        from tuttilab.magics import spark_magic
-        from tuttilab.magics.spark_provider import RestProvider
+        from tuttilab.magics.spark import magic as spark_magic
+        from tuttilab.magics.spark.provider import RestProvider
 
         jobs.spark_provider = RestProvider()
-        spark_magic.register(ipython, jobs.spark_provider)
+        spark_magic.register(ipython, jobs.spark_provider, module_path)
         tables = dict(spark_magic.OPTIONS)
     else:
         ipython.register_magics(NoSparkMagics)
+    _document(ipython)
+    if _help_without_a_body not in ipython.input_transformers_cleanup:
+        ipython.input_transformers_cleanup.append(_help_without_a_body)
     ipython.events.register("pre_run_cell", EXECUTIONS.begin)
     if ipython.Completer is not None:
         found = matcher(ipython, tables)
@@ -60,11 +66,35 @@ def load(ipython: InteractiveShell) -> None:
         ipython.Completer.custom_matchers.append(found)
 
 
+def _document(ipython: InteractiveShell) -> None:
+    """Adds the options to the docstring of each magic, so that ``%%submit?`` shows them."""
+    for name in _NAMES:
+        of_cell, of_line = (ipython.magics_manager.magics[kind].get(name) for kind in ("cell", "line"))
+        text = help_of(functools.partial(of_cell, cell="pass")) if of_cell is not None else help_of(of_line)
+        for function in (of_cell, of_line):
+            own = getattr(function, "__func__", None)
+            if own is not None and text:
+                first = (own.__doc__ or "").split("\n\n", 1)[0]
+                own.__doc__ = f"{first}\n\n{text}"
+
+
+_ONLY_HELP: Final = re.compile(rf"\s*%%({'|'.join(_NAMES)})\b(.*\s(?:--help|-h)\s*)")
+
+
+def _help_without_a_body(lines: list[str]) -> list[str]:
+    """``%%submit --help`` alone in a cell: IPython takes no cell magic without a body, so it becomes the line magic."""
+    written = [line for line in lines if line.strip()]
+    match = _ONLY_HELP.fullmatch(written[0]) if len(written) == 1 else None
+    return [f"get_ipython().run_cell_magic({match[1]!r}, {match[2].strip()!r}, '--help')\n"] if match else lines
+
+
 def unload(ipython: InteractiveShell) -> None:
-    """Take everything away that `load` brought; nothing happens when it was not loaded."""
+    """Removes what `load` registered; does nothing when it was not loaded."""
     for kind in ("line", "cell"):
         for name in _NAMES:
             ipython.magics_manager.magics[kind].pop(name, None)
+    if _help_without_a_body in ipython.input_transformers_cleanup:
+        ipython.input_transformers_cleanup.remove(_help_without_a_body)
     if EXECUTIONS.begin in ipython.events.callbacks["pre_run_cell"]:
         ipython.events.unregister("pre_run_cell", EXECUTIONS.begin)
     found = getattr(ipython, _MATCHER, None)

@@ -1,7 +1,7 @@
 """Starts the sidecar or the master of one pod: ``python -I -S …/sidecar/__main__.py POD_DIR/plan.json --lock-fd N``.
 
-By path and without site-packages, because that is 30 ms faster than ``-m`` and needs nothing installed in the pod: the two
-packages that we import are put together here by hand. Kept short, for a file that is run by path is compiled each time.
+Run by path and without site-packages, because that is 30 ms faster than ``-m`` and needs nothing installed in the pod: `_boot`
+registers the packages that the sidecar imports. Kept short, because a file that is run by path is compiled at each start.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""Prepares what the main command finds when it starts: the code bundle unpacked, the declared inputs there, its command line.
+"""Prepares the start of the main command: unpacks the code bundle, fetches the declared inputs, expands the command line.
 
-Artifacts are named by the sha256 of their content, so what is fetched is checked against its own name.
+An artifact is named by the sha256 of its content, so every fetched file is checked against its name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ INPUT_CORRUPT = "InputCorrupt"
 _BLOCK = 2**20
 
 
-class Unprepared(Exception):
-    """The main command must not start; ``reason`` is what the pod ends with, the text names the path."""
+class PreparationFailed(Exception):
+    """The main command must not start. ``reason`` becomes the pod's reason; the message names the path."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class Unprepared(Exception):
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
-    """``$(NAME)`` as Kubernetes does it: an unknown name stays as it is, ``$$(NAME)`` is the way to write ``$(NAME)``."""
+    """Expands ``$(NAME)`` as Kubernetes does: an unknown name stays as it is, ``$$(NAME)`` stands for ``$(NAME)``."""
 
     def value(match: re.Match[str]) -> str:
         if match[0].startswith("$$"):
@@ -40,31 +40,31 @@ def command_line(plan: Mapping[str, Any]) -> list[str]:
 
 
 def working_directory(plan: Mapping[str, Any]) -> str:
-    """The job's own directory if it names one, else the pod's. Raises Unprepared."""
+    """The job's own directory if it names one, else the pod's. Raises PreparationFailed."""
     own: str = plan["dirs"]["work"]
     if not plan["workdir"]:
         return own
     folder = os.path.join(own, expand(plan["workdir"], plan["env"]))
     if not os.path.isdir(folder):
-        raise Unprepared(WORKDIR_MISSING, f"working directory {folder} is not there.")
+        raise PreparationFailed(WORKDIR_MISSING, f"working directory {folder} is not there.")
     return folder
 
 
-def is_needed(plan: Mapping[str, Any]) -> bool:
+def needs_preparation(plan: Mapping[str, Any]) -> bool:
     return bool(plan["code"] or plan["inputs"])
 
 
 def prepare(plan: Mapping[str, Any]) -> None:
-    """Fetches code and inputs. Raises Unprepared."""
+    """Fetches code and inputs. Raises PreparationFailed."""
     if plan["code"]:
-        _unpack(plan["artifacts_url"], plan["code"], plan["dirs"]["code"])
+        _unpack(plan, plan["code"], plan["dirs"]["code"])
     for needed in plan["inputs"]:
         if needed["artifact"]:
-            _fetch(plan["artifacts_url"], needed["artifact"], plan["dirs"]["data"], needed["path"])
+            _fetch(plan, needed["artifact"], plan["dirs"]["data"], needed["path"])
         else:
             path = os.path.join(plan["dirs"]["work"], expand(needed["path"], plan["env"]))
             if not os.path.exists(path):
-                raise Unprepared(INPUT_MISSING, f"input {path} is not there.")
+                raise PreparationFailed(INPUT_MISSING, f"input {path} is not there.")
 
 
 def store_folder(artifacts_url: str) -> str:
@@ -79,17 +79,21 @@ def store_folder(artifacts_url: str) -> str:
     return path
 
 
-def place(folder: str, artifact: str) -> str:
+def artifact_path(folder: str, artifact: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", artifact):
         raise ValueError(f"{artifact!r} is no artifact: expected the sha256 of its content, 64 hexadecimal digits.")
     return f"{folder}/{artifact[:2]}/{artifact}"
 
 
-def _open(artifacts_url: str, artifact: str, wanted_for: str) -> BinaryIO:
+def _open(plan: Mapping[str, Any], artifact: str, wanted_for: str) -> BinaryIO:
     try:
-        return open(place(store_folder(artifacts_url), artifact), "rb")
+        if plan["artifacts_url"].startswith("http"):
+            from tuttilab.sidecar import http_store
+
+            return http_store.fetch(plan, artifact)
+        return open(artifact_path(store_folder(plan["artifacts_url"]), artifact), "rb")
     except (OSError, ValueError) as error:
-        raise Unprepared(INPUT_MISSING, f"{wanted_for}: artifact {artifact} cannot be read ({error}).") from error
+        raise PreparationFailed(INPUT_MISSING, f"{wanted_for}: artifact {artifact} cannot be read ({error}).") from error
 
 
 def _check(file: BinaryIO, artifact: str, wanted_for: str, sink: BinaryIO | None = None) -> None:
@@ -102,45 +106,45 @@ def _check(file: BinaryIO, artifact: str, wanted_for: str, sink: BinaryIO | None
         if sink is not None:
             sink.write(block)
     if digest.hexdigest() != artifact:
-        raise Unprepared(INPUT_CORRUPT, f"{wanted_for}: artifact {artifact} has another content than its name says.")
+        raise PreparationFailed(INPUT_CORRUPT, f"{wanted_for}: artifact {artifact} has another content than its name says.")
 
 
-def _unpack(artifacts_url: str, artifact: str, folder: str) -> None:
+def _unpack(plan: Mapping[str, Any], artifact: str, folder: str) -> None:
     import tarfile
 
-    with _open(artifacts_url, artifact, "code bundle") as file:
+    with _open(plan, artifact, "code bundle") as file:
         _check(file, artifact, "code bundle")
         file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:*") as bundle:
                 bundle.extractall(folder, filter="data")
         except (tarfile.TarError, OSError) as error:
-            raise Unprepared(INPUT_CORRUPT, f"code bundle {artifact} cannot be unpacked ({error}).") from error
+            raise PreparationFailed(INPUT_CORRUPT, f"code bundle {artifact} cannot be unpacked ({error}).") from error
 
 
-def _fetch(artifacts_url: str, artifact: str, data: str, path: str) -> None:
-    """To ``path`` below DATA_DIR, which the members of an attempt share: the first one fetches, the others wait and find it."""
+def _fetch(plan: Mapping[str, Any], artifact: str, data: str, path: str) -> None:
+    """Fetches to ``path`` below DATA_DIR, which the members of an attempt share: the first one fetches, the others wait for it."""
     import fcntl
 
     wanted_for = f"input {path}"
-    target = inside(data, path)
+    target = path_below(data, path)
     if target is None:
-        raise Unprepared(INPUT_MISSING, f"{wanted_for}: an artifact goes to a relative path below DATA_DIR.")
+        raise PreparationFailed(INPUT_MISSING, f"{wanted_for}: an artifact goes to a relative path below DATA_DIR.")
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(f"{data}/.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.path.exists(target):
                 return
-            with _open(artifacts_url, artifact, wanted_for) as file, open(f"{target}.new", "wb") as copy:
+            with _open(plan, artifact, wanted_for) as file, open(f"{target}.new", "wb") as copy:
                 _check(file, artifact, wanted_for, copy)
             os.rename(f"{target}.new", target)
     except OSError as error:
-        raise Unprepared(INPUT_MISSING, f"{wanted_for} cannot be written ({error}).") from error
+        raise PreparationFailed(INPUT_MISSING, f"{wanted_for} cannot be written ({error}).") from error
 
 
-def inside(folder: str, path: str) -> str | None:
-    """``path`` below ``folder`` with every link followed; None when it leads anywhere else."""
+def path_below(folder: str, path: str) -> str | None:
+    """The absolute path of ``path`` below ``folder``, with links resolved; None when it leads out of ``folder``."""
     root = os.path.realpath(folder)
     target = os.path.realpath(os.path.join(root, path))
     if os.path.isabs(path) or target == root or os.path.commonpath((root, target)) != root:

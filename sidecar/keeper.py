@@ -1,9 +1,9 @@
-"""The keeper of a pod: its sidecar's parent, which outlives it to end what it left.
+"""The keeper of a pod: the sidecar's parent, which ends the processes that a killed sidecar left.
 
-A sidecar that is killed cannot end anything any more, and who detached himself from the main command would go on as a child of
-init. The keeper is a subreaper above the sidecar, so it gets them instead, whatever they made of their environment and their
-session, and kills until it has no child left. It holds the pod's lock as the sidecar does: a pod that counts as lost has no
-process any more. It sleeps all its life, so that nothing but a kill ends it; then the sidecar goes on alone.
+A killed sidecar cannot end its processes, and those that detached from the main command would live on as children of init. The
+keeper is a subreaper above the sidecar, so it becomes their parent instead, whatever their environment and session, and kills
+until it has no child left. It holds the pod's lock as the sidecar does: a pod that counts as lost has no process left. The
+keeper only sleeps until then, so that nothing but a kill ends it; after that the sidecar runs alone.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import traceback
 from tuttilab.sidecar import processes
 
 TITLE = "tuttilab-keeper"
-AGAIN_S = 0.02
+KILL_INTERVAL_S = 0.02
 
 
-def stand_behind(pod_dir: str) -> None:
-    """Returns in a child, which is to be the sidecar; the caller itself stays behind as its keeper, and ends after it."""
+def fork_sidecar(pod_dir: str) -> None:
+    """Forks: returns in the child, which becomes the sidecar. The parent becomes its keeper, ends after it and never returns."""
     processes.become_subreaper()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
     sidecar = os.fork()
@@ -28,20 +28,20 @@ def stand_behind(pod_dir: str) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
     try:
-        _keep(sidecar, pod_dir)
+        _supervise(sidecar, pod_dir)
     except BaseException:
         traceback.print_exc()
     os._exit(0)
 
 
-def _keep(sidecar: int, pod_dir: str) -> None:
+def _supervise(sidecar: int, pod_dir: str) -> None:
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    processes.show_as(TITLE, pod_dir)
+    processes.set_title(TITLE, pod_dir)
     while not os.waitpid(sidecar, os.WNOHANG)[0]:
         if signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGTERM:
-            # By whoever knows no other pid of the pod than ours. It is not reaped yet, so the number is still its own.
+            # The sender may know no other pid of the pod. The sidecar is not reaped yet, so its pid is still valid.
             os.kill(sidecar, signal.SIGTERM)
     while processes.reap()[1]:
         processes.kill(processes.descendants(os.getpid()))
-        time.sleep(AGAIN_S)
+        time.sleep(KILL_INTERVAL_S)

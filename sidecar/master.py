@@ -1,4 +1,4 @@
-"""The master of a gang: listens to its members on a socket it was given, performs what `gang.MasterMachine` says."""
+"""The master of a gang: serves its members on an inherited socket and performs the instructions of `MasterMachine`."""
 
 from __future__ import annotations
 
@@ -13,55 +13,56 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tuttilab.sidecar import gang, protocol, records
-from tuttilab.sidecar import machine as m
-from tuttilab.sidecar.heartbeat import Heartbeat, Listener
-from tuttilab.sidecar.lease import HOLD_S
-from tuttilab.sidecar.pulse import Pulse
+from tuttilab.sidecar import master_machine, protocol, records
+from tuttilab.sidecar import worker_machine as m
+from tuttilab.sidecar.event_loop import EventLoop
+from tuttilab.sidecar.heartbeat import Heartbeat, ReportUrl
+from tuttilab.sidecar.lease import LONG_POLL_S
 
-LOOK_S = 0.5
-"""Between two looks whether the members' sidecars live."""
-LAST_REPORT_S = 1.0
+MEMBER_CHECK_S = 0.5
+"""Between two checks whether the members' sidecars are alive."""
+LAST_REPORT_TIMEOUT_S = 1.0
 
 
 class Master:
     def __init__(self, plan: dict[str, Any], pod_dir: str, uid: str, listen: int) -> None:
         self._plan = plan
         self._dir = pod_dir
-        self._pulse = Pulse()
-        self._machine = gang.MasterMachine({member["pod"]: member["rank"] for member in plan["members"]})
+        self._loop = EventLoop()
+        self._machine = master_machine.MasterMachine({member["pod"]: member["rank"] for member in plan["members"]})
         self._changed = threading.Condition()
         self._is_over = False
         self._heartbeat = Heartbeat(
-            Listener(plan["report_url"], plan["report_url_file"]),
+            ReportUrl(plan["report_url"], plan.get("report_url_file")),
             plan["token"],
-            self._control_plane_said,
-            period_s=plan["heartbeat_s"],
+            self._on_reply,
+            self.note_silence,
+            plan["heartbeat_s"],
         )
         self._server = _Server(listen, self)
 
     def run(self) -> int:
-        self._pulse.on_signal(signal.SIGTERM, self._told_by_cluster)
+        self._loop.on_signal(signal.SIGTERM, self._on_sigterm)
         if os.path.exists(f"{self._dir}/{records.STOP}"):
-            self._told_by_cluster()  # before anybody could know our pid
+            self._on_sigterm()  # a stop from before our pid was known
         threading.Thread(target=self._server.serve_forever, name="members", daemon=True).start()
         for record in (records.READY, records.STARTED):
             records.write(f"{self._dir}/{record}", {"at": time.time()}, is_durable=False)
         self._heartbeat.start()
-        self._pulse.every(LOOK_S, self._look_after_members)
+        self._loop.call_every(MEMBER_CHECK_S, self.check_members)
         while not self._is_over:
-            self._handle(self._pulse.next())
+            self._handle(self._loop.next_event())
         return 0
 
     def sender(self, authorization: str) -> protocol.Sender | None:
-        """The pod of this attempt whose token it is."""
+        """The pod of this attempt that the token identifies; None for any other token."""
         scheme, _, token = authorization.partition(" ")
         return protocol.sender_of(token, self._plan["gang_key"]) if scheme == "Bearer" else None
 
-    def hear(self, body: Any, sender: protocol.Sender) -> dict[str, Any]:
-        """A member's report; answers with the orders as they are.
+    def handle_report(self, body: Any, sender: protocol.Sender) -> dict[str, Any]:
+        """Handles a member's report; returns the present orders.
 
-        Raises ValueError for what is no report of this attempt, PermissionError for one of another pod than the sender.
+        Raises ValueError for anything but a report of this attempt, PermissionError for a report of another pod than the sender.
         """
         if not isinstance(body, dict) or (body.get("job_id"), body.get("attempt")) != (
             self._plan["job_id"],
@@ -75,35 +76,50 @@ class Master:
         if "/" in member.pod or member.pod.startswith("."):
             raise ValueError(f"{member.pod!r:.200} is no pod's name")
         if (member.rank, member.pod) != sender:
-            raise PermissionError(f"{sender.pod} may report of itself only, not of {member.pod!r:.200}, rank {member.rank}")
-        self._handle(gang.MemberReported(member, seq))
+            other = f"rank {member.rank}" if member.rank != sender.rank else "another pod of that rank"
+            raise PermissionError(f"rank {sender.rank} may report of itself only, not of {other}")
+        self._handle(master_machine.MemberReported(member, seq))
         return self.orders(None)
 
     def orders(self, known: int | None) -> dict[str, Any]:
-        """At once when they are others than version ``known``, else when they change or `HOLD_S` is over."""
+        """The orders: at once when their version is not ``known``, else when they change or after `LONG_POLL_S`."""
         with self._changed:
             if known is not None:
-                self._changed.wait_for(lambda: self._machine.orders.version != known, HOLD_S)
+                self._changed.wait_for(lambda: self._machine.orders.version != known, LONG_POLL_S)
             return protocol.show_orders(self._machine.orders)
 
-    def _control_plane_said(self, reply: dict[str, Any]) -> None:
+    def members_to_report(self) -> list[protocol.Member]:
+        """What the control plane is told of the members."""
+        return self._machine.state()
+
+    def note_reply(self) -> None:
+        """The control plane has answered. On its own machine nothing follows from that."""
+
+    def note_silence(self) -> None:
+        """A report had no answer. On the control plane's own machine nothing follows: the gang goes on without it."""
+
+    def post_stop(self, stop: m.StopRequested) -> None:
+        self._loop.post(stop)
+
+    def _on_reply(self, reply: dict[str, Any]) -> None:
+        self.note_reply()
         try:
             stop = protocol.read_stop(reply)
         except ValueError as error:
             sys.stderr.write(f"unreadable answer: {error}\n")
             return
         if stop is not None:
-            self._pulse.post(m.StopAsked(stop.grace_s, stop.why))
+            self.post_stop(m.StopRequested(stop.grace_s, stop.why))
 
-    def _told_by_cluster(self) -> None:
+    def _on_sigterm(self) -> None:
         order = records.read(f"{self._dir}/{records.STOP}") or {}
-        self._pulse.post(m.StopAsked(float(order.get("grace_s", self._plan["grace_s"])), str(order.get("why", ""))))
+        self._loop.post(m.StopRequested(float(order.get("grace_s", self._plan["grace_s"])), str(order.get("why", ""))))
 
-    def _look_after_members(self) -> None:
-        """A sidecar that does not live any more has left a terminal record, or is lost."""
+    def check_members(self) -> None:
+        """A sidecar that is no longer alive has left a terminal record, or is lost."""
         with self._changed:
             known_members = dict(self._machine.members)
-        # Those that joined later lie beside us as the first ones do.
+        # The directories of members that joined later are siblings of ours too.
         for pod in {**{member["pod"]: None for member in self._plan["members"]}, **known_members}:
             folder = f"{os.path.dirname(self._dir)}/{pod}"
             known = known_members.get(pod)
@@ -113,33 +129,33 @@ class Master:
                 continue
             end = records.read(f"{folder}/{records.END}")
             if end is not None:
-                self._handle(gang.MemberGone(pod, end["exit_code"], end["reason"], end.get("outputs", {})))
-            elif known is not None:  # else it was not made yet
-                self._handle(gang.MemberGone(pod))
+                self._handle(master_machine.SidecarEnded(pod, end["exit_code"], end["reason"], end.get("outputs", {})))
+            elif known is not None:  # else it has not been started yet
+                self._handle(master_machine.SidecarEnded(pod))
 
-    def _handle(self, event: gang.Event) -> None:
-        with self._changed:  # members' threads and the main thread take turns
+    def _handle(self, event: master_machine.Event) -> None:
+        with self._changed:  # events come from members' threads and from the main thread
             for instruction in self._machine.handle(event):
                 match instruction:
                     case m.Report():
-                        self._heartbeat.report(protocol.report(self._plan, self._machine.state()))
-                    case gang.Announce():
+                        self._heartbeat.report(protocol.report(self._plan, self.members_to_report()))
+                    case master_machine.Announce():
                         self._changed.notify_all()
-                    case m.Arm(seconds):
-                        self._pulse.arm(seconds, m.TimeOver())
+                    case m.SetTimer(seconds):
+                        self._loop.set_timer(seconds, m.TimerExpired())
                     case m.Note(sentence):
                         sys.stderr.write(f"{sentence}\n")
                     case m.Record(exit_code, reason):
                         end = {"exit_code": exit_code, "reason": reason, "started_at": None, "ended_at": time.time()}
                         records.write(f"{self._dir}/{records.END}", end)
                     case m.Exit():
-                        threading.Thread(target=self._leave, daemon=True).start()
+                        threading.Thread(target=self._exit, daemon=True).start()
 
-    def _leave(self) -> None:
-        """Not by the thread that answers a member, for its answer must still go out."""
-        self._heartbeat.finish(LAST_REPORT_S)
+    def _exit(self) -> None:
+        """Runs on a thread of its own: the calling one may still have to answer a member."""
+        self._heartbeat.finish(LAST_REPORT_TIMEOUT_S)
         self._is_over = True
-        self._pulse.post(m.TimeOver())
+        self._loop.post(m.TimerExpired())
 
 
 class _Server(ThreadingHTTPServer):
@@ -163,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(protocol.ORDERS_PATH)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a line for each heartbeat would drown what matters."""
+        """Silent: one line per heartbeat would flood the log."""
 
     def _answer(self, allowed_path: str) -> None:
         master = self.server.master
@@ -175,19 +191,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(404, {})
         else:
             try:
-                self._reply(200, self._ask(master, sender, parts.query))
+                self._reply(200, self._dispatch(master, sender, parts.query))
             except PermissionError as error:
                 self._reply(403, {"detail": str(error)})
             except ValueError as error:
                 self._reply(400, {"detail": str(error)})
 
-    def _ask(self, master: Master, sender: protocol.Sender, query: str) -> dict[str, Any]:
+    def _dispatch(self, master: Master, sender: protocol.Sender, query: str) -> dict[str, Any]:
         if self.command == "GET":
             return master.orders(int(parse_qs(query).get("known", ["-1"])[0]))
         size = int(self.headers.get("Content-Length", "0"))
         if not 0 < size <= protocol.LARGEST_BODY:
             raise ValueError(f"a report of {size} bytes: expected at most {protocol.LARGEST_BODY}")
-        return master.hear(json.loads(self.rfile.read(size)), sender)
+        return master.handle_report(json.loads(self.rfile.read(size)), sender)
 
     def _reply(self, status: int, body: dict[str, Any]) -> None:
         text = json.dumps(body).encode()

@@ -1,8 +1,8 @@
-"""The pod's processes: starting the main command, finding what it left, how much memory it holds, ending all of it.
+"""The pod's processes: starts the main command, finds its descendants, measures their memory, kills them.
 
-The sidecar is a subreaper: whoever detaches himself (double fork, setsid) becomes its child again, so "no child left" means
-that nothing of the pod is alive. The main command dies with the sidecar by the kernel's parent-death signal, the others by its
-keeper.
+The sidecar is a subreaper: a process that detaches (double fork, setsid) becomes its child again, so "no child left" means that
+no process of the pod is alive. When the sidecar dies, the kernel's parent-death signal ends the main command, and the keeper
+ends the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NotStarted(Exception):
-    """The main command could not be executed; ``exit_code`` and ``reason`` are what the pod ends with."""
+    """The main command could not be executed; the pod ends with ``exit_code`` and ``reason``."""
 
     def __init__(self, exit_code: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -34,8 +34,8 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def show_as(*words: str) -> None:
-    """In the place of our command line, as far as it has room: `ps` and `pgrep -f` tell processes of one program apart by it."""
+def set_title(*words: str) -> None:
+    """Overwrites our command line, cut to its length, so that `ps` and `pgrep -f` show which process this is."""
     with open("/proc/self/stat", "rb") as file:
         stat = file.read()
     begin, end = map(int, stat[stat.rindex(b")") + 2 :].split()[45:47])
@@ -49,7 +49,7 @@ def start(command: Sequence[str], env: Mapping[str, str], workdir: str, output: 
 
     Must be called by the main thread: the parent-death signal is tied to the thread that forks. Raises NotStarted.
     """
-    told, tell = os.pipe()
+    error_read, error_write = os.pipe()
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -65,11 +65,11 @@ def start(command: Sequence[str], env: Mapping[str, str], workdir: str, output: 
             os.dup2(output, 2)
             os.execvpe(command[0], list(command), dict(env))  # noqa: S606 - a list of arguments, no shell sees them
         except OSError as error:
-            os.write(tell, str(error.errno).encode())
+            os.write(error_write, str(error.errno).encode())
         finally:
             os._exit(127)
-    os.close(tell)
-    with os.fdopen(told, "rb") as pipe:
+    os.close(error_write)
+    with os.fdopen(error_read, "rb") as pipe:
         failed = pipe.read()  # ends when exec closes the other end
     if not failed:
         return pid
@@ -81,7 +81,7 @@ def start(command: Sequence[str], env: Mapping[str, str], workdir: str, output: 
 
 
 def exit_code(status: int) -> int:
-    """Of a wait status; a signal counts as 128 + its number, as shells have it."""
+    """The exit code of a wait status; a signal counts as 128 + its number, as in shells."""
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
@@ -92,12 +92,12 @@ def children(pid: int) -> list[int]:
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found.extend(map(int, file.read().split()))
     except OSError:
-        pass  # it ended meanwhile, and its children are somebody else's now
+        pass  # it has ended, and its children have another parent now
     return found
 
 
 def descendants(pid: int) -> list[int]:
-    """All below ``pid``, parents before children. May miss one that is being born or handed on: ask again until it is empty."""
+    """All processes below ``pid``, parents before children. May miss one that is just forked or reparented: repeat until empty."""
     found = children(pid)
     for child in found:
         found.extend(children(child))
@@ -132,8 +132,8 @@ def reap() -> tuple[dict[int, int], bool]:
         ended[pid] = exit_code(status)
 
 
-def resident(pids: Sequence[int]) -> int:
-    """Bytes resident in all of them, shared pages counted once for each: cheap, and never too small."""
+def resident_bytes(pids: Sequence[int]) -> int:
+    """Resident bytes of all of them; a shared page counts once for each process. Cheap, and never too small."""
     pages = 0
     for pid in pids:
         try:
@@ -144,8 +144,8 @@ def resident(pids: Sequence[int]) -> int:
     return pages * PAGE
 
 
-def proportional(pids: Sequence[int]) -> int:
-    """Bytes in all of them, a page that n processes share counted as an n-th: exact, and slow for large processes."""
+def proportional_bytes(pids: Sequence[int]) -> int:
+    """Proportional set size of all of them; a page shared by n processes counts 1/n. Exact, but slow for large processes."""
     total = 0
     for pid in pids:
         try:

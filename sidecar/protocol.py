@@ -13,12 +13,12 @@ A report (POST ``/api/v1/pods/report``, ``Authorization: Bearer <the pod's token
     }
 
 from the sidecar of a single pod (one member) to the control plane, from a member to its master (one member), and from the master
-to the control plane (all members that it heard of). ``seq`` rises with every report of one sender; an older one changes nothing.
+to the control plane (all members that have reported). ``seq`` rises with every report of one sender; an older one changes nothing.
 The control plane answers ``{"stop": null | {"grace_s": 30, "why": "Cancelled"}}``. The master answers a report, and a
 GET of ``/api/v1/pods/orders?known=N`` once its orders differ from version N, with ``{"version": 2, "open": true, "stop": …}``.
 
-A token is ``SIGNATURE.RANK.POD``: it says whose it is, and the key of the attempt signs that. The control plane derives that key,
-the master is given it, and so both know every pod by its token alone, those that join later too. No other pod has the key.
+A token is ``SIGNATURE.RANK.POD``: it names its pod, signed with the key of the attempt. The control plane derives the key and
+gives it to the master, so both authenticate every pod by its token alone, also pods that join later. No other pod has the key.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ERROR = "Error"
 OOM_KILLED = "OOMKilled"
 STOPPED = "Stopped"
 LEASE_LOST = "LeaseLost"
-"""It stopped itself, because it was cut off from its master."""
+"""The pod stopped itself because it lost its master."""
 NEVER_STARTED = "NeverStarted"
 INPUT_MISSING = "InputMissing"
 WORKDIR_MISSING = "WorkdirMissing"
@@ -65,7 +65,7 @@ class Member(NamedTuple):
 
 
 class Sender(NamedTuple):
-    """Who a token says that speaks."""
+    """The pod that a token identifies."""
 
     rank: int
     pod: str
@@ -77,7 +77,7 @@ class Stop(NamedTuple):
 
 
 class Orders(NamedTuple):
-    """What the master wants of its members. ``version`` rises with every change."""
+    """What the members are to do. ``version`` rises with every change."""
 
     version: int = 0
     is_open: bool = False
@@ -85,17 +85,17 @@ class Orders(NamedTuple):
 
 
 def pod_token(key: str, rank: int, pod: str) -> str:
-    """``key`` is the attempt's, so the token is good for that pod of it and for no other."""
+    """The token of one pod; ``key`` is the key of the attempt."""
     who = f"{rank}.{pod}"
     return f"{_signature(key, who)}.{who}"
 
 
 def sender_of(token: str, key: str) -> Sender | None:
-    """None for a token that was not made with ``key``, whatever it is."""
+    """The pod of a token; None for one that was not signed with ``key``."""
     import hmac
 
     signature, _, who = token.partition(".")
-    # As bytes: of text it takes ASCII alone, and a wrong token may be anything.
+    # As bytes: compare_digest accepts only ASCII text, and a wrong token may hold anything.
     if not hmac.compare_digest(_signature(key, who).encode(), signature.encode()):
         return None
     rank, _, pod = who.partition(".")
@@ -103,7 +103,7 @@ def sender_of(token: str, key: str) -> Sender | None:
 
 
 def _signature(key: str, who: str) -> str:
-    import hmac  # Only who checks or makes one needs it; a pod of a single job starts without.
+    import hmac  # imported here: a pod of a single job starts without it
 
     return hmac.digest(key.encode(), who.encode(), "sha256").hex()
 
@@ -119,7 +119,7 @@ def report(plan: Mapping[str, Any], members: list[Member]) -> dict[str, Any]:
 
 
 def read_member(body: object) -> Member:
-    """Raises ValueError for anything that is no member."""
+    """Reads a member from a report. Raises ValueError for anything else."""
     if not isinstance(body, dict) or set(body) != set(Member._fields):
         raise ValueError(f"{body!r:.200} is no member: expected the keys {', '.join(Member._fields)}.")
     member = Member(**body)
@@ -132,7 +132,7 @@ def read_member(body: object) -> Member:
 
 
 def read_names(body: object) -> dict[str, str]:
-    """Names and what they stand for, such as ``{"connect": "127.0.0.1:15002"}``; raises ValueError for anything else."""
+    """Names and their values, such as ``{"connect": "127.0.0.1:15002"}``; raises ValueError for anything else."""
     if not isinstance(body, dict) or len(body) > 256:
         raise ValueError(f"{body!r:.200}: expected an object of at most 256 names.")
     for name, value in body.items():

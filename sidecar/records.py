@@ -1,37 +1,47 @@
-"""The small JSON files of a pod directory, and who a process is: shared facts of everything that starts or adopts a pod.
+"""The JSON records in a pod directory, the identity of a process, and file locks: shared by all code that starts or adopts pods.
 
-A record is written beside its place, synced and renamed, so that a reader sees all of it or nothing, also after a power cut.
+A record is written to a temporary file, synced and renamed, so that a reader sees all of it or nothing, also after a power cut.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 PLAN = "plan.json"
 SIDECAR = "sidecar.json"
-"""``pid`` and ``start_time`` are of the first process of the pod, which whoever made it knows: its keeper, or a master itself."""
+"""``pid`` and ``start_time`` are those of the pod's first process, whose pid its starter knows: the keeper, or a master."""
 PROCESSES = "processes.json"
-"""Pid and start time of those below the sidecar, as of a moment ago."""
+"""Pids and start times of the processes below the sidecar, as of the last look."""
 READY = "ready.json"
 STARTED = "started.json"
 ENDPOINTS = "endpoints.json"
 STOP = "stop.json"
 END = "end.json"
+USAGE = "usage/points.json"
+"""In a folder of its own, because the control plane reads the others again whenever the pod's folder changes."""
+USAGE_POINTS = 240
+"""At most, however long the pod runs."""
 LOCK = "lock"
+LARGEST = 16 * 2**20
+"""Bytes of a record that are read; a plan has a few hundred kilobytes at most."""
 
+_NOT_A_LOCK = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES)
+"""Errors of opening what is no lock: gone, a link, a folder, a socket, closed to us."""
 _FLOCK = "hhqqi4x"
 """struct flock of a 64-bit Linux: type, whence, start, length, pid."""
 
 
 def write(path: str, record: Mapping[str, object], *, is_durable: bool = True) -> None:
-    """Replaces ``path`` as a whole. Not durable: only the rename, for what a crash of the machine may forget."""
-    beside = f"{path}.{os.getpid()}.new"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    """Replaces ``path`` atomically. Without ``is_durable`` nothing is synced: a crash of the machine may lose the record."""
+    temporary = f"{path}.{os.getpid()}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         body = json.dumps(record).encode()
         while body:
@@ -40,7 +50,7 @@ def write(path: str, record: Mapping[str, object], *, is_durable: bool = True) -
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    os.rename(beside, path)
+    os.rename(temporary, path)
     if is_durable:
         sync_folder(os.path.dirname(path))
 
@@ -54,11 +64,16 @@ def sync_folder(path: str) -> None:
 
 
 def read(path: str) -> dict[str, Any] | None:
-    """The record, or None where there is none or something that is no JSON object. Values are whatever was written."""
+    """The record; None when the file is missing or is no JSON object of a regular file. The values are not checked."""
     try:
-        with open(path, "rb") as file:
-            record = json.load(file)
-    except (OSError, ValueError):
+        # The job may have put anything in its place: without O_NONBLOCK a FIFO would block for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+                return None
+            record = json.loads(file.read(LARGEST))
+    except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -79,13 +94,13 @@ def start_time(pid: int) -> int | None:
 
 
 def uid(identity: Mapping[str, Any]) -> str:
-    """A pod's identity: no two pods of a machine share it, over restarts too."""
+    """A pod's identity: unique on its machine, also across reboots."""
     return f"{str(identity['boot_id'])[:8]}-{identity['pid']}-{identity['start_time']}"
 
 
 def take_lock(path: str) -> int | None:
-    """A descriptor that holds the lock for as long as any process has it open, or None when somebody else does."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Takes the lock: a descriptor that holds it for as long as any process has it open; None when it is taken."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     except BlockingIOError:
@@ -95,11 +110,17 @@ def take_lock(path: str) -> int | None:
 
 
 def is_locked(path: str) -> bool:
-    """Whether a process lives that holds the lock. Asks without taking it, so that nobody is turned away by the question."""
+    """Whether a live process holds the lock. Does not take it, so nobody else fails to take it because of this call.
+
+    What the job may have put in its place is nobody's lock. Raises OSError where nobody knows, as on a disk that fails or is
+    read-only: a pod must not count as ended then.
+    """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in _NOT_A_LOCK:
+            return False
+        raise
     try:
         question = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)

@@ -1,4 +1,4 @@
-"""From the command line to a running worker or master: reads the plan, claims the pod, says who it is on disk."""
+"""Starts a worker or a master from the command line: reads the plan, forks the keeper, writes the identity record."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def _option(arguments: list[str], name: str) -> int | None:
     return int(arguments[arguments.index(name) + 1]) if name in arguments else None
 
 
-def _close_strangers(keep: set[int]) -> None:
-    """What the starter had open is not ours to hold."""
+def _close_other_descriptors(keep: set[int]) -> None:
+    """Closes the descriptors that were inherited from the starter, except those to keep."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in keep:
             try:
@@ -27,12 +27,12 @@ def _close_strangers(keep: set[int]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the pod and ends the process; whatever fails in here is told in ``sidecar.log``."""
+    """Runs the pod and ends the process. Failures are written to ``sidecar.log``."""
     plan_file = os.path.abspath(arguments[0])
     lock = _option(arguments, "--lock-fd")
     listen = _option(arguments, "--listen-fd")
     inherited = {descriptor for descriptor in (lock, listen) if descriptor is not None}
-    _close_strangers(inherited)
+    _close_other_descriptors(inherited)
     for descriptor in inherited:
         os.set_inheritable(descriptor, False)  # the lock says "the sidecar lives": user code must not hold it
     pod_dir = os.path.dirname(plan_file)
@@ -41,8 +41,8 @@ def main(arguments: list[str]) -> None:
     if plan is None:
         raise SystemExit(f"{plan_file} cannot be read: expected the plan of a pod.")
     first = os.getpid()
-    if plan["role"] != "master":  # which has no process below it
-        keeper.stand_behind(pod_dir)
+    if plan["role"] != "master":  # a master starts no processes
+        keeper.fork_sidecar(pod_dir)
     become_subreaper()
     identity = {
         "pid": first,
@@ -67,7 +67,7 @@ def _run(plan: dict[str, Any], pod_dir: str, uid: str, listen: int | None) -> in
         from tuttilab.sidecar.worker import Worker
 
         return Worker(plan, pod_dir, uid).run()
-    except BaseException:  # the last frame of the process: told, then ended without waiting for threads
+    except BaseException:  # the last frame of the process: print it, then end without waiting for threads
         traceback.print_exc()
         return 70
     finally:

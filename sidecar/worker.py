@@ -1,4 +1,4 @@
-"""The sidecar of one member: performs what `machine.WorkerMachine` says, and tells it what happens in the pod."""
+"""The sidecar of one member: performs the instructions of `WorkerMachine` and feeds it what happens in the pod."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuttilab.sidecar import context, processes, protocol, records
-from tuttilab.sidecar import machine as m
-from tuttilab.sidecar.heartbeat import Heartbeat, Listener
+from tuttilab.sidecar import worker_machine as m
+from tuttilab.sidecar.event_loop import EventLoop
+from tuttilab.sidecar.heartbeat import Heartbeat, ReportUrl
 from tuttilab.sidecar.log import PodLog, Pump
-from tuttilab.sidecar.machine import WorkerMachine
 from tuttilab.sidecar.protocol import Member
-from tuttilab.sidecar.pulse import Pulse
+from tuttilab.sidecar.worker_machine import WorkerMachine
 
-ENDPOINTS_S = 0.2
-MEMORY_S = 0.3
-CLEAR_S = 0.02
-LIST_S = 1.0
-"""Between two looks at what runs in the pod, for whoever has to end it when neither we nor the keeper are there any more."""
-OUTPUT_S = 2.0
-"""For the last output of processes that are gone."""
-LAST_REPORT_S = 1.0
+if TYPE_CHECKING:
+    from tuttilab.sidecar.usage import Usage
+
+ENDPOINTS_CHECK_S = 0.2
+MEMORY_CHECK_S = 0.3
+KILL_INTERVAL_S = 0.02
+LIST_INTERVAL_S = 1.0
+"""Between two lists of the pod's processes, which the cluster kills by that list when sidecar and keeper are both dead."""
+OUTPUT_TIMEOUT_S = 2.0
+"""For reading the last output of processes that have ended."""
+LAST_REPORT_TIMEOUT_S = 1.0
 
 
 class Worker:
     def __init__(self, plan: dict[str, Any], pod_dir: str, uid: str) -> None:
         self._plan = plan
         self._dir = pod_dir
-        self._pulse = Pulse()
+        self._loop = EventLoop()
         self._log = PodLog(pod_dir, plan["log_bytes"])
         self._pump = Pump(self._log)
         self._machine = WorkerMachine(
@@ -42,12 +45,13 @@ class Worker:
             has_outputs=bool(plan["outputs"]),
         )
         self._main: int | None = None
-        self._is_clearing = False
+        self._is_killing = False
         self._started_at: float | None = None
-        self._offered: tuple[int, int] | None = None
+        self._endpoints_version: tuple[int, int] | None = None
         self._seen: set[tuple[int, int | None]] = set()
         self._listed: set[tuple[int, int | None]] = set()
         self._is_over = False
+        self._usage: Usage | None = None
         self._heartbeat = self._make_heartbeat()
 
     def _make_heartbeat(self) -> Heartbeat:
@@ -55,39 +59,39 @@ class Worker:
         if plan["master"] is not None:
             from tuttilab.sidecar.lease import Lease
 
-            lease = Lease(plan["master"], plan["token"], plan["lease_s"], self._pulse)
-            heard, silent = lease.heard, lease.check
-            listener = Listener(lease.url)
+            lease = Lease(plan["master"], plan["token"], plan["lease_s"], self._loop)
+            on_reply, on_no_answer = lease.handle_reply, lease.check_master
+            report_url = ReportUrl(lease.url)
         else:
-            heard, silent = self._control_plane_said, lambda: None
-            listener = Listener(plan["report_url"], plan["report_url_file"])
-        return Heartbeat(listener, plan["token"], heard, silent, plan["heartbeat_s"])
+            on_reply, on_no_answer = self._on_reply, lambda: None
+            report_url = ReportUrl(plan["report_url"], plan["report_url_file"])
+        return Heartbeat(report_url, plan["token"], on_reply, on_no_answer, plan["heartbeat_s"])
 
-    def _control_plane_said(self, reply: dict[str, Any]) -> None:
+    def _on_reply(self, reply: dict[str, Any]) -> None:
         try:
             stop = protocol.read_stop(reply)
         except ValueError as error:
             sys.stderr.write(f"unreadable answer: {error}\n")
             return
         if stop is not None:
-            self._pulse.post(m.StopAsked(stop.grace_s, stop.why))
+            self._loop.post(m.StopRequested(stop.grace_s, stop.why))
 
     def run(self) -> int:
-        """Until the pod has ended; 0, for how the main command ended is in the terminal record."""
-        self._pulse.on_signal(signal.SIGTERM, self._told_by_cluster)
+        """Runs until the pod has ended. Always 0: the end of the main command is in the terminal record."""
+        self._loop.on_signal(signal.SIGTERM, self._on_sigterm)
         if os.path.exists(f"{self._dir}/{records.STOP}"):
-            self._told_by_cluster()  # before anybody could know our pid
-        self._pulse.on_signal(signal.SIGCHLD, self._reap)
+            self._on_sigterm()  # a stop from before our pid was known
+        self._loop.on_signal(signal.SIGCHLD, self._reap)
         if self._plan["master"] is not None:
             self._heartbeat.start()
         self._perform(self._machine.begin())
         while not self._is_over:
-            self._perform(self._machine.handle(self._pulse.next()))
+            self._perform(self._machine.handle(self._loop.next_event()))
         return 0
 
-    def _told_by_cluster(self) -> None:
+    def _on_sigterm(self) -> None:
         order = records.read(f"{self._dir}/{records.STOP}") or {}
-        self._pulse.post(m.StopAsked(float(order.get("grace_s", self._plan["grace_s"])), str(order.get("why", ""))))
+        self._loop.post(m.StopRequested(float(order.get("grace_s", self._plan["grace_s"])), str(order.get("why", ""))))
 
     def _perform(self, instructions: list[m.Instruction]) -> None:
         for instruction in instructions:
@@ -98,15 +102,15 @@ class Worker:
                     self._prepare()
                 case m.StartMain():
                     self._perform(self._machine.handle(self._start_main()))
-                case m.AskMain():
+                case m.TerminateMain():
                     if self._main is not None:
                         processes.signal_group(self._main, signal.SIGTERM)
                 case m.KillAll():
-                    self._is_clearing = True
-                    self._pulse.every(CLEAR_S, self._clear)
-                    self._clear()
-                case m.Arm(seconds):
-                    self._pulse.arm(seconds, m.TimeOver())
+                    self._is_killing = True
+                    self._loop.call_every(KILL_INTERVAL_S, self._kill_all)
+                    self._kill_all()
+                case m.SetTimer(seconds):
+                    self._loop.set_timer(seconds, m.TimerExpired())
                 case m.KeepOutputs():
                     self._in_background(self._keep_outputs)
                 case m.Note(sentence):
@@ -114,12 +118,12 @@ class Worker:
                 case m.Record(exit_code, reason):
                     self._record(exit_code, reason)
                 case m.Exit():
-                    self._heartbeat.finish(LAST_REPORT_S)
+                    self._heartbeat.finish(LAST_REPORT_TIMEOUT_S)
                     self._is_over = True
 
     def _in_background(self, call: Callable[[], m.Event]) -> None:
-        """The answer comes as an event; a stop is heard meanwhile."""
-        threading.Thread(target=lambda: self._pulse.post(call()), daemon=True).start()
+        """Posts the result as an event; the event loop handles a stop meanwhile."""
+        threading.Thread(target=lambda: self._loop.post(call()), daemon=True).start()
 
     def _report(self) -> None:
         member = self._machine.member
@@ -128,8 +132,8 @@ class Worker:
         self._heartbeat.report(protocol.report(self._plan, [member]))
 
     def _prepare(self) -> None:
-        if not context.is_needed(self._plan):
-            self._pulse.post(m.Prepared())
+        if not context.needs_preparation(self._plan):
+            self._loop.post(m.Prepared())
             return
         self._heartbeat.start()
         self._in_background(self._fetch)
@@ -137,9 +141,9 @@ class Worker:
     def _fetch(self) -> m.Event:
         try:
             context.prepare(self._plan)
-        except context.Unprepared as error:
+        except context.PreparationFailed as error:
             return m.NotPrepared(error.reason, str(error))
-        except Exception as error:  # whatever it is, the pod must not wait for ever
+        except Exception as error:  # any failure ends the pod: it must not wait for ever
             return m.NotPrepared(protocol.INPUT_MISSING, f"{type(error).__name__}: {error}")
         return m.Prepared()
 
@@ -148,81 +152,90 @@ class Worker:
         try:
             folder = context.working_directory(plan)
             self._main = processes.start(context.command_line(plan), plan["env"], folder, self._pump.output)
-        except context.Unprepared as error:
-            return m.MainRefused(1, error.reason, str(error))
+        except context.PreparationFailed as error:
+            return m.MainNotStarted(1, error.reason, str(error))
         except processes.NotStarted as error:
-            return m.MainRefused(error.exit_code, error.reason, str(error))
+            return m.MainNotStarted(error.exit_code, error.reason, str(error))
         self._started_at = time.time()
         self._pump.start()
         started = {"pid": self._main, "start_time": records.start_time(self._main), "at": self._started_at}
         records.write(f"{self._dir}/{records.STARTED}", started, is_durable=False)
         self._heartbeat.start()
-        self._pulse.every(ENDPOINTS_S, self._look_for_endpoints)
-        self._pulse.every(LIST_S, self._list_processes)
+        self._loop.call_every(ENDPOINTS_CHECK_S, self._check_endpoints)
+        self._loop.call_every(LIST_INTERVAL_S, self._list_processes)
         if plan["memory"]:
-            self._pulse.every(MEMORY_S, self._weigh)
+            self._loop.call_every(MEMORY_CHECK_S, self._check_memory)
+        from tuttilab.sidecar.usage import Usage  # after the start of the main command, which does not wait for it
+
+        self._usage = Usage(self._dir)
         return m.MainStarted()
 
     def _reap(self) -> None:
         ended, is_any_left = processes.reap()
         if self._main is not None and self._main in ended:
-            self._pulse.no_more(self._weigh)
-            self._pulse.no_more(self._look_for_endpoints)
-            self._look_for_endpoints()
-            self._pulse.post(m.MainExited(ended[self._main]))
+            self._loop.cancel_periodic(self._check_memory)
+            self._loop.cancel_periodic(self._check_endpoints)
+            self._check_endpoints()
+            if self._usage is not None:
+                self._usage.sample(processes.descendants(os.getpid()), is_last=True)
+                self._usage = None
+            self._loop.post(m.MainExited(ended[self._main]))
             self._main = None
-        if self._is_clearing and not is_any_left:
-            self._is_clearing = False
-            self._pulse.no_more(self._clear)
+        if self._is_killing and not is_any_left:
+            self._is_killing = False
+            self._loop.cancel_periodic(self._kill_all)
             if self._started_at is not None:
-                self._pump.finish(OUTPUT_S)
-            self._pulse.post(m.Cleared())
+                self._pump.finish(OUTPUT_TIMEOUT_S)
+            self._loop.post(m.AllProcessesEnded())
 
-    def _clear(self) -> None:
+    def _kill_all(self) -> None:
         processes.kill(processes.descendants(os.getpid()))
         self._reap()
 
-    def _weigh(self) -> None:
+    def _check_memory(self) -> None:
         limit: int = self._plan["memory"]
         pids = processes.descendants(os.getpid())
-        # Forked workers share pages: only a sum that is too large is worth the exact answer.
-        if processes.resident(pids) > limit and (used := processes.proportional(pids)) > limit:
-            self._pulse.post(m.MemoryPassed(used, limit))
+        # Forked workers share pages: the exact but slow sum is computed only when the cheap one is above the limit.
+        if processes.resident_bytes(pids) > limit and (used := processes.proportional_bytes(pids)) > limit:
+            self._loop.post(m.MemoryLimitExceeded(used, limit))
 
     def _list_processes(self) -> None:
-        """Those of two looks in a row: what comes and goes is not worth a write."""
-        seen: set[tuple[int, int | None]] = {(pid, records.start_time(pid)) for pid in processes.descendants(os.getpid())}
+        """Writes the list of processes that two looks in a row found: short-lived ones are left out. Measures them too."""
+        pids = processes.descendants(os.getpid())
+        if self._usage is not None:
+            self._usage.sample(pids)
+        seen: set[tuple[int, int | None]] = {(pid, records.start_time(pid)) for pid in pids}
         lasting, self._seen = seen & self._seen, seen
         if lasting != self._listed:
             self._listed = lasting
             try:
                 records.write(f"{self._dir}/{records.PROCESSES}", {"processes": sorted(lasting, key=str)}, is_durable=False)
             except OSError:
-                self._listed = set()  # a full disk: tried again at the next look
+                self._listed = set()  # a full disk: retried at the next look
 
-    def _look_for_endpoints(self) -> None:
+    def _check_endpoints(self) -> None:
         path = self._plan["env"]["TUTTILAB_ENDPOINTS"]
         try:
             stat = os.stat(path)
         except OSError:
             return
-        if (stat.st_mtime_ns, stat.st_ino) == self._offered:
+        if (stat.st_mtime_ns, stat.st_ino) == self._endpoints_version:
             return
         try:
             endpoints = protocol.read_names(records.read(path))
         except ValueError:
-            return  # half written: the next look sees more
-        self._offered = (stat.st_mtime_ns, stat.st_ino)
+            return  # half written: read again at the next look
+        self._endpoints_version = (stat.st_mtime_ns, stat.st_ino)
         records.write(f"{self._dir}/{records.ENDPOINTS}", endpoints, is_durable=False)
-        self._pulse.post(m.Offered(endpoints))
+        self._loop.post(m.EndpointsFound(endpoints))
 
     def _keep_outputs(self) -> m.Event:
-        from tuttilab.sidecar import drain
+        from tuttilab.sidecar import outputs
 
         try:
-            return m.Kept(*drain.keep(self._plan))
-        except Exception as error:  # an output that is lost is told, never silently
-            return m.Kept({}, protocol.OUTPUT_LOST, f"outputs: {type(error).__name__}: {error}")
+            return m.OutputsKept(*outputs.keep(self._plan))
+        except Exception as error:  # a lost output is always reported
+            return m.OutputsKept({}, protocol.OUTPUT_LOST, f"outputs: {type(error).__name__}: {error}")
 
     def _record(self, exit_code: int, reason: str) -> None:
         self._log.close()
@@ -238,6 +251,6 @@ class Worker:
                 records.write(f"{self._dir}/{records.END}", end)
                 return
             except OSError as error:
-                # A full disk: without this record the pod would count as lost, so its end waits for space.
+                # A full disk: without this record the pod would count as lost, so it waits for space.
                 sys.stderr.write(f"{records.END}: {error}\n")
                 time.sleep(1.0)

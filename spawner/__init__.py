@@ -1,9 +1,9 @@
-"""Hub spawners whose servers are jobs of kind `notebook` in the control plane's ledger before anything of them exists.
+"""JupyterHub spawners: the control plane admits a server as a job of kind `notebook` before the server is started.
 
-`TuttiSpawner` makes pods and is a KubeSpawner, `TuttiLocalSpawner` makes processes on the hub's machine. Belongs here: traits,
-hooks of JupyterHub and KubeSpawner, and pure functions from a profile to the pieces of a pod. Does not belong here: whether there
-is room, and who may have what: the control plane says so. A class is imported when it is asked for, so that a hub without
-Kubernetes needs no KubeSpawner.
+`TuttiSpawner` starts pods and is a KubeSpawner, `TuttiLocalSpawner` starts processes on the hub's machine. Belongs here: traits,
+hooks of JupyterHub and KubeSpawner, and pure functions from a profile to parts of a pod manifest. Does not belong here: admission
+and rights, which the control plane decides. A class is imported on first use, so that a hub without Kubernetes needs no
+KubeSpawner.
 """
 
 from __future__ import annotations

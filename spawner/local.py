@@ -1,6 +1,6 @@
 """`tutti-local`: servers as processes on the hub's machine, for a hub without Kubernetes.
 
-All of them run as the hub's own user, who can read everything of everybody: for tests, and for people who trust one another.
+All servers run as the hub's own user and can read each other's files: for tests, and for users who trust one another.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from traitlets import Unicode, default
 
-from tuttilab.scheduler.resources import GPU
-from tuttilab.spawner.ledgered import Ledgered
+from tuttilab.scheduler.domain.resources import GPU
+from tuttilab.spawner.mixin import NotebookJobMixin
 from tuttilab.spawner.pods import NO_GPU, amounts_of
 from tuttilab.spawner.volumes import folder_of
 
 
-class TuttiLocalSpawner(Ledgered, SimpleLocalProcessSpawner):  # type: ignore[misc]  # JupyterHub has no types
+class TuttiLocalSpawner(NotebookJobMixin, SimpleLocalProcessSpawner):  # type: ignore[misc]  # JupyterHub has no types
     homes = Unicode("homes", config=True, help="The folder below which every user has a home, made on the first start.")
 
     @default("home_dir")
@@ -26,7 +26,7 @@ class TuttiLocalSpawner(Ledgered, SimpleLocalProcessSpawner):  # type: ignore[mi
         return str(Path(self.homes).absolute() / folder_of(self.user.name))
 
     def make_preexec_fn(self, name: str) -> Any:
-        """Nothing runs between fork and exec but the change into the home, which is made before."""
+        """Creates the home here, so that only a chdir runs between fork and exec."""
         home = self.home_dir
         os.makedirs(home, 0o700, exist_ok=True)
         return lambda: os.chdir(home)

@@ -1,4 +1,4 @@
-"""What a user chooses before a server starts: the form from the profiles, and the choice back, which may be any script's."""
+"""The spawn options: renders the form from the profiles and validates the choice, which may come from any script."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.requests import ProfileRequest
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.requests import ProfileRequest
 
 KEYS: Final = ("profile", "image")
 NOTHING_OFFERED: Final = "No profile is offered to you; ask an admin for a group or a profile."
 
 
 def form(profiles: Sequence[ProfileRequest]) -> str:
-    """HTML for the hub's page; empty where there is nothing to choose."""
+    """The form's HTML for the hub's page; empty when there is nothing to choose."""
     if not profiles:
         return notice(NOTHING_OFFERED)
     if len(profiles) == 1 and not profiles[0].images and not profiles[0].custom_images:
@@ -54,13 +54,13 @@ def _images(profiles: Sequence[ProfileRequest]) -> str:
 
 
 def from_form(data: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """One text a field; what was left empty was not chosen."""
+    """The first value of each known field; empty fields are left out."""
     first = {key: str(values[0]).strip() for key, values in data.items() if values}
     return {key: value for key, value in first.items() if key in KEYS and value}
 
 
 def checked(options: Mapping[str, object]) -> dict[str, str]:
-    """The choice, whoever sent it. Raises BadInput naming the key."""
+    """Validates a choice from any source. Raises BadInput naming the key."""
     for key, value in options.items():
         if key not in KEYS:
             raise BadInput(f"options: {str(key)[:60]!r} cannot be chosen; expected {' and '.join(KEYS)}.")

@@ -1,4 +1,4 @@
-"""From an admitted server to the pieces of its pod. Pure: what was there before never shows through."""
+"""Pure functions from an admitted server to parts of its pod manifest. They replace whatever was set before."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tuttilab.scheduler.model import DOMAIN
-from tuttilab.scheduler.requests import ProfileRequest
-from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_duration, parse_memory
+from tuttilab.scheduler.domain.model import DOMAIN
+from tuttilab.scheduler.domain.requests import ProfileRequest
+from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_duration, parse_memory
 from tuttilab.spawner.volumes import Manifest, volumes_of
 
 NO_GPU: Final = {"NVIDIA_VISIBLE_DEVICES": "", "CUDA_VISIBLE_DEVICES": ""}
-"""Without it an image for GPUs sees all of a node's."""
-OWNED: Final = (CPU, MEMORY, GPU)
-"""Resource keys that every server has, be it with a zero, so that none is left over from elsewhere."""
+"""Without it a GPU image sees all GPUs of the node."""
+ALWAYS_SET: Final = (CPU, MEMORY, GPU)
+"""Resource keys that are always set, even to zero, so that no earlier value remains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """What the profile and the ledger decide of a pod; the rest is the site's."""
+    """The parts of a pod that profile and admission decide; the site configures the rest."""
 
     resources: Manifest
     env: dict[str, str]
     unset: frozenset[str]
-    """Variables that the device plugin sets and nobody else may."""
+    """Variables that only the device plugin may set."""
     volumes: tuple[Manifest, ...]
     mounts: tuple[Manifest, ...]
     labels: dict[str, str]
@@ -36,11 +36,11 @@ def pieces_of(
     profile: ProfileRequest, *, owner: str, job_id: str, node: str, image: str | None, cephfs_claim: str, node_label: str
 ) -> Pieces:
     amounts = amounts_of(profile)
-    quantities = {key: quantity(key, amounts[key]) for key in sorted({*OWNED, *(key for key, _ in amounts)})}
+    quantities = {key: quantity(key, amounts[key]) for key in sorted({*ALWAYS_SET, *(key for key, _ in amounts)})}
     volumes = volumes_of(profile, owner, cephfs_claim)
     has_gpu = amounts[GPU] > 0
     return Pieces(
-        # Both the same: what is charged is what is kept free and what may be used.
+        # Requests equal limits: the charged amount is reserved and is the most that may be used.
         resources={"requests": dict(quantities), "limits": dict(quantities)},
         env={**profile.env, **volumes.env, **({} if has_gpu else NO_GPU)},
         unset=frozenset(NO_GPU) if has_gpu else frozenset(),
@@ -58,23 +58,23 @@ def amounts_of(profile: ProfileRequest) -> Resources:
 
 
 def quantity(key: str, amount: int) -> str:
-    """Exact, unlike what people read."""
+    """An exact Kubernetes quantity, unlike the rounded texts for people."""
     return f"{amount}m" if key == CPU else str(amount)
 
 
-def merged_env(there: Iterable[Any], pieces: Pieces) -> list[Any]:
-    """The container's variables (of KubeSpawner's classes, or plain) with ours in their place."""
+def merged_env(existing: Iterable[Any], pieces: Pieces) -> list[Any]:
+    """The container's variables (KubeSpawner's classes or mappings), with those of the pieces instead of equal names."""
 
     def name_of(variable: Any) -> str:
         return str(variable["name"] if isinstance(variable, Mapping) else variable.name)
 
-    ours = {**pieces.env}
-    kept = [variable for variable in there if name_of(variable) not in ours and name_of(variable) not in pieces.unset]
-    return kept + [{"name": name, "value": value} for name, value in ours.items()]
+    own = {**pieces.env}
+    kept = [variable for variable in existing if name_of(variable) not in own and name_of(variable) not in pieces.unset]
+    return kept + [{"name": name, "value": value} for name, value in own.items()]
 
 
 def idle_arguments(profile: ProfileRequest) -> list[str]:
-    """A server with nothing going on ends itself: first kernels without a running cell, then the server without kernels."""
+    """Arguments by which an idle server ends itself: first kernels without a running cell, then the server without kernels."""
     if profile.idle is None:
         return []
     after = round(parse_duration(profile.idle.stop_after))

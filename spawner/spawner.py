@@ -1,4 +1,4 @@
-"""`tutti`: a KubeSpawner whose pods are what the control plane admitted: size, node, image and volumes of the profile."""
+"""`tutti`: a KubeSpawner whose pods have the admitted size, node, image and volumes."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any
 from kubespawner import KubeSpawner
 from traitlets import Float, Unicode
 
-from tuttilab.spawner.ledgered import Ledgered
+from tuttilab.spawner.mixin import NotebookJobMixin
 from tuttilab.spawner.pods import Pieces, merged_env, pieces_of
 
 
-class TuttiSpawner(Ledgered, KubeSpawner):  # type: ignore[misc]  # KubeSpawner has no types
+class TuttiSpawner(NotebookJobMixin, KubeSpawner):  # type: ignore[misc]  # KubeSpawner has no types
     cephfs_claim = Unicode("cephfs-{name}", config=True, help="The PersistentVolumeClaim of a profile's `cephfs: NAME`.")
     node_label = Unicode("kubernetes.io/hostname", config=True, help="The node label that holds its name.")
-    # A pod may have its image to pull first.
+    # Longer than the base's: a pod may have to pull its image first.
     starting_s = Float(600.0, min=1.0, config=True, help="How long a pod may take to start once it has room, in seconds.")
 
     async def start(self) -> Any:
-        # The progress page asks it whether this start is over; the last one is.
+        # The progress page asks this future whether the start has ended; an earlier start's future has.
         self._start_future = None
         return await super().start()
 
     async def get_pod_manifest(self) -> Any:
-        """KubeSpawner's own, with what was admitted in the place of anything that traits or an earlier spawn left there."""
+        """KubeSpawner's manifest; the admitted parts replace those of traits or an earlier spawn."""
         return patched(await super().get_pod_manifest(), self.pieces())
 
     def pieces(self) -> Pieces:
         view = self._admitted
         if view is None:
-            raise RuntimeError(f"{self._log_name} has no room in the ledger, so it gets no pod")
+            raise RuntimeError(f"{self._log_name} is not admitted, so it gets no pod")
         return pieces_of(
             view.profile,
             owner=self.user.name,
@@ -42,7 +42,8 @@ class TuttiSpawner(Ledgered, KubeSpawner):  # type: ignore[misc]  # KubeSpawner 
 
 
 def patched(pod: Any, pieces: Pieces) -> Any:
-    """The same pod (of the Kubernetes client's classes, which have no types). Its first container is the notebook's."""
+    """Writes the pieces into the pod (Kubernetes client classes, without types) and returns it. The first container is
+    the server's."""
     server = pod.spec.containers[0]
     server.resources = pieces.resources
     server.env = merged_env(server.env or [], pieces)

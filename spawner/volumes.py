@@ -1,4 +1,4 @@
-"""From a profile's mounts to volumes of a pod: shared CephFS by claim, HDFS configuration, tickets in memory. Pure."""
+"""Pure functions from a profile's mounts to volumes of a pod: CephFS by claim, HDFS configuration, Kerberos tickets in memory."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from tuttilab.scheduler.requests import ProfileRequest
+from tuttilab.scheduler.domain.requests import ProfileRequest
 
 HADOOP_CONF: Final = "/etc/hadoop/conf"
 TICKETS: Final = "/run/tuttilab/krb5"
 CEPHFS_DRIVER: Final = "cephfs.csi.ceph.com"
 
 Manifest = dict[str, Any]
-"""A piece of a manifest as Kubernetes spells it (``Any``: JSON)."""
+"""A part of a Kubernetes manifest (``Any``: JSON)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Volumes:
 
 
 def volumes_of(profile: ProfileRequest, owner: str, cephfs_claim: str) -> Volumes:
-    """``cephfs_claim`` names the claim of a shared volume, with ``{name}`` in it. A claim that is mounted twice is one volume."""
+    """``cephfs_claim`` is the template of a claim's name, with ``{name}``. A claim that is mounted twice is one volume."""
     volumes: dict[str, Manifest] = {}
     mounts: list[Manifest] = []
     env: dict[str, str] = {}
@@ -41,7 +41,7 @@ def volumes_of(profile: ProfileRequest, owner: str, cephfs_claim: str) -> Volume
         mounts.append({"name": "tutti-hdfs", "mountPath": HADOOP_CONF, "readOnly": True})
         env["HADOOP_CONF_DIR"] = HADOOP_CONF
         if profile.hdfs.kerberos:
-            # Never on a disk: whoever has the cache is the user.
+            # Never on a disk: whoever has the ticket cache can act as the user.
             volumes["krb5"] = {"name": "tutti-krb5", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
             mounts.append({"name": "tutti-krb5", "mountPath": TICKETS, "readOnly": False})
             env["KRB5CCNAME"] = f"FILE:{TICKETS}/ccache"
@@ -49,7 +49,7 @@ def volumes_of(profile: ProfileRequest, owner: str, cephfs_claim: str) -> Volume
 
 
 def folder_of(owner: str) -> str:
-    """A user's name as one folder: two names never share one, and none leads elsewhere."""
+    """A user's name as the name of one folder: unique per user, and never a path that leads elsewhere."""
     escaped = quote(owner, safe="")
     return escaped.replace(".", "%2E") if set(escaped) <= {"."} else escaped
 
@@ -57,8 +57,8 @@ def folder_of(owner: str) -> str:
 def cephfs_static(
     name: str, *, namespace: str, claim: str, cluster_id: str, fs_name: str, root_path: str, secret: str, secret_namespace: str
 ) -> tuple[Manifest, Manifest]:
-    """The PersistentVolume and the claim of a CephFS folder that is there already, for an admin to apply once."""
-    # Kubernetes wants a size; CephFS holds to the folder's own quota, not to this.
+    """The PersistentVolume and claim of an existing CephFS folder, for an admin to apply once."""
+    # Kubernetes requires a size; CephFS enforces the folder's own quota, not this.
     size = {"storage": "1Gi"}
     volume = {
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""Model objects with everything a test does not care about filled in. Amounts are given as people write them."""
+"""Builds model objects for tests, with defaults for what a test does not set. Amounts are given as in a manifest."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import Decision, schedule
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.instructions import Instruction
-from tuttilab.scheduler.model import Cluster, Job, Node, Queue
-from tuttilab.scheduler.requests import JobRequest, PodRequest, Who
-from tuttilab.scheduler.resources import Resources
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.instructions import Instruction
+from tuttilab.scheduler.domain.model import Cluster, Job, Node, Queue
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest, Who
+from tuttilab.scheduler.domain.resources import Resources
 
 ANN = Who("ann", ("research",))
 ADMIN = Who("root", (), is_admin=True, in_every_group=True)
@@ -58,14 +58,16 @@ def state(clusters: Sequence[Cluster] = (), queues: Sequence[Queue] = ()) -> Sta
 
 
 def submit(to: State, *, at: float = 0.0, **given: Any) -> Job:
-    site = Site(to.queues, to.clusters, given.pop("queue", None))
+    """``grows``: nodes may be added to the clusters, so what fits on none of them waits."""
+    growing = frozenset(to.clusters) if given.pop("grows", False) else frozenset()
+    site = Site(to.queues, to.clusters, given.pop("queue", None), growing=growing)
     one = job(site, now=at, **given)
     to.handle(ev.JobSubmitted(one), at)
     return one
 
 
 def run_cycle(of: State, at: float = 0.0) -> tuple[Decision, list[Instruction]]:
-    """A cycle whose admissions are applied, as the service does."""
+    """Run a cycle and apply its admissions, as the service does."""
     decision = schedule(of.snapshot(), at)
     instructions = [instruction for admitted in decision.admitted for instruction in of.handle(admitted, at)]
     of.waits = {wait.job_id: wait for wait in decision.waits}
@@ -73,7 +75,7 @@ def run_cycle(of: State, at: float = 0.0) -> tuple[Decision, list[Instruction]]:
 
 
 def start_all(of: State, job_id: str, at: float = 0.0) -> None:
-    """Every pod of the live attempt is seen, ready and running."""
+    """Bring every pod of the live attempt to running."""
     attempt = of.live_attempt(job_id)
     assert attempt is not None
     for pod in attempt.pods:
@@ -94,7 +96,7 @@ def end_pod(of: State, job_id: str, rank: int, exit_code: int | None, at: float 
 def end_all(of: State, job_id: str, exit_code: int | None, at: float = 0.0, reason: str = "") -> list[Instruction]:
     attempt = of.live_attempt(job_id)
     assert attempt is not None
-    told: list[Instruction] = []
+    instructions: list[Instruction] = []
     for pod in sorted(attempt.pods, key=lambda pod: pod.rank, reverse=True):
-        told += of.handle(ev.PodEnded(job_id, attempt.number, pod.name, exit_code, reason), at)
-    return told
+        instructions += of.handle(ev.PodEnded(job_id, attempt.number, pod.name, exit_code, reason), at)
+    return instructions

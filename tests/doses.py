@@ -1,4 +1,4 @@
-"""How much of it: what `make soak` was asked for (`make soak KILLS=200 SEEDS=5000`), else what the suite or a long run has."""
+"""Doses of tests: those given to `make soak` (`make soak KILLS=200 SEEDS=5000`), else the defaults of the suite or of a soak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real JupyterLab on a test's own desk, with a real control plane, looked at by a real Chromium."""
+"""A real JupyterLab on the user's machine of a test, with a real control plane, shown in a real Chromium."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from tests.desk import Desk, eventually, made_desk
+from tests.user_machine import UserMachine, eventually, hide_programs, made_machine
 from tuttilab.scheduler.client import Client
-from tuttilab.scheduler.requests import JobRequest, PodRequest
-from tuttilab.scheduler.wire import JobView
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
+from tuttilab.scheduler.domain.wire import JobView
 
 TOKEN = "of-the-test"
 SMALL = (PodRequest(cpus="100m", memory="64Mi"),)
@@ -43,15 +43,15 @@ queues:
 defaults: {queue: research}
 """
 
-# Lab asks a new user about news; nobody in a test answers.
+# Lab asks a new user about news; a test does not answer.
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
 
 
 @dataclass
 class Lab:
-    """A Lab that runs, its control plane, and a client of that as the user has one."""
+    """A running Lab, its control plane, and a client of that with the user's token."""
 
-    desk: Desk
+    machine: UserMachine
     port: int
     client: Client
     holder: str = ""
@@ -66,7 +66,7 @@ class Lab:
         return self.client.submit(JobRequest(name=name, command=command, queue=queue, pods=pods))
 
     def waiting(self, name: str) -> JobView:
-        """A job that waits for as long as the desk stands: another one holds all that its queue may use."""
+        """A job that waits until the end of the test: another job uses all that its queue may use."""
         if not self.holder or self.client.job(self.holder).is_ended:
             self.holder = self.until(self.submit("holder", "sleep", "1000", queue="none"), "Running").id
         return self.until(self.submit(name, "true", queue="none"), "Queued")
@@ -78,27 +78,27 @@ class Lab:
 
         return eventually(reached)  # type: ignore[no-any-return]  # what `reached` gives
 
-    def begin_anew(self) -> None:
-        """All jobs end, and the control plane runs with the test's configuration, which a `down` forgets."""
-        self.desk.run("down", "--now", timeout_s=120)
-        said = self.desk.run("up", "--config", str(self.desk.home / "tuttilab.yaml"))
+    def reset(self) -> None:
+        """End all jobs, and start the control plane again with the test's configuration, which `down` forgets."""
+        self.machine.run("down", "--now", timeout_s=120)
+        said = self.machine.run("up", "--config", str(self.machine.home / "tuttilab.yaml"))
         assert said.code == 0, said
         self.holder = ""
         self.reconnect()
 
     def reconnect(self) -> None:
-        """The control plane runs anew, at another port and with another token."""
-        runtime = self.desk.runtime()
+        """After a restart of the control plane, which has another port and another token."""
+        runtime = self.machine.runtime()
         self.client.close()
         self.client = Client(runtime.url, runtime.token)
 
     def start_server(self) -> None:
-        log = open(self.desk.home / "lab.log", "ab")  # noqa: SIM115  it is the process's
+        log = open(self.machine.home / "lab.log", "ab")  # noqa: SIM115  it is the process's
         command = [sys.executable, "-m", "tuttilab.scheduler.cli", "lab", "--no-browser", "--port", str(self.port)]
         command += ["--", f"--IdentityProvider.token={TOKEN}"]
-        # Into a file: nobody reads a pipe here, and a full one would stop the server.
-        self.server = subprocess.Popen(command, cwd=self.desk.home, env=self.desk.environ, stdout=log, stderr=log, text=True)
-        self.desk.started.append(self.server)
+        # To a file: a pipe is not read here, and a full one would block the server.
+        self.server = subprocess.Popen(command, cwd=self.machine.home, env=self.machine.environ, stdout=log, stderr=log, text=True)
+        self.machine.started.append(self.server)
         eventually(lambda: answers(f"{self.url}/api/status"), 60)
 
     def restart_server(self) -> None:
@@ -108,21 +108,24 @@ class Lab:
         self.start_server()
 
     def settings(self, plugin: str, values: dict[str, object]) -> None:
-        path = self.desk.home / ".jupyter" / "lab" / "user-settings" / f"{plugin}.jupyterlab-settings"
+        path = self.machine.home / ".jupyter" / "lab" / "user-settings" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values), encoding="utf-8")
 
 
 @contextmanager
-def made_lab(folder: Path, config: str = CONFIG) -> Iterator[Lab]:
-    with made_desk(folder) as desk:
-        path = desk.home / "tuttilab.yaml"
+def made_lab(folder: Path, config: str = CONFIG, *, without: Collection[str] = ()) -> Iterator[Lab]:
+    """Without ``config`` the machine itself is the one node. ``without``: how the names of programs begin that PATH lacks."""
+    with made_machine(folder) as machine:
+        if without:
+            hide_programs(machine, without)
+        path = machine.home / "tuttilab.yaml"
         path.write_text(config)
-        said = desk.run("up", "--config", str(path))
+        said = machine.run("up", *(["--config", str(path)] if config else []))
         assert said.code == 0, said
-        desk.environ["JUPYTER_RUNTIME_DIR"] = str(desk.home / "runtime")
-        runtime = desk.runtime()
-        lab = Lab(desk, free_port(), Client(runtime.url, runtime.token))
+        machine.environ["JUPYTER_RUNTIME_DIR"] = str(machine.home / "runtime")
+        runtime = machine.runtime()
+        lab = Lab(machine, free_port(), Client(runtime.url, runtime.token))
         lab.settings("@jupyterlab/apputils-extension/notification", NO_NEWS)
         lab.start_server()
         try:
@@ -133,10 +136,10 @@ def made_lab(folder: Path, config: str = CONFIG) -> Iterator[Lab]:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The machine's own: Playwright's cannot be fetched everywhere."""
+    """The machine's own Chromium, because Playwright's cannot be downloaded everywhere."""
     program = next(path for name in BROWSERS if (path := shutil.which(name)))
     with sync_playwright() as playwright:
-        # In a container the sandbox of the browser cannot be set up, and what it shows here is ours.
+        # The browser's sandbox does not work in a container, and the pages shown here are trusted.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         try:
             yield browser
@@ -159,7 +162,7 @@ def show_panel(page: Page) -> None:
     panel = page.locator("#tuttilab-panel")
     tab = page.locator('.lm-TabBar-tab[data-id="tuttilab-panel"]')
     until = time.monotonic() + 20
-    # Lab puts its layout back after it is drawn, and may undo a click that comes before.
+    # Lab restores its layout after it is drawn, which may undo an earlier click.
     while not panel.is_visible():
         assert time.monotonic() < until, "the panel does not open"
         tab.click()
@@ -171,7 +174,7 @@ def row(page: Page, job: JobView) -> Locator:
 
 
 def pictures() -> Path:
-    """Where pictures go that somebody wants to look at; tools/screenshot.py takes README's own from there."""
+    """The folder for screenshots; tools/screenshot.py copies those of README from there."""
     folder = Path(os.environ.get("TUTTILAB_PICTURES", Path(__file__).resolve().parents[1] / "build" / "pictures"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder

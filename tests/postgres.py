@@ -1,6 +1,6 @@
-"""A Postgres of the tests' own: Debian's programs on a cluster in a temporary folder, reached by its socket, gone at the end.
+"""A Postgres server for tests: Debian's programs, a data folder that is removed at the end, a Unix socket.
 
-Postgres refuses to run as root; then it runs as the user `postgres`, to whom the folder is given.
+Postgres refuses to run as root; as root it is run as the user `postgres`, who then owns the folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def programs() -> Path | None:
 
 
 def can_run() -> bool:
-    """The programs are there, and a user who may run them."""
+    """Whether the programs are installed, and there is a user that can run them."""
     return programs() is not None and (os.geteuid() != 0 or _has_user())
 
 
@@ -45,7 +45,7 @@ def _has_user() -> bool:
 
 
 class Postgres:
-    """One cluster. ``stop`` and ``start`` may be called in any order, as often as a test likes."""
+    """One server. ``stop`` and ``start`` may be called repeatedly."""
 
     def __init__(self, folder: Path) -> None:
         found = programs()
@@ -77,7 +77,7 @@ class Postgres:
         self._run("pg_ctl", "start", "-w", "-D", str(self._data), "-l", str(self.folder / "server.log"), "-o", options)
 
     def stop(self, mode: str = "fast", *, check: bool = True) -> None:
-        """``immediate`` is the server's kill -9: nothing is finished, the next start recovers from the log."""
+        """``immediate`` is like kill -9: nothing is finished, and the next start recovers from the log."""
         self._run("pg_ctl", "stop", "-w", "-m", mode, "-D", str(self._data), check=check)
 
     def url(self, database: str) -> str:
@@ -118,4 +118,4 @@ def running_postgres() -> Iterator[Postgres]:
 
 
 NewDatabase = Callable[[], str]
-"""Answers the URL of an empty database."""
+"""Returns the URL of a new, empty database."""

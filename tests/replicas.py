@@ -1,4 +1,4 @@
-"""A site of several control planes as real processes on one real Postgres, for tests: start, kill, stop and continue them."""
+"""Several control planes as real processes on one real Postgres, which a test starts, kills, stops and continues."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.desk import eventually
 from tests.postgres import Postgres
-from tuttilab.scheduler import discovery
+from tests.user_machine import eventually
 from tuttilab.scheduler.client import Client
-from tuttilab.scheduler.errors import TuttiError, Unavailable
-from tuttilab.scheduler.requests import JobRequest, PodRequest
+from tuttilab.scheduler.domain.errors import TuttiError, Unavailable
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
+from tuttilab.scheduler.runtime import discovery
 
 CONFIG = """
 store: {{url: "{url}"}}
@@ -83,7 +83,7 @@ class Site:
         config.write_text(CONFIG.format(url=self.url, key=key))
         state = self.folder / name
         environ = {**os.environ, "TUTTILAB_STATE_DIR": str(state)}
-        command = [sys.executable, "-m", "tuttilab.scheduler.serve", "--config", str(config)]
+        command = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
         with open(self.folder / f"{name}.out", "ab") as out:
             process = subprocess.Popen(command, env=environ, stdout=out, stderr=out)
         found = eventually(lambda: self._runtime(state, process), 40.0)
@@ -97,7 +97,7 @@ class Site:
         return found if found is not None and found.pid == process.pid else None
 
     def leader(self) -> Replica:
-        """Whom the row names, once there is one."""
+        """Wait for a leader in the database, and return it."""
 
         def named() -> Replica | None:
             url = self.server.ask(self.database, "SELECT url FROM leader")
@@ -129,7 +129,7 @@ def made_site(folder: Path, server: Postgres) -> Iterator[Site]:
 
 
 class Load:
-    """Submits one job after the other to one replica or another, each under its key until it is acknowledged."""
+    """Submits jobs one after another to random replicas, and retries each under its key until it is acknowledged."""
 
     def __init__(self, site: Site, seed: int) -> None:
         self._site = site
@@ -137,7 +137,7 @@ class Load:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.acknowledged: list[tuple[float, float, str, str]] = []
-        """For each: when it was first sent, when it was acknowledged, its key and its job."""
+        """For each job: when it was first sent, when it was acknowledged, its key and its id."""
         self.refused = 0
         self.broken: list[TuttiError] = []
 

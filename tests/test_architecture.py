@@ -60,7 +60,7 @@ def imported_roots(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == "tuttilab.scheduler":
+        elif isinstance(node, ast.ImportFrom) and node.module in ("tuttilab.scheduler", "tuttilab.scheduler.domain"):
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             names.add("." if node.level else str(node.module))
@@ -68,30 +68,33 @@ def imported_roots(path: Path) -> set[str]:
 
 
 def foreign_imports(path: Path) -> set[str]:
-    return {name for name in imported_roots(path) if not name.startswith("tuttilab")} - sys.stdlib_module_names
+    return {name for name in imported_roots(path) if not name.startswith(("tuttilab", "."))} - sys.stdlib_module_names
 
 
 def test_sidecar_stands_on_the_standard_library() -> None:
     foreign = {shown(path): foreign_imports(path) for path in (ROOT / "sidecar").rglob("*.py")}
-    # These two it finds in the user's own environment, and only when the cell needs them.
-    foreign["sidecar/runner.py"] = foreign.get("sidecar/runner.py", set()) - {"cloudpickle", "xgboost"}
+    # These it finds in the user's own environment, and only when the cell needs them.
+    for path in foreign:
+        if path.startswith("sidecar/cell/"):
+            foreign[path] -= {"cloudpickle", "xgboost"}
 
     assert {path: names for path, names in foreign.items() if names} == {}
 
 
-def test_runner_is_one_file_that_needs_nothing_of_ours() -> None:
-    runner = ROOT / "sidecar" / "runner.py"
-    if runner.exists():
-        assert {name for name in imported_roots(runner) if name.startswith("tuttilab")} == set()
+def test_what_runs_a_cell_needs_nothing_else_of_ours() -> None:
+    files = list((ROOT / "sidecar" / "cell").glob("*.py"))
+
+    assert files
+    assert {name for path in files for name in imported_roots(path) if name.startswith("tuttilab")} == set()
 
 
 @pytest.mark.parametrize("name", SHARED_WITH_SIDECAR)
 def test_what_the_sidecar_sees_stands_on_the_standard_library(name: str) -> None:
-    path = ROOT / "scheduler" / f"{name}.py"
+    path = ROOT / "scheduler" / "domain" / f"{name}.py"
 
     assert foreign_imports(path) == set()
     assert {name for name in imported_roots(path) if name.startswith("tuttilab")} <= {
-        f"tuttilab.scheduler.{shared}" for shared in SHARED_WITH_SIDECAR
+        f"tuttilab.scheduler.domain.{shared}" for shared in SHARED_WITH_SIDECAR
     }
 
 
@@ -100,7 +103,30 @@ def test_importing_the_scheduler_package_imports_nothing_else() -> None:
 
 
 def test_imports_are_absolute() -> None:
-    assert [shown(path) for path in MODULES if any(name.startswith(".") for name in imported_roots(path))] == []
+    relative = {shown(path) for path in MODULES if any(name.startswith(".") for name in imported_roots(path))}
+
+    # What runs a cell has another name where it runs.
+    assert {path for path in relative if not path.startswith("sidecar/cell/")} == set()
+
+
+# --- rooms -----------------------------------------------------------------------------------------------------------
+
+MOST_FILES_IN_A_ROOM = 20
+
+
+def test_no_module_stands_loose_in_the_scheduler() -> None:
+    assert [path.name for path in (ROOT / "scheduler").glob("*.py")] == ["__init__.py"]
+
+
+def test_no_room_is_crowded() -> None:
+    """A room is a folder; past this number of modules it has two subjects. Its `__init__.py` is the sign at the door."""
+    rooms: dict[str, int] = {}
+    for path in MODULES:
+        if path.name != "__init__.py":
+            room = shown(path.parent)
+            rooms[room] = rooms.get(room, 0) + 1
+
+    assert {room: count for room, count in rooms.items() if count > MOST_FILES_IN_A_ROOM} == {}
 
 
 # --- what is banned --------------------------------------------------------------------------------------------------
@@ -262,6 +288,20 @@ def test_every_package_says_what_belongs_there() -> None:
     assert [shown(path) for path in MODULES if path.name == "__init__.py" and not says_it(path)] == []
 
 
+def links_of(page: Path) -> Iterator[str]:
+    """The relative links of a page, without their anchors."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not re.search(r"^(?:[a-z]+:|#)", target):
+            yield target.partition("#")[0]
+
+
+def test_every_link_of_the_documentation_leads_to_a_file() -> None:
+    pages = [path for path in files_of_the_tree() if path.suffix == ".md"]
+    broken = [f"{shown(page)}: {target}" for page in pages for target in links_of(page) if not (page.parent / target).exists()]
+
+    assert broken == []
+
+
 # Written in two halves, so that this file does not match itself.
 REGISTRY_HOSTS = tuple(
     first + second
@@ -291,7 +331,7 @@ def files_of_the_tree() -> list[Path]:
     if git.returncode == 0:
         paths = [ROOT / name for name in git.stdout.split("\0") if name]
     else:
-        skip = {".venv", ".types", ".git", "node_modules", "__pycache__"}
+        skip = {".venv", ".venv-newest", ".types", ".git", "node_modules", "__pycache__"}
         paths = [path for path in ROOT.rglob("*") if not skip & set(path.relative_to(ROOT).parts)]
     return [path for path in paths if path.is_file()]
 

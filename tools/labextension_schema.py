@@ -1,4 +1,4 @@
-"""Write labextension/src/schema.ts, the panel's types, from the API's own description; `--check` only says whether it is stale.
+"""Write labextension/src/model/schema.ts, the panel's types, from the API's own description; `--check` only says if it is stale.
 
 Run it after a change of the API's views: `.venv/bin/python tools/labextension_schema.py`.
 """
@@ -14,13 +14,25 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from tuttilab.scheduler.api import create_app
-from tuttilab.scheduler.auth import LocalAuthenticator
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.identity.auth import LocalAuthenticator
+from tuttilab.scheduler.service.loop import Service
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTENSION = ROOT / "labextension"
-TARGET = EXTENSION / "src" / "schema.ts"
-READ = ("JobList", "QueueView", "ClusterView", "LogView", "EventView", "RunView", "DagView", "IdentityView")
+TARGET = EXTENSION / "src" / "model" / "schema.ts"
+READ = (
+    "JobList",
+    "QueueView",
+    "ClusterView",
+    "LogView",
+    "EventView",
+    "RunView",
+    "DagView",
+    "IdentityView",
+    "DetailsView",
+    "ShownListView",
+    "UsageView",
+)
 """What the panel reads of the API; what these are made of comes along."""
 HEAD = "// Made from the API's description by tools/labextension_schema.py: do not edit, run that again.\n\n"
 
@@ -35,13 +47,13 @@ def main(arguments: list[str]) -> int:
         return 0
     if TARGET.read_text(encoding="utf-8") == fresh:
         return 0
-    print("labextension/src/schema.ts is older than the API; run `.venv/bin/python tools/labextension_schema.py`.")
+    print("labextension/src/model/schema.ts is older than the API; run `.venv/bin/python tools/labextension_schema.py`.")
     return 1
 
 
 def description() -> dict[str, Any]:
     """What the panel may read, as an OpenAPI document. Routes and views alone decide it, so no service has to run."""
-    service = SimpleNamespace(config=SimpleNamespace(listen=SimpleNamespace(host="127.0.0.1", names=())))
+    service = SimpleNamespace(config=SimpleNamespace(host_names=("127.0.0.1",)))
     document = create_app(cast(Service, service), LocalAuthenticator("unused", "nobody")).openapi()
     schemas = document["components"]["schemas"]
     wanted: dict[str, Any] = {}

@@ -1,8 +1,12 @@
-"""Run the parts of the test suite in turn, show the time of each, and end with one summary.
+"""Run the parts of the test suite, show the time of each, and end with one summary.
 
 `python tools/run_tests.py check` runs the quick parts, `all` every part, `soak` the long ones with many more examples.
 A part without tests yet is left out silently; a test that the machine cannot run is listed at the end, with a remedy.
 All parts run even when an early one fails. Options after the mode go to pytest: `… all -x -k quota`.
+
+Most of integration and of the tests with kills waits: for processes to start, for deadlines. So their tests run side by side (see
+`tests/side_by_side.py`). `all` runs the simulation, which only computes, beside all that follows, at the lowest priority: it
+takes the time that they leave. Its output is kept and shown when it has ended.
 """
 
 import json
@@ -12,14 +16,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 BIN = Path(PYTHON).parent
 ALL_CORES = ("-n", "auto", "--maxprocesses", "8", "--dist", "loadfile")
+# Tests that wait: more of them at a time than there are cores.
+SIDE_BY_SIDE = ("-n", str(2 * min(os.cpu_count() or 1, 4)), "--dist", "loadgroup")
+LOWEST_PRIORITY = 19
+KILLS = ("tests/e2e/kills", "tests/e2e/replicas", "tests/e2e/dags")
+KUBE_PROGRAMS = (PYTHON, "-m", "tests.kube.tools.build", "--optional")
+PACKAGES = ("scheduler", "magics", "sidecar", "spawner", "jupyter_ext")
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,8 @@ class Part:
     commands: tuple[tuple[str, ...], ...] = ()
     tests: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    is_filler: bool = False
+    """Runs beside the parts after it, at the lowest priority."""
 
     def has_work(self) -> bool:
         return bool(self.commands) or any(find_tests(path) for path in self.tests)
@@ -65,18 +79,29 @@ def parts() -> tuple[Part, ...]:
         Part("lint", "check all", (tool("ruff", "check", "."), tool("ruff", "format", "--check", "."))),
         Part("types", "check all", (tool("mypy", *typed),)),
         Part("panel", "check all", panel()),
-        Part("architecture and packaging", "check all", tests=("tests/test_architecture.py",)),
+        Part(
+            "architecture and packaging",
+            "check all",
+            tests=("tests/test_architecture.py", "tests/test_features.py", "tests/test_lock.py"),
+        ),
         Part("unit and property", "check all", tests=("tests/unit", "tests/property"), options=ALL_CORES),
-        Part("simulation", "all soak", tests=("tests/simulation",), options=ALL_CORES),
+        # Built beside the others; the part that needs it waits for it.
+        Part("programs of test clusters", "all", (KUBE_PROGRAMS,), is_filler=True),
+        # Its limit is long because a filler may stand still while the other parts use both cores.
+        Part("simulation", "all soak", tests=("tests/simulation",), options=(*ALL_CORES, "--timeout=1500"), is_filler=True),
         Part("contract", "all", tests=("tests/contract",), options=ALL_CORES),
-        Part("integration", "all soak", tests=("tests/integration",)),
+        Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE),
+        Part("kills", "all", tests=KILLS, options=SIDE_BY_SIDE),
+        # One at a time: they look at a person's clicks, keys and kernels, whose seconds count.
         Part(
             "end to end",
             "all",
             tests=("tests/e2e",),
-            options=("--ignore=tests/e2e/lab",),
+            options=tuple(f"--ignore={path}" for path in (*KILLS, "tests/e2e/lab")),
         ),
         Part("browser", "all", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab",)),
+        # One process: there is one cluster with real pods on a machine.
+        Part("kube", "all", (KUBE_PROGRAMS, (PYTHON, "-m", "tests.kube.tools.debian")), tests=("tests/kube",)),
         Part("kills and takeovers", "soak", tests=("tests/e2e/kills", "tests/e2e/replicas")),
         Part(
             "load with a kill every 20 s",
@@ -127,24 +152,67 @@ def provide_postgres() -> None:
             return
 
 
-def run(part: Part, extra: list[str], environment: dict[str, str]) -> Outcome:
-    print(f"\n=== {part.name} ===", flush=True)
+def run(part: Part, extra: list[str], environment: dict[str, str], output: IO[bytes] | None = None) -> Outcome:
+    """``output``: where it is kept for a part that runs beside others."""
+    if output is None:
+        print(f"\n=== {part.name} ===", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         is_good = True
         for line in part.command_lines(extra):
-            done = subprocess.run(line, cwd=ROOT, env=environment | {"TUTTILAB_REPORT": str(report)})
+            command = line if output is None else ["nice", "-n", str(LOWEST_PRIORITY), *line]
+            stderr = None if output is None else subprocess.STDOUT
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment | {"TUTTILAB_REPORT": str(report)}, stdout=output, stderr=stderr
+            )
             is_good = is_good and done.returncode == 0
         outcome = Outcome(part, time.monotonic() - began, is_good)
         if report.exists():
             said = json.loads(report.read_text(encoding="utf-8"))
             outcome.counts, outcome.left_out, outcome.told = said["counts"], said["left_out"], said["told"]
-    print(f"--- {part.name}: {'good' if is_good else 'FAILED'} after {outcome.seconds:.1f} s", flush=True)
+    if output is None:
+        print(f"--- {part.name}: {'good' if is_good else 'FAILED'} after {outcome.seconds:.1f} s", flush=True)
     return outcome
 
 
-def summarise(outcomes: list[Outcome]) -> None:
+def run_beside(part: Part, extra: list[str], environment: dict[str, str]) -> Callable[[], Outcome]:
+    """Start the part in a thread; what is returned waits for its end and prints what it said."""
+    print(f"\n=== {part.name}: runs beside the next parts, its output follows ===", flush=True)
+    output = tempfile.TemporaryFile()  # noqa: SIM115  closed when the part has ended
+    pool = ThreadPoolExecutor(1)
+    running = pool.submit(run, part, extra, environment, output)
+
+    def finish() -> Outcome:
+        if not running.done():
+            print(f"\n... waiting for {part.name}", flush=True)
+        outcome = running.result()
+        pool.shutdown()
+        output.seek(0)
+        print(f"\n=== {part.name} ===", flush=True)
+        sys.stdout.buffer.write(output.read())
+        sys.stdout.flush()
+        output.close()
+        print(
+            f"--- {part.name}: {'good' if outcome.is_good else 'FAILED'} after {outcome.seconds:.1f} s, beside others", flush=True
+        )
+        return outcome
+
+    return finish
+
+
+def run_all(chosen: Sequence[Part], extra: list[str], environment: dict[str, str], fills: bool) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    beside: list[Callable[[], Outcome]] = []
+    for part in chosen:
+        if part.is_filler and fills:
+            beside.append(run_beside(part, extra, environment))
+        else:
+            outcomes.append(run(part, extra, environment))
+    return outcomes + [finish() for finish in beside]
+
+
+def summarise(outcomes: list[Outcome], seconds: float) -> None:
     print("\n=== summary ===")
     for outcome in outcomes:
         counts = ", ".join(f"{number} {word}" for word, number in outcome.counts.items() if number)
@@ -152,9 +220,8 @@ def summarise(outcomes: list[Outcome]) -> None:
     for line in (line for outcome in outcomes for line in (*outcome.told, *outcome.left_out)):
         print(line)
     passed, failed, skipped = (sum(o.counts.get(word, 0) for o in outcomes) for word in ("passed", "failed", "skipped"))
-    seconds = sum(outcome.seconds for outcome in outcomes)
     bad = [outcome.part.name for outcome in outcomes if not outcome.is_good]
-    print(f"{passed} passed, {failed} failed, {skipped} left out in {seconds:.1f} s")
+    print(f"{passed} passed, {failed} failed, {skipped} left out in {seconds:.1f} s; parts that ran side by side count once")
     print(f"FAILED: {', '.join(bad)}" if bad else "All parts are good.", flush=True)
 
 
@@ -164,14 +231,18 @@ def main(mode: str, extra: list[str]) -> int:
         return 2
     subprocess.run([PYTHON, "tools/types_tree.py"], cwd=ROOT, check=True)
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    if sys.dont_write_bytecode:
+        # Where Python may not keep what it compiles, each of thousands of processes would compile our modules anew.
+        subprocess.run([PYTHON, "-m", "compileall", "-q", *PACKAGES], cwd=ROOT, check=True)
     if mode == "soak":
         environment["TUTTILAB_SOAK"] = "1"
         extra = ["--timeout=0", *extra]
     if mode != "check":
         provide_postgres()
     chosen = [part for part in parts() if mode in part.modes.split() and part.has_work()]
-    outcomes = [run(part, extra, environment) for part in chosen]
-    summarise(outcomes)
+    began = time.monotonic()
+    outcomes = run_all(chosen, extra, environment, fills=mode == "all")
+    summarise(outcomes, time.monotonic() - began)
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
 
 

@@ -1,6 +1,6 @@
 """Link the folders below .types/tuttilab as they are imported, because type checkers cannot follow an editable install.
 
-Then `mypy .types/tuttilab` sees `scheduler/model.py` as `tuttilab.scheduler.model`.
+Then `mypy .types/tuttilab` sees `scheduler/domain/model.py` as `tuttilab.scheduler.domain.model`.
 """
 
 import configparser

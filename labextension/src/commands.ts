@@ -7,8 +7,8 @@ import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 
 import type { IActions } from './components/actions';
 import { tuttiIcon } from './icons';
+import { CommandIDs, type IModel } from './model/tokens';
 import { PANEL_ID } from './panel';
-import { CommandIDs, type IModel } from './tokens';
 
 const NO_ARGUMENTS = { args: { type: 'object', properties: {} } } as const;
 const ROW = '.tl-Job[data-job-id]';
@@ -64,6 +64,17 @@ export function addCommands(app: JupyterFrontEnd, model: IModel, actions: IActio
     isEnabled: () => model.connection === 'down',
     execute: () => actions.startControlPlane()
   });
+  commands.addCommand(CommandIDs.openJob, {
+    label: trans.__('Show Job'),
+    describedBy: jobArguments,
+    isEnabled: args => jobId(args) !== null,
+    execute: args => {
+      const id = jobId(args);
+      if (id !== null) {
+        actions.openJob(id);
+      }
+    }
+  });
   commands.addCommand(CommandIDs.openLogs, {
     label: trans.__('Show Log'),
     describedBy: jobArguments,
@@ -79,10 +90,10 @@ export function addCommands(app: JupyterFrontEnd, model: IModel, actions: IActio
     label: trans.__('Open TensorBoard on Results'),
     describedBy: jobArguments,
     isEnabled: args => jobId(args) !== null,
-    execute: async args => {
+    execute: args => {
       const id = jobId(args);
       if (id !== null) {
-        await actions.openBoard(id);
+        actions.openBoard(id);
       }
     }
   });
@@ -105,6 +116,17 @@ export function addCommands(app: JupyterFrontEnd, model: IModel, actions: IActio
       const id = jobId(args);
       if (id !== null) {
         await actions.retryJob(id, 'always');
+      }
+    }
+  });
+  commands.addCommand(CommandIDs.deleteJob, {
+    label: trans.__('Delete Job'),
+    describedBy: jobArguments,
+    isEnabled: hasEnded,
+    execute: async args => {
+      const id = jobId(args);
+      if (id !== null) {
+        await actions.deleteJob(id);
       }
     }
   });
@@ -153,11 +175,18 @@ export function addCommands(app: JupyterFrontEnd, model: IModel, actions: IActio
     }
   });
 
-  const ofJobs = [CommandIDs.openLogs, CommandIDs.openBoard, CommandIDs.copyJobId, CommandIDs.retryJob, CommandIDs.cancelJob];
-  ofJobs.forEach((command, rank) => app.contextMenu.addItem({ command, selector: ROW, rank }));
-  const ofRuns = [CommandIDs.openRun, CommandIDs.retryRun, CommandIDs.cancelRun];
-  ofRuns.forEach((command, rank) => app.contextMenu.addItem({ command, selector: RUN_ROW, rank }));
+  const jobCommands = [
+    CommandIDs.openJob,
+    CommandIDs.openLogs,
+    CommandIDs.copyJobId,
+    CommandIDs.retryJob,
+    CommandIDs.cancelJob,
+    CommandIDs.deleteJob
+  ];
+  jobCommands.forEach((command, rank) => app.contextMenu.addItem({ command, selector: ROW, rank }));
+  const runCommands = [CommandIDs.openRun, CommandIDs.retryRun, CommandIDs.cancelRun];
+  runCommands.forEach((command, rank) => app.contextMenu.addItem({ command, selector: RUN_ROW, rank }));
 }
 
-/** What makes sense in the palette: commands that need no job. */
+/** Commands for the palette: those that need no job. */
 export const PALETTE = [CommandIDs.showPanel, CommandIDs.refresh, CommandIDs.startControlPlane];

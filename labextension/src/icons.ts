@@ -1,4 +1,4 @@
-/** The extension's icon: four places of which three are taken, as a queue sees a cluster. */
+/** The extension's icon: four places, three of them taken. */
 
 import { LabIcon } from '@jupyterlab/ui-components';
 

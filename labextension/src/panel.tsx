@@ -1,5 +1,6 @@
-/** The sidebar: what is wrong on top, then sections that fold. */
+/** The sidebar: a banner when the control plane does not answer, then collapsible sections. */
 
+import type { IStateDB } from '@jupyterlab/statedb';
 import type { ITranslator, TranslationBundle } from '@jupyterlab/translation';
 import { ReactWidget, SidePanel } from '@jupyterlab/ui-components';
 import type { AccordionPanel } from '@lumino/widgets';
@@ -7,15 +8,23 @@ import * as React from 'react';
 
 import type { IActions } from './components/actions';
 import { Banner } from './components/banner';
-import { Jobs } from './components/jobs';
+import type { IViewStore } from './components/jobs/keptView';
+import { Jobs } from './components/jobs/section';
 import { Quota } from './components/quota';
 import { tuttiIcon } from './icons';
-import type { IModel } from './tokens';
+import type { IModel } from './model/tokens';
+import { keepHeights } from './sections';
 
 export const PANEL_ID = 'tuttilab-panel';
 const SIZES = [0.55, 0.25, 0.2];
 
-export function createPanel(model: IModel, actions: IActions, translator: ITranslator, trans: TranslationBundle): SidePanel {
+export function createPanel(
+  model: IModel,
+  actions: IActions,
+  store: IViewStore | null,
+  translator: ITranslator,
+  trans: TranslationBundle
+): SidePanel {
   const panel = new SidePanel({ translator });
   panel.id = PANEL_ID;
   panel.title.icon = tuttiIcon;
@@ -24,18 +33,20 @@ export function createPanel(model: IModel, actions: IActions, translator: ITrans
   panel.node.setAttribute('role', 'region');
   panel.node.setAttribute('aria-label', trans.__('tuttilab'));
   panel.header.addWidget(view(<Banner model={model} actions={actions} trans={trans} />, 'tl-BannerView'));
-  panel.addWidget(section(trans.__('Jobs'), <Jobs model={model} actions={actions} trans={trans} />));
+  const jobs = section(trans.__('Jobs'), <Jobs model={model} actions={actions} store={store} trans={trans} />);
+  jobs.addClass('tl-mod-first');
+  panel.addWidget(jobs);
   const quota = section(trans.__('Quota'), <Quota model={model} trans={trans} />);
-  // Nothing in it takes the focus, so it has to itself, or nobody could scroll it by keyboard.
+  // It has no focusable element, so it takes the focus itself: otherwise it could not be scrolled by keyboard.
   quota.node.tabIndex = 0;
   panel.addWidget(quota);
   return panel;
 }
 
-/** One more section below the others. */
-export function addSection(panel: SidePanel, title: string, element: React.JSX.Element): void {
+/** Adds the last section, below the others. */
+export function addSection(panel: SidePanel, title: string, element: React.JSX.Element, state: IStateDB | null): void {
   panel.addWidget(section(title, element));
-  (panel.content as AccordionPanel).setRelativeSizes(SIZES.slice(0, panel.widgets.length));
+  keepHeights(panel.content as AccordionPanel, SIZES.slice(0, panel.widgets.length), state);
 }
 
 function view(element: React.JSX.Element, className: string): ReactWidget {

@@ -1,4 +1,4 @@
-/** A section in Lab's own Running panel: what is live of ours, beside kernels and terminals. */
+/** Live jobs as a section of Lab's Running panel, beside kernels and terminals. */
 
 import type { IRunningSessionManagers, IRunningSessions } from '@jupyterlab/running';
 import type { TranslationBundle } from '@jupyterlab/translation';
@@ -6,9 +6,9 @@ import { type IDisposable, ObservableDisposableSet } from '@lumino/disposable';
 import { Signal } from '@lumino/signaling';
 
 import type { IActions } from './components/actions';
-import { lookName, lookOf } from './format';
 import { tuttiIcon } from './icons';
-import type { IModel, Job, Part } from './tokens';
+import type { IModel, Job, Part } from './model/tokens';
+import { lookName, lookOf } from './text/format';
 
 export function addToRunning(
   managers: IRunningSessionManagers,
@@ -30,14 +30,14 @@ export function addToRunning(
     label: () => job.name,
     labelTitle: () => `${job.name}\n${job.id}`,
     detail: () => lookName(lookOf(job.phase), trans),
-    open: () => actions.openLogs(job.id),
+    open: () => actions.openJob(job.id),
     shutdown: () => void actions.cancelJob(job.id)
   });
   const added = managers.add({
     name: trans.__('tuttilab jobs'),
     supportsMultipleViews: false,
     running: () => live().map(item),
-    // Lab has asked by then.
+    // Lab has asked for confirmation before it calls this.
     shutdownAll: () => void Promise.all(live().map(job => model.cancelJob(job.id).catch(() => undefined))),
     refreshRunning: () => void model.refresh(),
     runningChanged: changed,

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { parseLine, plain } from '../src/ansi';
+import { parseLine, plain } from '../src/text/ansi';
 
 const ESC = '\u001b';
 const texts = (line: string): string[] => parseLine(line).pieces.map(piece => piece.text);

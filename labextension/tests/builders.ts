@@ -1,8 +1,8 @@
 /** Jobs, runs and a server of the test's own. */
 
-import type { IRequests } from '../src/client';
-import { Refusal } from '../src/client';
-import type { INotice, Job, Run } from '../src/tokens';
+import type { IRequests } from '../src/model/client';
+import { Refusal } from '../src/model/client';
+import type { INotice, Job, Run } from '../src/model/tokens';
 
 export function job(id: string, more: Partial<Job> = {}): Job {
   return {
@@ -45,6 +45,9 @@ export function waiting(id: string, place: number, more: Partial<Job> = {}): Job
     role: null,
     blockers: [],
     estimated_start: null,
+    earliest: null,
+    latest: null,
+    held_by: [],
     basis: ''
   };
   return job(id, { phase: 'Queued', started_at: null, wait, ...more });
@@ -119,6 +122,11 @@ export class FakeServer implements IRequests {
     const id = path.split('/')[1]!;
     this.replace(id, { phase: 'Cancelled', is_ended: true, ended_at: 200 });
     return this.jobs.find(job => job.id === id) as T;
+  }
+
+  async remove(path: string): Promise<void> {
+    this.asked.push(`DELETE ${path}`);
+    this.jobs = this.jobs.filter(job => job.id !== path.slice(5));
   }
 
   replace(id: string, more: Partial<Job>): void {

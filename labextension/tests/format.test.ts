@@ -1,8 +1,12 @@
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
 import { nullTranslator } from '@jupyterlab/translation';
 import { describe, expect, it } from 'vitest';
 
-import { amountOf, barOf, duration, elapsed, lookOf } from '../src/format';
-import type { Use } from '../src/tokens';
+import type { Use } from '../src/model/tokens';
+import { amountOf, barOf, duration, elapsed, lookOf, phaseName, podPhaseName } from '../src/text/format';
+import { startText } from '../src/text/time';
 import { job, waiting } from './builders';
 
 const trans = nullTranslator.load('tuttilab');
@@ -35,6 +39,27 @@ describe('times', () => {
   });
 });
 
+describe('the told start', () => {
+  const NOON = new Date(2026, 10, 29, 12, 0, 0).getTime() / 1000;
+  const told = (earliest: number | null, latest: number | null): string =>
+    startText({ ...waiting('a', 1).wait!, earliest, latest }, NOON, trans);
+
+  it.each([
+    [300, 1200, 'starts between 12:05 and 12:20'],
+    [-60, 1190, 'starts by 12:20'],
+    [10, 1200, 'starts by 12:20'],
+    [5, 40, 'starts within a minute'],
+    [7200, 86_400, 'starts between 14:00 and 2026-11-30 12:00'],
+    [-600, -60, '']
+  ])('from %d s to %d s is "%s"', (earliest, latest, text) => {
+    expect(told(NOON + earliest, NOON + latest)).toBe(text);
+  });
+
+  it('is left out where none is told', () => {
+    expect(told(null, null)).toBe('');
+  });
+});
+
 describe('quota', () => {
   it('is drawn against the maximum', () => {
     expect(barOf(use(3, 2, 4), 100)).toEqual({ used: 75, guaranteed: 50, isOver: true, scale: 4 });
@@ -60,7 +85,32 @@ describe('quota', () => {
   });
 });
 
+/** A map of the Python surfaces, read from its source. */
+function pythonWords(name: string): Map<string, string> {
+  const source = readFileSync(fileURLToPath(new URL('../../scheduler/domain/words.py', import.meta.url)), 'utf-8');
+  const constants = new Map([...source.matchAll(/^([A-Z]+): Final = "(\w+)"$/gm)].map(found => [found[1]!, found[2]!]));
+  const body = new RegExp(`^${name}: [^{]*\\{([^}]*)\\}`, 'm').exec(source)?.[1] ?? '';
+  return new Map([...body.matchAll(/"(\w+)": (?:"(\w+)"|([A-Z]+))/g)].map(found => [found[1]!, found[2] ?? constants.get(found[3]!)!]));
+}
+
 describe('phases', () => {
+  it('have the same word as in the cell and at a prompt', () => {
+    const words = pythonWords('PHASES');
+    expect(words.size).toBe(14);
+    for (const [phase, word] of words) {
+      expect(`${phase}: ${phaseName(phase, trans)}`).toBe(`${phase}: ${word}`);
+    }
+    expect(phaseName('Later', trans)).toBe('Later');
+  });
+
+  it('of pods have the same word too', () => {
+    const words = pythonWords('POD_PHASES');
+    expect(words.size).toBe(4);
+    for (const [phase, word] of words) {
+      expect(`${phase}: ${podPhaseName(phase, trans)}`).toBe(`${phase}: ${word}`);
+    }
+  });
+
   it('that nobody knows yet wait', () => {
     expect(lookOf('Later')).toBe('waiting');
     expect(lookOf('constructor')).toBe('waiting');

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
-import { Refusal } from '../src/client';
-import { LogFile, MOST_LINES } from '../src/logfile';
-import type { LogPage } from '../src/tokens';
+import { Refusal } from '../src/model/client';
+import type { LogPage } from '../src/model/tokens';
+import { LogFile, MOST_LINES } from '../src/text/logfile';
 
 beforeEach(() => vi.useFakeTimers());
 afterEach(() => vi.useRealTimers());
@@ -10,6 +10,7 @@ afterEach(() => vi.useRealTimers());
 class Source {
   lines: string[] = [];
   hasEnded = false;
+  partial = '';
   asked = 0;
   problem: Error | null = null;
 
@@ -19,7 +20,7 @@ class Source {
       throw this.problem;
     }
     const lines = this.lines.slice(start, start + limit);
-    return { pod: 'p', rank, start, lines, next: start + lines.length, is_end: this.hasEnded };
+    return { pod: 'p', rank, start, lines, next: start + lines.length, is_end: this.hasEnded, partial: this.partial, times: [] };
   }
 }
 

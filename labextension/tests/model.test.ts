@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
-import { FIRST_PAGE, Model } from '../src/model';
+import { FIRST_PAGE } from '../src/model/jobList';
+import { Model } from '../src/model/model';
 import { FakeServer, job, notice, run, waiting } from './builders';
 
 let server: FakeServer;
@@ -82,7 +83,7 @@ describe('a notice', () => {
     server.jobs = [waiting('w', 2, { created_at: 5 }), job('b', { created_at: 2 })];
     await model.refresh();
     await settle();
-    model.see(['w', 'b']);
+    model.setVisible(['w', 'b']);
     server.jobs = [waiting('w', 1, { created_at: 5 }), job('b', { created_at: 2, phase: 'Succeeded', is_ended: true })];
     model.notice(notice({ since: 1, seq: 2, jobs: ['b'] }));
     await settle();

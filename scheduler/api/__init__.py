@@ -1,6 +1,6 @@
-"""The REST API, one file a resource: parse a request, ask the service, answer.
+"""The REST API, one module per resource: parses a request, calls a use case, writes the response.
 
-Decisions do not belong here, nor does anything that a command-line user could not also reach.
+Does not belong here: decisions, and anything that a command-line user could not also reach.
 """
 
 from tuttilab.scheduler.api.app import create_app

@@ -1,4 +1,4 @@
-"""The application: routes, the guard before them, and errors as problem documents."""
+"""Builds the application: routes, access control before them, and errors as problem documents."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.api import artifacts, changes, dags, health, jobs, logs, notebooks, pods, problems, quota, schema, spark
-from tuttilab.scheduler.api.artifact_process import ArtifactProcess
-from tuttilab.scheduler.api.guard import PREFIX, Guard
-from tuttilab.scheduler.api.parts import known_query_only
-from tuttilab.scheduler.auth import Authenticator
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.api import changes, dags, details, health, jobs, logs, notebooks, pods, problems, quota, schema, spark
+from tuttilab.scheduler.api.artifacts import routes as artifact_routes
+from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
+from tuttilab.scheduler.api.dependencies import known_query_only
+from tuttilab.scheduler.api.middleware import PREFIX, AccessMiddleware
+from tuttilab.scheduler.identity.auth import Authenticator
+from tuttilab.scheduler.service.loop import Service
 
 ROUTERS = (
     jobs.router,
     logs.router,
+    details.router,
     quota.router,
-    artifacts.router,
+    artifact_routes.router,
     spark.router,
     notebooks.router,
     dags.router,
@@ -30,7 +32,7 @@ ROUTERS = (
 
 
 def _operation_id(route: APIRoute) -> str:
-    """The function's name: it becomes the name in generated clients."""
+    """The name of the route's function; generated clients use it."""
     return route.name
 
 
@@ -42,10 +44,10 @@ def create_app(
     reload: Callable[[], Awaitable[tuple[str, ...]]] | None = None,
     artifacts: ArtifactProcess | None = None,
 ) -> FastAPI:
-    """``shut_down(now)`` ends a local control plane; without it `POST /shutdown` is refused. ``reload`` reads the configuration
-    again. ``artifacts`` serves the bytes of big artifacts; without it they all go through here.
+    """The application for ``service``, which the caller starts and stops, because it outlives the application.
 
-    The service is started and stopped by the caller: its life is longer than the application's.
+    ``shut_down(now)`` ends a local control plane; without it `POST /shutdown` is refused. ``reload`` reads the configuration
+    again; without it `POST /reload` is refused. ``artifacts`` serves the bytes of big artifacts; without it this process does.
     """
     app = FastAPI(
         title="tuttilab",
@@ -65,11 +67,11 @@ def create_app(
     app.state.artifacts = artifacts
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
-    # Probes and Prometheus look at the root; a proxy may forward only what is below the prefix.
+    # Probes and Prometheus request the root; a proxy may forward only what is below the prefix.
     app.include_router(health.probes)
     app.include_router(health.probes, prefix=PREFIX, include_in_schema=False)
     app.add_api_route("/metrics", health.metrics, include_in_schema=False)
     problems.install(app)
     schema.install(app)
-    app.add_middleware(Guard, authenticator=authenticator, hosts=[service.config.listen.host, *service.config.listen.names])
+    app.add_middleware(AccessMiddleware, authenticator=authenticator, hosts=service.config.host_names)
     return app

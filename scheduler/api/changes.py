@@ -1,4 +1,4 @@
-"""What changed since a number: at once, by a long poll, or as a stream of server-sent events."""
+"""Changes since a journal number: at once, by a long poll, or as a stream of server-sent events."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from tuttilab.scheduler import wire
-from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer, reading
+from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, query_store
 from tuttilab.scheduler.api.problems import Gone
-from tuttilab.scheduler.errors import NotFound
-from tuttilab.scheduler.requests import Who
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.errors import NotFound
+from tuttilab.scheduler.domain.requests import Who
+from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.base import Change
 
 router = APIRouter(tags=["changes"])
 
 PAGE: Final = 1000
 LONGEST_WAIT_S: Final = 60.0
-SIGN_OF_LIFE_S: Final = 15.0
-"""Between two comments of a silent stream, so that neither side takes the other for dead."""
+KEEP_ALIVE_S: Final = 15.0
+"""Between two comments on a stream without changes, so that neither side closes it as dead."""
 
 
 @router.get("/changes", response_model=wire.ChangesView)
 async def changes(
     request: Request,
-    service: ServiceHere,
+    service: ServiceDep,
     who: Caller,
     since: Annotated[int | None, Query(ge=0)] = None,
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = 0.0,
     key: str | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Changes after ``since`` (now, when it is left out), of one ``key`` when given; with ``wait`` as soon as there is one.
+    """Changes after ``since`` (default: now), only those of ``key`` when given. With ``wait`` it is a long poll of so many seconds.
 
-    410 when ``since`` is not kept any more: fetch everything anew, then go on from the ``seq`` of a call without ``since``.
-    With ``Accept: text/event-stream`` the answer is a stream, which a client may resume with Last-Event-ID.
+    410 when ``since`` is older than the journal kept: fetch everything anew, then continue from the ``seq`` of a call without
+    ``since``. With ``Accept: text/event-stream`` the response is a stream, which a client resumes with Last-Event-ID.
     """
     is_stream = "text/event-stream" in request.headers.get("accept", "")
     if is_stream and last_event_id is not None and last_event_id.isdecimal():
         since = int(last_event_id)
     start = service.last_seq if since is None else since
-    # Asked before a stream begins, because after that no status can be told any more.
+    # Read before a stream begins: afterwards the status of the response cannot change to 410.
     seq, found = await _visible_since(service, who, start, key)
     if is_stream:
         return StreamingResponse(_stream(service, who, seq, found, key), media_type="text/event-stream")
@@ -56,19 +56,19 @@ async def changes(
             break
         await service.wait_change(seq, left)
         seq, found = await _visible_since(service, who, seq, key)
-    return answer(wire.ChangesView(seq=seq, changes=tuple(_event(change) for change in found)))
+    return json_response(wire.ChangesView(seq=seq, changes=tuple(_event(change) for change in found)))
 
 
 async def _visible_since(service: Service, who: Who, since: int, key: str | None) -> tuple[int, list[Change]]:
-    """A page of what the caller may see, and up to where it was looked. Raises Gone."""
+    """The newest number that was read, and those changes of the page that the caller may see. Raises Gone."""
     try:
-        page = await reading(service).changes(since, PAGE)
+        page = await query_store(service).changes(since, PAGE)
     except NotFound as error:
         raise Gone(str(error)) from error
-    return (page[-1].seq if page else since), [change for change in page if _is_for(change, who, key)]
+    return (page[-1].seq if page else since), [change for change in page if _is_visible(change, who, key)]
 
 
-def _is_for(change: Change, who: Who, key: str | None) -> bool:
+def _is_visible(change: Change, who: Who, key: str | None) -> bool:
     return (who.is_admin or change.owner in ("", who.name)) and key in (None, change.key)
 
 
@@ -79,7 +79,7 @@ def _event(change: Change) -> wire.EventView:
 async def _stream(service: Service, who: Who, seq: int, found: Sequence[Change], key: str | None) -> AsyncIterator[str]:
     yield _message(seq, found)
     while True:
-        newest = await service.wait_change(seq, SIGN_OF_LIFE_S)
+        newest = await service.wait_change(seq, KEEP_ALIVE_S)
         if newest <= seq:
             yield ": still here\n\n"
             continue

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, who am I, how full is it; the configuration again, and the end of a local control plane."""
+"""Probes, metrics, the caller's identity; reload of the configuration and shutdown of a local control plane."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import cast
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from tuttilab.scheduler import __version__, wire
-from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer, body_of
+from tuttilab.scheduler import __version__
+from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, parse_body
 from tuttilab.scheduler.api.schema import ShutdownRequest, takes
 from tuttilab.scheduler.api.views import shown_phase
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.errors import Conflict, Forbidden
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.errors import Conflict, Forbidden
 
 probes = APIRouter(tags=["health"])
 router = APIRouter(tags=["health"])
@@ -24,51 +25,51 @@ Sample = tuple[Mapping[str, str], float]
 
 @probes.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> Response:
-    """The process answers. Anybody may ask, so it says nothing else."""
+    """The process answers. Needs no token, so it reveals nothing else."""
     return PlainTextResponse("ok\n")
 
 
 @probes.get("/readyz", response_class=PlainTextResponse)
-async def readyz(service: ServiceHere) -> Response:
-    """The database answers, so requests can be served. 5xx when it does not."""
+async def readyz(service: ServiceDep) -> Response:
+    """Ready to serve requests: the database answers. 5xx when it does not."""
     await service.store.changes(service.last_seq, 1)
     return PlainTextResponse("ready\n")
 
 
 @router.get("/me", response_model=wire.IdentityView)
 async def me(who: Caller) -> Response:
-    """The caller as the token says."""
-    return answer(wire.IdentityView(name=who.name, groups=who.groups, admin=who.is_admin, version=__version__))
+    """The caller's identity, from the token."""
+    return json_response(wire.IdentityView(name=who.name, groups=who.groups, admin=who.is_admin, version=__version__))
 
 
 @router.post("/shutdown", status_code=202, response_model=wire.IdentityView, openapi_extra=takes(ShutdownRequest))
 async def shutdown(request: Request, who: Caller) -> Response:
-    """End a local control plane once no job is live; with ``now`` every job is cancelled first."""
+    """End a local control plane as soon as no job is live; with ``now`` every job is cancelled first."""
     shut_down = cast(Callable[[bool], None] | None, request.app.state.shut_down)
-    wanted = await body_of(request, ShutdownRequest, "shutdown")
+    wanted = await parse_body(request, ShutdownRequest, "shutdown")
     if not (who.is_admin and who.in_every_group):
         raise Forbidden("shutdown: only the user who started a local control plane ends it; its token is in the state folder.")
     if shut_down is None:
         raise Conflict("shutdown: this control plane was not started as a local one; end its process as it was started.")
     shut_down(wanted.now)
-    return answer(wire.IdentityView(name=who.name, groups=who.groups, admin=who.is_admin, version=__version__), status=202)
+    return json_response(wire.IdentityView(name=who.name, groups=who.groups, admin=who.is_admin, version=__version__), status=202)
 
 
 @router.post("/reload", response_model=wire.ReloadView)
 async def reload(request: Request, who: Caller) -> Response:
     """Read queues and defaults of the configuration file again; 409, and nothing changed, when more than these differs."""
-    read_again = cast(Callable[[], Awaitable[tuple[str, ...]]] | None, request.app.state.reload)
+    reload_config = cast(Callable[[], Awaitable[tuple[str, ...]]] | None, request.app.state.reload)
     if not (who.is_admin and who.in_every_group):
         raise Forbidden("reload: only the user who runs the control plane does this; its token is in the state folder.")
-    if read_again is None:
+    if reload_config is None:
         raise Conflict(
             "reload: this control plane has the built-in configuration; start it with --config to have one that can change."
         )
-    return answer(wire.ReloadView(changes=await read_again()))
+    return json_response(wire.ReloadView(changes=await reload_config()))
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(service: ServiceHere, who: Caller) -> Response:
+async def metrics(service: ServiceDep, who: Caller) -> Response:
     """Gauges in the text format of Prometheus."""
     text = "".join(line + "\n" for line in gauges(service.state, service.last_seq))
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -102,8 +103,8 @@ def _gauge(name: str, help_text: str, samples: Iterable[Sample]) -> Iterator[str
     yield f"# HELP {name} {help_text}"
     yield f"# TYPE {name} gauge"
     for labels, value in samples:
-        inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-        yield f"{name}{{{inside}}} {value:.17g}" if inside else f"{name} {value:.17g}"
+        pairs = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        yield f"{name}{{{pairs}}} {value:.17g}" if pairs else f"{name} {value:.17g}"
 
 
 def _escaped(text: str) -> str:

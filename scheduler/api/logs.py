@@ -1,4 +1,4 @@
-"""Logs of a job's pods, by line number, so that a reader goes on where it left off."""
+"""Logs of a job's pods, by line number, so that a reader can continue where it stopped."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from tuttilab.scheduler import wire
-from tuttilab.scheduler.api.parts import Caller, ServiceHere, answer
-from tuttilab.scheduler.jobs import Jobs
+from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.usecases.jobs import Jobs
 
 router = APIRouter(tags=["jobs"])
 
@@ -16,14 +16,14 @@ router = APIRouter(tags=["jobs"])
 @router.get("/jobs/{job_id}/logs", response_model=wire.LogView)
 async def job_logs(
     job_id: str,
-    service: ServiceHere,
+    service: ServiceDep,
     who: Caller,
     rank: int = 0,
     start: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     attempt: Annotated[int | None, Query(ge=1)] = None,
 ) -> Response:
-    """Whole lines of one rank from line ``start``, of the newest attempt unless one is named. A job that waits has none yet."""
+    """Whole lines of one rank from line ``start``, of the newest attempt unless another is named. A waiting job has none yet."""
     job, _ = await Jobs(service).find(job_id, who)
     pod, chunk = await Jobs(service).logs(job.id, who, attempt, rank, start, limit)
     view = wire.LogView(
@@ -33,5 +33,7 @@ async def job_logs(
         lines=chunk.lines,
         next=chunk.start + len(chunk.lines),
         is_end=chunk.is_end,
+        partial=chunk.partial,
+        times=chunk.times,
     )
-    return answer(view)
+    return json_response(view)

@@ -1,25 +1,29 @@
-"""Reports of sidecars and masters about their own pods. The one route that takes an attempt's token, and no user's."""
+"""Reports of sidecars and masters about their own pods, and their jobs' artifacts: the routes that take the token of an attempt."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
 
-from tuttilab.scheduler import reports, wire
-from tuttilab.scheduler.api.parts import AttemptToken, Direct, ServiceHere, answer, body_of
-from tuttilab.scheduler.api.schema import takes
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.model import PodPhase
+from tuttilab.scheduler.api.artifacts.routes import blobs_of, commit_artifact
+from tuttilab.scheduler.api.artifacts.uploads import receive
+from tuttilab.scheduler.api.dependencies import AttemptToken, DirectRoute, ServiceDep, json_response, parse_body
+from tuttilab.scheduler.api.schema import takes, takes_bytes
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.model import PodPhase
+from tuttilab.scheduler.usecases import pod_reports
 
 router = APIRouter(prefix="/pods", tags=["pods"])
 
 
-async def report(request: Request, service: ServiceHere, token: AttemptToken) -> Response:
-    """Take in the state of the pods; the answer says whether they are to stop."""
-    told = await body_of(request, wire.PodReport, "report")
-    for index, member in enumerate(told.members):
+async def report(request: Request, service: ServiceDep, token: AttemptToken) -> Response:
+    """Record the state of the pods; the response says whether they shall stop."""
+    body = await parse_body(request, wire.PodReport, "report")
+    for index, member in enumerate(body.members):
         if member.phase not in tuple(PodPhase):
             raise BadInput(f"report: members[{index}].phase: {member.phase[:40]!r} is none of {', '.join(PodPhase)}.")
-    return answer(await reports.take_in(service, told, token), dict[str, object])
+    return json_response(await pod_reports.handle_report(service, body, token), dict[str, object])
 
 
 router.add_api_route(
@@ -28,5 +32,28 @@ router.add_api_route(
     methods=["POST"],
     response_model=dict[str, object],
     openapi_extra=takes(wire.PodReport),
-    route_class_override=Direct,
+    route_class_override=DirectRoute,
 )
+
+
+@router.get("/artifacts/{artifact_id}", response_class=FileResponse)
+async def get_artifact_of_job(
+    artifact_id: str, service: ServiceDep, token: AttemptToken, job_id: str = "", attempt: int = 0, epoch: int = 0
+) -> Response:
+    """The bytes of the code or of an input of the pod's own job."""
+    claim = pod_reports.Claim(job_id, attempt, epoch)
+    await pod_reports.owner_of_artifact(service, claim, token, artifact_id, is_upload=False)
+    path = blobs_of(service.config).find(artifact_id)
+    return FileResponse(path, media_type="application/octet-stream", content_disposition_type="attachment", filename=artifact_id)
+
+
+@router.put("/artifacts/{artifact_id}", status_code=201, response_model=wire.ArtifactView, openapi_extra=takes_bytes())
+async def put_artifact_of_job(
+    artifact_id: str, request: Request, service: ServiceDep, token: AttemptToken, job_id: str = "", attempt: int = 0, epoch: int = 0
+) -> Response:
+    """Store an output of the pod under its sha256; it belongs to the job's owner. A repeated upload changes nothing."""
+    claim = pod_reports.Claim(job_id, attempt, epoch)
+    owner = await pod_reports.owner_of_artifact(service, claim, token, artifact_id, is_upload=True)
+    size = await receive(blobs_of(service.config), artifact_id, request)
+    await commit_artifact(service, artifact_id, owner, size)
+    return json_response(wire.ArtifactView(id=artifact_id, size=size), status=201)

@@ -1,4 +1,4 @@
-"""Every error as a problem document (RFC 9457) whose ``type`` is a stable word of `errors`."""
+"""Turns every error into a problem document (RFC 9457) whose ``type`` is a stable word of `errors`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from tuttilab.scheduler import wire
-from tuttilab.scheduler.errors import BadInput, Bug, NotFound, TuttiError, Unauthenticated, Unavailable, UserError
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.errors import BadInput, Bug, NotFound, TuttiError, Unauthenticated, Unavailable, UserError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Gone(NotFound):
-    """Changes that are not kept any more: the same type as NotFound, with the status that says "fetch anew"."""
+    """Changes older than the journal kept: the type of NotFound, with the status that means "fetch everything anew"."""
 
     status = 410
 
@@ -40,20 +40,20 @@ def response_of(error: TuttiError) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    app.add_exception_handler(TuttiError, _known)
-    app.add_exception_handler(HTTPException, _of_the_router)
-    app.add_exception_handler(RequestValidationError, _parameter)
-    app.add_exception_handler(Exception, _unknown)
+    app.add_exception_handler(TuttiError, _tutti_error)
+    app.add_exception_handler(HTTPException, _router_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _unexpected_error)
 
 
-async def _known(request: Request, error: Exception) -> Response:
+async def _tutti_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, TuttiError)
     if not isinstance(error, UserError):
         log.warning("%s %s: %s", request.method, request.url.path, error)
     return response_of(error)
 
 
-async def _of_the_router(request: Request, error: Exception) -> Response:
+async def _router_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -61,7 +61,7 @@ async def _of_the_router(request: Request, error: Exception) -> Response:
     return response_of(NotFound(f"{request.method} {path}: there is no such path; see /api/v1/openapi.json."))
 
 
-async def _parameter(_request: Request, error: Exception) -> Response:
+async def _validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place, *path = first["loc"]
@@ -69,6 +69,6 @@ async def _parameter(_request: Request, error: Exception) -> Response:
     return response_of(BadInput(f"{place}: {wire.show_path(path)}: {str(first['msg']).lower()}{given}."))
 
 
-async def _unknown(request: Request, error: Exception) -> Response:
+async def _unexpected_error(request: Request, error: Exception) -> Response:
     log.error("%s %s broke", request.method, request.url.path, exc_info=error)
     return response_of(Bug("The control plane made a mistake; its log (control.log) has the details: please report it."))

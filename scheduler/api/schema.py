@@ -1,4 +1,4 @@
-"""The OpenAPI document: request bodies are in it too, although routes parse them themselves, because clients are made from it."""
+"""The OpenAPI document. Clients are generated from it, so it includes request bodies, although routes parse these themselves."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from tuttilab.scheduler import wire
 from tuttilab.scheduler.api.problems import MEDIA_TYPE
-from tuttilab.scheduler.requests import (
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.requests import (
     DagRequest,
     JobRequest,
     NotebookRequest,
@@ -32,7 +32,7 @@ class BatchRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShutdownRequest:
-    """The local control plane ends as soon as no job is live. ``now``: all jobs are cancelled first."""
+    """Ends the local control plane as soon as no job is live. ``now``: all jobs are cancelled first."""
 
     now: bool = False
 
@@ -56,7 +56,7 @@ BODIES: Final = (
 )
 """Every class that the body of a request may have."""
 
-# `Any`: JSON as FastAPI takes and gives it.
+# `Any`: JSON as FastAPI has it.
 Json = dict[str, Any]
 
 PROBLEMS: Final[dict[int | str, Json]] = {
@@ -66,7 +66,7 @@ PROBLEMS: Final[dict[int | str, Json]] = {
 
 
 def takes(cls: type) -> Json:
-    """For ``openapi_extra``: the route's body is a ``cls`` in JSON."""
+    """The value of ``openapi_extra`` for a route whose body is a ``cls`` in JSON."""
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{cls.__name__}"}}}
     return {"requestBody": {"required": True, "content": content}}
 

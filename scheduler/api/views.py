@@ -1,17 +1,30 @@
-"""From the model to what people see. Pure: state in, view out; nothing private (epochs, uids, tokens) has a field there."""
+"""Builds the views of the REST API from the model. Pure: state in, view out. No view has a field for epochs, uids or tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tuttilab.scheduler import wire
 from tuttilab.scheduler.core.kinds.spark import CONNECT_ENDPOINT, session_name, size_of
-from tuttilab.scheduler.core.placement import charge_of
-from tuttilab.scheduler.core.queues import leaves, may_use, path_of
+from tuttilab.scheduler.core.ordering.queues import leaves, may_use, path_of
+from tuttilab.scheduler.core.placement.fit import charge_of
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.model import Attempt, AttemptPhase, Cluster, Dag, Job, NodePhase, Pod, PodSet, Run, RunNode, RunPhase, Wait
-from tuttilab.scheduler.requests import DagRequest, Who
-from tuttilab.scheduler.resources import CPU, GPU, MEMORY, NOTHING, Resources, show_amount, total
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.model import (
+    Attempt,
+    AttemptPhase,
+    Cluster,
+    Dag,
+    Job,
+    NodePhase,
+    Pod,
+    PodSet,
+    Run,
+    RunNode,
+    RunPhase,
+    Wait,
+)
+from tuttilab.scheduler.domain.requests import DagRequest, Who
+from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, NOTHING, Resources, show_amount, total
 
 
 def wait_view(wait: Wait) -> wire.WaitView:
@@ -25,6 +38,9 @@ def wait_view(wait: Wait) -> wire.WaitView:
         blockers=wait.blockers,
         estimated_start=wait.estimated_start,
         basis=wait.basis,
+        earliest=wait.earliest,
+        latest=wait.latest,
+        held_by=wait.held_by,
     )
 
 
@@ -57,6 +73,7 @@ def attempt_view(attempt: Attempt) -> wire.AttemptView:
         charge=attempt.charge.show(),
         pods=tuple(pod_view(pod) for pod in attempt.pods),
         left=tuple(pod_view(pod) for pod in attempt.left),
+        waited_for=attempt.waited_for,
     )
 
 
@@ -73,7 +90,7 @@ def shape_view(pods: PodSet) -> wire.PodShapeView:
 
 
 def shown_phase(job: Job, attempts: Sequence[Attempt]) -> str:
-    """The live attempt's phase while there is one, else the job's: the same word that `jobs --state` filters by."""
+    """The phase of the live attempt if there is one, else the job's; `jobs --state` filters by the same word."""
     live = _live(attempts)
     return live.phase.value if live else job.phase.value
 
@@ -83,12 +100,12 @@ def _live(attempts: Sequence[Attempt]) -> Attempt | None:
 
 
 def job_view(job: Job, attempts: Sequence[Attempt], state: State) -> wire.JobView:
-    """``attempts`` by number."""
+    """``attempts`` are in order of their numbers."""
     live = _live(attempts)
     wait = None if live or job.phase.is_terminal else state.waits.get(job.id)
     reason = job.reason or (live.stop_reason if live else None) or (wait.why if wait else "")
     cluster = (live or attempts[-1]).cluster if attempts else job.cluster
-    where = state.clusters.get(live.cluster) if live else None
+    live_cluster = state.clusters.get(live.cluster) if live else None
     return wire.JobView(
         id=job.id,
         name=job.name,
@@ -104,7 +121,7 @@ def job_view(job: Job, attempts: Sequence[Attempt], state: State) -> wire.JobVie
         exit_code=job.exit_code,
         is_ended=job.phase.is_terminal,
         cluster=cluster,
-        unreachable_since=where.unreachable_since if where else None,
+        unreachable_since=live_cluster.unreachable_since if live_cluster else None,
         priority=job.priority,
         pods=tuple(shape_view(pods) for pods in job.gang.pod_sets),
         charge=(live.charge if live else expected_charge(job, state)).show(),
@@ -119,7 +136,7 @@ def job_view(job: Job, attempts: Sequence[Attempt], state: State) -> wire.JobVie
 
 
 def expected_charge(job: Job, state: State) -> Resources:
-    """What quota will count: on the cluster the job names, else on the first; without any only the gang itself is known."""
+    """What the job will be charged on the cluster it names, else on the first; the gang's own resources without any cluster."""
     clusters = [state.clusters[job.cluster]] if job.cluster in state.clusters else list(state.clusters.values())
     return charge_of(job, clusters[0]) if clusters else job.gang.resources
 
@@ -148,7 +165,7 @@ def queue_views(state: State, who: Who) -> list[wire.QueueView]:
 
 
 def use_views(used: Resources, guaranteed: Resources, limit: Resources) -> tuple[wire.UseView, ...]:
-    """One resource each that is used, promised or limited."""
+    """One view for each resource that is used, guaranteed or limited."""
     limits = dict(limit)
     keys = sorted({key for amounts in (used, guaranteed, limit) for key, _ in amounts})
     return tuple(
@@ -235,7 +252,7 @@ def run_view(run: Run, state: State) -> wire.RunView:
 
 
 def _node_view(node: RunNode, state: State) -> wire.RunNodeView:
-    """A node whose job is in the ledger shows the job: its phase, its times, why it waits."""
+    """A node whose job is in memory shows the job's phase, times and wait."""
     job = state.jobs.get(node.job.id)
     if job is None:
         has_run = node.phase not in (NodePhase.PENDING, NodePhase.SKIPPED)

@@ -1,9 +1,10 @@
-"""How the commands speak: JSON for programs, tables and bars for people, notes on stderr."""
+"""Output of the commands: JSON for programs, tables and bars for people, notes on stderr; and the client that they use."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,37 +12,38 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuttilab.scheduler.resources import show_duration
+from tuttilab.scheduler.domain.resources import show_duration
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.client import Client
-    from tuttilab.scheduler.wire import JobView
+    from tuttilab.scheduler.domain.wire import JobView
 
 BAR_CELLS = 20
+_MAGIC = re.compile(r"`%(?=spark stop)")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout.")
 
 
 def note(text: str) -> None:
-    """To the person, not to what reads the output."""
+    """Print to stderr, for the user and not for a program that reads the output."""
     click.echo(text, err=True)
 
 
-def connected() -> Client:
-    """The service this user has, started first when it is the local one, and told what a dead one left behind."""
-    from tuttilab.scheduler import discovery
+def connected_client() -> Client:
+    """A client of this user's service. A local service is started first; a note says what a crashed one left behind."""
     from tuttilab.scheduler.client import connect
+    from tuttilab.scheduler.runtime import discovery
 
     if not os.environ.get("TUTTILAB_URL"):
         discovery.ensure_started(os.environ, say=note)
     return connect()
 
 
-# Any: a view of `wire`, or what `json` takes.
+# Any: a view of `wire`, or what `json` can write.
 def put_json(value: Any) -> None:
     from dataclasses import is_dataclass
 
-    from tuttilab.scheduler.wire import to_data
+    from tuttilab.scheduler.domain.wire import to_data
 
     def plain(item: Any) -> Any:
         if is_dataclass(item):
@@ -51,15 +53,15 @@ def put_json(value: Any) -> None:
     click.echo(json.dumps(plain(value), indent=2))
 
 
-def put_table(columns: Sequence[str], rows: Iterable[Sequence[str]], nothing: str) -> None:
-    """Columns separated by two blanks. ``nothing`` is said on stderr when there is no row."""
+def put_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty_note: str) -> None:
+    """Print a table, its columns separated by two blanks. ``empty_note`` goes to stderr when there is no row."""
     lines = list(rows)
     if not lines:
-        note(nothing)
+        note(empty_note)
     elif sys.stdout.isatty():
         _draw(columns, lines)
     else:
-        # On a pipe nothing is cut off to fit a terminal that is not there.
+        # On a pipe nothing is cut off to fit a terminal's width.
         widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
         for line in (columns, *lines):
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -82,7 +84,7 @@ def bar(used: int, whole: int | None, mark: int = 0) -> str:
         return ""
     encoding = (sys.stdout.encoding or "").lower()
     full, empty = ("█", "░") if encoding.startswith("utf") else ("#", ".")
-    # Whatever is used shows, and only what is full looks full.
+    # Any use fills at least one cell, and only full use fills all.
     cells = min(BAR_CELLS, -(-used * BAR_CELLS // whole)) if used < whole else BAR_CELLS
     if 0 < used < whole:
         cells = min(cells, BAR_CELLS - 1)
@@ -92,23 +94,36 @@ def bar(used: int, whole: int | None, mark: int = 0) -> str:
 
 
 def ago(at: float | None) -> str:
-    """``3m05s`` for what was that long ago; empty for what never was."""
+    """The time since ``at``, such as ``3m05s``; empty for None."""
     return "" if at is None else show_duration(max(0.0, time.time() - at))
 
 
 def clock(at: float | None) -> str:
-    """Local date and time, for people."""
+    """Local date and time; empty for None."""
     return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
-def took(job: JobView) -> str:
-    """How long the job runs or ran; empty before it started."""
+def when(at: float, now: float) -> str:
+    """The time of day, ``14:05``; of another day ``Nov 28``, of another year ``2025-11-28``."""
+    then, today = time.localtime(at), time.localtime(now)
+    if then[:3] == today[:3]:
+        return time.strftime("%H:%M", then)
+    return time.strftime("%b %d" if then.tm_year == today.tm_year else "%Y-%m-%d", then)
+
+
+def plain(text: str) -> str:
+    """One line of printable text: what a job or a name says must not move the cursor."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def run_time(job: JobView, now: float | None = None) -> str:
+    """How long the job has run; empty before it started."""
     if job.started_at is None:
         return ""
-    return show_duration((job.ended_at if job.ended_at is not None else time.time()) - job.started_at)
+    return show_duration((job.ended_at or now or time.time()) - job.started_at)
 
 
-def counted(count: int, what: str) -> str:
+def count_of(count: int, what: str) -> str:
     """``1 job``, ``2 jobs``."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
@@ -117,8 +132,13 @@ def short(job_id: str) -> str:
     return job_id[:8]
 
 
+def at_prompt(text: str) -> str:
+    """A reason with the commands of a prompt in the place of those of a notebook: both tell the same."""
+    return _MAGIC.sub("`tuttilab ", text)
+
+
 def pairs(option: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], dict[str, str]]:
-    """Callback of an option that is given as KEY=VALUE, several times."""
+    """The callback of an option that takes KEY=VALUE and may be repeated."""
 
     def split(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
         for value in values:

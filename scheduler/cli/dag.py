@@ -1,8 +1,7 @@
-"""`tuttilab dag`: graphs of jobs from manifests, and their runs."""
+"""`tuttilab dag`: DAGs from manifests, and their runs."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,40 +9,57 @@ from typing import TYPE_CHECKING
 import click
 
 from tuttilab.scheduler.cli import console
+from tuttilab.scheduler.cli.completing import RUN
 from tuttilab.scheduler.cli.console import ago, short
-from tuttilab.scheduler.errors import BadInput
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.words import word
 
 if TYPE_CHECKING:
-    from tuttilab.scheduler.requests import DagRequest, RunRequest
-    from tuttilab.scheduler.wire import RunView
+    from tuttilab.scheduler.domain.requests import DagRequest, RunRequest
+    from tuttilab.scheduler.domain.wire import RunView
 
 FAILED = 1
 
 
 @click.group()
 def dag() -> None:
-    """Run graphs of jobs, and look after their runs."""
+    """Run graphs of jobs; show, cancel and retry their runs."""
 
 
 @dag.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 @console.json_option
 def apply(file: str, as_json: bool) -> None:
-    """Keep the DAGs of FILE by their names; a changed one becomes its next version."""
-    client = console.connected()
-    views = [client.apply_dag(request) for request in _read(Path(file))]
+    """Store the DAGs of FILE under their names; a changed DAG becomes its next version."""
+    from tuttilab.scheduler.client.notebooks import with_notebooks
+
+    requests = _read(Path(file))
+    client = console.connected_client()
+    views = [client.apply_dag(with_notebooks(client, request)) for request in requests]
     if as_json:
         console.put_json(views)
         return
     for view in views:
-        click.echo(f"{view.name}: version {view.version}, {console.counted(len(view.nodes), 'node')}")
+        click.echo(f"{view.name}: version {view.version}, {console.count_of(len(view.nodes), 'node')}")
+
+
+dag.add_command(apply, "import")
+
+
+@dag.command()
+@click.argument("name")
+def export(name: str) -> None:
+    """Print an applied DAG as the manifest that `dag import` (which is `dag apply`) takes."""
+    from tuttilab.scheduler.client import manifests
+
+    click.echo(manifests.write(console.connected_client().dag_definition(name)), nl=False)
 
 
 @dag.command("list")
 @console.json_option
 def list_dags(as_json: bool) -> None:
     """List the DAGs that were applied."""
-    views = console.connected().dags()
+    views = console.connected_client().dags()
     if as_json:
         console.put_json(views)
         return
@@ -56,14 +72,21 @@ def list_dags(as_json: bool) -> None:
 @click.option(
     "-v", "--variable", "variables", multiple=True, metavar="K=V", callback=console.pairs("--variable"), help="Run variable."
 )
+@click.option("--no-env", is_flag=True, help="Nothing of this shell's environment, only the env of the nodes.")
 @click.option("--wait", is_flag=True, help="Follow the run; exit 1 if it does not succeed.")
 @console.json_option
-def run(what: str, variables: dict[str, str], wait: bool, as_json: bool) -> int:
-    """Run a DAG that was applied, by its name, or the one of a file. Nodes without a workdir run in the current directory."""
-    client = console.connected()
-    view = client.run_dag(_request(what, variables))
+def run(what: str, variables: dict[str, str], no_env: bool, wait: bool, as_json: bool) -> int:
+    """Run a DAG that was applied, by its name, or the one of a file. Nodes without a workdir run in the file's folder."""
+    from tuttilab.scheduler.client.environment import run_environment
+    from tuttilab.scheduler.client.notebooks import with_notebooks
+
+    request = _request(what, variables)
+    client = console.connected_client()
+    if request.dag is not None:
+        request = replace(request, dag=with_notebooks(client, request.dag))
+    view = client.run_dag(request if no_env else replace(request, inherited=run_environment(client.clusters())))
     if wait:
-        view = client.wait_run(view.id, on_change=None if as_json else _Told().tell)
+        view = client.wait_run(view.id, on_change=None if as_json else PhasePrinter().print_changes)
     if as_json:
         console.put_json(view)
     elif not wait:
@@ -72,7 +95,7 @@ def run(what: str, variables: dict[str, str], wait: bool, as_json: bool) -> int:
 
 
 def _request(what: str, variables: dict[str, str]) -> RunRequest:
-    from tuttilab.scheduler.requests import RunRequest
+    from tuttilab.scheduler.domain.requests import RunRequest
 
     if not (what.endswith((".yaml", ".yml")) or Path(what).exists()):
         return RunRequest(name=what, variables=variables)
@@ -83,28 +106,28 @@ def _request(what: str, variables: dict[str, str]) -> RunRequest:
 
 
 def _read(path: Path) -> list[DagRequest]:
-    from tuttilab.scheduler import manifests
-    from tuttilab.scheduler.requests import DagRequest
+    from tuttilab.scheduler.client import manifests
+    from tuttilab.scheduler.domain.requests import DagRequest
 
-    return [replace(one, workdir=one.workdir or os.getcwd()) for one in manifests.read(path, DagRequest)]
+    return manifests.read(path, DagRequest)
 
 
-class _Told:
-    """Says each change of a node once, so that the lines read as a story."""
+class PhasePrinter:
+    """Prints each change of a node's phase once."""
 
     def __init__(self) -> None:
         self.phases: dict[str, str] = {}
 
-    def tell(self, view: RunView) -> None:
+    def print_changes(self, view: RunView) -> None:
         if not self.phases:
             console.note(f"run {short(view.id)} of {view.name}")
         for node in view.nodes:
             if self.phases.get(node.name) != node.phase:
                 why = f": {node.reason}" if node.reason and node.phase not in ("Succeeded", "Running") else ""
-                console.note(f"  {node.name} {node.phase}{why}")
+                console.note(f"  {node.name}: {word(node.phase)}{why}")
         self.phases = {node.name: node.phase for node in view.nodes}
         if view.is_ended:
-            console.note(f"run {short(view.id)}: {view.phase}")
+            console.note(f"run {short(view.id)}: {word(view.phase)}")
 
 
 @dag.command()
@@ -112,50 +135,50 @@ class _Told:
 @console.json_option
 def runs(limit: int, as_json: bool) -> None:
     """List your runs, newest first."""
-    views = console.connected().runs(limit)
+    views = console.connected_client().runs(limit)
     if as_json:
         console.put_json(views)
         return
-    rows = [(short(v.id), v.name, v.phase, ago(v.created_at), _buckets(v)) for v in views]
+    rows = [(short(v.id), v.name, word(v.phase), ago(v.created_at), _phase_counts(v)) for v in views]
     console.put_table(("RUN", "DAG", "PHASE", "AGE", "NODES"), rows, "No runs; `tuttilab dag run FILE` starts one.")
 
 
-def _buckets(view: RunView) -> str:
-    """How many nodes are in each phase."""
-    phases = [node.phase for node in view.nodes]
+def _phase_counts(view: RunView) -> str:
+    """The number of nodes in each phase."""
+    phases = [word(node.phase) for node in view.nodes]
     return ", ".join(f"{phases.count(phase)} {phase}" for phase in dict.fromkeys(phases))
 
 
 @dag.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", type=RUN)
 @console.json_option
 def show(run_id: str, as_json: bool) -> None:
     """Show a run with its nodes."""
-    _show(console.connected().run(run_id), as_json)
+    _show(console.connected_client().run(run_id), as_json)
 
 
 @dag.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", type=RUN)
 @console.json_option
 def cancel(run_id: str, as_json: bool) -> None:
-    """Cancel a run: what runs is stopped, what waits never starts."""
-    _show(console.connected().cancel_run(run_id), as_json)
+    """Cancel a run: its running jobs are stopped, its waiting nodes never start."""
+    _show(console.connected_client().cancel_run(run_id), as_json)
 
 
 @dag.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", type=RUN)
 @console.json_option
 def retry(run_id: str, as_json: bool) -> None:
-    """Start over the nodes that did not end well and what is below them; what succeeded is not run again."""
-    _show(console.connected().retry_run(run_id), as_json)
+    """Run the nodes that did not succeed and all nodes after them again; what succeeded is not run again."""
+    _show(console.connected_client().retry_run(run_id), as_json)
 
 
 def _show(view: RunView, as_json: bool) -> None:
     if as_json:
         console.put_json(view)
         return
-    click.echo(f"run {view.id} of {view.name}: {view.phase}")
-    rows = [(n.name, n.phase, " ".join(n.after), short(n.job_id) if n.job_id else "", n.reason) for n in view.nodes]
+    click.echo(f"run {short(view.id)} of {view.name}: {word(view.phase)}")
+    rows = [(n.name, word(n.phase), " ".join(n.after), short(n.job_id) if n.job_id else "", n.reason) for n in view.nodes]
     console.put_table(("NODE", "PHASE", "AFTER", "JOB", "WHY"), rows, "")
 
 

@@ -1,95 +1,46 @@
-"""`tuttilab jobs`, and what is done to one job."""
+"""The commands about one job: job, logs, cancel, retry, delete, explain. `listing` has the list of all."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tuttilab.scheduler.cli import console
-from tuttilab.scheduler.cli.console import ago, clock, short, took
-from tuttilab.scheduler.model import JobPhase
+from tuttilab.scheduler.cli.completing import JOB
+from tuttilab.scheduler.cli.console import at_prompt, clock, run_time, short
+from tuttilab.scheduler.cli.listing import why
+from tuttilab.scheduler.domain.words import pod_word, start_text, word
 
 if TYPE_CHECKING:
-    from tuttilab.scheduler.wire import JobView
+    from tuttilab.scheduler.client import Client
+    from tuttilab.scheduler.domain.wire import JobView
 
 
 @click.command()
-@click.option("--all", "-a", "with_ended", is_flag=True, help="Ended ones too.")
-@click.option("--state", metavar="PHASE", help="Only this phase: Queued, Running, Succeeded, Failed …")
-@click.option("--group", help="Only this group.")
-@click.option("--owner", help="Another user's, or * for everybody's (admins).")
-@click.option("--queue", help="Only this queue.")
-@click.option("--kind", help="Only this kind: batch, distributed, spark …")
-@click.option("--text", help="Only where name or id has this in it.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many, newest first.")
+@click.argument("job_id", metavar="JOB", type=JOB)
+@click.option("--export", is_flag=True, help="Print the manifest that submits the same job again.")
+@click.option(
+    "--download",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Fetch its outputs into a folder.",
+)
 @console.json_option
-def jobs(
-    with_ended: bool,
-    state: str | None,
-    group: str | None,
-    owner: str | None,
-    queue: str | None,
-    kind: str | None,
-    text: str | None,
-    limit: int,
-    as_json: bool,
-) -> None:
-    """List your jobs, newest first."""
-    phase = state.capitalize() if state else None
-    # Whoever asks for a phase that ends a job means ended jobs.
-    is_of_ended = phase in {one.value for one in JobPhase if one.is_terminal}
-    client = console.connected()
-    found: list[JobView] = []
-    cursor = None
-    while len(found) < limit:
-        page = client.jobs(
-            all=with_ended or is_of_ended,
-            state=phase,
-            group=group,
-            owner=owner,
-            queue=queue,
-            kind=kind,
-            text=text,
-            limit=min(limit - len(found), 100),
-            cursor=cursor,
-        )
-        found += page.jobs
-        cursor = page.next
-        if cursor is None:
-            break
-    if as_json:
-        console.put_json(found)
+def job(job_id: str, export: bool, download: Path | None, as_json: bool) -> None:
+    """Show one job: its size, attempts and pods. JOB is a name, the beginning of an id, or `last`."""
+    if export + (download is not None) + as_json > 1:
+        raise click.UsageError("--export, --download and --json print different things: give one of them.")
+    client = console.connected_client()
+    if export:
+        click.echo(client.manifest(job_id), nl=False)
         return
-    rows = [
-        (short(job.id), job.name, job.owner, job.queue, _size(job), job.phase, ago(job.created_at), took(job), _why(job))
-        for job in found
-    ]
-    columns = ("ID", "NAME", "OWNER", "QUEUE", "PODS", "PHASE", "AGE", "RAN", "WHY")
-    console.put_table(columns, rows, "No jobs." if with_ended or is_of_ended else "No live jobs; --all shows ended ones too.")
-    if cursor is not None:
-        console.note(f"There are more; --limit {limit * 10} shows them.")
-
-
-def _size(job: JobView) -> str:
-    count = sum(shape.count for shape in job.pods)
-    gpus = sum(shape.count * shape.gpus for shape in job.pods)
-    return f"{count}" + (f" ({gpus} GPU)" if gpus else "")
-
-
-def _why(job: JobView) -> str:
-    if job.wait is not None and not job.is_ended:
-        return job.wait.sentence
-    is_said = not job.exit_code or str(job.exit_code) in job.reason
-    return job.reason if is_said else f"{job.reason} (exit code {job.exit_code})".strip()
-
-
-@click.command()
-@click.argument("job_id", metavar="ID")
-@console.json_option
-def job(job_id: str, as_json: bool) -> None:
-    """Show one job: its size, attempts and pods."""
-    view = console.connected().job(job_id)
+    view = client.job(job_id)
+    if download is not None:
+        _download(client, view, download)
+        return
     if as_json:
         console.put_json(view)
         return
@@ -99,8 +50,8 @@ def job(job_id: str, as_json: bool) -> None:
         ("owner", f"{view.owner}, group {view.group}"),
         ("queue", f"{view.queue}, priority {view.priority}"),
         ("kind", view.kind),
-        ("phase", view.phase),
-        ("why", _why(view)),
+        ("phase", word(view.phase)),
+        ("why", why(view)),
         ("command", " ".join(view.command)),
         ("pods", "; ".join(f"{p.count} {p.role}: {p.cpus} CPU, {p.memory}, {p.gpus} GPU" for p in view.pods)),
         ("after", ", ".join(short(one) for one in view.after)),
@@ -108,14 +59,24 @@ def job(job_id: str, as_json: bool) -> None:
         ("submitted", clock(view.created_at)),
         ("started", clock(view.started_at)),
         ("ended", clock(view.ended_at)),
-        ("ran", took(view)),
+        ("ran", run_time(view)),
         ("exit code", "" if view.exit_code is None else str(view.exit_code)),
+        ("outputs", _outputs(view)),
     ]
     for name, text in facts:
         if text:
             click.echo(f"{name:<10} {text}")
     rows = [
-        (str(one.number), one.phase, str(pod.rank), pod.role, pod.node, pod.phase, _code(pod.exit_code), pod.reason or one.reason)
+        (
+            str(one.number),
+            word(one.phase),
+            str(pod.rank),
+            pod.role,
+            pod.node,
+            pod_word(pod.phase),
+            _code(pod.exit_code),
+            pod.reason or one.reason,
+        )
         for one in view.attempts
         for pod in one.pods
     ]
@@ -124,76 +85,100 @@ def job(job_id: str, as_json: bool) -> None:
         console.put_table(("ATTEMPT", "PHASE", "RANK", "ROLE", "NODE", "POD", "EXIT", "REASON"), rows, "")
 
 
+def _outputs(view: JobView) -> str:
+    names = sorted({name for pod in (view.attempts[-1].pods if view.attempts else ()) for name in pod.outputs})
+    return f"{', '.join(names)}; `tuttilab job {short(view.id)} --download FOLDER` fetches them" if names else ""
+
+
+def _download(client: Client, view: JobView, folder: Path) -> None:
+    from tuttilab.scheduler.client.downloads import download
+
+    saved = download(client, view, folder)
+    for path in saved:
+        click.echo(str(path))
+    if not saved:
+        console.note(f"Job {short(view.id)} {view.name} left no outputs.")
+
+
 def _code(exit_code: int | None) -> str:
     return "" if exit_code is None else str(exit_code)
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="JOB", type=JOB)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
 @click.option("--rank", type=click.IntRange(-1), help="Only this rank (-1: the master); else all, each line with its rank.")
 @click.option("--from", "start", type=click.IntRange(0), default=0, metavar="LINE", help="Begin at this line, counted from 0.")
+@click.option("--tail", "-n", type=click.IntRange(0), metavar="N", help="Begin with the last N lines of each rank.")
 @click.option("--attempt", type=click.IntRange(1), help="An earlier attempt than the newest.")
-def logs(job_id: str, follow: bool, rank: int | None, start: int, attempt: int | None) -> None:
+def logs(job_id: str, follow: bool, rank: int | None, start: int, tail: int | None, attempt: int | None) -> None:
     """Print what a job printed."""
     from tuttilab.scheduler.cli.follow import print_log
 
-    print_log(console.connected(), job_id, rank=rank, start=start, attempt=attempt, follow=follow)
+    if tail is not None and start:
+        raise click.UsageError("--from and --tail both say where to begin: give one of them.")
+    print_log(console.connected_client(), job_id, rank=rank, start=start, tail=tail, attempt=attempt, follow=follow)
 
 
 @click.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True, type=JOB)
 def cancel(job_ids: tuple[str, ...]) -> None:
-    """End jobs, politely first."""
-    client = console.connected()
+    """Cancel jobs; a running one gets its grace period."""
+    client = console.connected_client()
     for job_id in job_ids:
         view = client.cancel(job_id)
-        click.echo(f"{short(view.id)} {view.name}: {view.phase}")
+        click.echo(f"{short(view.id)} {view.name}: {word(view.phase)}")
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="JOB", type=JOB)
 @console.json_option
 def retry(job_id: str, as_json: bool) -> None:
-    """Submit an ended job once more; prints the new id."""
-    view = console.connected().retry(job_id)
+    """Submit an ended job again; prints the new id."""
+    view = console.connected_client().retry(job_id)
     console.put_json(view) if as_json else click.echo(view.id)
 
 
 @click.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True, type=JOB)
 def delete(job_ids: tuple[str, ...]) -> None:
-    """Give up ended jobs with their logs and results."""
-    client = console.connected()
+    """Delete ended jobs with their logs and results."""
+    client = console.connected_client()
     for job_id in job_ids:
-        client.delete(job_id)
-        click.echo(f"{job_id}: deleted")
+        view = client.job(job_id)
+        client.delete(view.id)
+        click.echo(f"{short(view.id)} {view.name}: deleted")
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="JOB", type=JOB)
 @console.json_option
 def explain(job_id: str, as_json: bool) -> None:
-    """Say why a job waits, and until when."""
-    client = console.connected()
+    """Show why a job waits, and when it will probably start."""
+    client = console.connected_client()
     wait = client.explain(job_id)
     if as_json:
         console.put_json(wait)
         return
     if wait is None:
         view = client.job(job_id)
-        reason = _why(view)
-        click.echo(f"{short(view.id)} {view.name} does not wait: it is {view.phase}" + (f" ({reason})." if reason else "."))
+        reason = why(view)
+        click.echo(
+            f"{short(view.id)} {view.name} does not wait: it is {word(view.phase).lower()}" + (f" ({reason})." if reason else ".")
+        )
         return
-    click.echo(wait.sentence)
+    click.echo(at_prompt(wait.sentence))
     if wait.queue is not None or wait.place:
         click.echo(f"place     {wait.place}" + (f" in queue {wait.queue}" if wait.queue else ""))
     if wait.short:
         click.echo("short of  " + ", ".join(f"{amount} {key}" for key, amount in wait.short.items()))
-    if wait.blockers:
-        click.echo("held by   " + ", ".join(short(one) for one in wait.blockers))
-    if wait.estimated_start is not None:
-        click.echo(f"start     {clock(wait.estimated_start)}" + (f" ({wait.basis})" if wait.basis else ""))
+    for number, holder in enumerate(wait.held_by):
+        click.echo(f"{'held by' if not number else '':<10}{at_prompt(holder)}")
+    start = start_text(wait.earliest, wait.latest, time.time())
+    if start:
+        click.echo(f"start     {start.removeprefix('starts ')}, from {wait.basis}")
+    elif wait.basis:
+        click.echo(f"start     {at_prompt(wait.basis).removeprefix('no start is told: ')}")
 
 
-COMMANDS = (jobs, job, logs, cancel, retry, delete, explain)
+COMMANDS = (job, logs, cancel, retry, delete, explain)

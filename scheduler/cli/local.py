@@ -1,4 +1,4 @@
-"""`tuttilab up`, `down`, `status`, `lab`, `doctor`: the control plane of this machine and what it stands on."""
+"""`tuttilab up`, `down`, `status`, `lab`, `doctor`: the control plane of this machine and what it depends on."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuttilab.scheduler import __version__, discovery
+from tuttilab.scheduler import __version__
 from tuttilab.scheduler.cli import console
-from tuttilab.scheduler.cli.console import counted, note, short
-from tuttilab.scheduler.errors import TuttiError, Unavailable
+from tuttilab.scheduler.cli.console import count_of, note, short
+from tuttilab.scheduler.domain.errors import TuttiError, Unavailable
+from tuttilab.scheduler.domain.words import word
+from tuttilab.scheduler.runtime import discovery
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.client import Client
-    from tuttilab.scheduler.discovery import Runtime
+    from tuttilab.scheduler.runtime.discovery import Runtime
 
 EXIT_UNREACHABLE = Unavailable.exit_code
 ANSWER_S = 5.0
-"""One that takes longer to list its jobs is stuck."""
-END_LIMIT_S = 20.0
-"""From the order to end, with no job left, to the process being gone."""
+"""A control plane that takes longer to list its jobs counts as stuck."""
+EXIT_LIMIT_S = 20.0
+"""Time from the request to end, without a live job, to the end of the process."""
 
 config_option = click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="A tuttilab.yaml; built-in without it."
@@ -37,7 +39,7 @@ def up(config: Path | None) -> None:
     state = discovery.state_dir(os.environ)
     before = discovery.find(state).runtime
     began = time.monotonic()
-    runtime = discovery.ensure_started(os.environ, config=config, say=note)
+    runtime = discovery.ensure_started(os.environ, config=config, say=note, is_asked=True)
     runs_with = runtime.config or "the built-in configuration"
     if before is not None and before.process == runtime.process:
         click.echo(f"The control plane runs already: {runtime.url}, pid {runtime.pid}, with {runs_with}.")
@@ -55,20 +57,20 @@ def down(now: bool) -> None:
     runtime = found.runtime
     if runtime is None:
         last = discovery.read_last(state)
-        # A crashed one could not count what it left.
-        may_have_left = bool(found.stale) or (last is not None and last.live_jobs > 0)
+        # A crashed control plane did not record its live jobs.
+        may_have_live_jobs = bool(found.stale) or (last is not None and last.live_jobs > 0)
         if found.stale:
             note(found.stale)
-        if not (now and may_have_left):
-            left = ""
+        if not (now and may_have_live_jobs):
+            hint = ""
             if last is not None and last.live_jobs:
-                left = f"; {counted(last.live_jobs, 'job')} of the last one may go on, and `tuttilab down --now` ends what does"
-            click.echo(f"No control plane runs in {state}{left}.")
-            if not may_have_left:
+                hint = f"; {count_of(last.live_jobs, 'job')} of the last one may go on, and `tuttilab down --now` ends what does"
+            click.echo(f"No control plane runs in {state}{hint}.")
+            if not may_have_live_jobs:
                 discovery.forget_last(state)
             return
         note("Its jobs may still run: it is started once more to stop them.")
-        runtime = discovery.ensure_started(os.environ, say=note)
+        runtime = discovery.ensure_started(os.environ, say=note, is_asked=True)
     _stop(runtime, now)
     discovery.forget_last(state)
     click.echo(f"The control plane (pid {runtime.pid}) has ended.")
@@ -84,51 +86,51 @@ def _stop(runtime: Runtime, now: bool) -> None:
                 _drain(client)
             client.shutdown(now)
             if now:
-                _until_at_rest(runtime, client)
+                _wait_until_stopped(runtime, client)
         finally:
             client.close()
     except Unavailable:
         if runtime.process.is_alive():
-            note(f"The control plane (pid {runtime.pid}) does not answer and is told to end by a signal; its jobs go on.")
+            note(f"The control plane (pid {runtime.pid}) does not answer and gets SIGTERM; its jobs go on.")
             os.kill(runtime.pid, signal.SIGTERM)
-    until = time.monotonic() + END_LIMIT_S
+    until = time.monotonic() + EXIT_LIMIT_S
     while runtime.process.is_alive():
         if time.monotonic() > until:
             raise TuttiError(
-                f"The control plane (pid {runtime.pid}) has not ended after {END_LIMIT_S:.0f} s; "
+                f"The control plane (pid {runtime.pid}) has not ended after {EXIT_LIMIT_S:.0f} s; "
                 f"see {discovery.log_file(Path(runtime.state_dir))}, and `kill -9 {runtime.pid}` ends it (no accepted job is lost)."
             )
         time.sleep(0.05)
 
 
 def _drain(client: Client) -> None:
-    """Wait until no job is live, and say for which."""
-    said = ""
+    """Wait until no job is live, and print which jobs are."""
+    shown = ""
     while True:
         live = client.jobs(owner="*", limit=100).jobs
         if not live:
             return
-        names = ", ".join(f"{short(job.id)} {job.name} ({job.phase})" for job in live[:5])
+        names = ", ".join(f"{short(job.id)} {job.name} ({word(job.phase)})" for job in live[:5])
         more = f" and {len(live) - 5} more" if len(live) > 5 else ""
-        if names + more != said:
-            hint = "" if said else " Ctrl-C leaves everything as it is; --now stops them."
-            note(f"Waiting for {counted(len(live), 'job')}: {names}{more}.{hint}")
-            said = names + more
+        if names + more != shown:
+            hint = "" if shown else " Ctrl-C leaves everything as it is; --now stops them."
+            note(f"Waiting for {count_of(len(live), 'job')}: {names}{more}.{hint}")
+            shown = names + more
         time.sleep(0.5)
 
 
-def _until_at_rest(runtime: Runtime, client: Client) -> None:
-    """While jobs get their time to end politely, say so."""
+def _wait_until_stopped(runtime: Runtime, client: Client) -> None:
+    """Wait while the cancelled jobs have their grace period, with a note after a second."""
     began = time.monotonic()
-    has_said = False
+    is_noted = False
     while runtime.process.is_alive():
         try:
             live = client.jobs(owner="*", limit=100).jobs
         except Unavailable:
             return
-        if live and not has_said and time.monotonic() - began > 1.0:
-            note(f"Waiting for {counted(len(live), 'job')} told to stop.")
-            has_said = True
+        if live and not is_noted and time.monotonic() - began > 1.0:
+            note(f"Waiting for {count_of(len(live), 'job')} to stop.")
+            is_noted = True
         time.sleep(0.1)
 
 
@@ -175,11 +177,11 @@ def status(as_json: bool) -> int:
     ]
     for name, text in facts:
         click.echo(f"{name:<9} {text}")
-    return _say_load(runtime)
+    return _show_load(runtime)
 
 
-def _say_load(runtime: Runtime) -> int:
-    """Whether it answers, and how many jobs it has."""
+def _show_load(runtime: Runtime) -> int:
+    """Print whether the control plane answers and how many jobs it has; returns the exit code."""
     from tuttilab.scheduler.client import Client
 
     client = Client(runtime.url, runtime.token, timeout_s=ANSWER_S)
@@ -193,12 +195,12 @@ def _say_load(runtime: Runtime) -> int:
     finally:
         client.close()
     waiting = sum(job.wait is not None or job.phase == "Queued" for job in live)
-    click.echo(f"health    answers in {took * 1000:.0f} ms; {counted(len(live) - waiting, 'job')} active, {waiting} waiting")
+    click.echo(f"health    answers in {took * 1000:.0f} ms; {count_of(len(live) - waiting, 'job')} active, {waiting} waiting")
     return 0
 
 
 def _remote_status(url: str, as_json: bool) -> int:
-    """The service that TUTTILAB_URL names."""
+    """Show the service that TUTTILAB_URL names."""
     from tuttilab.scheduler.client import connect
 
     client = connect(start=False)
@@ -215,10 +217,10 @@ def _remote_status(url: str, as_json: bool) -> int:
 @click.command()
 @console.json_option
 def doctor(as_json: bool) -> int:
-    """Check what tuttilab stands on; exit code 1 when something is broken."""
-    from tuttilab.scheduler.doctor import Level, examine
+    """Check what tuttilab depends on; exit code 1 when something is broken."""
+    from tuttilab.scheduler.cli.doctor import Level, run_checks
 
-    findings = examine(os.environ)
+    findings = run_checks(os.environ)
     if as_json:
         console.put_json(findings)
     else:
@@ -236,7 +238,7 @@ def doctor(as_json: bool) -> int:
 @click.argument("jupyter_options", metavar="[-- JUPYTER OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 def lab(port: int | None, no_browser: bool, jupyter_options: tuple[str, ...]) -> None:
     """Start JupyterLab with the magics on, and the control plane with it."""
-    from tuttilab.scheduler.lab import start_lab
+    from tuttilab.scheduler.cli.lab import start_lab
 
     start_lab(os.environ, port=port, no_browser=no_browser, options=jupyter_options, say=note)
 

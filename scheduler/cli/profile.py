@@ -1,4 +1,4 @@
-"""`tuttilab profile`: what notebook servers get, from manifests; admins apply them, users see what they are offered."""
+"""`tuttilab profile`: profiles of notebook servers. Admins apply them from manifests, users list those that they may use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.console import ago
 
 if TYPE_CHECKING:
-    from tuttilab.scheduler.requests import ProfileRequest
+    from tuttilab.scheduler.domain.requests import ProfileRequest
 
 
 @click.group()
@@ -23,13 +23,13 @@ def profile() -> None:
 @click.argument("file", type=click.Path(dir_okay=False))
 @console.json_option
 def apply(file: str, as_json: bool) -> None:
-    """Keep the profiles of FILE by their names, in place of those before. For admins."""
-    from tuttilab.scheduler import manifests
-    from tuttilab.scheduler.requests import ProfileRequest
+    """Store the profiles of FILE under their names, replacing earlier ones. For admins."""
+    from tuttilab.scheduler.client import manifests
+    from tuttilab.scheduler.domain.requests import ProfileRequest
 
-    # Read as a whole first: a file with a mistake in it changes nothing.
+    # The whole file is read first, so that a file with an error changes nothing.
     requests = manifests.read(Path(file), ProfileRequest)
-    client = console.connected()
+    client = console.connected_client()
     views = [client.apply_profile(request) for request in requests]
     if as_json:
         console.put_json(views)
@@ -41,8 +41,8 @@ def apply(file: str, as_json: bool) -> None:
 @profile.command("list")
 @console.json_option
 def list_profiles(as_json: bool) -> None:
-    """List the profiles that you are offered; an admin sees all."""
-    views = console.connected().profiles()
+    """List the profiles that you may use; an admin sees all."""
+    views = console.connected_client().profiles()
     if as_json:
         console.put_json(views)
         return
@@ -54,26 +54,26 @@ def list_profiles(as_json: bool) -> None:
 @click.argument("name")
 @console.json_option
 def show(name: str, as_json: bool) -> None:
-    """Show a profile as a manifest that `apply` takes, also under another name."""
+    """Show a profile as a manifest for `apply`, which may get another name."""
     import yaml
 
-    from tuttilab.scheduler.requests import ProfileRequest
-    from tuttilab.scheduler.wire import to_data
+    from tuttilab.scheduler.domain.requests import ProfileRequest
+    from tuttilab.scheduler.domain.wire import to_data
 
-    view = console.connected().profile(name)
+    view = console.connected_client().profile(name)
     if as_json:
         console.put_json(view)
         return
     empty = to_data(ProfileRequest(name=""))
-    said = {key: value for key, value in to_data(view.profile).items() if value != empty[key]}
-    click.echo(yaml.safe_dump({"kind": "Profile", **said}, sort_keys=False, allow_unicode=True), nl=False)
+    changed = {key: value for key, value in to_data(view.profile).items() if value != empty[key]}
+    click.echo(yaml.safe_dump({"kind": "Profile", **changed}, sort_keys=False, allow_unicode=True), nl=False)
 
 
 @profile.command()
 @click.argument("name")
 def delete(name: str) -> None:
-    """Delete a profile. Servers that were started with it go on. For admins."""
-    console.connected().delete_profile(name)
+    """Delete a profile. Running servers of it go on. For admins."""
+    console.connected_client().delete_profile(name)
 
 
 def _size(profile: ProfileRequest) -> str:

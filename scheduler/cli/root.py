@@ -1,4 +1,4 @@
-"""The command `tuttilab` itself: its subcommands, and what an error looks like."""
+"""The command `tuttilab` itself: its subcommands, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import NoReturn
 import click
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.cli import dag, jobs, local, profile, service, simulate, site, spark, submit
-from tuttilab.scheduler.errors import TuttiError
+from tuttilab.scheduler.cli import completing, dag, jobs, listing, local, profile, service, simulate, site, spark, submit
+from tuttilab.scheduler.domain.errors import TuttiError
 
 INTERRUPTED = 130
 
@@ -23,11 +23,11 @@ INTERRUPTED = 130
 def cli(debug: bool) -> None:
     """Jobs, gangs and Spark sessions on this machine or your site's clusters.
 
-    Ids may be given as any unique beginning of four characters or more.
+    A JOB is its name, any unique beginning of its id (four characters or more), or `last`; so is a RUN.
     """
 
 
-for _module in (local, submit, jobs, dag, profile, site, spark, service, simulate):
+for _module in (local, submit, listing, jobs, dag, profile, site, spark, service, simulate, completing):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and answer its exit code; every error becomes one sentence on stderr."""
+    """Run one command and return its exit code; every error becomes one sentence on stderr."""
     arguments, debug = _without_debug(arguments)
     try:
         code = cli.main(arguments, prog_name="tuttilab", standalone_mode=False)
@@ -47,34 +47,34 @@ def run(arguments: list[str]) -> int:
         click.echo(error.format_message())
         return 0
     except click.ClickException as error:
-        return _say(error, _sentence(error), error.exit_code, debug)
+        return _fail(error, _usage(error), error.exit_code, debug)
     except TuttiError as error:
-        return _say(error, str(error), error.exit_code, debug)
+        return _fail(error, str(error), error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort) as error:
-        return _say(error, "", INTERRUPTED, debug)
+        return _fail(error, "", INTERRUPTED, debug)
     except SystemExit:
-        # Without standalone_mode click exits for one reason only: the reader of the output (`head`) has seen enough.
+        # Without standalone_mode click exits for one reason only: the reader of the output (`head`) has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _say(error, f"{where}{error.strerror or error}; `tuttilab doctor` checks the state folder and its disk.", 2, debug)
+        return _fail(error, f"{where}{error.strerror or error}; `tuttilab doctor` checks the state folder and its disk.", 2, debug)
     except Exception as error:
-        return _say(error, f"{type(error).__name__}: {error}. This is a bug; run it again with --debug and report it.", 1, debug)
+        return _fail(error, f"{type(error).__name__}: {error}. This is a bug; run it again with --debug and report it.", 1, debug)
 
 
 def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
-    """People put --debug at the end, where it belongs to a subcommand; what follows -- belongs to the job."""
+    """Remove --debug wherever the user put it; what follows -- belongs to the job."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     ours = [word for word in arguments[:end] if word != "--debug"]
     return ours + arguments[end:], len(ours) < end
 
 
-def _sentence(error: click.ClickException) -> str:
-    """A usage error with where help is."""
+def _usage(error: click.ClickException) -> str:
+    """The message of a usage error, with the command that shows help."""
     text = " ".join(error.format_message().split())
     if isinstance(error, click.NoSuchOption) and error.possibilities:
-        # click lists several, sorted by letter.
+        # click lists several, in alphabetical order.
         text = f"{error.message} Did you mean {error.possibilities[0]!r}?"
     if isinstance(error, click.UsageError) and error.ctx is not None:
         end = "" if text.endswith((".", "?", ")")) else "."
@@ -82,7 +82,8 @@ def _sentence(error: click.ClickException) -> str:
     return text
 
 
-def _say(error: BaseException, sentence: str, code: int, debug: bool) -> int:
+def _fail(error: BaseException, sentence: str, code: int, debug: bool) -> int:
+    """Print the sentence, with ``debug`` the traceback too; returns ``code``."""
     if debug:
         traceback.print_exception(error)
     if sentence:

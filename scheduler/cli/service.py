@@ -1,4 +1,4 @@
-"""`tuttilab scheduler serve | check | reload | verify | backup | restore`: the service itself, for whoever runs it."""
+"""`tuttilab scheduler serve | check | reload | verify | backup | restore`: operation of the service itself."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from tuttilab.scheduler import discovery
 from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.local import config_option
-from tuttilab.scheduler.errors import Conflict, NotFound, StoreError, Unavailable
+from tuttilab.scheduler.domain.errors import Conflict, NotFound, StoreError, Unavailable
+from tuttilab.scheduler.runtime import discovery
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.store.base import Store
@@ -31,7 +31,7 @@ def scheduler() -> None:
 @config_option
 def serve(config: Path | None) -> int:
     """Run the control plane here until SIGTERM; `tuttilab up` runs it in the background."""
-    from tuttilab.scheduler.serve import serve as run
+    from tuttilab.scheduler.server.serve import serve as run
 
     return run(config, os.environ, in_foreground=True)
 
@@ -40,12 +40,12 @@ def serve(config: Path | None) -> int:
 @config_option
 @console.json_option
 def check(config: Path | None, as_json: bool) -> None:
-    """Say what a configuration means, without starting anything.
+    """Check a configuration and show what it means, without starting anything.
 
-    A tuttilab.yaml may have the keys store, artifacts, auth, listen, clusters, queues, defaults and limits; what it leaves out is
-    as in the built-in configuration. Variables such as TUTTILAB_LISTEN_PORT override its values.
+    A tuttilab.yaml may have the keys store, artifacts, auth, listen, clusters, queues, defaults and limits; missing ones are as in
+    the built-in configuration. Variables such as TUTTILAB_LISTEN_PORT override its values.
     """
-    from tuttilab.scheduler.config import load_config
+    from tuttilab.scheduler.config.load import load_config
 
     state = discovery.state_dir(os.environ)
     checked = load_config(config, state, os.environ)
@@ -74,10 +74,10 @@ def check(config: Path | None, as_json: bool) -> None:
 def reload(as_json: bool) -> None:
     """Have the control plane read queues and defaults of its configuration file again, while jobs run.
 
-    What runs goes on. A file that is not sound, that changes more than these, or that leaves out a queue with unended jobs is
-    refused as a whole.
+    Running jobs go on. A file that is invalid, that changes more than these, or that leaves out a queue with live jobs is refused
+    as a whole.
     """
-    view = console.connected().reload()
+    view = console.connected_client().reload()
     if as_json:
         console.put_json(view)
         return
@@ -87,12 +87,9 @@ def reload(as_json: bool) -> None:
 
 @scheduler.command()
 @config_option
-@click.option("--decisions", is_flag=True, help="Also ask the scheduler at every place again, and compare what it decides there.")
+@click.option("--decisions", is_flag=True, help="Also repeat every scheduling decision, and compare it with the journal.")
 def verify(config: Path | None, decisions: bool) -> None:
-    """Replay the journal and compare it with the rows, as both are now; the service may run meanwhile.
-
-    The journal is read from its last checkpoint on, which the service writes now and then.
-    """
+    """Replay the journal from its last checkpoint and compare the result with the rows; the service may run meanwhile."""
     import asyncio
 
     url = _store_url(config)
@@ -101,7 +98,7 @@ def verify(config: Path | None, decisions: bool) -> None:
         click.echo(sentence)
     if found:
         raise StoreError(
-            f"{console.counted(len(found), 'difference')} between the rows of {jobs} jobs, with all that belongs to them, and the "
+            f"{console.count_of(len(found), 'difference')} between the rows of {jobs} jobs, with all that belongs to them, and the "
             "journal; keep a copy of the database and report it."
         )
     click.echo(f"{events} events replayed: the rows of {jobs} jobs are what the journal says.")
@@ -123,14 +120,14 @@ async def _attached(url: str, read: Callable[[Store], Awaitable[T]]) -> T:
     if not await store.attach():
         raise NotFound(f"There is no database {without_password(url)} of this version yet; the first start makes or upgrades it.")
     try:
-        await store.hold()
+        await store.pin_snapshot()
         return await read(store)
     finally:
         await store.close()
 
 
 async def _rows_that_differ(store: Store) -> tuple[int, int, list[str]]:
-    from tuttilab.scheduler.verify import differences, replay
+    from tuttilab.scheduler.store.verify import differences, replay
 
     replayed = await replay(store)
     found = [sentence async for sentence in differences(store, replayed)]
@@ -138,7 +135,7 @@ async def _rows_that_differ(store: Store) -> tuple[int, int, list[str]]:
 
 
 async def _decisions_that_differ(store: Store) -> tuple[int, list[str]]:
-    from tuttilab.scheduler.simulator import replay_store
+    from tuttilab.scheduler.simulation import replay_store
 
     replayed = await replay_store(store)
     return replayed.cycles, [str(one) for one in replayed.differing]
@@ -153,7 +150,7 @@ def backup(file: Path, config: Path | None) -> None:
     The file can be restored into SQLite and into Postgres. It holds no artifacts: copy their folder (`tuttilab scheduler check`
     names it) after the backup.
     """
-    from tuttilab.scheduler.store.copying import backup as write
+    from tuttilab.scheduler.store.backup import backup as write
 
     content = write(_store_url(config), file.absolute())
     click.echo(f"{file}: {content.jobs} jobs, up to change {content.last_seq}.")
@@ -164,12 +161,12 @@ def backup(file: Path, config: Path | None) -> None:
 @config_option
 @click.option("--force", is_flag=True, help="Replace what the database holds; a SQLite file is kept as ….old.")
 def restore(file: Path, config: Path | None, force: bool) -> None:
-    """Put a backup into the configured database, which has to be empty.
+    """Load a backup into the configured database, which has to be empty.
 
-    On SQLite the service must not run. What was accepted or started after the backup is unknown afterwards: its pods are ended at
-    the next start, and jobs that were in the backup go on from where they were then.
+    On SQLite the service must not run. Jobs accepted or started after the backup are unknown afterwards: the next start ends their
+    pods. Jobs in the backup continue from their state at that time.
     """
-    from tuttilab.scheduler.store.copying import restore as put
+    from tuttilab.scheduler.store.backup import restore as put
 
     state = discovery.state_dir(os.environ)
     url = _store_url(config)
@@ -189,7 +186,7 @@ def without_password(url: str) -> str:
 
 
 def _store_url(config: Path | None) -> str:
-    from tuttilab.scheduler.config import load_config
+    from tuttilab.scheduler.config.load import load_config
 
     return load_config(config, discovery.state_dir(os.environ), os.environ).store.url
 

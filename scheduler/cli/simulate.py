@@ -1,4 +1,4 @@
-"""`tuttilab simulate`: a trace on a cluster that need not exist, under one policy or several side by side."""
+"""`tuttilab simulate`: runs a trace on a virtual cluster, under one policy or several for comparison."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import click
 
-from tuttilab.scheduler.errors import BadInput
+from tuttilab.scheduler.domain.errors import BadInput
 
 PATH: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class Load(click.FloatRange):
-    """NaN is below no bound and above none."""
+    """A range that refuses NaN, which compares as neither below nor above a bound."""
 
     # Any: click's own type.
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -37,7 +37,7 @@ def _text(path: Path) -> str:
 
 
 def _check_folder(path: Path | None) -> None:
-    """A run may take minutes: that its page has no place is said before it."""
+    """A run may take minutes, so a missing output folder is reported before it."""
     if path is not None and not path.parent.is_dir():
         raise BadInput(f"{path}: the folder {path.parent} does not exist; expected one that does.")
 
@@ -53,7 +53,7 @@ def _check_folder(path: Path | None) -> None:
 @click.option("--jobs", default=5000, type=click.IntRange(1, 1_000_000), show_default=True, help="Size of a generated trace.")
 @click.option("--load", default=1.0, type=LOAD, show_default=True, help="Its work over what 64 GPUs can do.")
 @click.option("--seed", default=1, show_default=True, help="Its seed.")
-@click.option("--shuffled", is_flag=True, help="Deal its names out anew, so that history says nothing.")
+@click.option("--shuffled", is_flag=True, help="Shuffle its owners and names, so that history predicts nothing.")
 @click.option("--write-trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the trace as CSV and do not run it.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the table and two drawings as one HTML page.")
 @click.option("--write-runs", type=click.Path(dir_okay=False, path_type=Path), help="Write when and where every job ran, as CSV.")
@@ -77,8 +77,8 @@ def simulate(
 
     Without --trace one is generated with the marginals of a well-known GPU cluster.
     """
-    from tuttilab.scheduler import simulator
-    from tuttilab.scheduler.collector import collect_seldom
+    from tuttilab.scheduler import simulation
+    from tuttilab.scheduler.runtime.garbage_collection import collect_seldom
     from tuttilab.scheduler.simulation.files import check_trace_fits
 
     _check_folder(plot)
@@ -86,30 +86,30 @@ def simulate(
     _check_folder(write_runs)
     collect_seldom()
     default = "nodes: [{name: gpu, count: 8, cpus: 64, memory: 1Ti, gpus: 8}]\n"
-    clusters, queues = simulator.read_site(_text(cluster) if cluster else default, str(cluster or "default cluster"))
+    clusters, queues = simulation.read_site(_text(cluster) if cluster else default, str(cluster or "default cluster"))
     largest = max(node.allocatable["nvidia.com/gpu"] for one in clusters for node in one.nodes)
-    lines = simulator.read_trace(_text(trace), str(trace), largest) if trace else simulator.generate(jobs, load, 64, seed)
+    lines = simulation.read_trace(_text(trace), str(trace), largest) if trace else simulation.generate(jobs, load, 64, seed)
     if shuffled:
-        lines = simulator.shuffle_names(lines, seed)
+        lines = simulation.shuffle_names(lines, seed)
     if write_trace:
-        write_trace.write_text("".join(simulator.trace_lines(lines)), encoding="utf-8", newline="")
+        write_trace.write_text("".join(simulation.trace_lines(lines)), encoding="utf-8", newline="")
         click.echo(f"wrote {len(lines)} jobs to {write_trace}")
         return
     check_trace_fits(queues, {line.queue for line in lines})
-    extra = simulator.read_events(_text(events), clusters, lines, str(events)) if events else []
-    policies = [simulator.policy_named(name.strip()) for name in compare.split(",")] if compare else []
+    extra = simulation.read_events(_text(events), clusters, lines, str(events)) if events else []
+    policies = [simulation.known_policy(name.strip()) for name in compare.split(",")] if compare else []
     if policy or not policies:
-        policies.append(simulator.read_policy(_text(policy), str(policy)) if policy else simulator.policy_named("ours"))
+        policies.append(simulation.read_policy(_text(policy), str(policy)) if policy else simulation.known_policy("ours"))
     outcomes = [
-        simulator.Simulation(clusters, queues, lines, one, extra, sample_every=max(1, len(lines) // 100)).run() for one in policies
+        simulation.Simulation(clusters, queues, lines, one, extra, sample_every=max(1, len(lines) // 100)).run() for one in policies
     ]
-    rows = [simulator.figures(outcome) for outcome in outcomes]
+    rows = [simulation.figures(outcome) for outcome in outcomes]
     against = next((row for row in rows if row.policy == "easy"), None)
-    text = "\n".join([simulator.table(rows, against), *simulator.left_over(outcomes)])
+    text = "\n".join([simulation.table(rows, against), *simulation.unfinished_lines(outcomes)])
     if write_runs:
-        write_runs.write_text("".join(simulator.run_lines(outcomes)), encoding="utf-8", newline="")
+        write_runs.write_text("".join(simulation.run_lines(outcomes)), encoding="utf-8", newline="")
     if plot:
-        plot.write_text(simulator.page(outcomes, text), encoding="utf-8")
+        plot.write_text(simulation.html_page(outcomes, text), encoding="utf-8")
     click.echo(json.dumps([asdict(row) for row in rows]) if as_json else text)
 
 

@@ -1,4 +1,4 @@
-"""`tuttilab quota`, `queues`, `clusters`, `nodes`: live use against what there is, a bar each."""
+"""`tuttilab quota`, `queues`, `clusters`, `nodes`: live use of each resource against its limit, with a bar."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import click
 
 from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.console import bar
-from tuttilab.scheduler.resources import parse_amount, short_name
+from tuttilab.scheduler.domain.resources import parse_amount, short_name
 
 if TYPE_CHECKING:
-    from tuttilab.scheduler.wire import QueueView
+    from tuttilab.scheduler.domain.wire import QueueView
 
 Row = tuple[str, ...]
 
@@ -20,8 +20,8 @@ Row = tuple[str, ...]
 @click.command()
 @console.json_option
 def quota(as_json: bool) -> None:
-    """Show what your queues use of what they may."""
-    views = [view for view in console.connected().quota() if view.mine or as_json]
+    """Show the use and the limits of your queues."""
+    views = [view for view in console.connected_client().quota() if view.mine or as_json]
     if as_json:
         console.put_json(views)
         return
@@ -33,15 +33,17 @@ def quota(as_json: bool) -> None:
 @console.json_option
 def queues(as_json: bool) -> None:
     """Show the tree of queues: use, waiting and running jobs."""
-    views = console.connected().queues()
+    views = console.connected_client().queues()
     if as_json:
         console.put_json(views)
         return
     rows = [
         (*row[:1], *counts, *row[1:])
-        for depth, view in in_tree(views)
+        for depth, view in with_depth(views)
         for row, counts in zip(
-            use_rows("  " * depth + view.name, view), _once((str(view.weight), str(view.running), str(view.waiting))), strict=False
+            use_rows("  " * depth + view.name, view),
+            _once((str(view.weight), str(view.running), str(view.waiting))),
+            strict=False,
         )
     ]
     columns = ("QUEUE", "WEIGHT", "RUNNING", "WAITING", "RESOURCE", "USED", "GUARANTEED", "MAX", "")
@@ -52,7 +54,7 @@ def queues(as_json: bool) -> None:
 @console.json_option
 def clusters(as_json: bool) -> None:
     """Show the clusters and what is used of them."""
-    views = console.connected().clusters()
+    views = console.connected_client().clusters()
     if as_json:
         console.put_json(views)
         return
@@ -72,7 +74,7 @@ def clusters(as_json: bool) -> None:
 @console.json_option
 def nodes(as_json: bool) -> None:
     """Show the nodes and what is used of them."""
-    views = console.connected().nodes()
+    views = console.connected_client().nodes()
     if as_json:
         console.put_json(views)
         return
@@ -85,7 +87,7 @@ def nodes(as_json: bool) -> None:
 
 
 def use_rows(title: str, view: QueueView) -> list[Row]:
-    """A line for each resource of the queue, its name on the first one only."""
+    """A row for each resource of the queue; the title is in the first row only."""
     lines = [
         (
             short_name(use.resource),
@@ -123,7 +125,7 @@ def _once(cells: Row) -> Iterator[Row]:
         yield ("",) * len(cells)
 
 
-def in_tree(views: Sequence[QueueView]) -> Iterable[tuple[int, QueueView]]:
+def with_depth(views: Sequence[QueueView]) -> Iterable[tuple[int, QueueView]]:
     """Every queue after its parent, with its depth."""
 
     def below(parent: str | None, depth: int) -> Iterator[tuple[int, QueueView]]:

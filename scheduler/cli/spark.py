@@ -1,4 +1,4 @@
-"""`tuttilab spark`: sessions by name."""
+"""`tuttilab spark`: lists, starts and stops Spark sessions by name."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from tuttilab.scheduler.cli import console
-from tuttilab.scheduler.cli.console import ago, short
-from tuttilab.scheduler.errors import NotFound, TuttiError
-from tuttilab.scheduler.resources import parse_cpu, parse_duration, parse_memory
+from tuttilab.scheduler.cli.console import ago, at_prompt, short
+from tuttilab.scheduler.domain.errors import NotFound, TuttiError
+from tuttilab.scheduler.domain.resources import parse_cpu, parse_duration, parse_memory
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.client import Client
-    from tuttilab.scheduler.wire import SparkSessionView
+    from tuttilab.scheduler.domain.wire import SparkSessionView
+
+
+from tuttilab.scheduler.domain.words import word
 
 
 @click.group()
@@ -26,7 +29,7 @@ def spark() -> None:
 @console.json_option
 def list_sessions(as_json: bool) -> None:
     """List your sessions."""
-    views = console.connected().spark_sessions()
+    views = console.connected_client().spark_sessions()
     if as_json:
         console.put_json(views)
         return
@@ -34,7 +37,7 @@ def list_sessions(as_json: bool) -> None:
         (
             view.name,
             short(view.job_id),
-            view.phase,
+            word(view.phase),
             "yes" if view.is_ready else "no",
             view.cpus,
             view.memory,
@@ -47,52 +50,63 @@ def list_sessions(as_json: bool) -> None:
 
 
 def _why(view: SparkSessionView) -> str:
-    return view.wait.sentence if view.wait is not None else view.reason
+    return at_prompt(view.wait.sentence) if view.wait is not None else view.reason
 
 
 @spark.command()
 @click.argument("name", default="default")
-@click.option("--cpus", default="2", show_default=True, help="Cores of the session.")
-@click.option("--memory", default="2Gi", show_default=True, help="Memory of the session.")
+@click.option("--cpus", help="Cores of the session (default: 2, at most half of the largest node).")
+@click.option("--memory", help="Memory of the session (default: 2Gi, at most half of the largest node).")
 @click.option("--queue", help="Queue to wait in.")
 @click.option("--conf", multiple=True, metavar="K=V", callback=console.pairs("--conf"), help="Spark setting; repeat it.")
 @click.option("--idle", default="60m", show_default=True, metavar="TIME", help="Ends by itself after this long without work.")
+@click.option("--keep", is_flag=True, help="Do not give way when it is idle and your other work waits for what it holds.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is ready.")
 @console.json_option
 def start(
-    name: str, cpus: str, memory: str, queue: str | None, conf: dict[str, str], idle: str, no_wait: bool, as_json: bool
+    name: str,
+    cpus: str | None,
+    memory: str | None,
+    queue: str | None,
+    conf: dict[str, str],
+    idle: str,
+    keep: bool,
+    no_wait: bool,
+    as_json: bool,
 ) -> int:
-    """Start the session NAME, unless it is there; waits until it is ready."""
-    from tuttilab.scheduler.requests import SparkRequest
+    """Start the session NAME, unless it is live; waits until it is ready."""
+    from tuttilab.scheduler.domain.requests import SparkRequest
 
-    parse_cpu(cpus, "--cpus")
-    parse_memory(memory, "--memory")
+    if cpus is not None:
+        parse_cpu(cpus, "--cpus")
+    if memory is not None:
+        parse_memory(memory, "--memory")
     parse_duration(idle, "--idle")
-    client = console.connected()
-    view = client.spark_start(SparkRequest(name=name, cpus=cpus, memory=memory, queue=queue, conf=conf, idle=idle))
+    client = console.connected_client()
+    view = client.spark_start(SparkRequest(name=name, cpus=cpus, memory=memory, queue=queue, conf=conf, idle=idle, keep=keep))
     if not no_wait:
-        view = _until_ready(client, view)
+        view = _wait_until_ready(client, view)
     if as_json:
         console.put_json(view)
     else:
-        click.echo(f"{view.name}: {view.phase}, {'ready' if view.is_ready else 'not ready'} (job {short(view.job_id)})")
+        click.echo(f"{view.name}: {word(view.phase)}, {'ready' if view.is_ready else 'not ready'} (job {short(view.job_id)})")
     return 0
 
 
-def _until_ready(client: Client, view: SparkSessionView) -> SparkSessionView:
-    said = ""
+def _wait_until_ready(client: Client, view: SparkSessionView) -> SparkSessionView:
+    shown = ""
     while not view.is_ready:
-        why = _why(view) or view.phase
-        if why != said:
+        why = _why(view) or word(view.phase)
+        if why != shown:
             console.note(f"{view.name}: {why}")
-            said = why
+            shown = why
         time.sleep(0.3)
         view = next((one for one in client.spark_sessions() if one.job_id == view.job_id), view)
         if not view.is_ready:
             job = client.job(view.job_id)
             if job.is_ended:
                 raise TuttiError(
-                    f"The session {view.name} ended before it was ready ({job.reason or job.phase}); "
+                    f"The session {view.name} ended before it was ready ({job.reason or word(job.phase)}); "
                     f"`tuttilab logs {short(job.id)}` says more."
                 )
     return view
@@ -102,7 +116,7 @@ def _until_ready(client: Client, view: SparkSessionView) -> SparkSessionView:
 @click.argument("name", default="default")
 def stop(name: str) -> None:
     """Stop the session NAME."""
-    client = console.connected()
+    client = console.connected_client()
     try:
         client.spark_stop(name)
     except NotFound as error:

@@ -1,27 +1,33 @@
-"""`tuttilab submit`: a manifest, or a command with its size."""
+"""`tuttilab submit`: submits the jobs of a manifest, a notebook, or a command with options for its size."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from tuttilab.scheduler.cli import console
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.resources import parse_count, parse_cpu, parse_duration, parse_memory
+from tuttilab.scheduler.cli.completing import CLUSTER, JOB, QUEUE
+from tuttilab.scheduler.domain.errors import BadInput, TuttiError
+from tuttilab.scheduler.domain.resources import parse_count, parse_cpu, parse_duration, parse_memory
 
 if TYPE_CHECKING:
-    from tuttilab.scheduler.requests import JobRequest
-    from tuttilab.scheduler.wire import DryRunView
+    from tuttilab.scheduler.client import Client
+    from tuttilab.scheduler.client.environment import Environment
+    from tuttilab.scheduler.domain.requests import JobRequest
+    from tuttilab.scheduler.domain.wire import DryRunView
 
 COMMAND = "tuttilab.command"
 
 
 class CommandAfterDashes(click.Command):
-    """Takes everything after the first ``--`` as the job's own command, before click sees it."""
+    """Takes everything after the first ``--`` as the job's command, before click parses it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
@@ -31,11 +37,26 @@ class CommandAfterDashes(click.Command):
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return ["[OPTIONS]", "FILE.yaml | -- COMMAND..."]
+        return ["[OPTIONS]", "FILE.yaml | NOTEBOOK.ipynb | -- COMMAND..."]
+
+
+def _complete_files(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Left to the shell, which knows files best."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _parameters(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """The callback of ``-p``. Any: a parameter is what JSON can hold."""
+    from tuttilab.scheduler.client.notebooks import parameter
+
+    try:
+        return dict(parameter(value) for value in values)
+    except ValueError as error:
+        raise click.UsageError(f"--parameter: {values[-1][:80]!r} was given; expected {error}.") from error
 
 
 @click.command(cls=CommandAfterDashes)
-@click.argument("file", required=False)
+@click.argument("file", required=False, shell_complete=_complete_files)
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
 @click.option("--name", help="What people call it.  [default: the program's name]")
 @click.option("--cpus", metavar="CORES", help="Per pod: 2, 0.5 or 1500m.  [default: 1]")
@@ -44,11 +65,15 @@ class CommandAfterDashes(click.Command):
 @click.option("--gpu-type", metavar="MODEL", help="Only nodes with this GPU model.")
 @click.option("--workers", metavar="N", help="Pods that start together or not at all.  [default: 1]")
 @click.option("--min-workers", metavar="N", help="With how many it can start and go on; more as there is room.")
-@click.option("--queue", help="Queue to wait in.")
+@click.option("--queue", type=QUEUE, help="Queue to wait in.")
 @click.option("--group", help="Group it is charged to.")
 @click.option("--priority", type=int, help="Higher goes first.")
 @click.option("--image", help="Container image, where the cluster has containers.")
 @click.option("--env", "-e", multiple=True, metavar="K=V", callback=console.pairs("--env"), help="Variable of the job; repeat it.")
+@click.option("--no-env", is_flag=True, help="Nothing of this shell's environment, only what --env says.")
+@click.option(
+    "--parameter", "-p", "parameters", multiple=True, metavar="K=V", callback=_parameters, help="Of a notebook; repeat it."
+)
 @click.option("--in", "inputs", multiple=True, metavar="PATH", help="Must exist before the job starts; repeat it.")
 @click.option(
     "--out",
@@ -59,10 +84,10 @@ class CommandAfterDashes(click.Command):
     help="Kept, below RESULT_DIR; repeat it.",
 )
 @click.option("--timeout", metavar="TIME", help="End it after 90s, 10m, 2h, 1d.")
-@click.option("--grace", metavar="TIME", help="From the polite signal to the forced end.  [default: 30s]")
+@click.option("--grace", metavar="TIME", help="Time between SIGTERM and SIGKILL.  [default: 30s]")
 @click.option("--retries", metavar="N", help="Attempts after the first that fails.  [default: 0]")
-@click.option("--after", multiple=True, metavar="ID", help="Start when this job has succeeded; repeat it.")
-@click.option("--cluster", help="Only this cluster.")
+@click.option("--after", multiple=True, metavar="JOB", type=JOB, help="Start when this job has succeeded; repeat it.")
+@click.option("--cluster", type=CLUSTER, help="Only this cluster.")
 @click.option("--framework", metavar="NAME", help="torch, tensorflow, xgboost or none: which variables the pods get.")
 @click.option("--label", multiple=True, metavar="K=V", callback=console.pairs("--label"), help="Label; repeat it.")
 @click.option("--wait", is_flag=True, help="Follow its log and exit with its exit code.")
@@ -70,26 +95,55 @@ class CommandAfterDashes(click.Command):
 @console.json_option
 @click.pass_context
 def submit(
-    context: click.Context, /, file: str | None, rest: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **options: Any
+    context: click.Context,
+    /,
+    file: str | None,
+    rest: tuple[str, ...],
+    wait: bool,
+    dry_run: bool,
+    no_env: bool,
+    parameters: dict[str, Any],
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Submit a job and print its id.
 
-    Either FILE.yaml with documents of `kind: Job`, or a command after --, which runs in the current directory:
+    Either FILE.yaml with documents of `kind: Job`, or a notebook with its parameters, or a command after --, which runs in the
+    current directory:
 
         tuttilab submit --name train --gpus 1 --workers 2 -- python train.py --epochs 3
+
+        tuttilab submit report.ipynb -p day=2026-11-22 --wait
     """
-    requests = _requests(file, rest, context.meta.get(COMMAND), options)
     if wait and as_json:
         raise click.UsageError("--wait prints the log and --json prints JSON: give one of them.")
-    client = console.connected()
+    bundle: bytes | None = None
+    if file is not None and file.endswith(".ipynb") and COMMAND not in context.meta:
+        bundle, request = _notebook_request(file, rest, parameters, options)
+        requests = [request]
+    elif parameters:
+        raise BadInput("--parameter: only a notebook takes it, as in `tuttilab submit report.ipynb -p day=2026-11-22`.")
+    else:
+        requests = _requests(file, rest, context.meta.get(COMMAND), options)
+    client = console.connected_client()
+    environments = _environments(client, requests, no_env)
+    # By id, so that a repeated request means the same jobs.
+    ids = {text: client.job(text).id for text in dict.fromkeys(text for one in requests for text in one.after)}
+    requests = [
+        replace(one, inherited=found.values, after=tuple(ids[text] for text in one.after))
+        for one, found in zip(requests, environments, strict=True)
+    ]
     if dry_run:
         answers = [client.dry_run(request) for request in requests]
         if as_json:
             console.put_json(answers if len(answers) > 1 else answers[0])
         else:
-            for answer in answers:
+            for answer, environment in zip(answers, environments, strict=True):
                 _show_dry_run(answer)
+                click.echo(str(environment))
         return 3 if any(answer.verdict == "refused" for answer in answers) else 0
+    if bundle is not None:
+        client.put_artifact(bundle)
     jobs = [client.submit(requests[0])] if len(requests) == 1 else client.submit_many(requests)
     if as_json:
         console.put_json(jobs if len(jobs) > 1 else jobs[0])
@@ -97,19 +151,61 @@ def submit(
     for job in jobs:
         click.echo(job.id)
     if not wait:
+        if bundle is not None:
+            short = console.short(jobs[0].id)
+            console.note(
+                f"`tuttilab logs {short} -f` follows it, `tuttilab job {short} --download .` fetches the executed notebook."
+            )
         return 0
-    from tuttilab.scheduler.cli.follow import wait_for
+    from tuttilab.scheduler.cli.follow import follow_to_exit_code
 
-    codes = [wait_for(client, job.id) for job in jobs]
+    codes = [follow_to_exit_code(client, job.id) for job in jobs]
+    if bundle is not None:
+        _save_executed(client, jobs[0].id)
     return next((code for code in codes if code), 0)
 
 
-# Any: click hands over every option by name, in whatever type the option has.
+def _environments(client: Client, requests: list[JobRequest], no_env: bool) -> list[Environment]:
+    from tuttilab.scheduler.client.environment import NONE, environment_for
+
+    if no_env:
+        return [NONE] * len(requests)
+    clusters = client.clusters()
+    return [environment_for(request, clusters) for request in requests]
+
+
+def _notebook_request(
+    file: str, rest: tuple[str, ...], parameters: dict[str, Any], options: dict[str, Any]
+) -> tuple[bytes, JobRequest]:
+    """The bundle and the request of a notebook. Any: values of options in their own types."""
+    from tuttilab.scheduler.client.notebooks import notebook_job
+
+    if rest:
+        raise BadInput(f"{' '.join(rest)!r} stands after the notebook; expected its parameters as `-p NAME=VALUE`.")
+    # The folder is the notebook's, and the command is made with the bundle; what the options say is read as for a command.
+    base = request_of(("notebook",), {**options, "name": options.get("name") or "job"}, os.getcwd())
+    return notebook_job(Path(file), parameters, replace(base, workdir=None))
+
+
+def _save_executed(client: Client, job_id: str) -> None:
+    """Put the executed notebook beside the user, and say how to open it."""
+    from tuttilab.scheduler.client.notebooks import save_executed
+
+    try:
+        saved = save_executed(client, client.job(job_id), Path.cwd())
+    except TuttiError as error:
+        console.note(str(error))
+        return
+    shown = saved.relative_to(Path.cwd())
+    console.note(f"The executed notebook is {shown}; `jupyter lab {shlex.quote(str(shown))}` opens it.")
+
+
+# Any: click passes every option by name, in the option's own type.
 def _requests(
     file: str | None, rest: tuple[str, ...], command: tuple[str, ...] | None, options: dict[str, Any]
 ) -> list[JobRequest]:
-    from tuttilab.scheduler import manifests
-    from tuttilab.scheduler.requests import JobRequest
+    from tuttilab.scheduler.client import manifests
+    from tuttilab.scheduler.domain.requests import JobRequest
 
     given = sorted(
         f"--{key.removesuffix('puts').replace('_', '-')}" for key, value in options.items() if value not in (None, (), {})
@@ -120,7 +216,8 @@ def _requests(
         return [request_of(command, options, os.getcwd())]
     if file is None:
         raise BadInput(
-            "Nothing to submit was given; expected `tuttilab submit FILE.yaml` or `tuttilab submit [OPTIONS] -- COMMAND`."
+            "Nothing to submit was given; expected `tuttilab submit FILE.yaml`, `tuttilab submit NOTEBOOK.ipynb` or "
+            "`tuttilab submit [OPTIONS] -- COMMAND`."
         )
     if rest or not (file.endswith((".yaml", ".yml")) or Path(file).exists()):
         words = " ".join([file, *rest])
@@ -134,7 +231,7 @@ def _requests(
 
 def request_of(command: tuple[str, ...], options: dict[str, Any], workdir: str) -> JobRequest:
     """The request of `submit [OPTIONS] -- COMMAND`. Raises BadInput that names the option as it was typed."""
-    from tuttilab.scheduler.requests import InputRequest, JobRequest, OutputRequest, PodRequest
+    from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, OutputRequest, PodRequest
 
     if not command or not command[0]:
         raise BadInput("The command after -- is empty; expected a program and its arguments, such as `-- python train.py`.")
@@ -148,14 +245,14 @@ def request_of(command: tuple[str, ...], options: dict[str, Any], workdir: str) 
         "timeout": parse_duration,
         "grace": parse_duration,
     }
-    # The service checks it all again, but names the keys of a request, which nobody typed here.
+    # The service checks these values too, but its errors name the keys of a request and not these options.
     parsed = {
         key: parse(options[key], f"--{key.replace('_', '-')}") for key, parse in check.items() if options.get(key) is not None
     }
     if parsed.get("workers", 1) < 1:
         raise BadInput(f"--workers: {options['workers']!r} starts nothing; expected 1 or more.")
     given = {key: options[key] for key in ("cpus", "memory", "gpus", "gpu_type") if options.get(key) is not None}
-    pod = PodRequest(count=int(parsed.get("workers", 1)), min_count=_whole(parsed.get("min_workers")), **given)
+    pod = PodRequest(count=int(parsed.get("workers", 1)), min_count=_as_int(parsed.get("min_workers")), **given)
     plain = ("group", "queue", "priority", "image", "timeout", "grace", "cluster", "framework")
     return JobRequest(
         name=options.get("name") or Path(command[0]).name or "job",
@@ -172,12 +269,12 @@ def request_of(command: tuple[str, ...], options: dict[str, Any], workdir: str) 
     )
 
 
-def _whole(value: float | None) -> int | None:
+def _as_int(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
 def _show_dry_run(answer: DryRunView) -> None:
-    click.echo(f"{answer.verdict}: {answer.sentence.removeprefix('would wait: ')}")
+    click.echo(f"{answer.verdict}: {console.at_prompt(answer.sentence.removeprefix('would wait: '))}")
     if answer.charge:
         click.echo("charge: " + ", ".join(f"{key} {amount}" for key, amount in answer.charge.items()))
     for member, node in answer.placements.items():

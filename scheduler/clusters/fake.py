@@ -1,8 +1,9 @@
-"""A cluster in memory: its pods do what their command says, in real time or on a clock that a test moves.
+"""A cluster in memory: its pods run the steps of their command, in real time or on a clock that a test moves.
 
-A command is a row of steps: ``print TEXT``, ``sleep SECONDS``, ``offer NAME ADDRESS``, ``stubborn`` (only force ends it from here),
-``exit CODE``; after the last step, or for a first word that is no step, the pod exits 0. ``FAKE_READY_S`` in the environment of the
-job or of a pod says how long that pod needs until it is ready, ``FAKE_STEPS`` of a pod are its own steps in place of the command's.
+A command is a sequence of steps: ``print TEXT``, ``sleep SECONDS``, ``offer NAME ADDRESS``, ``use CORES BYTES`` (for a second, as
+`usage` tells it), ``stubborn`` (from here on only a kill ends it), ``exit CODE``. After the last step, or when the first word is no
+step, the pod exits 0. ``FAKE_READY_S`` in the environment of the job or of a pod is the time until the pod is ready; ``FAKE_STEPS``
+of a pod replaces the steps of the command.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tuttilab.scheduler.clusters.base import LaunchPlan, LogChunk, Observation, PodPlan, PodState
-from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, NotFound, StaleEpoch
-from tuttilab.scheduler.model import Node, PodPhase
+from tuttilab.scheduler.clusters.base import DisplayChunk, LaunchPlan, LogChunk, Observation, PodPlan, PodState, Usage
+from tuttilab.scheduler.domain.errors import Bug, ClusterUnreachable, LaunchRefused, NotFound, StaleEpoch
+from tuttilab.scheduler.domain.model import Node, PodPhase
+from tuttilab.scheduler.domain.titles import pod_title, title_of
 
 READY_S: Final = "FAKE_READY_S"
 STEPS: Final = "FAKE_STEPS"
-ARGUMENTS: Final = {"print": 1, "sleep": 1, "offer": 2, "stubborn": 0, "exit": 1}
+ARGUMENTS: Final = {"print": 1, "sleep": 1, "offer": 2, "use": 2, "stubborn": 0, "exit": 1}
 _NEVER: Final = float("inf")
 
 _Attempt = tuple[str, int]
@@ -35,11 +37,12 @@ class _FakePod:
     is_master: bool
     steps: deque[tuple[str, ...]]
     due: float
-    """When the next thing happens to it by itself."""
+    """Time of its next step."""
     kill_at: float = _NEVER
     joins: bool = False
-    """It does not wait for the others."""
+    """It does not wait at the barrier."""
     is_stubborn: bool = False
+    used: list[tuple[float, float, int]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -55,9 +58,9 @@ class _FakePod:
 
 
 class FakeCluster:
-    """``clock`` other than the default is moved by its owner, who calls `tick` afterwards.
+    """A ``clock`` other than the default is advanced by the caller, who calls `tick` afterwards.
 
-    `is_unreachable`, `refusals` (node to message) and `lose` are the faults that it can be given.
+    Faults: `is_unreachable`, `refusals` (node to message), `lose`.
     """
 
     def __init__(self, name: str, nodes: tuple[Node, ...], *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -70,40 +73,40 @@ class FakeCluster:
         self._uids = itertools.count(1)
         self._epochs: dict[_Attempt, int] = {}
         self._digests: dict[_Attempt, str] = {}
-        """Of everything ever launched: what was forgotten is not made again."""
+        """Of every attempt ever launched: a forgotten one is not created again."""
         self._pod_digests: dict[str, str] = {}
         self._fenced: set[str] = set()
-        """Pods that were told to stop before they were made."""
+        """Pods that were stopped before they were created."""
         self._stopped: set[_Attempt] = set()
         self._pods: dict[_Attempt, dict[str, _FakePod]] = {}
         self._forgotten: set[_Attempt] = set()
         self._observers: set[asyncio.Event] = set()
         self._epoch = 0
-        self._leads = [0]
-        """The newest epoch, which all who share these pods see."""
+        self._newest_epoch = [0]
+        """One element: the newest epoch, shared by all clients of these pods."""
 
-    def again(self) -> FakeCluster:
-        """The same pods, as another control plane sees them."""
+    def another_client(self) -> FakeCluster:
+        """The same pods, for another control plane."""
         return copy.copy(self)
 
     async def lead(self, epoch: int) -> None:
         self._epoch = epoch
-        self._reach()
+        self._check_access()
 
     def tick(self) -> None:
-        """Lets everything happen that is due by now."""
+        """Run everything that is due."""
         now = self._clock()
         while True:
             due = [(min(pod.due, pod.kill_at), pod) for pods in self._pods.values() for pod in pods.values()]
             at, pod = min(due, key=lambda each: each[0], default=(_NEVER, None))
             if pod is None or at > now:
                 break
-            self._happen(pod, at)
+            self._advance(pod, at)
         for wake in self._observers:
             wake.set()
 
     def lose(self, pod: str) -> None:
-        """Its node is gone: nobody can tell how it ended."""
+        """Lose the pod with its node: how it ended is unknown."""
         for pods in self._pods.values():
             if pod in pods and not pods[pod].has_ended:
                 pods[pod].end(None, "Lost")
@@ -111,7 +114,7 @@ class FakeCluster:
         self.tick()
 
     async def observe(self) -> AsyncGenerator[Observation]:
-        self._reach()
+        self._check_access()
         wake = asyncio.Event()
         self._observers.add(wake)
         try:
@@ -123,7 +126,7 @@ class FakeCluster:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._wait_s()):
                         await wake.wait()
-                self._reach()
+                self._check_access()
                 if self._is_real_time:
                     self.tick()
                 states = self._states()
@@ -135,13 +138,13 @@ class FakeCluster:
             self._observers.discard(wake)
 
     async def launch(self, plan: LaunchPlan) -> None:
-        self._reach()
+        self._check_access()
         key = (plan.job_id, plan.attempt)
-        what = f"attempt {plan.attempt} of job {plan.job_id}"
+        what = plan.title
         if (was := self._epochs.get(key, plan.epoch)) > plan.epoch:
             raise LaunchRefused(f"{what} was launched in epoch {was}, later than {plan.epoch}.")
         if was < plan.epoch:
-            self._lose_track(key)
+            self._discard_attempt(key)
         if key in self._forgotten:
             raise LaunchRefused(f"{what} was over and its pods let go of; it is not made again.")
         for name, digest, known in (
@@ -150,19 +153,19 @@ class FakeCluster:
         ):
             if known not in (None, digest):
                 raise Bug(f"{name} was launched with another digest ({known}).")
-        wanted = [pod for pod in plan.pods if self._is_to_be_made(key, pod)]
+        wanted = [pod for pod in plan.pods if self._must_create(key, pod)]
         for pod in wanted:
             if pod.node not in {node.name for node in self.nodes}:
                 raise LaunchRefused(f"node {pod.node!r} is not part of this cluster.", node=pod.node)
             if pod.node in self.refusals:
                 raise LaunchRefused(self.refusals[pod.node], node=pod.node)
         self._epochs[key], self._digests[key] = plan.epoch, plan.digest
-        self._pods.setdefault(key, {}).update({pod.name: self._make(plan, pod) for pod in wanted})
+        self._pods.setdefault(key, {}).update({pod.name: self._create(plan, pod) for pod in wanted})
         self._pod_digests.update({pod.name: pod.digest for pod in wanted})
         self.tick()
 
-    def _lose_track(self, key: _Attempt) -> None:
-        """Of an attempt that an undone life of the database made."""
+    def _discard_attempt(self, key: _Attempt) -> None:
+        """Discard an attempt of an earlier epoch."""
         for name in self._pods.pop(key, {}):
             del self._pod_digests[name]
             self._fenced.discard(name)
@@ -170,13 +173,13 @@ class FakeCluster:
         self._stopped.discard(key)
         self._forgotten.discard(key)
 
-    def _is_to_be_made(self, key: _Attempt, pod: PodPlan) -> bool:
-        """Once, and of an attempt that is known already only what joins it."""
+    def _must_create(self, key: _Attempt, pod: PodPlan) -> bool:
+        """Whether to create the pod: only once, and for a known attempt only pods that join."""
         is_new = key not in self._digests or (pod.joins and key not in self._stopped | self._forgotten)
         return is_new and not pod.was_made and pod.name not in self._pod_digests and pod.name not in self._fenced
 
-    async def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None = None) -> None:
-        self._reach()
+    async def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None = None, *, why: str = "") -> None:
+        self._check_access()
         if pods is None:
             self._stopped.add((job_id, attempt))
         else:
@@ -195,15 +198,27 @@ class FakeCluster:
         self.tick()
 
     async def logs(self, job_id: str, attempt: int, pod: str, start: int, limit: int) -> LogChunk:
-        self._reach()
+        self._check_access()
         found = self._pods.get((job_id, attempt), {}).get(pod)
         if found is None:
-            raise NotFound(f"pod {pod} of attempt {attempt} of job {job_id}: no log is kept here.")
+            raise NotFound(f"{pod_title(pod)} of attempt {attempt} of job {title_of(job_id)}: no log is kept here.")
         lines = tuple(found.lines[start : start + limit])
         return LogChunk(start, lines, is_end=found.has_ended and start + len(lines) >= len(found.lines))
 
+    async def usage(self, job_id: str, attempt: int, pod: str) -> Usage:
+        self._check_access()
+        found = self._pods.get((job_id, attempt), {}).get(pod)
+        if found is None or not found.used:
+            raise NotFound(f"{pod_title(pod)} of attempt {attempt} of job {title_of(job_id)}: nothing is known of what it used.")
+        cores, sizes = sum(point[1] for point in found.used), max(point[2] for point in found.used)
+        return Usage(0.0, tuple(found.used), cores, sizes)
+
+    async def displays(self, job_id: str, attempt: int, pod: str, start: int) -> DisplayChunk:
+        self._check_access()
+        return DisplayChunk((), start)
+
     async def forget(self, job_id: str, attempt: int, *, erase: bool = False) -> None:
-        self._reach()
+        self._check_access()
         if (job_id, attempt) in self._digests:
             self._forgotten.add((job_id, attempt))
         if erase:
@@ -211,14 +226,14 @@ class FakeCluster:
         self.tick()
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to release."""
 
-    def _reach(self) -> None:
+    def _check_access(self) -> None:
         if self.is_unreachable:
             raise ClusterUnreachable(f"cluster {self.name} does not answer.")
-        if self._leads[0] > self._epoch:
-            raise StaleEpoch(f"epoch {self._epoch} was given, and {self._leads[0]} leads cluster {self.name}.")
-        self._leads[0] = self._epoch
+        if self._newest_epoch[0] > self._epoch:
+            raise StaleEpoch(f"epoch {self._epoch} was given, and {self._newest_epoch[0]} leads cluster {self.name}.")
+        self._newest_epoch[0] = self._epoch
 
     def _states(self) -> dict[str, PodState]:
         kept = [pods for key, pods in self._pods.items() if key not in self._forgotten]
@@ -228,7 +243,7 @@ class FakeCluster:
         due = min((min(pod.due, pod.kill_at) for pods in self._pods.values() for pod in pods.values()), default=_NEVER)
         return max(0.0, due - self._clock()) if self._is_real_time and due < _NEVER else None
 
-    def _make(self, plan: LaunchPlan, pod: PodPlan) -> _FakePod:
+    def _create(self, plan: LaunchPlan, pod: PodPlan) -> _FakePod:
         ready_s = float({**plan.work.env, **pod.env}.get(READY_S, "0"))
         state = PodState(plan.job_id, plan.attempt, pod.name, f"fake-{next(self._uids)}", PodPhase.PENDING, epoch=plan.epoch)
         if pod.is_master:
@@ -236,7 +251,7 @@ class FakeCluster:
         steps = deque(_steps(pod.env[STEPS].split() if STEPS in pod.env else plan.work.command))
         return _FakePod(state, False, steps, self._clock() + ready_s, joins=pod.joins)
 
-    def _happen(self, pod: _FakePod, at: float) -> None:
+    def _advance(self, pod: _FakePod, at: float) -> None:
         pods = self._pods[pod.state.job_id, pod.state.attempt]
         if at >= pod.kill_at:
             pod.end(137, "Stopped")
@@ -254,7 +269,7 @@ class FakeCluster:
 
     @staticmethod
     def _master_follows(pods: dict[str, _FakePod]) -> None:
-        """It ends when all its members have."""
+        """The master ends when all its members have."""
         if all(pod.has_ended or pod.is_master for pod in pods.values()):
             for pod in pods.values():
                 if pod.is_master and not pod.has_ended:
@@ -268,7 +283,7 @@ def _steps(command: Iterable[str]) -> Iterable[tuple[str, ...]]:
 
 
 def _run(pod: _FakePod, at: float) -> None:
-    """Steps up to the next sleep."""
+    """Run the steps up to the next sleep."""
     while pod.steps:
         match pod.steps.popleft():
             case ("print", text):
@@ -278,6 +293,8 @@ def _run(pod: _FakePod, at: float) -> None:
                 return
             case ("offer", name, address):
                 pod.state = replace(pod.state, endpoints={**pod.state.endpoints, name: address})
+            case ("use", cores, size):
+                pod.used.append((len(pod.used) + 1.0, float(cores), int(size)))
             case ("stubborn",):
                 pod.is_stubborn = True
             case ("exit", code):

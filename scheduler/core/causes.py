@@ -1,18 +1,18 @@
-"""Why a gang was not started, as the cycle met it; `explain` turns it into words."""
+"""Causes: why a gang was not started, as data. `explain` turns them into sentences."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from tuttilab.scheduler.core.backfill import Hold, QuotaHold, latest_end
-from tuttilab.scheduler.core.placement import Misfit
+from tuttilab.scheduler.core.placement.fit import Misfit
 from tuttilab.scheduler.core.quota import Shortage
-from tuttilab.scheduler.model import Cluster, Job, Prediction, Why
+from tuttilab.scheduler.domain.model import Cluster, Job, Prediction, Why
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cause:
-    """Shared by every gang that waits for the same thing."""
+    """One cause; gangs that wait for the same thing share the object."""
 
     why: Why
     shortage: Shortage | None = None
@@ -20,25 +20,27 @@ class Cause:
     hold: Hold | QuotaHold | None = None
     clusters: tuple[str, ...] = ()
     first: Cause | None = None
-    """Of a gang that only stands behind an equal one: what that one waits for."""
+    """For a gang behind an equal one (BEHIND): the cause of that one."""
 
-    def again(self) -> Cause:
+    def repeated(self) -> Cause:
         """The cause of the next gang of the same shape and queue."""
         return Cause(Why.BEHIND, first=self) if self.why is Why.NO_ROOM else self
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A shape was refused in a queue; room and quota only shrink within a cycle, so its equals need no new try."""
+    """A shape was refused in a queue. Room and quota only shrink within a cycle, so equal gangs need no new try."""
 
     cause: Cause
-    again: Cause
-    is_for_all: bool
-    """Whatever their predictions: nobody is stopped by a hold."""
+    repeated: Cause
+    """`Cause.repeated` of ``cause``, for the equal gangs behind."""
+    is_unconditional: bool
+    """Whether it holds for any prediction, as no hold was the cause."""
     ends_at: float
-    """The refused gang would have ended then; one that ends earlier may pass a hold that stopped it."""
+    """When the refused gang would have ended; a gang that ends earlier may pass the hold."""
     margin: float | None
+    """``margin`` of the hold (`latest_end`)."""
 
-    def holds_for(self, prediction: Prediction, job: Job, now: float) -> bool:
-        """Whether it is for a gang with this prediction too; those for all need not be asked."""
+    def applies_to(self, prediction: Prediction, job: Job, now: float) -> bool:
+        """Whether a conditional refusal also applies to an equal gang with this prediction."""
         return latest_end(job, prediction, now, self.margin) >= self.ends_at

@@ -1,24 +1,27 @@
-"""One scheduling cycle: from a snapshot and a time to a decision; the same input gives the same decision (scheduling.md)."""
+"""One scheduling cycle: from a snapshot and a time to a decision; the same input gives the same decision.
+
+Why preemption ends and how long a gang can wait is argued in docs/scheduling-proof.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuttilab.scheduler.core import preemption
-from tuttilab.scheduler.core.desk import Desk
+from tuttilab.scheduler.core import giving_way, preemption
+from tuttilab.scheduler.core.admission import Admission
 from tuttilab.scheduler.core.elastic import growths, next_growth_at, shrinks
-from tuttilab.scheduler.core.explain import explain
-from tuttilab.scheduler.core.line import Candidate
-from tuttilab.scheduler.core.queues import Turns
+from tuttilab.scheduler.core.explain.text import explain
+from tuttilab.scheduler.core.holds import Holds
+from tuttilab.scheduler.core.ordering.queues import QueueOrder
 from tuttilab.scheduler.core.snapshot import Snapshot
-from tuttilab.scheduler.events import GangAdmitted, GangGrown, GangPreempted, GangShrunk
-from tuttilab.scheduler.model import Wait
+from tuttilab.scheduler.core.working_set import WorkingSet
+from tuttilab.scheduler.domain.events import GangAdmitted, GangGrown, GangPreempted, GangShrunk, SessionGaveWay
+from tuttilab.scheduler.domain.model import Wait
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``admitted`` in the order of admission; one `Wait` for every other waiting job; when to look again if nothing happens."""
+    """``admitted`` in the order of admission; one `Wait` for every other waiting job; when to run the next cycle at the latest."""
 
     admitted: tuple[GangAdmitted, ...]
     waits: tuple[Wait, ...]
@@ -26,51 +29,50 @@ class Decision:
     preempted: tuple[GangPreempted, ...] = ()
     shrunk: tuple[GangShrunk, ...] = ()
     grown: tuple[GangGrown, ...] = ()
+    gave_way: tuple[SessionGaveWay, ...] = ()
 
     @property
-    def events(self) -> tuple[GangAdmitted | GangPreempted | GangShrunk | GangGrown, ...]:
-        """Everything that was decided, in the order in which it is to be applied."""
-        return (*self.preempted, *self.shrunk, *self.admitted, *self.grown)
+    def events(self) -> tuple[GangAdmitted | GangPreempted | GangShrunk | GangGrown | SessionGaveWay, ...]:
+        """All events of the decision, in the order in which they are to be applied."""
+        return (*self.preempted, *self.shrunk, *self.gave_way, *self.admitted, *self.grown)
 
 
 def schedule(snapshot: Snapshot, now: float) -> Decision:
-    # 1. Snapshot: what is free, what is used, who waits and may be considered at all.
-    desk = Desk.of(snapshot, now)
-
-    # 2. Order queues, 3. order gangs in each: the heads are looked at again after every admission.
-    lines = desk.lines()
-    if desk.may_start_any():
-        desk.hold_for_claimants(lines)
-        desk.hold_for_protected(lines)
-
-        # 4. Try each: quota along the path, then clusters and nodes. 5. Who is allowed and does not fit gets a hold.
-        _serve(desk, lines)
-
-    # 6. Preempt for those under guarantee or of a higher class, resize what can grow, and give every other gang its reasons.
-    preempted, given_back = preemption.decide(desk)
-    shrunk = (*given_back, *shrinks(desk, preempted, given_back))
-    # Nobody grows while room is being fetched for somebody else.
-    grown = () if preempted or shrunk else growths(desk)
-    waits = explain(desk) if snapshot.rules.tells_all else ()
-    times = (desk.next_at(), next_growth_at(desk), preemption.next_idle_at(desk))
+    """Decide who starts, stops, shrinks and grows now, and why every other gang waits."""
+    working_set = WorkingSet.of(snapshot, now)
+    holds = Holds(working_set)
+    admission = Admission.of(working_set, holds)
+    if working_set.may_start_any():
+        holds.hold_for_claimants()
+        holds.hold_for_protected()
+        _admit_all(admission)
+    preempted, given_back = preemption.decide(working_set)
+    shrunk = (*given_back, *shrinks(working_set, holds, preempted, given_back))
+    gave_way = giving_way.decide(working_set, preempted)
+    # No gang grows while room is being freed for another.
+    grown = () if preempted or shrunk or gave_way else growths(working_set, holds)
+    waits = explain(working_set) if snapshot.rules.explains_all else ()
+    times = (working_set.next_at(), next_growth_at(working_set), preemption.next_idle_at(working_set))
     next_at = min((at for at in times if at is not None), default=None)
-    return Decision(tuple(desk.admitted), waits, next_at, preempted, shrunk, grown)
+    return Decision(tuple(admission.admitted), waits, next_at, preempted, shrunk, grown, gave_way)
 
 
-def _serve(desk: Desk, lines: Mapping[str, Sequence[Candidate]]) -> None:
-    """Those lifted above all classes first, then queue by queue as their use stands after each admission."""
-    for candidate in sorted((c for line in lines.values() for c in line if c.is_lifted), key=lambda c: c.job.order):
-        desk.serve([candidate], 0)
-    turns = Turns(desk.snapshot.queues, desk.ledger.use, desk.site)
-    left = {queue: [c for c in line if not c.is_lifted] for queue, line in lines.items()}
+def _admit_all(admission: Admission) -> None:
+    """Try class-exempt gangs first, then one queue at a time; which one is next is decided again after each admission."""
+    working_set = admission.working_set
+    lines = working_set.lines
+    for candidate in sorted((c for c in lines.candidates() if c.is_class_exempt), key=lambda c: c.job.order):
+        admission.admit_next([candidate], 0)
+    turns = QueueOrder(working_set.snapshot.queues, working_set.ledger.use, working_set.site)
+    left = {queue: [c for c in line if not c.is_class_exempt] for queue, line in lines.by_queue.items()}
     places = {queue: 0 for queue, line in left.items() if line}
-    turns.heads = {queue: left[queue][0].shape.share for queue in places}
+    turns.head_shares = {queue: left[queue][0].shape.share for queue in places}
     while places:
         queue = min(places, key=turns.rank)
-        place = places[queue] = desk.serve(left[queue], places[queue])
-        turns.changed(queue)
+        place = places[queue] = admission.admit_next(left[queue], places[queue])
+        turns.invalidate(queue)
         if place < len(left[queue]):
-            turns.heads[queue] = left[queue][place].shape.share
+            turns.head_shares[queue] = left[queue][place].shape.share
         else:
             del places[queue]
-    desk.tell_closest()
+    admission.lookahead.record_closest_nodes()

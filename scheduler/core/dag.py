@@ -1,4 +1,4 @@
-"""Graphs of jobs: is a graph sound, which nodes may start, and how a run moves when the jobs of its nodes end."""
+"""DAGs: validation of a graph, which nodes may start, and how a run advances when the jobs of its nodes end."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.model import JobPhase, NodePhase, Run, RunNode, RunPhase, When
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.model import JobPhase, NodePhase, Run, RunNode, RunPhase, When
 
 Edges = Mapping[str, Sequence[str]]
 """Node name to the names of its parents."""
 
 
 def check_graph(names: Sequence[str], after: Edges) -> list[str]:
-    """The names with every parent before its children (ties in the given order).
+    """The names in topological order, parents first (ties in the given order).
 
-    Raises BadInput naming the nodes: a name that stands twice, a missing parent, an edge to itself, a cycle.
+    Raises BadInput naming the nodes: a duplicate name, a missing parent, an edge to itself, a cycle.
     """
     for name in names:
         if names.count(name) > 1:
@@ -41,7 +41,7 @@ def check_graph(names: Sequence[str], after: Edges) -> list[str]:
 
 
 def _cycle(left: Sequence[str], after: Edges) -> list[str]:
-    """One cycle among nodes that all wait for one another, in the direction of the work."""
+    """One cycle among the remaining nodes, parents first."""
     path = [left[0]]
     while True:
         parent = next(p for p in after[path[-1]] if p in left)
@@ -51,7 +51,7 @@ def _cycle(left: Sequence[str], after: Edges) -> list[str]:
 
 
 def descendants(names: Iterable[str], after: Edges) -> set[str]:
-    """Everything below the named nodes, themselves included."""
+    """The named nodes and all their descendants."""
     below = set(names)
     grew = True
     while grew:
@@ -75,13 +75,17 @@ def node_phase(job_phase: JobPhase) -> NodePhase:
 
 
 def advance(run: Run) -> tuple[Run, list[RunNode]]:
-    """The run with every node skipped that can never start, its own phase if it is over, and the nodes that may start now."""
+    """The run advanced, and the nodes that may start now.
+
+    Nodes that can never start are skipped, or cancelled with the run; ready nodes are marked submitted; when every node has
+    ended, the run gets its final phase.
+    """
     nodes = {node.name: node for node in run.nodes}
     changed = True
     while changed:
         changed = False
         for node in list(nodes.values()):
-            reason = _never(node, nodes, run.cancel_requested)
+            reason = _skip_reason(node, nodes, run.cancel_requested)
             if reason is not None:
                 phase = NodePhase.CANCELLED if run.cancel_requested else NodePhase.SKIPPED
                 nodes[node.name] = replace(node, phase=phase, reason=reason)
@@ -95,7 +99,7 @@ def advance(run: Run) -> tuple[Run, list[RunNode]]:
     return run, ready
 
 
-def _is_good(node: RunNode) -> bool:
+def _is_success(node: RunNode) -> bool:
     return node.phase is NodePhase.SUCCEEDED or (node.ignore_fail and node.phase is NodePhase.FAILED)
 
 
@@ -103,27 +107,27 @@ def _may_start(node: RunNode, nodes: Mapping[str, RunNode]) -> bool:
     parents = [nodes[name] for name in node.after]
     if node.when is When.ALL_DONE:
         return all(parent.phase.is_terminal for parent in parents)
-    return all(_is_good(parent) for parent in parents)
+    return all(_is_success(parent) for parent in parents)
 
 
-def _never(node: RunNode, nodes: Mapping[str, RunNode], is_cancelled: bool) -> str | None:
-    """Why a pending node will not run any more; None while it may."""
+def _skip_reason(node: RunNode, nodes: Mapping[str, RunNode], is_cancelled: bool) -> str | None:
+    """Why a pending node will never run; None while it may."""
     if node.phase is not NodePhase.PENDING:
         return None
     if is_cancelled:
         return "the run was cancelled"
     if node.when is When.ALL_DONE:
         return None
-    bad = [name for name in node.after if nodes[name].phase.is_terminal and not _is_good(nodes[name])]
+    bad = [name for name in node.after if nodes[name].phase.is_terminal and not _is_success(nodes[name])]
     return f"{', '.join(bad)} did not succeed" if bad else None
 
 
 def _end(run: Run) -> RunPhase:
     if run.cancel_requested:
         return RunPhase.CANCELLED
-    return RunPhase.SUCCEEDED if all(_is_good(node) for node in run.nodes) else RunPhase.FAILED
+    return RunPhase.SUCCEEDED if all(_is_success(node) for node in run.nodes) else RunPhase.FAILED
 
 
 def to_retry(run: Run) -> set[str]:
     """The nodes that a retry starts over: those that did not end well, and everything below them."""
-    return descendants((node.name for node in run.nodes if not _is_good(node)), edges(run))
+    return descendants((node.name for node in run.nodes if not _is_success(node)), edges(run))

@@ -1,4 +1,4 @@
-"""Profiles of notebook servers: is one sound, who is offered it, and which image may be chosen with it."""
+"""Notebook profiles: validation, who is offered which, and which images are allowed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.kinds.notebook import request_of
 from tuttilab.scheduler.core.kinds.pods import check_env_names
 from tuttilab.scheduler.core.quota import Ledger
-from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden, Refused, UserError
-from tuttilab.scheduler.model import Job
-from tuttilab.scheduler.requests import HdfsRequest, IdleRequest, MountRequest, NotebookRequest, ProfileRequest, Who
-from tuttilab.scheduler.resources import parse_duration
+from tuttilab.scheduler.domain.errors import AboveMax, BadInput, Forbidden, Refused, UserError
+from tuttilab.scheduler.domain.model import Job
+from tuttilab.scheduler.domain.requests import HdfsRequest, IdleRequest, MountRequest, NotebookRequest, ProfileRequest, Who
+from tuttilab.scheduler.domain.resources import parse_duration
 
 OWNER: Final = "{owner}"
-"""In a sub-path: the user's name, as a folder can be called."""
+"""Placeholder in a sub-path for the user's name, made safe for a folder."""
 MODES: Final = ("r", "rw")
-SYSTEM: Final = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
-"""First folders of paths that belong to the image or the node."""
-OURS: Final = ("JUPYTERHUB_", "TUTTILAB_", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HADOOP_CONF_DIR", "KRB5CCNAME")
-"""Beginnings of variables that a profile must not set, because the spawner does."""
+SYSTEM_FOLDERS: Final = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
+"""Top-level folders that belong to the image or the node."""
+RESERVED_PREFIXES: Final = (
+    "JUPYTERHUB_",
+    "TUTTILAB_",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "HADOOP_CONF_DIR",
+    "KRB5CCNAME",
+)
+"""Prefixes of variables that a profile must not set, because the spawner does."""
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _KUBERNETES_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
@@ -35,7 +42,7 @@ _IMAGE = re.compile(
 
 
 def check(profile: ProfileRequest, site: Site) -> None:
-    """Raises BadInput with the key that is wrong, AboveMax, NeverFits or Forbidden when a group could never use it."""
+    """Validate a profile. Raises BadInput with the wrong key; AboveMax, NeverFits or Forbidden if a group could never use it."""
     if not _NAME.fullmatch(profile.name):
         raise BadInput(f"name: {profile.name[:80]!r} is no profile's name; expected up to 63 lower-case letters, digits and '-'.")
     for key, text in (("title", profile.title), ("description", profile.description)):
@@ -48,7 +55,7 @@ def check(profile: ProfileRequest, site: Site) -> None:
             raise BadInput(f"custom_images[{index}]: {prefix!r} names a tag; expected a registry or repository without one.")
     check_env_names(profile.env)
     for name in profile.env:
-        if name.startswith(OURS):
+        if name.startswith(RESERVED_PREFIXES):
             raise BadInput(f"env: {name} is set by the hub; leave it out.")
     _check_mounts(profile.mounts)
     _check_hdfs(profile.hdfs)
@@ -61,7 +68,7 @@ def _check_mounts(mounts: Sequence[MountRequest]) -> None:
         where = f"mounts[{index}]"
         if not _PATH.fullmatch(mount.path) or posixpath.normpath(mount.path) != mount.path or mount.path.startswith("//"):
             raise BadInput(f"{where}.path: {mount.path[:80]!r} is no plain absolute path; expected one such as /workspace.")
-        if mount.path.split("/")[1] in SYSTEM:
+        if mount.path.split("/")[1] in SYSTEM_FOLDERS:
             raise BadInput(f"{where}.path: {mount.path!r} belongs to the image; expected a folder of its own such as /workspace.")
         if mount.path in [other.path for other in mounts[:index]]:
             raise BadInput(f"{where}.path: {mount.path!r} stands there twice; expected each path once.")
@@ -94,7 +101,7 @@ def _check_idle(idle: IdleRequest | None) -> None:
 
 
 def _check_sizes(profile: ProfileRequest, site: Site) -> None:
-    """As a member of each group would ask for it: what no member could ever get is not offered."""
+    """Refuse a profile that the members of one of its groups could never start."""
     asked = NotebookRequest(owner="member")
     for group in profile.groups or (None,):
         member = Who("member", () if group is None else (group,), is_hub=True)
@@ -102,13 +109,13 @@ def _check_sizes(profile: ProfileRequest, site: Site) -> None:
             job = build(request_of(asked, profile, profile.image), member, site, job_id="check", order=0, now=0.0)
             _check_guarantee(profile, job, site)
         except UserError as error:
-            # Sizes and names are the profile's own mistakes whoever asks; what a group may have is said with the group.
+            # BadInput is a mistake of the profile itself; a refusal depends on the group, so it names the group.
             whose = f"group {group!r}: " if group is not None and isinstance(error, Refused) else ""
             raise type(error)(f"profile {profile.name!r}: {whose}{str(error).removeprefix('notebook: ')}") from error
 
 
 def _check_guarantee(profile: ProfileRequest, job: Job, site: Site) -> None:
-    """A server that may not be stopped for others never borrows, so above its guarantee it would wait for ever."""
+    """Refuse a non-preemptible server above its queue's guarantee: it never borrows, so it would wait forever."""
     ledger = Ledger.of(site.queues, ())
     short = None if profile.preemptible else ledger.shortage(job.queue, job.gang.resources, 1, may_borrow=False)
     if short is not None:
@@ -119,7 +126,7 @@ def _check_guarantee(profile: ProfileRequest, job: Job, site: Site) -> None:
 
 
 def repository_of(image: str, where: str = "image") -> str:
-    """Registry and path of an image reference, without tag and digest. Raises BadInput for what is no reference."""
+    """Registry and path of an image reference, without tag and digest. Raises BadInput if it is not a reference."""
     match = _IMAGE.fullmatch(image)
     if match is None or ".." in image:
         raise BadInput(f"{where}: {image[:120]!r} is no image; expected one such as registry.example/team/lab:1.0.")
@@ -127,7 +134,7 @@ def repository_of(image: str, where: str = "image") -> str:
 
 
 def image_of(profile: ProfileRequest, asked: str | None) -> str | None:
-    """The image that was asked for, when the profile allows it, else the profile's own. Raises BadInput with what it does allow."""
+    """The requested image, by default the profile's own. Raises BadInput with the allowed ones if the profile does not allow it."""
     if asked is None or asked in (profile.image, *profile.images):
         return asked if asked is not None else profile.image
     repository = repository_of(asked)
@@ -143,15 +150,15 @@ def is_offered(profile: ProfileRequest, groups: Iterable[str]) -> bool:
 
 
 def choose(profiles: Mapping[str, ProfileRequest], asked: NotebookRequest) -> ProfileRequest:
-    """The profile that a server gets. Raises Forbidden when the owner is offered none, or not the one that was asked for."""
-    mine = [profile for _, profile in sorted(profiles.items()) if is_offered(profile, asked.groups)]
-    names = ", ".join(profile.name for profile in mine)
-    if not mine:
+    """The profile of a server. Raises Forbidden if the owner is offered none, or not the requested one."""
+    offered = [profile for _, profile in sorted(profiles.items()) if is_offered(profile, asked.groups)]
+    names = ", ".join(profile.name for profile in offered)
+    if not offered:
         why = f"is in the groups {', '.join(asked.groups)}, which have none" if asked.groups else "is in no group of the hub"
         raise Forbidden(f"profile: none is offered to {asked.owner}, who {why}; ask an admin for a group or a profile.")
     if asked.profile is None:
-        return mine[0]
-    found = next((profile for profile in mine if profile.name == asked.profile), None)
+        return offered[0]
+    found = next((profile for profile in offered if profile.name == asked.profile), None)
     if found is None:
         raise Forbidden(f"profile: {asked.profile[:80]!r} is not offered to {asked.owner}; expected {names}.")
     return found

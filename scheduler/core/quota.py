@@ -1,4 +1,4 @@
-"""What queues use and whether they may use more. Always computed from charges, never a counter that could drift."""
+"""Quota: what queues use and whether they may use more. Computed from charges, never a counter that could drift."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tuttilab.scheduler.core.queues import parting, path_of
-from tuttilab.scheduler.core.standing import Level, Shares, Standing
-from tuttilab.scheduler.model import Charge, Queue
-from tuttilab.scheduler.resources import NOTHING, Resources, short_name, show_amount
+from tuttilab.scheduler.core.ordering.queues import diverging_queues, path_of
+from tuttilab.scheduler.core.ordering.shares import Level, Shares, Standing
+from tuttilab.scheduler.domain.model import Charge, Queue
+from tuttilab.scheduler.domain.resources import NOTHING, Resources, short_name, show_amount
 
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """Why a queue may not take more: the queue on the path, and by how much its max would be passed."""
+    """Why a queue may not use more: the queue on the path whose limit would be passed, and by how much."""
 
     queue: str
     over: Resources
     sentence: str
     counted: Resources = NOTHING
-    """By how many jobs and pods its limits on these would be passed."""
+    """By how many jobs or pods the limit on their number would be passed."""
 
 
 JOBS: Final = "jobs at once"
 PODS: Final = "pods at once"
-"""What a queue counts beside resources; no resource has such a name."""
+"""Keys of the counts of a queue beside its resources; no resource can have such a name."""
 
 
 def counts_of(pods: int, jobs: int = 1) -> Resources:
@@ -34,7 +34,7 @@ def counts_of(pods: int, jobs: int = 1) -> Resources:
 
 @dataclass(slots=True)
 class Ledger:
-    """Use by queue, ancestors included, over all clusters. Rebuilt from charges each cycle; admissions of the cycle are added."""
+    """Use by queue over all clusters; a queue includes its descendants. A cycle works on a copy and adds its admissions."""
 
     tree: Mapping[str, Queue]
     use: dict[str, Resources] = field(default_factory=dict)
@@ -56,21 +56,21 @@ class Ledger:
         return Ledger(self.tree, dict(self.use), dict(self.jobs), dict(self.pods), self._paths, self._parts, self.shares)
 
     def idle(self) -> Ledger:
-        """The same queues with nothing in use."""
+        """The same queues without any use."""
         none = dict.fromkeys(self.tree, 0)
         return Ledger(self.tree, dict.fromkeys(self.tree, NOTHING), none, dict(none), self._paths, self._parts, self.shares)
 
     def path(self, queue: str) -> tuple[Queue, ...]:
-        """The queue and its ancestors, root last; empty for a queue that is no more."""
+        """The queue and its ancestors, root last; empty if the queue no longer exists."""
         path = self._paths.get(queue)
         if path is None:
             path = self._paths[queue] = path_of(self.tree, queue) if queue in self.tree else ()
         return path
 
-    def parting(self, one: str, other: str) -> tuple[Queue, Queue] | None:
-        """`queues.parting`, once for each pair."""
+    def diverging_queues(self, one: str, other: str) -> tuple[Queue, Queue] | None:
+        """`queues.diverging_queues`, cached."""
         if (one, other) not in self._parts:
-            self._parts[one, other] = parting(self.tree, one, other)
+            self._parts[one, other] = diverging_queues(self.tree, one, other)
         return self._parts[one, other]
 
     def add(self, queue: str, resources: Resources, pods: int, jobs: int = 1) -> None:
@@ -91,26 +91,26 @@ class Ledger:
             self._shares = Shares.of(self.tree)
         return self._shares
 
-    def lent(self) -> frozenset[str]:
-        """The resources that some queue is guaranteed, so that others can borrow them."""
-        return self.shares.everything
+    def borrowable(self) -> frozenset[str]:
+        """The resources that any queue is guaranteed, so that other queues can borrow them."""
+        return self.shares.guaranteed_keys
 
     def standing(self, queue: str, resources: Resources) -> Standing:
-        """Where a gang of ``queue`` with ``resources`` more would stand to the guaranteed shares, root first."""
+        """The standing of a gang of ``queue`` that adds ``resources``, root first."""
         shares = self.shares
-        if not any(key in shares.everything for key, _ in resources):
+        if not any(key in shares.guaranteed_keys for key, _ in resources):
             return (Level.WITHIN,) * len(self.path(queue))
         return tuple(shares.level(step, resources, self.use) for step in reversed(self.path(queue)))
 
-    def is_within(self, queue: str, resources: Resources) -> bool:
-        """Whether it would be within the guaranteed share of its queue, or of one above it, and may fetch that from borrowers."""
+    def may_reclaim(self, queue: str, resources: Resources) -> bool:
+        """Whether a gang that adds ``resources`` may reclaim them: it stays within a guarantee on its path and all may reclaim."""
         shares, path = self.shares, self.path(queue)
-        if not any(key in shares.everything for key, _ in resources) or not all(step.can_reclaim for step in path):
+        if not any(key in shares.guaranteed_keys for key, _ in resources) or not all(step.can_reclaim for step in path):
             return False
-        return any(shares.named(step, resources) and shares.level(step, resources, self.use) for step in path)
+        return any(shares.reclaimable_keys(step, resources) and shares.level(step, resources, self.use) for step in path)
 
     def shortage(self, queue: str, resources: Resources, pods: int, may_borrow: bool = True, jobs: int = 1) -> Shortage | None:
-        """None when ``resources`` more stay within max on the whole path to the root, and within guarantees where they must."""
+        """Why the queue may not use ``resources`` more: a limit on its path, or a guarantee if it may not borrow; else None."""
         for step in self.path(queue):
             over = (self.use[step.name] + resources).over(step.max) if step.max else NOTHING
             if over:
@@ -133,7 +133,7 @@ class Ledger:
         return None
 
     def _above_guarantee(self, step: Queue, resources: Resources) -> Shortage:
-        keys, own = self.shares.named(step, resources) or self.shares.lent[step.parent], self.shares.own[step.name]
+        keys, own = self.shares.reclaimable_keys(step, resources) or self.shares.borrowable[step.parent], self.shares.own[step.name]
         over = Resources.of(
             (key, self.use[step.name][key] + amount - own[key])
             for key, amount in resources
@@ -149,8 +149,8 @@ class Ledger:
         return Shortage(step.name, over, f"{who} uses {used}{ending}; this needs {over} more than is left")
 
 
-def never_within(tree: Mapping[str, Queue], queue: str, resources: Resources, pods: int) -> str | None:
-    """Why waiting cannot help: the sentence when the request alone passes a max on the path, else None."""
+def reason_above_max(tree: Mapping[str, Queue], queue: str, resources: Resources, pods: int) -> str | None:
+    """A sentence if the request alone is above a max on the path, so that waiting cannot help; else None."""
     for step in path_of(tree, queue):
         over = resources.over(step.max)
         if over:

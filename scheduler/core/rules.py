@@ -1,4 +1,4 @@
-"""The numbers and switches of a cycle. The defaults are the service's; the simulator also runs the classical policies with them."""
+"""Parameters of a cycle. The defaults are the service's; the simulator also runs classical policies with other values."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Final
 
 class Order(StrEnum):
     SMALL_FIRST = "small-first"
-    """Least predicted work first while the cluster is short, with protection of who was overtaken enough."""
+    """Least expected work first while room is short."""
     SUBMISSION = "submission"
 
 
-class Keep(StrEnum):
-    """What is kept for the first gang that does not fit."""
+class Reservation(StrEnum):
+    """What is reserved for the first gang that does not fit."""
 
     NOTHING = "nothing"
-    """Whoever fits starts (skipping)."""
+    """Any later gang that fits starts (best effort)."""
     EVERYTHING = "everything"
-    """Nobody passes it (strict order)."""
+    """No later gang starts (strict order)."""
     HOLD = "hold"
-    """Whoever does not delay it may pass it (EASY)."""
+    """A later gang starts if it does not delay the first one (EASY backfill)."""
 
 
-class Expect(StrEnum):
-    """What is made of the predicted ends of running gangs when a hold's start is looked for."""
+class EndEstimate(StrEnum):
+    """How the start of a hold is computed from the predicted ends of running gangs."""
 
-    LIKELY = "likely"
-    """Each end has a probability at each time; the start is when as much room as is missing may be expected to be free."""
+    PROBABILISTIC = "probabilistic"
+    """Each end is a distribution; the start is when the expected free room is enough."""
     CORRECTED = "corrected"
-    """Each gang ends when it is predicted to, moved on in steps when it did not (EASY as published)."""
+    """Each gang ends as predicted, and a prediction that has passed is extended in steps (EASY as published)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     order: Order = Order.SMALL_FIRST
-    keep: Keep = Keep.HOLD
+    reservation: Reservation = Reservation.HOLD
     protects: bool = True
-    """Whether the overtaking account protects; off for the policies that have no such promise."""
+    """Whether overtaking accounts protect gangs; off for policies without this guarantee."""
     preempts: bool = True
-    expects: Expect = Expect.LIKELY
+    end_estimate: EndEstimate = EndEstimate.PROBABILISTIC
     idle_notebook_s: float = 60.0
-    """A notebook without a running cell for so long is not busy."""
-    tells_all: bool = True
-    """Whether every waiting gang gets its reason. A simulation that only asks what starts leaves it out."""
+    """A notebook without a running cell for this long is not busy."""
+    explains_all: bool = True
+    """Whether every waiting gang gets its reason; off in simulations that only need the starts."""
 
 
-THE_SERVICES: Final = Rules()
+SERVICE_RULES: Final = Rules()

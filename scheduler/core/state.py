@@ -1,7 +1,6 @@
-"""`State.handle(event, at) -> [instruction]`: the only place where a job, an attempt or a pod changes. Events in, instructions out.
+"""`State.handle(event, at) -> [instruction]`: the only way in which a job, an attempt or a pod changes.
 
-Here stands what handles which event: the site, then a job on its path and how it ends, graphs of jobs, notebooks. What each does is
-in `core.handlers`, and how the rows are kept that it changes in `core.rows`.
+This maps each event to its handler in `core.rows.handlers`: the site, jobs and their attempts, DAG runs, notebooks.
 """
 
 from __future__ import annotations
@@ -9,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Never
 
-from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.core import invariants
-from tuttilab.scheduler.core.handlers import admission, endings, growth, jobs, notebooks, pods, runs, site
-from tuttilab.scheduler.core.rows import Rows
-from tuttilab.scheduler.errors import Bug
-from tuttilab.scheduler.instructions import Instruction
+from tuttilab.scheduler.core.rows import invariants
+from tuttilab.scheduler.core.rows.handlers import admission, endings, growth, jobs, notebooks, pods, runs, site
+from tuttilab.scheduler.core.rows.rows import Rows
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.errors import Bug
+from tuttilab.scheduler.domain.instructions import Instruction
 
 
 class State(Rows):
-    """The rows, and what events make of them. One that is late, doubled or about something unknown changes nothing."""
+    """The rows, changed by events. A late, repeated or unknown event changes nothing."""
 
     __slots__ = ()
 
@@ -58,6 +57,8 @@ class State(Rows):
                 return endings.cancel_requested(self, event, at)
             case ev.GangPreempted():
                 return endings.preempted(self, event, at)
+            case ev.SessionGaveWay():
+                return endings.gave_way(self, event, at)
             case ev.LaunchFailed():
                 return endings.launch_failed(self, event, at)
             case ev.BarrierTimedOut():
@@ -88,8 +89,8 @@ class State(Rows):
                 return notebooks.profile_deleted(self, event, at)
             case _:
                 unknown: Never = event
-                raise Bug(f"no rule for the event {unknown!r}")
+                raise Bug(f"no handler for the event {unknown!r}")
 
     def check_invariants(self, lowered: Container[str] = ()) -> None:
-        """Raises Bug when something that must always hold does not. ``lowered``: queues whose limits were set below what runs."""
+        """Raises Bug when an invariant does not hold. ``lowered``: queues whose limits were set below what runs."""
         invariants.check(self, lowered)

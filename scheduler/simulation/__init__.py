@@ -1,5 +1,41 @@
-"""Clusters x workload x policy on a virtual clock, with the scheduler's own core inside: `core.cycle` decides, `core.state` keeps.
+"""The simulator: runs a trace on virtual clusters and a virtual clock under a policy, with the scheduler's own core.
 
-Belongs here: traces (read, written, generated), the clock and what a cluster would answer, the policies compared, the results.
-Does not belong here: anything that decides what starts where; a policy is a set of `core.rules.Rules` and a source of durations.
+Belongs here: traces (read, write, generate), the clock, simulated clusters, policies, results, replay of journals. Does not
+belong here: decisions about what starts where (`core.cycle`); a policy is a set of `core.rules.Rules` and a source of durations.
 """
+
+from tuttilab.scheduler.simulation.engine import JobOutcome, Outcome, Simulation
+from tuttilab.scheduler.simulation.files import known_policy, read_events, read_policy, read_site
+from tuttilab.scheduler.simulation.generate import generate, shuffle_names
+from tuttilab.scheduler.simulation.plot import html_page
+from tuttilab.scheduler.simulation.policies import POLICIES, Policy
+from tuttilab.scheduler.simulation.replay import Decisions, Replayed, replay, replay_store
+from tuttilab.scheduler.simulation.report import Figures, figures, run_lines, table, unfinished_lines
+from tuttilab.scheduler.simulation.trace import TraceJob, read_trace, trace_lines
+
+__all__ = [
+    "POLICIES",
+    "Decisions",
+    "Figures",
+    "Outcome",
+    "Policy",
+    "JobOutcome",
+    "Replayed",
+    "Simulation",
+    "TraceJob",
+    "figures",
+    "generate",
+    "unfinished_lines",
+    "html_page",
+    "known_policy",
+    "read_events",
+    "read_policy",
+    "read_site",
+    "read_trace",
+    "replay",
+    "replay_store",
+    "run_lines",
+    "shuffle_names",
+    "table",
+    "trace_lines",
+]

@@ -1,29 +1,32 @@
-"""The virtual clock: feeds events to `State`, runs `schedule` when something changed, and plays the part of the clusters."""
+"""The discrete-event simulation: feeds events to `State`, runs a cycle after each change, and simulates the clusters."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Final
 
-from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.snapshot import Snapshot
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.instructions import Instruction, LaunchGang, StopGang, StopPods
-from tuttilab.scheduler.model import Attempt, AttemptPhase, Cluster, Job, JobPhase, PodPhase, Queue
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.instructions import Instruction, LaunchGang, StopGang, StopPods
+from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Cluster, Job, JobPhase, PodPhase, Queue, Wait
 from tuttilab.scheduler.simulation.policies import Oracle, Policy
 from tuttilab.scheduler.simulation.trace import TraceJob
 
 Check = Callable[[State, float], None]
+TELL_AGAIN_S: Final = 900.0
+"""After how long a waiting sampled job is asked first what it is told now."""
 STOP_S: Final = 5.0
-"""How long a gang takes to end when it is told to."""
+"""How long a stopped gang takes to end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """One job of the trace, as it went."""
+class JobOutcome:
+    """What became of one job of the trace."""
 
     job: TraceJob
     started_at: float | None
@@ -32,7 +35,7 @@ class Ran:
     phase: JobPhase
     reason: str = ""
     last: Attempt | None = None
-    """Its newest attempt: where it ran, and which pods it gave back."""
+    """Its newest attempt, with where it ran and which pods left it."""
 
     @property
     def wait_s(self) -> float | None:
@@ -44,16 +47,39 @@ class Ran:
 
 
 @dataclass(frozen=True, slots=True)
+class ToldStart:
+    """When a sampled waiting gang was told to start, and when it did; seconds from then on. Without a range nothing was told."""
+
+    earliest_s: float | None
+    latest_s: float | None
+    started_s: float
+    is_first: bool
+    """Whether it was told at its submission; else later, while it waited."""
+
+    @property
+    def is_told(self) -> bool:
+        return self.latest_s is not None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it started in the told range, give or take the second in which starts are simulated."""
+        if self.earliest_s is None or self.latest_s is None:
+            return False
+        return self.earliest_s - 1 <= self.started_s <= self.latest_s + 1
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a simulation leaves behind."""
+    """The result of a simulation."""
 
     policy: str
-    ran: tuple[Ran, ...]
+    ran: tuple[JobOutcome, ...]
     journal: tuple[tuple[ev.Event, float], ...]
     use: tuple[tuple[float, float], ...]
-    """Time, and the used part of the scarcest resource from then on."""
+    """Time, and the used share of the scarcest resource from then on."""
     estimate_errors: tuple[tuple[float, float], ...]
-    """Of sampled waiting gangs: how long they were told they would wait, and how long they waited after that."""
+    """Of sampled waiting gangs: the forecast wait, and the real wait, in seconds from the forecast on."""
+    told: tuple[ToldStart, ...]
     preemptions: int
     decisions: int
     seconds: float
@@ -63,7 +89,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Simulation:
-    """One run. ``extra``: events of other kinds with their times (clusters lost, queues changed, cancels)."""
+    """One simulation. ``extra``: events beside the trace with their times (clusters lost, queues changed, cancels)."""
 
     clusters: Sequence[Cluster]
     queues: Sequence[Queue]
@@ -72,22 +98,25 @@ class Simulation:
     extra: Sequence[tuple[float, ev.Event]] = ()
     check: Check | None = None
     sample_every: int = 0
-    """Ask every so many submissions when the gang will start; 0: never."""
+    """Record what each job whose submission number is a multiple of this is told about its start; 0: of none."""
     keeps_journal: bool = False
     jobs: Mapping[str, Job] = field(default_factory=dict)
-    """Jobs as they are submitted, by trace id, where a trace line cannot say all of it."""
+    """By trace id, jobs to submit in place of those made from the trace, with properties that a trace line cannot express."""
     state: State = field(init=False)
     journal: list[tuple[ev.Event, float]] = field(default_factory=list)
     _heap: list[tuple[float, int, ev.Event]] = field(default_factory=list)
     _count: int = 0
     _durations: dict[str, float] = field(default_factory=dict)
-    _told: dict[str, tuple[float, float]] = field(default_factory=dict)
-    _last: dict[str, Job] = field(default_factory=dict)
-    """Every job as its last change left it: the state forgets old ended ones."""
-    _attempts: dict[str, Attempt] = field(default_factory=dict)
-    """The newest of every job, likewise."""
-    _unheard: list[ev.PodEnded] = field(default_factory=list)
-    """What pods of lost clusters came to, which nobody hears before the cluster is back."""
+    _told: dict[str, list[tuple[float, Wait]]] = field(default_factory=dict)
+    """What each sampled job was told, and when."""
+    _tell_again: dict[str, float] = field(default_factory=dict)
+    """When to ask again what a sampled job is told that waits."""
+    _last_jobs: dict[str, Job] = field(default_factory=dict)
+    """The newest version of every job, because the state drops old ended ones."""
+    _last_attempts: dict[str, Attempt] = field(default_factory=dict)
+    """The newest attempt of every job, for the same reason."""
+    _held_back: list[ev.PodEnded] = field(default_factory=list)
+    """Ends of pods on unreachable clusters, delivered when the cluster is back."""
     _use: list[tuple[float, float]] = field(default_factory=list)
     _preemptions: int = 0
     _decisions: int = 0
@@ -102,16 +131,16 @@ class Simulation:
             self._apply(ev.ClusterObserved(cluster), 0.0)
         for order, job in enumerate(self.trace, start=1):
             made = self.jobs.get(job.job_id) or job.job(order)
-            self._at(job.submit_s, ev.JobSubmitted(replace(made, order=order, submitted_at=job.submit_s)))
+            self._schedule_event(job.submit_s, ev.JobSubmitted(replace(made, order=order, submitted_at=job.submit_s)))
         for at, event in self.extra:
-            self._at(at, event)
+            self._schedule_event(at, event)
 
-    def _at(self, at: float, event: ev.Event) -> None:
+    def _schedule_event(self, at: float, event: ev.Event) -> None:
         self._count += 1
         heapq.heappush(self._heap, (at, self._count, event))
 
     def run(self, until: float = float("inf")) -> Outcome:
-        """Until nothing more happens, or the clock passes ``until``."""
+        """Run until no event is left, or the clock passes ``until``."""
         seconds = longest = 0.0
         submitted = 0
         next_at: float | None = None
@@ -127,51 +156,63 @@ class Simulation:
                     submitted += 1
                     if self.sample_every and submitted % self.sample_every == 0:
                         sampled.append(event.job.id)
-                if isinstance(event, ev.PodEnded) and self._is_lost(event):
-                    self._unheard.append(event)
+                if isinstance(event, ev.PodEnded) and self._is_unreachable(event):
+                    self._held_back.append(event)
                     continue
                 self._apply(event, now)
                 if isinstance(event, ev.ClusterBack):
-                    self._hear(now)
+                    self._deliver_held_back(now)
             if self.state.version != version or (next_at is not None and now >= next_at):
                 began = perf_counter()
                 next_at = self._cycle(now, sampled)
                 took = perf_counter() - began
                 seconds, longest = seconds + took, max(longest, took)
-                self._note_use(now)
+                self._record_use(now)
             if self.check is not None:
                 self.check(self.state, now)
             changes = self.state.take_changes()
             for job in changes.jobs:
-                self._last[job.id] = job
+                self._last_jobs[job.id] = job
             for attempt in changes.attempts:
-                self._attempts[attempt.job_id] = attempt
+                self._last_attempts[attempt.job_id] = attempt
         return self._outcome(seconds, longest)
 
-    def _is_lost(self, event: ev.PodEnded) -> bool:
+    def _is_unreachable(self, event: ev.PodEnded) -> bool:
         attempt = self.state.attempts.get((event.job_id, event.attempt))
         return attempt is not None and self.state.clusters[attempt.cluster].unreachable_since is not None
 
-    def _hear(self, now: float) -> None:
-        unheard, self._unheard = self._unheard, []
+    def _deliver_held_back(self, now: float) -> None:
+        unheard, self._held_back = self._held_back, []
         for event in unheard:
-            self._at(now, event)
+            self._schedule_event(now, event)
 
     def _cycle(self, now: float, sampled: Iterable[str]) -> float | None:
         snapshot = self.state.snapshot()
-        if sampled:
-            told = schedule(replace(snapshot, rules=replace(snapshot.rules, tells_all=True)), now)
-            for wait in told.waits:
-                if wait.job_id in sampled and wait.estimated_start is not None:
-                    self._told[wait.job_id] = (now, wait.estimated_start)
+        asked = {*sampled, *(job_id for job_id, at in self._tell_again.items() if at <= now)}
+        if asked:
+            self._ask(snapshot, asked, now)
         decision = schedule(snapshot, now)
         for event in decision.events:
             self._decisions += 1
             self._preemptions += isinstance(event, ev.GangPreempted)
             self._apply(event, now)
-        if snapshot.rules.tells_all:
+        if snapshot.rules.explains_all:
             self.state.waits = {wait.job_id: wait for wait in decision.waits}
         return decision.next_at
+
+    def _ask(self, snapshot: Snapshot, asked: Container[str], now: float) -> None:
+        """Note what these jobs are told. Each is asked again when it has waited twice as long."""
+        rules = replace(snapshot.rules, explains_all=True)
+        before = {job_id: said[-1][1] for job_id, said in self._told.items() if self.state.is_queued(job_id)}
+        explained = schedule(replace(snapshot, rules=rules, told=before, factors=self.state.accuracy.factors()), now)
+        told = [wait for wait in explained.waits if wait.job_id in asked]
+        self.state.accuracy.record(told, now)
+        for wait in told:
+            said = self._told.setdefault(wait.job_id, [])
+            said.append((now, wait))
+            self._tell_again[wait.job_id] = now + max(now - said[0][0], TELL_AGAIN_S)
+        for job_id in [job_id for job_id in self._tell_again if not self.state.is_queued(job_id)]:
+            del self._tell_again[job_id]
 
     def _apply(self, event: ev.Event, now: float) -> None:
         instructions = self.state.handle(event, now)
@@ -181,7 +222,7 @@ class Simulation:
             self._perform(instruction, now)
 
     def _perform(self, instruction: Instruction, now: float) -> None:
-        """What a cluster that works would do and report."""
+        """Simulate what a healthy cluster would do and report."""
         attempt = self.state.attempts.get((instruction.job_id, getattr(instruction, "attempt", 0)))
         if attempt is None:
             return
@@ -193,46 +234,56 @@ class Simulation:
                     self._apply(ev.PodStarted(*where, pod.name), now)
                 limit = self.state.jobs[attempt.job_id].timeout_s
                 if limit is not None and now + limit < end:
-                    self._at(now + limit, ev.RunTimedOut(*where))
+                    self._schedule_event(now + limit, ev.RunTimedOut(*where))
                 for pod in reversed(attempt.pods):
-                    self._at(end, ev.PodEnded(*where, pod.name, 0, "Completed"))
+                    self._schedule_event(end, ev.PodEnded(*where, pod.name, 0, "Completed"))
             else:
                 known = [pod for pod in attempt.pods if pod.phase is PodPhase.PENDING]
                 end = (attempt.started_at or now) + self._durations.get(attempt.job_id, 1.0)
                 for pod in known:
                     self._apply(ev.PodStarted(*where, pod.name), now)
-                    self._at(max(end, now), ev.PodEnded(*where, pod.name, 0, "Completed"))
+                    self._schedule_event(max(end, now), ev.PodEnded(*where, pod.name, 0, "Completed"))
         elif isinstance(instruction, StopGang):
             for pod in attempt.pods:
                 if pod.phase is not PodPhase.ENDED:
-                    self._at(now + min(STOP_S, instruction.grace_s), ev.PodEnded(*where, pod.name, 143, "Stopped"))
+                    self._schedule_event(now + min(STOP_S, instruction.grace_s), ev.PodEnded(*where, pod.name, 143, "Stopped"))
         elif isinstance(instruction, StopPods):
             for name in instruction.pods:
-                self._at(now + min(STOP_S, instruction.grace_s), ev.PodEnded(*where, name, 143, "Stopped"))
+                self._schedule_event(now + min(STOP_S, instruction.grace_s), ev.PodEnded(*where, name, 143, "Stopped"))
 
-    def _note_use(self, now: float) -> None:
+    def _record_use(self, now: float) -> None:
         self._use.append((now, self.state.room().used_share()))
 
     def _outcome(self, seconds: float, longest: float) -> Outcome:
         ran = []
         for line in self.trace:
-            job = self._last.get(line.job_id)
+            job = self._last_jobs.get(line.job_id)
             if job is not None:
-                last = self._attempts.get(line.job_id)
-                ran.append(Ran(line, job.started_at, job.ended_at, job.attempts, job.phase, job.reason, last))
-        errors = []
-        for job_id, (at, told) in self._told.items():
-            started = self._last[job_id].started_at
-            if started is not None:
-                errors.append((max(told - at, 0.0), started - at))
+                last = self._last_attempts.get(line.job_id)
+                ran.append(JobOutcome(line, job.started_at, job.ended_at, job.attempts, job.phase, job.reason, last))
+        errors, told = [], []
+        for job_id, said in self._told.items():
+            started = self._last_jobs[job_id].started_at
+            for number, (at, wait) in enumerate(said):
+                if started is None or started < at:
+                    continue
+                told.append(_told_start(wait, at, started, number == 0))
+                if number == 0 and wait.estimated_start is not None:
+                    errors.append((max(wait.estimated_start - at, 0.0), started - at))
         return Outcome(
             self.policy.name,
             tuple(ran),
             tuple(self.journal),
             tuple(self._use),
             tuple(errors),
+            tuple(told),
             self._preemptions,
             self._decisions,
             seconds,
             longest,
         )
+
+
+def _told_start(wait: Wait, at: float, started: float, is_first: bool) -> ToldStart:
+    earliest = None if wait.earliest is None else max(wait.earliest - at, 0.0)
+    return ToldStart(earliest, None if wait.latest is None else wait.latest - at, started - at, is_first)

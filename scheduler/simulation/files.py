@@ -1,4 +1,4 @@
-"""The cluster, policy and events files of `tuttilab simulate`: YAML, checked as strictly as a request, amounts as people write.
+"""Reads the cluster, policy and events files of `tuttilab simulate`: YAML, checked as strictly as a request.
 
 ```yaml
 nodes:
@@ -7,7 +7,7 @@ queues:
   - {name: main, weight: 1}
 ```
 
-and of what happens beside the trace, each event with its time:
+and an events file, with the time of each event:
 
 ```yaml
 events:
@@ -23,19 +23,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.config import QueueFile, check_name, check_room, node_room, queues_of
-from tuttilab.scheduler.core.queues import leaves
-from tuttilab.scheduler.core.rules import Keep, Order, Rules
-from tuttilab.scheduler.core.taints import taint_of
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.model import Cluster, Node, Queue
-from tuttilab.scheduler.requests import Amount
-from tuttilab.scheduler.resources import GPU, Resources, parse_count
+from tuttilab.scheduler.config.file import QueueFile
+from tuttilab.scheduler.config.load import check_name, check_room, node_room, queues_of
+from tuttilab.scheduler.core.ordering.queues import leaves
+from tuttilab.scheduler.core.placement.taints import taint_of
+from tuttilab.scheduler.core.rules import Order, Reservation, Rules
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.model import Cluster, Node, Queue
+from tuttilab.scheduler.domain.requests import Amount
+from tuttilab.scheduler.domain.resources import GPU, Resources, parse_count
+from tuttilab.scheduler.domain.strict_yaml import document
+from tuttilab.scheduler.domain.wire import STRICT, parse
 from tuttilab.scheduler.simulation.policies import POLICIES, Policy
 from tuttilab.scheduler.simulation.trace import LONGEST_S, TraceJob
-from tuttilab.scheduler.wire import STRICT, parse
-from tuttilab.scheduler.yaml_text import document
 
 MOST_NODES: Final = 100_000
 """Of a site."""
@@ -78,7 +79,7 @@ class PolicyFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventLine:
-    """One of: a cluster that does not answer from then on, or does again; the queues as they are from then on; a job cancelled."""
+    """One event at ``at_s``: a cluster becomes unreachable or is back, the queues are replaced, or a job is cancelled."""
 
     at_s: float | int
     lost: str | None = None
@@ -138,7 +139,7 @@ def _nodes(lines: Iterable[NodeLine]) -> dict[str, list[Node]]:
 def read_events(
     text: str, clusters: Iterable[Cluster], trace: Iterable[TraceJob], what: str = "events file"
 ) -> list[tuple[float, ev.Event]]:
-    """What happens beside the trace, by time. Raises BadInput naming the place, also for a name that is nowhere."""
+    """The events beside the trace, by time. Raises BadInput naming the place, also for an unknown cluster, queue or job."""
     given = parse(EventsFile, document(text, what), what)
     jobs = {job.job_id: job.queue for job in trace}
     names = [cluster.name for cluster in clusters]
@@ -155,9 +156,9 @@ def read_events(
 
 
 def _event(line: EventLine, path: str, clusters: list[str], jobs: Mapping[str, str]) -> ev.Event:
-    said = [key for key in ("lost", "back", "queues", "cancel") if getattr(line, key) is not None]
-    if len(said) != 1:
-        raise BadInput(f"{path}: it says {' and '.join(said) or 'nothing'}; expected one of lost, back, queues and cancel.")
+    keys = [key for key in ("lost", "back", "queues", "cancel") if getattr(line, key) is not None]
+    if len(keys) != 1:
+        raise BadInput(f"{path}: it says {' and '.join(keys) or 'nothing'}; expected one of lost, back, queues and cancel.")
     if line.queues is not None:
         queues = queues_of(line.queues, clusters, f"{path}.queues")
         check_trace_fits(queues, jobs.values(), f"{path}.queues")
@@ -168,11 +169,11 @@ def _event(line: EventLine, path: str, clusters: list[str], jobs: Mapping[str, s
         return ev.JobCancelRequested(line.cancel, "the events file")
     cluster = line.lost or line.back or ""
     if cluster not in clusters:
-        raise BadInput(f"{path}.{said[0]}: there is no cluster {cluster!r}; expected one of {', '.join(clusters)}.")
+        raise BadInput(f"{path}.{keys[0]}: there is no cluster {cluster!r}; expected one of {', '.join(clusters)}.")
     return ev.ClusterLost(cluster) if line.lost else ev.ClusterBack(cluster)
 
 
-def policy_named(name: str) -> Policy:
+def known_policy(name: str) -> Policy:
     if name not in POLICIES:
         raise BadInput(f"policy: {name!r} is not known; expected one of {', '.join(POLICIES)}.")
     return POLICIES[name]
@@ -180,23 +181,23 @@ def policy_named(name: str) -> Policy:
 
 def read_policy(text: str, what: str = "policy file") -> Policy:
     given = parse(PolicyFile, document(text, what) or {}, what)
-    base = policy_named(given.base)
-    for key, value, known in (("order", given.order, list(Order)), ("keep", given.keep, list(Keep))):
+    base = known_policy(given.base)
+    for key, value, known in (("order", given.order, list(Order)), ("keep", given.keep, list(Reservation))):
         if value is not None and value not in known:
             raise BadInput(f"{what}: {key}: {value!r} is not known; expected one of {', '.join(known)}.")
     rules = Rules(
         order=base.rules.order if given.order is None else Order(given.order),
-        keep=base.rules.keep if given.keep is None else Keep(given.keep),
+        reservation=base.rules.reservation if given.keep is None else Reservation(given.keep),
         protects=base.rules.protects if given.protects is None else given.protects,
         preempts=base.rules.preempts if given.preempts is None else given.preempts,
-        tells_all=False,
+        explains_all=False,
     )
     knows = base.knows_durations if given.knows_durations is None else given.knows_durations
     return replace(base, name=given.name, rules=rules, knows_durations=knows)
 
 
 def check_trace_fits(queues: Iterable[Queue], names: Iterable[str], what: str = "trace") -> None:
-    """Refuses a trace whose queues the site does not have."""
+    """Raises BadInput for a queue name that is not a leaf of the queue tree."""
     known = sorted(queue.name for queue in leaves({queue.name: queue for queue in queues}))
     unknown = sorted(set(names) - set(known))
     if unknown:

@@ -1,4 +1,4 @@
-"""Makes a trace with the marginals of a well-known GPU cluster: run times, sizes, bursts, owners, and names that recur.
+"""Generates a trace with the marginals of a well-known GPU cluster: run times, sizes, arrivals, owners, and recurring names.
 
 Run times: p50 1,144 s, p90 11,266 s, mean 13,136 s. Below p90 a log-normal through both; above it a half-normal in the logarithm
 whose width gives the mean, cut at twenty days (a log-normal through p50 and p90 alone has a mean of 5,626 s). Quantiles are taken
@@ -22,7 +22,7 @@ P90_S: Final = 11266.0
 MEAN_S: Final = 13136.0
 LONGEST_S: Final = 20 * 86400.0
 SIZES: Final = ((1, 0.932), (2, 0.022), (4, 0.023), (8, 0.020), (16, 0.003))
-"""GPUs of a job, and their part of all jobs. "16 or more" are 16, a quarter of the 64 on which policies are compared."""
+"""GPUs of a job, and the share of such jobs. "16 or more" are 16, a quarter of the 64 GPUs on which policies are compared."""
 CPU_PER_GPU: Final = 4000
 MEMORY_PER_GPU: Final = 16 * 2**30
 
@@ -51,7 +51,7 @@ def durations(count: int) -> list[float]:
 
 
 def _arrivals(count: int, span_s: float, chance: random.Random) -> list[float]:
-    """Submission times in ``span_s``: more by day than by night, fewer at weekends, and some in bursts of one owner's."""
+    """Submission times in ``span_s``: more by day than by night, fewer at weekends."""
     times: list[float] = []
     while len(times) < count:
         at = chance.random() * span_s
@@ -108,7 +108,7 @@ def _sizes(jobs: int, chance: random.Random) -> list[int]:
 
 
 def shuffle_names(jobs: Sequence[TraceJob], seed: int = 1) -> list[TraceJob]:
-    """The same trace with owners and names dealt out anew, so that history says nothing about run times."""
+    """The same trace with owners and names shuffled, so that history predicts nothing about run times."""
     labels = [(job.owner, job.name) for job in jobs]
     random.Random(seed).shuffle(labels)
     return [replace(job, owner=owner, name=name) for job, (owner, name) in zip(jobs, labels, strict=True)]

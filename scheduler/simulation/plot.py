@@ -1,4 +1,4 @@
-"""One page of HTML with two drawings and nothing from elsewhere: mean wait by gang size, and use of the cluster over time."""
+"""Draws results as one self-contained HTML page: mean wait by gang size, and use of the cluster over time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from statistics import fmean
 
-from tuttilab.scheduler.resources import show_duration
+from tuttilab.scheduler.domain.resources import show_duration
 from tuttilab.scheduler.simulation.engine import Outcome
 
 COLOURS = ("#1b6ca8", "#c8553d", "#5b8e3e", "#7d5ba6", "#b08900", "#4a4a4a")
@@ -69,8 +69,8 @@ def use_over_time(outcomes: Sequence[Outcome]) -> str:
     return _frame("Used part of the scarcest resource over time", "".join(parts), "100%")
 
 
-def page(outcomes: Sequence[Outcome], text: str) -> str:
-    """The whole page: the table as text, the legend, the drawings."""
+def html_page(outcomes: Sequence[Outcome], text: str) -> str:
+    """The page: the legend, the table as text, the drawings."""
     legend = " ".join(
         f'<span style="color:{COLOURS[n % len(COLOURS)]}">&#9632; {escape(outcome.policy)}</span>'
         for n, outcome in enumerate(outcomes)

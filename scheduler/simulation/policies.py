@@ -1,4 +1,4 @@
-"""The policies that can be compared: rules of the one cycle, and where durations come from."""
+"""The policies that can be compared: each is a set of rules for the cycle, and a source of durations."""
 
 from __future__ import annotations
 
@@ -6,36 +6,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tuttilab.scheduler.core.estimates import UNKNOWN, Guess, History
-from tuttilab.scheduler.core.rules import Expect, Keep, Order, Rules
-from tuttilab.scheduler.model import Job, Prediction
+from tuttilab.scheduler.core.ordering.run_times import UNKNOWN, History, PredictionEntry
+from tuttilab.scheduler.core.rules import EndEstimate, Order, Reservation, Rules
+from tuttilab.scheduler.domain.model import Job, Prediction
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     name: str
-    says: str
+    description: str
     rules: Rules
     knows_durations: bool = False
-    """Whether it is told the trace's true durations; else it predicts from history, as the service does."""
+    """Whether it gets the trace's true durations; else it predicts them from history, as the service does."""
 
 
-_FIRST = Rules(order=Order.SUBMISSION, protects=False, expects=Expect.CORRECTED, tells_all=False)
-_OURS = Rules(tells_all=False)
+_FIRST = Rules(order=Order.SUBMISSION, protects=False, end_estimate=EndEstimate.CORRECTED, explains_all=False)
+_OURS = Rules(explains_all=False)
 
 POLICIES: Final[Mapping[str, Policy]] = {
     policy.name: policy
     for policy in (
-        Policy("fifo", "strict order of submission", Rules(Order.SUBMISSION, Keep.EVERYTHING, False, tells_all=False), True),
         Policy(
-            "besteffort", "order of submission, whoever fits starts", Rules(Order.SUBMISSION, Keep.NOTHING, False, tells_all=False)
+            "fifo", "strict order of submission", Rules(Order.SUBMISSION, Reservation.EVERYTHING, False, explains_all=False), True
+        ),
+        Policy(
+            "besteffort",
+            "order of submission, whoever fits starts",
+            Rules(Order.SUBMISSION, Reservation.NOTHING, False, explains_all=False),
         ),
         Policy("easy", "order of submission + EASY backfill, told the true durations", _FIRST, True),
         Policy("easy-predicted", "the same with durations predicted from history, corrected as they prove too short", _FIRST),
         Policy(
             "sjf-oracle",
             "least work first, told the true durations, no hold",
-            Rules(keep=Keep.NOTHING, protects=False, expects=Expect.CORRECTED, tells_all=False),
+            Rules(reservation=Reservation.NOTHING, protects=False, end_estimate=EndEstimate.CORRECTED, explains_all=False),
             True,
         ),
         Policy("ours", "least predicted work first with the overtaking account and a hold", _OURS),
@@ -45,14 +49,14 @@ POLICIES: Final[Mapping[str, Policy]] = {
 
 @dataclass(slots=True)
 class Oracle(History):
-    """Instead of history: the durations of the trace."""
+    """Returns the durations of the trace instead of predictions from history."""
 
     durations: Mapping[str, float] = field(default_factory=dict)
 
-    def learn(self, job: Job, duration_s: float) -> None:
-        """It knows already."""
+    def record_run(self, job: Job, duration_s: float) -> None:
+        """Does nothing: all durations are known."""
 
-    def guess(self, job: Job) -> Guess:
-        """One for each job, which nobody forgets."""
+    def entry(self, job: Job) -> PredictionEntry:
+        """The job's true duration."""
         known = self.durations.get(job.id)
-        return Guess((), None, UNKNOWN if known is None else Prediction(known, 1.0, "the trace"))
+        return PredictionEntry((), None, UNKNOWN if known is None else Prediction(known, 1.0, "the trace"))

@@ -1,4 +1,4 @@
-"""What came out, as numbers and as one table: waits, completion, use, fairness, preemptions, decisions per second."""
+"""Results as figures and as one table: waits, completion times, use, fairness, preemptions, decisions per second."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Final
 
-from tuttilab.scheduler.model import JobPhase
-from tuttilab.scheduler.resources import show_duration
-from tuttilab.scheduler.simulation.engine import Outcome, Ran
+from tuttilab.scheduler.domain.model import JobPhase
+from tuttilab.scheduler.domain.resources import show_duration
+from tuttilab.scheduler.simulation.engine import JobOutcome, Outcome
 from tuttilab.scheduler.simulation.trace import csv_lines
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run. ``jct`` is from submission to end; ``fairness`` is Jain's index of the owners' mean slowdowns (1: all alike)."""
+    """The figures of one simulation. ``jct``: job completion time, from submission to end."""
 
     policy: str
     jobs: int
@@ -32,13 +32,22 @@ class Figures:
     """From the first submission to the last end."""
     utilisation: float
     fairness: float
+    """Jain's index of the owners' mean slowdowns; 1: all equal."""
     preemptions: int
     decisions: int
     decisions_per_s: float
     estimate_error: float | None
-    """Middle of |told - real| wait over real wait + 1 min, of the gangs that were asked about."""
+    """Median of |forecast - real| wait over real wait + 1 min, of the sampled gangs."""
     estimate_factor: float | None
-    """The factor, up or down, within which the told wait of half of them was (both waits + 1 min)."""
+    """Median factor, up or down, between forecast and real wait (each + 1 min)."""
+    told: float | None
+    """Share of the sampled waiting gangs that were told when they start."""
+    told_held: float | None
+    """Share of these that started in the range told at their submission."""
+    told_again_held: float | None
+    """The same for the ranges told later, while they waited."""
+    told_width: float | None
+    """Median factor between the end and the beginning of a told range, each as seconds from then on + 1 min."""
 
 
 def quantile(values: Sequence[float], level: float) -> float:
@@ -51,8 +60,8 @@ def figures(outcome: Outcome) -> Figures:
     waits = [ran.wait_s for ran in outcome.ran if ran.wait_s is not None]
     ends = [ran.completion_s for ran in outcome.ran if ran.completion_s is not None]
     last = max((ran.ended_at for ran in outcome.ran if ran.ended_at is not None), default=None)
-    errors = [abs(told - real) / (real + 60.0) for told, real in outcome.estimate_errors]
-    factors = [max(told + 60.0, real + 60.0) / min(told + 60.0, real + 60.0) for told, real in outcome.estimate_errors]
+    errors = [abs(forecast - real) / (real + 60.0) for forecast, real in outcome.estimate_errors]
+    factors = [max(forecast + 60.0, real + 60.0) / min(forecast + 60.0, real + 60.0) for forecast, real in outcome.estimate_errors]
     return Figures(
         policy=outcome.policy,
         jobs=len(outcome.ran),
@@ -73,7 +82,24 @@ def figures(outcome: Outcome) -> Figures:
         decisions_per_s=outcome.decisions / outcome.seconds if outcome.seconds else 0.0,
         estimate_error=median(errors) if errors else None,
         estimate_factor=median(factors) if factors else None,
+        told=_share([one.is_told for one in outcome.told if one.is_first]),
+        told_held=_share([one.holds for one in outcome.told if one.is_first and one.is_told]),
+        told_again_held=_share([one.holds for one in outcome.told if not one.is_first and one.is_told]),
+        told_width=_width(outcome),
     )
+
+
+def _share(answers: Sequence[bool]) -> float | None:
+    return sum(answers) / len(answers) if answers else None
+
+
+def _width(outcome: Outcome) -> float | None:
+    widths = [
+        (one.latest_s + 60.0) / (one.earliest_s + 60.0)
+        for one in outcome.told
+        if one.is_first and one.earliest_s is not None and one.latest_s is not None
+    ]
+    return median(widths) if widths else None
 
 
 def _utilisation(outcome: Outcome) -> float:
@@ -89,7 +115,7 @@ def _utilisation(outcome: Outcome) -> float:
 
 
 def _fairness(outcome: Outcome) -> float:
-    """Jain's index (Jain, Chiu, Hawe 1984) over owners of mean bounded slowdown, completion over at least 10 s of run time."""
+    """Jain's index (Jain, Chiu, Hawe 1984) of the owners' mean bounded slowdowns (completion over run time of at least 10 s)."""
     by_owner: dict[str, list[float]] = {}
     for ran in outcome.ran:
         if ran.completion_s is not None:
@@ -98,8 +124,8 @@ def _fairness(outcome: Outcome) -> float:
     return sum(means) ** 2 / (len(means) * sum(m * m for m in means)) if means else 1.0
 
 
-def left_over(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    """A line for each policy under which jobs did not end: their waits are in no figure above."""
+def unfinished_lines(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """A line for each policy under which jobs did not end; the figures do not include their waits."""
     for outcome in outcomes:
         waiting = [ran.job.job_id for ran in outcome.ran if ran.phase is JobPhase.QUEUED]
         running = [ran.job.job_id for ran in outcome.ran if ran.phase is JobPhase.ACTIVE]
@@ -116,11 +142,11 @@ RUN_COLUMNS: Final = (
 
 
 def run_lines(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    """Every job under every policy as CSV, header first: when and where it ran last, and how many pods it gave back meanwhile."""
+    """CSV, header first: when and where each job ran last under each policy, and how many pods it gave back meanwhile."""
     return csv_lines((RUN_COLUMNS, *(_run_fields(outcome.policy, ran) for outcome in outcomes for ran in outcome.ran)))
 
 
-def _run_fields(policy: str, ran: Ran) -> Sequence[str | int]:
+def _run_fields(policy: str, ran: JobOutcome) -> Sequence[str | int]:
     times = ["" if at is None else f"{at:.3f}" for at in (ran.job.submit_s, ran.started_at, ran.ended_at)]
     own = (policy, ran.job.job_id, ran.job.queue, ran.phase.value, ran.reason, *times, ran.attempts)
     if ran.last is None:
@@ -129,9 +155,28 @@ def _run_fields(policy: str, ran: Ran) -> Sequence[str | int]:
     return (*own, ran.last.cluster, nodes, len(ran.last.left))
 
 
+def _told(row: Figures) -> str:
+    """``84% in x6.1``: how many started in the range that they were told, and how wide it was."""
+    return "-" if row.told_held is None else f"{row.told_held:.0%} in x{row.told_width:.1f}"
+
+
 def table(rows: Iterable[Figures], against: Figures | None = None) -> str:
-    """Side by side, one policy a line. With ``against``, mean completion, p99 and longest wait also as ratios to its."""
-    head = ("policy", "mean wait", "p50", "p99", "longest", "mean done", "p99 done", "used", "fair", "stops", "dec/s", "estimate")
+    """The figures, one policy per line. With ``against``, mean completion, p99 and longest wait also as ratios to that policy's."""
+    head = (
+        "policy",
+        "mean wait",
+        "p50",
+        "p99",
+        "longest",
+        "mean done",
+        "p99 done",
+        "used",
+        "fair",
+        "stops",
+        "dec/s",
+        "estimate",
+        "told",
+    )
     lines = [head]
     for row in rows:
         marks = ["", "", ""]
@@ -156,6 +201,7 @@ def table(rows: Iterable[Figures], against: Figures | None = None) -> str:
                 str(row.preemptions),
                 f"{row.decisions_per_s:.0f}",
                 "-" if row.estimate_factor is None else f"x/{row.estimate_factor:.1f} ±{row.estimate_error:.0%}",
+                _told(row),
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

@@ -1,4 +1,4 @@
-"""A trace: who submitted what when, how large it was and how long it ran. Read from and written to CSV, refused with the line."""
+"""Traces: which jobs were submitted when, their size and their duration; read from and written to CSV."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any, Final
 
-from tuttilab.scheduler.core.kinds import HIGHEST_PRIORITY, batch
-from tuttilab.scheduler.core.kinds.pods import GPU_TYPE_LABEL, MOST_PODS
-from tuttilab.scheduler.core.taints import toleration_of
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.model import Gang, Job, JobKind, PodSet, Toleration, Work
-from tuttilab.scheduler.requests import JobRequest, PodRequest
-from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_memory, total
-from tuttilab.scheduler.wire import STRICT, parse, to_json
-from tuttilab.scheduler.yaml_text import document
+from tuttilab.scheduler.core.kinds import MAX_PRIORITY, batch
+from tuttilab.scheduler.core.kinds.pods import GPU_TYPE_LABEL, MAX_PODS
+from tuttilab.scheduler.core.placement.taints import toleration_of
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.model import Gang, Job, JobKind, PodSet, Toleration, Work
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
+from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_memory, total
+from tuttilab.scheduler.domain.strict_yaml import document
+from tuttilab.scheduler.domain.wire import STRICT, parse, to_json
 
 REQUIRED: Final = ("job_id", "submit_s", "duration_s", "gpus")
-ONE_SET: Final = ("pods", "cpu", "memory", "gpu_type", "labels", "tolerations", "min_count")
-"""Columns that tell of the pods of a job, if they are all alike."""
-OPTIONAL: Final = ("pods", "cpu", "memory", "queue", "owner", "name", "priority", "limit_s", *ONE_SET[3:], "pod_sets")
+POD_COLUMNS: Final = ("pods", "cpu", "memory", "gpu_type", "labels", "tolerations", "min_count")
+"""Columns that describe the pods of a job whose pods are all equal."""
+OPTIONAL: Final = ("pods", "cpu", "memory", "queue", "owner", "name", "priority", "limit_s", *POD_COLUMNS[3:], "pod_sets")
 LONGEST_S: Final = 10 * 366 * 86400.0
 MOST_GPUS: Final = 1_000_000
 QUEUE: Final = "main"
@@ -33,7 +33,7 @@ _TEXT = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 
 @dataclass(frozen=True, slots=True)
 class TraceJob:
-    """``gpus``, ``cpu`` and ``memory`` are of all pods together, and are shared out evenly unless there are ``pod_sets``."""
+    """One line of a trace. ``gpus``, ``cpu`` and ``memory`` are those of all pods together, split evenly without ``pod_sets``."""
 
     job_id: str
     submit_s: float
@@ -48,15 +48,15 @@ class TraceJob:
     priority: int = 0
     limit_s: float | None = None
     min_count: int | None = None
-    """The fewest pods it starts with; it is given the others when there is room, and runs as long with any number of them."""
+    """The fewest pods that it starts with. It gets the others when there is room; its duration does not depend on their number."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """What a node needs to have for its pods."""
+    """Labels that a node must have for its pods."""
     tolerations: tuple[str, ...] = ()
     pod_sets: tuple[PodRequest, ...] = ()
-    """Pods that are not all alike, as a manifest has them."""
+    """Pods that are not all equal, as in a manifest."""
 
     def job(self, order: int, start: float = 0.0) -> Job:
-        """As the service would have accepted it. Bare pods: in a simulation nothing of ours runs beside them."""
+        """The job as the service would have accepted it. Without sidecars, which a simulation does not need."""
         kind, gang = self._gang()
         return Job(
             id=self.job_id,
@@ -109,9 +109,9 @@ def _short(text: str) -> str:
 
 
 def read_trace(text: str, what: str = "trace", largest_node_gpus: int = 8) -> list[TraceJob]:
-    """The jobs by submission time. Raises BadInput naming line and column; nothing is read of a trace that has an error.
+    """The jobs by submission time. Raises BadInput naming line and column of the first error.
 
-    Without a column ``pods`` a job that asks for more GPUs than one node has is split over as few nodes as hold it.
+    Without a column ``pods`` a job with more GPUs than one node has is split over as few pods as possible.
     """
     # Spreadsheets put a byte order mark in front.
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
@@ -153,7 +153,7 @@ def _row(row: Mapping[str, str | None], where: str, largest_node_gpus: int) -> T
             raise BadInput(f"{where}, {key}: {_short(given[key])} is not a name; expected 1 to 120 printable characters.")
     if not given["job_id"]:
         raise BadInput(f"{where}, job_id: it is empty; expected a name.")
-    read = _pod_sets if given.get("pod_sets") else _one_set
+    complete = _with_pod_sets if given.get("pod_sets") else _with_equal_pods
     job = TraceJob(
         job_id=given["job_id"],
         submit_s=_seconds(given["submit_s"], f"{where}, submit_s", 0.0),
@@ -164,7 +164,7 @@ def _row(row: Mapping[str, str | None], where: str, largest_node_gpus: int) -> T
         priority=_priority(given.get("priority") or "0", f"{where}, priority"),
         limit_s=_seconds(given["limit_s"], f"{where}, limit_s", 0.001) if given.get("limit_s") else None,
     )
-    return read(job, given, where, largest_node_gpus)
+    return complete(job, given, where, largest_node_gpus)
 
 
 def _priority(text: str, where: str) -> int:
@@ -172,28 +172,28 @@ def _priority(text: str, where: str) -> int:
         priority = int(text)
     except ValueError:
         raise BadInput(f"{where}: {_short(text)} is not whole; expected a number such as 0.") from None
-    if abs(priority) > HIGHEST_PRIORITY:
-        raise BadInput(f"{where}: {priority} is out of range; expected -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}.")
+    if abs(priority) > MAX_PRIORITY:
+        raise BadInput(f"{where}: {priority} is out of range; expected -{MAX_PRIORITY} to {MAX_PRIORITY}.")
     return priority
 
 
-def _one_set(job: TraceJob, given: Mapping[str, str], where: str, largest_node_gpus: int) -> TraceJob:
+def _with_equal_pods(job: TraceJob, given: Mapping[str, str], where: str, largest_node_gpus: int) -> TraceJob:
     gpus = parse_count(given["gpus"], f"{where}, gpus")
     if gpus > MOST_GPUS:
         raise BadInput(f"{where}, gpus: {gpus} is out of range; expected 0 to {MOST_GPUS}.")
     least = -(-gpus // largest_node_gpus) if largest_node_gpus else 1
     pods = parse_count(given["pods"], f"{where}, pods") if given.get("pods") else max(1, least)
-    if not 1 <= pods <= MOST_PODS:
-        raise BadInput(f"{where}, pods: {pods} is out of range; expected 1 to {MOST_PODS}.")
+    if not 1 <= pods <= MAX_PODS:
+        raise BadInput(f"{where}, pods: {pods} is out of range; expected 1 to {MAX_PODS}.")
     if gpus % pods:
         raise BadInput(f"{where}, gpus: {gpus} cannot be shared out evenly over {pods} pods; expected a multiple.")
     min_count = parse_count(given["min_count"], f"{where}, min_count") if given.get("min_count") else None
     if min_count is not None and not 1 <= min_count <= pods:
         raise BadInput(f"{where}, min_count: {min_count} is out of range; expected 1 to the number of pods ({pods}).")
-    tolerations = _listed(given.get("tolerations", ""))
+    tolerations = _split(given.get("tolerations", ""))
     _tolerations(tolerations, f"{where}, tolerations")
     labels = {}
-    for text in _listed(given.get("labels", "")):
+    for text in _split(given.get("labels", "")):
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise BadInput(f"{where}, labels: {_short(text)} is no label; expected key=value, several with ';' between.")
@@ -212,8 +212,8 @@ def _one_set(job: TraceJob, given: Mapping[str, str], where: str, largest_node_g
     )
 
 
-def _pod_sets(job: TraceJob, given: Mapping[str, str], where: str, largest_node_gpus: int) -> TraceJob:
-    for key in ("gpus", *ONE_SET):
+def _with_pod_sets(job: TraceJob, given: Mapping[str, str], where: str, largest_node_gpus: int) -> TraceJob:
+    for key in ("gpus", *POD_COLUMNS):
         if given.get(key):
             raise BadInput(f"{where}, {key}: it is told by pod_sets; expected an empty field beside them.")
     what = f"{where}, pod_sets"
@@ -236,7 +236,7 @@ _PODS: Any = _Pods
 _PODS.__pydantic_config__ = STRICT
 
 
-def _listed(text: str) -> tuple[str, ...]:
+def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(";") if part.strip())
 
 
@@ -245,12 +245,12 @@ def _tolerations(texts: Iterable[str], where: str) -> tuple[Toleration, ...]:
 
 
 def trace_lines(jobs: Iterable[TraceJob]) -> Iterator[str]:
-    """As CSV, header first, each line with its end; `read_trace` of it gives the same jobs, times to the millisecond."""
+    """The trace as CSV, header first, each line with its line end; `read_trace` reads the same jobs from it."""
     return csv_lines((REQUIRED + OPTIONAL, *map(_fields, jobs)))
 
 
 def csv_lines(rows: Iterable[Sequence[str | int]]) -> Iterator[str]:
-    """Each row with its end, quoted where that is needed."""
+    """Each row as a CSV line with its line end, quoted where needed."""
     lines = io.StringIO(newline="")
     writer = csv.writer(lines, lineterminator="\n")
     for row in rows:

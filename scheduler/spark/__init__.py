@@ -1,4 +1,4 @@
-"""Spark sessions: what a session is made of, and the proxy that authenticates and routes Spark Connect.
+"""Spark sessions: settings, Java, and the Spark Connect server that is the main process of a session's pod.
 
-A session is a job like any other: its quota, queue and life belong to `core`, not here.
+A session is a job like any other. Does not belong here: its quota, queue and phases, which are in `core`.
 """

@@ -1,14 +1,16 @@
-"""A Spark Connect server in a Java process of our own, and the few questions we ask it.
+"""Starts a Spark Connect server in a Java process, and queries its activity.
 
-The Java process is started without Spark's launcher script and runs Spark's own gateway for Python, so settings reach it
-over an authenticated loopback connection: the secret token appears neither on a command line nor in a file nor in the
-environment of a process. The gateway ends Java when our end of its standard input closes, whatever the cause of our
-death. The gateway also answers which operations are running, which the Connect protocol tells only session by session.
+The Java process is started without Spark's launcher script and runs Spark's own gateway for Python (py4j), so settings reach it
+over an authenticated loopback connection: the session's token appears neither on a command line nor in a file nor in an
+environment. Java ends when this process ends, for whatever reason, because its standard input closes then. The gateway also lists
+the running operations of all sessions, which the Connect protocol shows only session by session, and ends what is left of
+those that were stopped.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import struct
 import subprocess
 import sys
@@ -17,18 +19,23 @@ import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway  # type: ignore[import-untyped]
 from py4j.protocol import Py4JError, Py4JJavaError  # type: ignore[import-untyped]
 
-from tuttilab.scheduler.errors import EnvironmentProblem
+from tuttilab.scheduler.domain.errors import EnvironmentProblem
 from tuttilab.scheduler.spark.java import Java
 
-# It logs a traceback for every object that Java still holds when Java ends, which here is how each session ends.
+# py4j logs a traceback for every object that Java still holds when Java ends, and every session ends that way.
 logging.getLogger("py4j").setLevel(logging.CRITICAL)
 
 _SERVICE = "org.apache.spark.sql.connect.service.SparkConnectService"
-# As Spark's launcher does for a driver (org.apache.spark.launcher.JavaModuleOptions), less the module that small Java
+# The tag that Spark gives to the jobs of an operation (its ExecuteJobTag).
+_OPERATION_TAG = re.compile(
+    r"SparkConnect_OperationTag_User_(?P<user>.*)_Session_(?P<session>[^_]+)_Operation_(?P<operation>[^_\s]+)"
+)
+# As Spark's launcher does for a driver (org.apache.spark.launcher.JavaModuleOptions), without the module that small Java
 # runtimes lack.
 _OPENED = (
     *(f"java.base/java.{name}" for name in ("lang", "lang.invoke", "lang.reflect", "io", "net", "nio", "util")),
@@ -45,7 +52,7 @@ appender.console.name = console
 appender.console.target = SYSTEM_ERR
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss} %p %c{1}: %m%n%ex{8}
-# Failed queries are the notebook's business: it shows them to the person who wrote them.
+# The notebook shows failed queries to the user who wrote them.
 logger.queries.name = org.apache.spark.sql.connect.utils.ErrorUtils
 logger.queries.level = off
 logger.executor.name = org.apache.spark.executor.Executor
@@ -60,23 +67,33 @@ logger.address.level = error
 
 
 class ServerFailed(EnvironmentProblem):
-    """Spark did not start, or stopped by itself."""
+    """Spark did not start, or ended by itself."""
 
 
 class ConnectServer:
-    """One running server. Use `start`; `port` is where it listens on 127.0.0.1, `ui_port` its pages if they are on."""
+    """A running server; make it with `start`. `port` and `ui_port` (None without the web UI) are on 127.0.0.1."""
 
-    def __init__(self, java: subprocess.Popen[bytes], gateway: JavaGateway, port: int, ui_port: int | None) -> None:
+    def __init__(
+        self,
+        java: subprocess.Popen[bytes],
+        gateway: JavaGateway,
+        context: Any,  # Any: a Java object
+        port: int,
+        ui_port: int | None,
+    ) -> None:
         self.java = java
         self.port = port
         self.ui_port = ui_port
         self._gateway = gateway
+        self._context = context
+        self._ended_well: set[str] = set()
+        """Operations whose jobs go on and may: to ask again would count as a use of their session."""
 
     @classmethod
     def start(
         cls, java: Java, conf: Mapping[str, str], heap_bytes: int, directory: Path, environ: Mapping[str, str]
     ) -> ConnectServer:
-        """Start Java and the server in `directory`; raises ServerFailed with Spark's own first sentence."""
+        """Start Java and the server in `directory`. Raises ServerFailed with the first sentence of Spark's error."""
         process, gateway = _start_java(java, heap_bytes, directory, environ)
         try:
             jvm = gateway.jvm
@@ -96,13 +113,13 @@ class ConnectServer:
         except Py4JError as error:
             process.kill()
             raise ServerFailed("Spark did not start: Java ended while it came up; see the lines above.") from error
-        return cls(process, gateway, port, ui_port)
+        return cls(process, gateway, context, port, ui_port)
 
     def activity(self) -> tuple[bool, str]:
-        """Whether an operation is running or waits to be fetched, and a text that changes with every request.
+        """Whether an operation runs or its result waits to be fetched, and a text that changes with every request.
 
-        The text is made of the time of the last operation and of each session's last access. An open connection alone
-        changes nothing, and neither do keep-alive pings.
+        The text holds the time of the last operation and of each session's last access. An open connection and keep-alive pings do
+        not change it.
         """
         executions = getattr(self._gateway.jvm, _SERVICE).listActiveExecutions()
         module = getattr(getattr(self._gateway.jvm, _SERVICE + "$"), "MODULE$")
@@ -111,8 +128,44 @@ class ConnectServer:
             return True, sessions
         return False, f"{executions.toString()} {sessions}"
 
+    def end_leftovers(self) -> int:
+        """Cancel running jobs of operations that were stopped or failed; returns how many.
+
+        Spark cancels an operation's jobs once, when it is interrupted. A stage that its planner submits from another thread after
+        that runs to its end with nobody left who waits for it. Jobs of operations that live, or that ended well, stay: a
+        streaming query runs with the tag of the operation that started it.
+        """
+        ended = 0
+        for job_id in list(self._context.statusTracker().getActiveJobIds()):
+            tags = str(self._context.statusStore().job(job_id).jobTags().mkString("\n"))
+            found = _OPERATION_TAG.search(tags)
+            if found is not None and self._was_stopped(**found.groupdict()):
+                self._context.cancelJob(job_id, "the operation that it belongs to was stopped")
+                ended += 1
+        return ended
+
+    def _was_stopped(self, user: str, session: str, operation: str) -> bool:
+        jvm = self._gateway.jvm
+        module = getattr(getattr(jvm, _SERVICE + "$"), "MODULE$")
+        service = jvm.org.apache.spark.sql.connect.service
+        if (
+            operation in self._ended_well
+            or module.executionManager().getExecuteHolder(service.ExecuteKey(user, session, operation)).isDefined()
+        ):
+            return False
+        holder = module.sessionManager().getIsolatedSessionIfPresent(service.SessionKey(user, session))
+        if holder.isEmpty():
+            return True  # with a session all its operations and streams end
+        info = holder.get().getInactiveOperationInfo(operation)
+        if info.isEmpty():
+            return False  # just now on its way out
+        if "Succeeded" in str(info.get().terminationReason().toString()):
+            self._ended_well.add(operation)
+            return False
+        return True
+
     def stop(self, grace_s: float) -> int | None:
-        """End Java and clean its temporary files; killed after `grace_s`. Returns its exit code."""
+        """Terminate Java, which removes its temporary files; kill it after `grace_s`. Returns its exit code."""
         if self.java.poll() is None:
             self.java.terminate()
         try:
@@ -123,7 +176,7 @@ class ConnectServer:
 
 
 def spark_home() -> Path:
-    """The folder of the installed pyspark, found without importing it: that would cost a second and 60 MB."""
+    """The folder of the installed pyspark, found without the import, which would cost a second and 60 MB."""
     spec = find_spec("pyspark")
     if spec is None or spec.origin is None:
         raise EnvironmentProblem("pyspark is not installed: run `pip install tuttilab[spark]`.")
@@ -151,7 +204,7 @@ def _start_java(
         f"-Dderby.system.home={directory / 'derby'}",
         f"-Dlog4j2.configurationFile=file:{log4j}",
         "--enable-native-access=ALL-UNNAMED",
-        # From Java 24 on, Netty and with it Arrow refuse to work without.
+        # From Java 24 on, Netty and with it Arrow do not work without these.
         *(("--sun-misc-unsafe-memory-access=allow", "-Dio.netty.noUnsafe=false") if java.version >= 24 else ()),
         *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
         "-cp",
@@ -181,7 +234,7 @@ def _start_java(
 
 
 def _read_handshake(path: Path) -> tuple[int, str]:
-    """Port and secret as PythonGatewayServer writes them; the file appears by a rename, so it is whole."""
+    """Port and secret as PythonGatewayServer writes them, which renames the file when it is complete."""
     data = path.read_bytes()
     port, length = struct.unpack(">ii", data[:8])
     return port, data[8 : 8 + length].decode()

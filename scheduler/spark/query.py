@@ -1,7 +1,7 @@
-"""One SQL statement as a job: `python -m tuttilab.scheduler.spark.query --save FILE` with the statement in TUTTILAB_SPARK_SQL.
+"""Runs one SQL statement as a job: `python -m tuttilab.scheduler.spark.query --save FILE`, the statement in TUTTILAB_SPARK_SQL.
 
-It runs Spark inside its own pod, sized by what the pod asked for, and leaves one Parquet, CSV or JSON file. The file appears whole
-or not at all: Spark writes beside it, then the part is renamed.
+Spark runs inside the job's pod, sized by the pod's resources, and saves the result as one Parquet, CSV or JSON file. The file
+appears whole or not at all: Spark writes to another folder, then the file is copied and renamed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from tuttilab.scheduler.errors import BadInput, TuttiError
+from tuttilab.scheduler.domain.errors import BadInput, TuttiError
 from tuttilab.scheduler.spark.conf import heap_bytes
 from tuttilab.scheduler.spark.java import find_java
 
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def save(statement: str, target: Path, memory_bytes: int, environ: Mapping[str, str]) -> int:
-    """The number of rows saved. Raises BadInput for an empty statement or a file ending that is not known."""
+    """Save the statement's result; returns the number of rows. Raises BadInput for an empty statement or an unknown suffix."""
     if not statement.strip():
         raise BadInput("spark_sql: the statement is empty; expected one SQL statement.")
     if target.suffix not in FORMATS:
@@ -70,9 +70,9 @@ def save(statement: str, target: Path, memory_bytes: int, environ: Mapping[str, 
         (part,) = parts.glob(f"part-*{target.suffix}")
         rows = spark.read.options(**FORMATS[target.suffix]).format(target.suffix[1:]).schema(answer.schema).load(str(parts)).count()
         target.parent.mkdir(parents=True, exist_ok=True)
-        landing = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copyfile(part, landing)
-        landing.replace(target)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.copyfile(part, temporary)
+        temporary.replace(target)
         return rows
     finally:
         spark.stop()

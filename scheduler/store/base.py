@@ -1,4 +1,4 @@
-"""What every store can do. Implementations pass `tests/contract/test_stores.py`."""
+"""The `Store` protocol and the values that it takes and returns. Implementations pass `tests/contract/test_stores.py`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.instructions import DropJob
-from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory
+from tuttilab.scheduler.domain.events import Event
+from tuttilab.scheduler.domain.instructions import DropJob
+from tuttilab.scheduler.domain.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One journal line as readers of `/changes` see it: no body, so that nothing private leaves."""
+    """One journal line as readers of `/changes` see it: without its body, which may be private."""
 
     seq: int
     at: float
@@ -32,10 +32,10 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Keyed:
-    """An idempotency key with what it was first used for: the same key and owner gives the same job or run.
+class IdempotencyKey:
+    """An idempotency key of an owner and the result of its first use.
 
-    ``digest`` is of what was asked, ``made_id`` the id of the job that it made, or of the run that it made or started over.
+    ``digest`` is of the request body, ``made_id`` the id of the job that was submitted, or of the run that was started or retried.
     """
 
     owner: str
@@ -46,7 +46,7 @@ class Keyed:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One transaction: the events of a loop turn, the rows they changed, the keys that came with them."""
+    """One transaction: the events of a turn, the rows that they changed, and the idempotency keys of its requests."""
 
     epoch: int
     entries: tuple[Entry, ...] = ()
@@ -55,27 +55,27 @@ class Batch:
     queues: tuple[Queue, ...] | None = None
     """All queues, when they changed."""
     deleted_jobs: tuple[str, ...] = ()
-    keys: tuple[Keyed, ...] = ()
+    keys: tuple[IdempotencyKey, ...] = ()
     runs: tuple[Run, ...] = ()
     dags: tuple[Dag, ...] = ()
     """New versions of named DAGs."""
     profiles: tuple[Profile, ...] = ()
     deleted_profiles: tuple[str, ...] = ()
     accounts: tuple[Overtaking, ...] = ()
-    """Overtaking accounts of waiting jobs that changed, to be written by job id."""
+    """Changed overtaking accounts of waiting jobs, one row per job id."""
     ended_accounts: tuple[str, ...] = ()
-    """Jobs that wait no more: their account rows are deleted."""
+    """Jobs that no longer wait: their account rows are deleted."""
     history: tuple[RunHistory, ...] = ()
-    """Run-time history that changed, to be written by key; the order of the last change is the order of loading."""
+    """Changed run-time history, one row per key. Rows are loaded in the order of their last change."""
     dropped_history: tuple[str, ...] = ()
     """Keys whose history rows are deleted."""
-    leavings: tuple[DropJob, ...] = ()
-    """What deleted jobs left on their clusters, kept until `Store.let_go`."""
+    pending_cleanups: tuple[DropJob, ...] = ()
+    """Pods and files of deleted jobs still to be removed from clusters; kept until `Store.mark_cleaned_up`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the service starts from: every live row, and counters."""
+    """What the service starts from: all live rows, and the counters."""
 
     jobs: tuple[Job, ...]
     """Jobs that have not ended, and the ended ones that a live job waits for."""
@@ -86,20 +86,20 @@ class Loaded:
     last_at: float
     last_order: int
     runs: tuple[Run, ...] = ()
-    """Runs that are not over."""
+    """Runs that have not ended."""
     dags: tuple[Dag, ...] = ()
     """The newest version of each."""
     profiles: tuple[Profile, ...] = ()
     accounts: tuple[Overtaking, ...] = ()
     history: tuple[RunHistory, ...] = ()
     """In the order in which they last changed, oldest first."""
-    leavings: tuple[DropJob, ...] = ()
-    """Of deleted jobs, still to be removed from their clusters."""
+    pending_cleanups: tuple[DropJob, ...] = ()
+    """Of deleted jobs, still to be carried out on clusters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything as it was after journal line ``seq``, from where a replay begins."""
+    """All rows as they were after journal line ``seq``, where a replay begins."""
 
     seq: int
     at: float
@@ -141,22 +141,22 @@ class ArtifactRow:
 
 
 class Store(Protocol):
-    """The database. Every method is a coroutine that does its work in a thread where the driver blocks.
+    """The database. Every method is a coroutine; blocking drivers run in a thread.
 
     Raises StoreError, and CommitUnknown when a commit may or may not have happened.
     """
 
     async def open(self) -> int:
-        """Create or check the schema, take over leadership, and answer the new epoch.
+        """Create or check the schema, take over leadership, and return the new epoch.
 
-        Raises StoreUnreadable for a file that is no database of ours, for another version's schema, and for NFS, CephFS and FUSE.
+        Raises StoreUnreadable for a file that is not our database, for a newer schema, and for NFS, CephFS and FUSE.
         """
         ...
 
     async def load(self) -> Loaded: ...
 
     async def commit(self, batch: Batch) -> int:
-        """All or nothing; answers the last sequence number. Raises StaleEpoch when another leader took over."""
+        """Commit all or nothing; return the last sequence number. Raises StaleEpoch when another leader took over."""
         ...
 
     async def committed(self, batch: Batch, after: int) -> int | None:
@@ -182,10 +182,10 @@ class Store(Protocol):
         """Newest first; of everybody when ``owner`` is None."""
         ...
 
-    async def keyed(self, owner: str, key: str) -> Keyed | None: ...
+    async def idempotency_key(self, owner: str, key: str) -> IdempotencyKey | None: ...
 
-    async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
-        """Those of the owner's ``keys`` that were used, in any order."""
+    async def idempotency_keys(self, owner: str, keys: Sequence[str]) -> Sequence[IdempotencyKey]:
+        """The owner's ``keys`` that were used before, in any order."""
         ...
 
     async def changes(self, since: int, limit: int = 1000) -> Sequence[Change]:
@@ -197,11 +197,11 @@ class Store(Protocol):
         ...
 
     async def ended_before(self, at: float, limit: int) -> Sequence[str]:
-        """Ids of jobs that ended before ``at``, the oldest first, without those that an unended job comes after."""
+        """Ids of jobs that ended before ``at``, oldest first, except predecessors of jobs that have not ended."""
         ...
 
     async def checkpoint(self, epoch: int, clusters: Sequence[Cluster]) -> int:
-        """Keep the rows as they are now, and ``clusters``, as the place where a replay begins; answers its sequence number.
+        """Store the current rows and ``clusters`` as the start of a replay; return the sequence number.
 
         Nothing may be committed between the last change of ``clusters`` and the end of this call. Raises StaleEpoch.
         """
@@ -214,19 +214,19 @@ class Store(Protocol):
         ...
 
     async def trim(self, epoch: int, before: float, limit: int = 5000) -> int:
-        """Drop at most ``limit`` of the oldest journal lines from before that time, but none after the checkpoint, nor the newest.
+        """Delete up to ``limit`` journal lines older than ``before``, oldest first; never the newest or one after the checkpoint.
 
-        Also runs that ended before it, and keys of jobs and runs that nothing is known of any more. Answers how many lines went.
-        Raises StaleEpoch.
+        Also deletes runs that ended before that time, and keys whose job or run no longer has a row or a line. Returns the number
+        of deleted lines. Raises StaleEpoch.
         """
         ...
 
-    async def let_go(self, epoch: int, job_id: str) -> None:
-        """Nothing is left of that deleted job on any cluster. Raises StaleEpoch."""
+    async def mark_cleaned_up(self, epoch: int, job_id: str) -> None:
+        """Record that no cluster has pods or files of that deleted job any more. Raises StaleEpoch."""
         ...
 
     async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
-        """One that the owner has already stays as it was. Raises StaleEpoch."""
+        """Add the row unless the owner already has this artifact. Raises StaleEpoch."""
         ...
 
     async def artifact(self, artifact_id: str) -> ArtifactRow | None: ...

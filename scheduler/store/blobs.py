@@ -1,7 +1,7 @@
-"""The bytes of artifacts in a folder: ``<folder>/<first two digits>/<sha256>``, written beside and renamed when they are whole.
+"""The bytes of artifacts in a folder: ``<folder>/<first two digits>/<sha256>``, written to a temporary file and renamed.
 
-The name is the content's digest, so a file that is there is right for ever, and two who write the same one do no harm.
-Pods on this machine read and write the same folder by the same rules (`sidecar/context.py`, `sidecar/drain.py`).
+The name is the digest of the content, so an existing file never changes, and concurrent writers of the same artifact are harmless.
+Pods on this machine read and write the same folder by the same rules (`sidecar/context.py`, `sidecar/outputs.py`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuttilab.scheduler.errors import BadInput, NotFound, StoreError, TooLarge
+from tuttilab.scheduler.domain.errors import BadInput, NotFound, StoreError, TooLarge
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Upload:
-    """One artifact on its way in. Not seen by anybody before `Blobs.receive` ends well."""
+    """One artifact being uploaded. Not visible before `Blobs.receive` succeeds."""
 
     def __init__(self, descriptor: int, limit: int) -> None:
         self.size = 0
@@ -56,7 +56,7 @@ class Blobs:
         self.limit = limit
 
     def path(self, artifact_id: str) -> Path:
-        """Where the artifact lies if it is there. Raises BadInput for what is no id, so that no path leads elsewhere."""
+        """The path of the artifact, whether it exists or not. Raises BadInput for an invalid id: no path leaves the folder."""
         if not _ID.fullmatch(artifact_id):
             raise BadInput(f"artifact: {artifact_id[:80]!r} is no id; expected a sha256, 64 hexadecimal digits in lower case.")
         return self.folder / artifact_id[:2] / artifact_id
@@ -69,7 +69,7 @@ class Blobs:
 
     @contextlib.contextmanager
     def receive(self, artifact_id: str) -> Iterator[Upload]:
-        """Write to the upload inside the block; when the block ends well, `finish` having been called, the artifact is there."""
+        """Context of one upload: the artifact exists once the block, which calls `Upload.finish`, ends without an error."""
         path = self.path(artifact_id)
         upload = None
         try:

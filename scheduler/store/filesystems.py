@@ -1,4 +1,4 @@
-"""Which kind of file system a path lies on, because SQLite's locks do not hold on some of them."""
+"""Detects the file system of a path: SQLite's locks do not work on some of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 Detector = Callable[[Path], str]
-"""The type of the file system that holds a path, as /proc/self/mounts names it; empty when it cannot be told."""
+"""The type of the file system that holds a path, as /proc/self/mounts names it; empty when unknown."""
 
 SHARED: Final = frozenset(
     [
@@ -36,18 +36,18 @@ SHARED: Final = frozenset(
         "wekafs",
     ]
 )
-"""File systems that other machines (or a virtual one's host) write as well, or whose locks and fsync are not the kernel's own."""
+"""File systems that other machines (or the host of a virtual one) also write, or whose locks and fsync are not the kernel's."""
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def is_shared(kind: str) -> bool:
-    """Whether a database must not lie there: network file systems, and everything that a FUSE process serves."""
+    """Whether a database must not be stored there: network file systems, and everything that a FUSE process serves."""
     return kind in SHARED or kind == "fuseblk" or kind.split(".")[0] == "fuse"
 
 
 def kind_in(mounts: Iterable[str], path: Path) -> str:
-    """The type of the mount that holds the absolute ``path``: the deepest one, and of two at one place the later."""
+    """The type of the mount that holds the absolute ``path``: the deepest one, and of two on the same mount point the later."""
     best, kind = -1, ""
     for line in mounts:
         fields = line.split(" ")

@@ -1,4 +1,4 @@
-"""The store without a disk: for tests, the simulator, and a service whose state may go with it. Same contract as `sql`."""
+"""A store in memory: for tests, the simulator, and services whose state need not survive. Same contract as `sql`."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tuttilab.scheduler.errors import StaleEpoch, StoreError
-from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.instructions import DropJob
-from tuttilab.scheduler.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, JobQuery, Keyed, Loaded
+from tuttilab.scheduler.domain.errors import StaleEpoch, StoreError
+from tuttilab.scheduler.domain.events import Event
+from tuttilab.scheduler.domain.instructions import DropJob
+from tuttilab.scheduler.domain.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
+from tuttilab.scheduler.domain.wire import event_kind
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, IdempotencyKey, JobQuery, Loaded
 from tuttilab.scheduler.store.rows import (
     LIVE_PHASES,
     MOST_FOUND,
     check_kept,
+    event_owner,
+    has_ended_before,
     highest_order,
-    is_asked_for,
-    is_over,
-    key_taken,
-    owner_in,
+    key_conflict,
+    matches,
 )
-from tuttilab.scheduler.wire import event_kind
 
 
 class MemoryStore:
-    """Everything in dictionaries. It outlives `close`, so that a test can open it again as after a restart."""
+    """Rows in dictionaries. They survive `close`, so that a test can open the store again as after a restart."""
 
     def __init__(self) -> None:
         self._epoch = 0
@@ -40,10 +40,10 @@ class MemoryStore:
         self._accounts: dict[str, Overtaking] = {}
         self._history: dict[str, RunHistory] = {}
         self._profiles: dict[str, Profile] = {}
-        self._keys: dict[tuple[str, str], Keyed] = {}
+        self._keys: dict[tuple[str, str], IdempotencyKey] = {}
         self._artifacts: dict[tuple[str, str], ArtifactRow] = {}
         self._checkpoint: Checkpoint | None = None
-        self._leavings: dict[str, DropJob] = {}
+        self._pending_cleanups: dict[str, DropJob] = {}
 
     async def open(self) -> int:
         self._epoch += 1
@@ -68,18 +68,18 @@ class MemoryStore:
             accounts=tuple(account for _, account in sorted(self._accounts.items())),
             history=tuple(self._history.values()),
             profiles=tuple(profile for _, profile in sorted(self._profiles.items())),
-            leavings=tuple(leaving for _, leaving in sorted(self._leavings.items())),
+            pending_cleanups=tuple(cleanup for _, cleanup in sorted(self._pending_cleanups.items())),
         )
 
-    async def let_go(self, epoch: int, job_id: str) -> None:
+    async def mark_cleaned_up(self, epoch: int, job_id: str) -> None:
         self._check(Batch(epoch))
-        self._leavings.pop(job_id, None)
+        self._pending_cleanups.pop(job_id, None)
 
     async def committed(self, batch: Batch, after: int) -> int | None:
         return self._seq if self._seq - after == len(batch.entries) > 0 else None
 
     async def commit(self, batch: Batch) -> int:
-        # Everything that can be refused comes first: from here to the end nothing awaits and nothing fails.
+        # Checks come first: after them nothing awaits and nothing fails.
         self._check(batch)
         for entry in batch.entries:
             self._seq += 1
@@ -104,8 +104,8 @@ class MemoryStore:
         self._attempts |= {(attempt.job_id, attempt.number): attempt for attempt in batch.attempts}
         if batch.queues is not None:
             self._queues = batch.queues
-        self._keys |= {(keyed.owner, keyed.key): keyed for keyed in batch.keys}
-        self._leavings |= {leaving.job_id: leaving for leaving in batch.leavings}
+        self._keys |= {(row.owner, row.key): row for row in batch.keys}
+        self._pending_cleanups |= {cleanup.job_id: cleanup for cleanup in batch.pending_cleanups}
         for job_id in batch.deleted_jobs:
             self._jobs.pop(job_id, None)
             self._attempts = {key: attempt for key, attempt in self._attempts.items() if key[0] != job_id}
@@ -119,13 +119,13 @@ class MemoryStore:
         if orphans - known:
             raise StoreError(f"rows of {', '.join(sorted(orphans - known))} were given, and there is no such job.")
         taken = set(self._keys)
-        for keyed in batch.keys:
-            if (keyed.owner, keyed.key) in taken:
-                raise key_taken([keyed])
-            taken.add((keyed.owner, keyed.key))
+        for row in batch.keys:
+            if (row.owner, row.key) in taken:
+                raise key_conflict([row])
+            taken.add((row.owner, row.key))
 
     def _owner(self, entry: Entry, batch: Batch) -> str:
-        owner = owner_in(entry)
+        owner = event_owner(entry)
         if owner is not None:
             return owner
         job = next((job for job in batch.jobs if job.id == entry.key), None) or self._jobs.get(entry.key)
@@ -148,7 +148,7 @@ class MemoryStore:
 
     async def jobs(self, query: JobQuery) -> Sequence[Job]:
         newest_first = sorted(self._jobs.values(), key=lambda job: -job.order)
-        return [job for job in newest_first if is_asked_for(job, query)][: query.limit]
+        return [job for job in newest_first if matches(job, query)][: query.limit]
 
     async def run(self, run_id: str) -> Run | None:
         return self._runs.get(run_id)
@@ -157,10 +157,10 @@ class MemoryStore:
         mine = [run for run in self._runs.values() if owner in (None, run.owner)]
         return sorted(mine, key=lambda run: (-run.created_at, run.id))[:limit]
 
-    async def keyed(self, owner: str, key: str) -> Keyed | None:
+    async def idempotency_key(self, owner: str, key: str) -> IdempotencyKey | None:
         return self._keys.get((owner, key))
 
-    async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
+    async def idempotency_keys(self, owner: str, keys: Sequence[str]) -> Sequence[IdempotencyKey]:
         return [self._keys[owner, key] for key in dict.fromkeys(keys) if (owner, key) in self._keys]
 
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
@@ -209,16 +209,16 @@ class MemoryStore:
         self._check(Batch(epoch))
         safe = self._checkpoint.seq if self._checkpoint else 0
         old = itertools.takewhile(lambda line: line[0].at < before and line[0].seq <= safe, self._lines[:-1])
-        gone = len(list(itertools.islice(old, limit)))
-        self._lines = self._lines[gone:]
-        over = {run.id for run in self._runs.values() if is_over(run, before)}
+        trimmed = len(list(itertools.islice(old, limit)))
+        self._lines = self._lines[trimmed:]
+        over = {run.id for run in self._runs.values() if has_ended_before(run, before)}
         self._runs = {run.id: run for run in self._runs.values() if run.id not in over}
         if self._checkpoint is not None:
             left = tuple(run for run in self._checkpoint.runs if run.id not in over)
             self._checkpoint = replace(self._checkpoint, runs=left)
-        told_of = self._jobs.keys() | self._runs.keys() | {change.key for change, _ in self._lines}
-        self._keys = {name: keyed for name, keyed in self._keys.items() if keyed.made_id in told_of}
-        return gone
+        known_ids = self._jobs.keys() | self._runs.keys() | {change.key for change, _ in self._lines}
+        self._keys = {name: row for name, row in self._keys.items() if row.made_id in known_ids}
+        return trimmed
 
     async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
         self._check(Batch(epoch))

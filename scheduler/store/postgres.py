@@ -1,7 +1,7 @@
-"""What is particular to Postgres: whether a database may be used, how its tables are made, how a connection to it is set up.
+"""Postgres specifics: whether a database may be used, how its tables are created, how a connection is set up.
 
-Every wait has an end: a leader that was stopped in the middle of a commit holds its locks for `PATIENCE_S` at most, and a machine
-that went without a word counts as gone after the same time.
+Every wait has a timeout: a leader that was stopped in the middle of a commit holds its locks for `PATIENCE_S` at most, and a
+machine that disappears counts as gone after the same time.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 
-from tuttilab.scheduler.errors import StoreUnreadable
+from tuttilab.scheduler.domain.errors import StoreUnreadable
 from tuttilab.scheduler.store import schema
 from tuttilab.scheduler.store.schema import Schema
 
 DRIVER: Final = "postgresql+psycopg"
 PATIENCE_S: Final = 5
 UPGRADE_LOCK: Final = int.from_bytes(b"TUTT")
-"""Of an advisory lock: two replicas that start together make or upgrade the tables one after the other."""
+"""Advisory lock: two replicas that start together create or upgrade the tables one after the other."""
 
 UNCHANGED: Final = "Nothing was changed."
 
 
 class Use(StrEnum):
-    """What a connection is for, by its isolation level. Only writers can change anything."""
+    """What a connection is used for, by its isolation level. Only writers can change anything."""
 
     WRITING = "READ COMMITTED"
     READING = "REPEATABLE READ"
-    """One state a transaction."""
-    LOOKING = "AUTOCOMMIT"
-    """One state a statement: the server is asked once instead of three times."""
+    """One snapshot per transaction."""
+    SINGLE_STATEMENT = "AUTOCOMMIT"
+    """One snapshot per statement: one round trip to the server instead of three."""
 
 
 def engine_of(url: URL, use: Use) -> Engine:
@@ -55,22 +55,22 @@ def engine_of(url: URL, use: Use) -> Engine:
             connection.execute(f"SET {name} = '{PATIENCE_S}s'")
         if use is not Use.WRITING:
             connection.execute("SET default_transaction_read_only = on")
-            # A plan that is kept from when a table was small goes on reading all of it when it is large.
+            # A cached plan from when a table was small would still scan all of it when it is large.
             connection.execute("SET plan_cache_mode = force_custom_plan")
         connection.commit()
 
     return engine
 
 
-def be_patient(connection: Connection, seconds: int) -> None:
-    """For this transaction only: it does more than a commit does."""
+def extend_timeouts(connection: Connection, seconds: int) -> None:
+    """Raise the timeouts for this transaction only, which does more than a commit."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL statement_timeout = '{seconds}s'"))
         connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'"))
 
 
 def check(connection: Connection, ours: Schema) -> str | None:
-    """The schema's version, None for an empty database. Raises StoreUnreadable for what is not ours or newer. Writes nothing."""
+    """The schema's version, None for an empty database. Raises StoreUnreadable when it is not ours or is newer. Writes nothing."""
     version = schema.version_of(connection)
     where = f"The database {connection.engine.url.render_as_string(hide_password=True)}"
     if version is None and (found := inspect(connection).get_table_names()):

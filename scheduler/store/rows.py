@@ -1,21 +1,21 @@
-"""Between model and rows: which columns a value fills, and what both stores must agree on."""
+"""Conversion of model values to rows, and rules that both stores share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from tuttilab.scheduler.errors import Conflict, NotFound
-from tuttilab.scheduler.events import DagApplied, JobSubmitted, RunSubmitted
-from tuttilab.scheduler.model import Attempt, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, JobQuery, Keyed
-from tuttilab.scheduler.wire import event_kind, event_to_json, to_data, to_json
+from tuttilab.scheduler.domain.errors import Conflict, NotFound
+from tuttilab.scheduler.domain.events import DagApplied, JobSubmitted, RunSubmitted
+from tuttilab.scheduler.domain.model import Attempt, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
+from tuttilab.scheduler.domain.wire import event_kind, event_to_json, to_data, to_json
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, IdempotencyKey, JobQuery
 
 BODY_VERSION: Final = 1
-"""Of journal bodies; a reader of old journals picks its parser by it."""
+"""Version of journal bodies, by which a reader of old journals picks its parser."""
 
 MOST_FOUND: Final = 10
-"""Ids that a prefix search answers: enough to say which one was meant."""
+"""Ids that a prefix search returns at most."""
 
 LIVE_PHASES: Final = (JobPhase.QUEUED, JobPhase.ACTIVE)
 
@@ -72,7 +72,7 @@ def account_row(account: Overtaking) -> Row:
 
 
 def history_rows(seq: int, history: Iterable[RunHistory]) -> list[Row]:
-    """``seq`` of the commit gives the place; within one commit the order given."""
+    """Rows with rising places: by ``seq`` of the commit, then by the given order."""
     return [{"key": one.key, "place": seq * 100_000 + at, "body": to_json(one).decode()} for at, one in enumerate(history)]
 
 
@@ -85,7 +85,7 @@ def profile_row(profile: Profile) -> Row:
 
 
 def highest_order(batch: Batch) -> int | None:
-    """Of the jobs in the batch, and of those that its runs will submit later: their places are taken."""
+    """Highest order of the jobs in the batch, including jobs that its runs submit later; None without jobs."""
     orders = [job.order for job in batch.jobs] + [node.job.order for run in batch.runs for node in run.nodes]
     return max(orders, default=None)
 
@@ -108,8 +108,8 @@ def artifact_row(row: ArtifactRow) -> Row:
     return data | {"labels": to_json(row.labels).decode()}
 
 
-def owner_in(entry: Entry) -> str | None:
-    """Whose event it is: what the event itself says, empty for everybody's, None to look the job or the run up by its key."""
+def event_owner(entry: Entry) -> str | None:
+    """The owner that the event names; empty for events without an owner, None to look the job or run up by its key."""
     if isinstance(entry.event, JobSubmitted):
         return entry.event.job.owner
     if isinstance(entry.event, RunSubmitted):
@@ -119,27 +119,27 @@ def owner_in(entry: Entry) -> str | None:
     return None if hasattr(entry.event, "job_id") or hasattr(entry.event, "run_id") else ""
 
 
-def is_over(run: Run, before: float) -> bool:
-    """Whether the run ended before that time. Without a note of when, it counts from its beginning."""
+def has_ended_before(run: Run, before: float) -> bool:
+    """Whether the run ended before that time. A run without a recorded end counts from its creation."""
     return run.phase is not RunPhase.RUNNING and (run.created_at if run.ended_at is None else run.ended_at) < before
 
 
 def check_kept(since: int, oldest: int, newest: int) -> None:
-    """Raises NotFound when lines after ``since`` are gone, or ``since`` belongs to another database."""
+    """Raises NotFound when lines after ``since`` were deleted, or ``since`` belongs to another database."""
     if since + 1 < oldest:
         raise NotFound(f"changes since {since} are not kept any more; expected at least {oldest - 1}: fetch anew.")
     if since > newest:
         raise NotFound(f"there is no change {since} yet, the newest is {newest}; expected a number from here: fetch anew.")
 
 
-def key_taken(keys: Sequence[Keyed]) -> Conflict:
-    """At least one of the keys."""
-    shown = " or ".join(repr(keyed.key) for keyed in keys[:3])
+def key_conflict(keys: Sequence[IdempotencyKey]) -> Conflict:
+    """The error when at least one of the keys was used before."""
+    shown = " or ".join(repr(row.key) for row in keys[:3])
     return Conflict(f"Idempotency-Key {shown} was used before; expected a new key for something new.")
 
 
-def is_asked_for(job: Job, query: JobQuery) -> bool:
-    """Whether the job is on a page of ``query``, its length aside."""
+def matches(job: Job, query: JobQuery) -> bool:
+    """Whether the job matches the filters and the cursor of ``query``; the limit is not considered."""
     return (
         (query.owner is None or job.owner == query.owner)
         and (query.group is None or job.group == query.group)

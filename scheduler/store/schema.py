@@ -1,4 +1,4 @@
-"""Which schema a database has, and the way from an older one to ours (Alembic, run by the store itself)."""
+"""The schema version of a database, and its upgrade to ours (with Alembic, run by the store itself)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuttilab.scheduler.store.tables import SCHEMA, SCHEMA_TABLE
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A version and the folder whose steps lead to it. Versions are four digits, so that text order is age."""
+    """A version and the folder of the migrations that lead to it. Versions are four digits, so that text order is age."""
 
     version: str
     migrations: Path
@@ -31,8 +31,8 @@ def version_of(connection: Connection) -> str | None:
 
 
 def upgrade(connection: Connection, to: Schema) -> None:
-    """Make or upgrade the tables inside the caller's transaction."""
-    # Alembic takes longer to import than everything else here, and most starts find the schema as it should be.
+    """Create or upgrade the tables inside the caller's transaction."""
+    # Imported late: Alembic is slow to import, and most starts find the schema up to date.
     from alembic import command
     from alembic.config import Config
 

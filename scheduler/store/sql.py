@@ -1,7 +1,7 @@
 """The store on a relational database, in SQLAlchemy Core: SQLite embedded, Postgres for a site.
 
-One connection writes, in a thread of its own, one transaction a batch; reads use other connections and see the last commit.
-Nothing here but `SqlStore._prepare` knows which of the two it is.
+One connection writes, in a thread of its own, one transaction per batch; reads use other connections and see the last commit.
+Only `SqlStore._prepare` and `_take_over` distinguish the two databases.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, Select, delete, func, make_url, select
 from sqlalchemy.exc import IntegrityError
 
-from tuttilab.scheduler.errors import StoreUnreadable
-from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.instructions import DropJob
-from tuttilab.scheduler.model import LIVE, Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
-from tuttilab.scheduler.store import filesystems, keeping, leading, postgres, rows, schema, sole, sqlite, statements
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, JobQuery, Keyed, Loaded
-from tuttilab.scheduler.store.statements import Known, put, run_in, select_jobs, transact
+from tuttilab.scheduler.domain.errors import StoreUnreadable
+from tuttilab.scheduler.domain.events import Event
+from tuttilab.scheduler.domain.instructions import DropJob
+from tuttilab.scheduler.domain.model import LIVE, Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
+from tuttilab.scheduler.domain.wire import event_from_json, from_json
+from tuttilab.scheduler.store import filesystems, leadership, postgres, retention, rows, schema, single_writer, sqlite, statements
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, IdempotencyKey, JobQuery, Loaded
+from tuttilab.scheduler.store.coalesce import CoalescedReads
+from tuttilab.scheduler.store.statements import OnConflict, insert_rows, run_in, select_jobs, transact
 from tuttilab.scheduler.store.tables import (
     ACCOUNTS,
     ARTIFACTS,
@@ -33,13 +35,11 @@ from tuttilab.scheduler.store.tables import (
     JOBS,
     JOURNAL,
     KEYS,
-    LEAVINGS,
+    PENDING_CLEANUPS,
     PROFILES,
     QUEUES,
     RUNS,
 )
-from tuttilab.scheduler.store.together import Together
-from tuttilab.scheduler.wire import event_from_json, from_json
 
 T = TypeVar("T")
 
@@ -47,13 +47,13 @@ READERS = 2
 
 
 class SqlStore:
-    """`Store` and `ReadingStore` for ``sqlite:////home/me/state.db`` or ``postgresql+psycopg://me@host/database``."""
+    """`Store` and `QueryStore` for ``sqlite:////home/me/state.db`` or ``postgresql+psycopg://me@host/database``."""
 
     def __init__(
         self,
         url: str,
         *,
-        candidate: leading.Candidate = leading.Candidate(),  # noqa: B008  frozen
+        candidate: leadership.Candidate = leadership.Candidate(),  # noqa: B008  frozen
         detect: filesystems.Detector = filesystems.detect,
         ours: schema.Schema = schema.OURS,
     ) -> None:
@@ -63,62 +63,65 @@ class SqlStore:
         self._ours = ours
         self._writer: Engine | None = None
         self._reader: Engine | None = None
-        self._looker: Engine | None = None
-        """For reads of one statement. The reader, where a transaction around it costs nothing."""
-        self._held: Connection | None = None
+        self._statement_reader: Engine | None = None
+        """For reads of one statement. On SQLite it is the reader: a transaction costs nothing there."""
+        self._pinned: Connection | None = None
         self._lock: int | None = None
-        """Of a SQLite file that this process leads alone."""
-        self._led_by = ""
-        self._keys = Together(self._used)
-        """Every submit asks whether its key was used."""
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
-        self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        """Descriptor of the lock of a SQLite file that this process leads alone."""
+        self._previous_holder = ""
+        self._keys = CoalescedReads(self._used)
+        """Looks up idempotency keys: every submit needs one."""
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
 
     async def open(self) -> int:
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._writing, partial(self._prepare, leads=True))
+            await loop.run_in_executor(self._write_thread, partial(self._prepare, leads=True))
             return await self._write(self._take_over)
         except BaseException:
             await self.close()
             raise
 
     async def attach(self) -> bool:
-        """Read without leading. False, and nothing to read, when the database is new or its schema older than ours.
+        """Open for reading, without leading. False when the database is new or its schema older than ours.
 
         Raises StoreError as `open` does.
         """
         loop = asyncio.get_running_loop()
         try:
-            if not await loop.run_in_executor(self._writing, self._is_there):
+            if not await loop.run_in_executor(self._write_thread, self._is_there):
                 return False
-            await loop.run_in_executor(self._writing, self._prepare)
+            await loop.run_in_executor(self._write_thread, self._prepare)
             return await self._read(schema.version_of) == self._ours.version
         except BaseException:
             await self.close()
             raise
 
-    async def hold(self) -> None:
-        """From here on every read sees the state of this moment, while others write on."""
+    async def pin_snapshot(self) -> None:
+        """From here on every read sees the state of this moment, while others keep writing."""
         engine = self._reader
         if engine is None:
             raise StoreUnreadable("the store is not open; open it first.")
-        self._held = await asyncio.get_running_loop().run_in_executor(self._writing, _begun, engine)
+        self._pinned = await asyncio.get_running_loop().run_in_executor(self._write_thread, _begin_pinned, engine)
 
     async def close(self) -> None:
-        """Ends the threads too: a store is opened once."""
+        """Close connections and threads; the store cannot be opened again."""
         await self._keys.close()
         loop = asyncio.get_running_loop()
-        if self._held is not None:
-            await loop.run_in_executor(self._writing, self._held.close)
-            self._held = None
-        # The writer's connection goes last: only it may fold the log into the file.
-        for pool, engines in ((self._reading, (self._reader, self._looker)), (self._writing, (self._writer,))):
+        if self._pinned is not None:
+            await loop.run_in_executor(self._write_thread, self._pinned.close)
+            self._pinned = None
+        # The writer's connection is closed last: only it may checkpoint the write-ahead log.
+        for pool, engines in (
+            (self._readers, (self._reader, self._statement_reader)),
+            (self._write_thread, (self._writer,)),
+        ):
             for engine in engines:
                 if engine is not None:
                     await loop.run_in_executor(pool, engine.dispose)
             pool.shutdown(wait=False)
-        self._reader = self._looker = self._writer = None
+        self._reader = self._statement_reader = self._writer = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -131,7 +134,7 @@ class SqlStore:
         if self._url.drivername == postgres.DRIVER:
             self._writer = postgres.engine_of(self._url, postgres.Use.WRITING)
             self._reader = postgres.engine_of(self._url, postgres.Use.READING)
-            self._looker = postgres.engine_of(self._url, postgres.Use.LOOKING)
+            self._statement_reader = postgres.engine_of(self._url, postgres.Use.SINGLE_STATEMENT)
             transact(self._reader, lambda connection: postgres.check(connection, self._ours))
             return
         if self._url.get_backend_name() != "sqlite" or not name or name.startswith((":memory:", "file:")):
@@ -142,57 +145,57 @@ class SqlStore:
         path = Path(name).absolute()
         sqlite.refuse_shared(path, self._detect)
         if leads and self._candidate.folder is not None:
-            self._lock = sole.take(path)
-            self._led_by = sole.told_of(path)
+            self._lock = single_writer.acquire(path)
+            self._previous_holder = single_writer.holder_of(path)
         if path.exists():
             sqlite.check(path, self._ours)
         else:
             sqlite.create(path, self._ours)
         self._writer = sqlite.engine_of(path, is_writer=True)
-        self._reader = self._looker = sqlite.engine_of(path, is_writer=False)
+        self._reader = self._statement_reader = sqlite.engine_of(path, is_writer=False)
 
     def _take_over(self, connection: Connection) -> int:
         if connection.dialect.name == "postgresql":
             postgres.lock_for_upgrade(connection)
         if schema.version_of(connection) != self._ours.version:
-            postgres.be_patient(connection, keeping.LONGEST_S)
+            postgres.extend_timeouts(connection, retention.LONGEST_S)
             has_rows = schema.version_of(connection) is not None
             schema.upgrade(connection, self._ours)
             if has_rows:
-                # The journal's bodies are those of the version before: a replay begins behind them. Which clusters there are is
-                # told anew by whoever leads next.
-                keeping.write_checkpoint(connection, ())
-        epoch = leading.take_over(connection, self._candidate, self._led_by)
+                # Journal bodies have the format of the version before, so a replay begins after them. The next leader observes
+                # the clusters again.
+                retention.write_checkpoint(connection, ())
+        epoch = leadership.take_over(connection, self._candidate, self._previous_holder)
         if self._lock is not None and self._candidate.folder is not None:
-            sole.sign(self._lock, self._candidate.folder)
+            single_writer.write_holder(self._lock, self._candidate.folder)
         return epoch
 
-    async def leader(self) -> leading.Leader:
-        return await self._read(leading.leader)
+    async def leader(self) -> leadership.Leader:
+        return await self._read(leadership.leader)
 
     async def beat(self, epoch: int, url: str) -> None:
-        """Tell the other replicas that the leader lives. Raises StaleEpoch."""
-        await self._write(lambda connection: leading.beat(connection, epoch, url))
+        """Show the other replicas that the leader is alive. Raises StaleEpoch."""
+        await self._write(lambda connection: leadership.beat(connection, epoch, url))
 
     async def release(self, epoch: int) -> None:
         """Let another replica take over at once."""
-        await self._write(lambda connection: leading.release(connection, epoch))
+        await self._write(lambda connection: leadership.release(connection, epoch))
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
-        return await self._in(self._writing, self._writer, work)
+        return await self._in(self._write_thread, self._writer, work)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         return await self._read_on(self._reader, work)
 
-    async def _look(self, work: Callable[[Connection], T]) -> T:
-        """`_read` for a ``work`` of one statement, which sees one state by itself."""
-        return await self._read_on(self._looker, work)
+    async def _read_one(self, work: Callable[[Connection], T]) -> T:
+        """`_read` for a ``work`` of one statement, which sees one snapshot without a transaction."""
+        return await self._read_on(self._statement_reader, work)
 
     async def _read_on(self, engine: Engine | None, work: Callable[[Connection], T]) -> T:
-        held = self._held
+        held = self._pinned
         if held is not None:
-            return await asyncio.get_running_loop().run_in_executor(self._writing, run_in, held, work)
-        return await self._in(self._reading, engine, work)
+            return await asyncio.get_running_loop().run_in_executor(self._write_thread, run_in, held, work)
+        return await self._in(self._readers, engine, work)
 
     async def _in(self, pool: ThreadPoolExecutor, engine: Engine | None, work: Callable[[Connection], T]) -> T:
         if engine is None:
@@ -209,16 +212,16 @@ class SqlStore:
         return await self._read(_load)
 
     async def job(self, job_id: str) -> Job | None:
-        found = await self._look(lambda c: c.execute(select(JOBS.c.body).where(JOBS.c.id == job_id)).scalar())
+        found = await self._read_one(lambda c: c.execute(select(JOBS.c.body).where(JOBS.c.id == job_id)).scalar())
         return None if found is None else from_json(Job, found)
 
     async def find_job(self, prefix: str, owner: str | None) -> Sequence[str]:
-        # Not LIKE: it disregards case on one database and not on another.
+        # Not LIKE: its case sensitivity depends on the database.
         query = select(JOBS.c.id).where(func.substr(JOBS.c.id, 1, len(prefix)) == prefix)
         if owner is not None:
             query = query.where(JOBS.c.owner == owner)
         query = query.order_by(JOBS.c.id).limit(rows.MOST_FOUND)
-        return await self._look(lambda c: list(c.execute(query).scalars()))
+        return await self._read_one(lambda c: list(c.execute(query).scalars()))
 
     async def attempts(self, job_id: str) -> Sequence[Attempt]:
         return await self.attempts_of([job_id])
@@ -226,32 +229,32 @@ class SqlStore:
     async def attempts_of(self, job_ids: Sequence[str]) -> Sequence[Attempt]:
         query = select(ATTEMPTS.c.body).where(ATTEMPTS.c.job_id.in_(job_ids))
         query = query.order_by(ATTEMPTS.c.job_id, ATTEMPTS.c.number)
-        return await self._look(lambda c: _bodies(c, query, Attempt))
+        return await self._read_one(lambda c: _bodies(c, query, Attempt))
 
     async def jobs(self, query: JobQuery) -> Sequence[Job]:
-        return await self._look(lambda c: _bodies(c, select_jobs(query), Job))
+        return await self._read_one(lambda c: _bodies(c, select_jobs(query), Job))
 
     async def run(self, run_id: str) -> Run | None:
-        found = await self._look(lambda c: c.execute(select(RUNS.c.body).where(RUNS.c.id == run_id)).scalar())
+        found = await self._read_one(lambda c: c.execute(select(RUNS.c.body).where(RUNS.c.id == run_id)).scalar())
         return None if found is None else from_json(Run, found)
 
     async def runs(self, owner: str | None, limit: int = 100) -> Sequence[Run]:
         query = select(RUNS.c.body).order_by(RUNS.c.created_at.desc(), RUNS.c.id).limit(limit)
         if owner is not None:
             query = query.where(RUNS.c.owner == owner)
-        return await self._look(lambda c: _bodies(c, query, Run))
+        return await self._read_one(lambda c: _bodies(c, query, Run))
 
-    async def keyed(self, owner: str, key: str) -> Keyed | None:
+    async def idempotency_key(self, owner: str, key: str) -> IdempotencyKey | None:
         query = select(KEYS).where(KEYS.c.owner == owner, KEYS.c.key == key)
-        found = await self._look(lambda c: c.execute(query).mappings().first())
-        return None if found is None else Keyed(**found)
+        found = await self._read_one(lambda c: c.execute(query).mappings().first())
+        return None if found is None else IdempotencyKey(**found)
 
-    async def keyed_among(self, owner: str, keys: Sequence[str]) -> Sequence[Keyed]:
+    async def idempotency_keys(self, owner: str, keys: Sequence[str]) -> Sequence[IdempotencyKey]:
         return await self._keys.find([(owner, key) for key in dict.fromkeys(keys)]) if keys else []
 
-    async def _used(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Keyed]:
-        found = await self._look(lambda c: statements.keyed_among(c, keys))
-        return {(keyed.owner, keyed.key): keyed for keyed in found}
+    async def _used(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], IdempotencyKey]:
+        found = await self._read_one(lambda c: statements.idempotency_keys(c, keys))
+        return {(row.owner, row.key): row for row in found}
 
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
         columns = (JOURNAL.c.seq, JOURNAL.c.at, JOURNAL.c.kind, JOURNAL.c.key, JOURNAL.c.owner)
@@ -263,35 +266,35 @@ class SqlStore:
         return [(line["seq"], line["at"], event_from_json(line["kind"], line["body"])) for line in found]
 
     async def ended_before(self, at: float, limit: int) -> Sequence[str]:
-        return await self._read(lambda c: keeping.ended_before(c, at, limit))
+        return await self._read(lambda c: retention.ended_before(c, at, limit))
 
     async def checkpoint(self, epoch: int, clusters: Sequence[Cluster]) -> int:
         def work(connection: Connection) -> int:
-            leading.check_epoch(connection, epoch)
-            return keeping.write_checkpoint(connection, clusters)
+            leadership.check_epoch(connection, epoch)
+            return retention.write_checkpoint(connection, clusters)
 
         return await self._write(work)
 
     async def last_checkpoint(self) -> Checkpoint | None:
-        return await self._read(keeping.read_checkpoint)
+        return await self._read(retention.read_checkpoint)
 
     async def oldest_line_at(self) -> float | None:
-        return await self._look(lambda c: c.execute(select(JOURNAL.c.at).order_by(JOURNAL.c.seq).limit(1)).scalar())
+        return await self._read_one(lambda c: c.execute(select(JOURNAL.c.at).order_by(JOURNAL.c.seq).limit(1)).scalar())
 
     async def trim(self, epoch: int, before: float, limit: int = 5000) -> int:
-        return await self._write(lambda c: keeping.trim(c, epoch, before, limit))
+        return await self._write(lambda c: retention.trim(c, epoch, before, limit))
 
-    async def let_go(self, epoch: int, job_id: str) -> None:
+    async def mark_cleaned_up(self, epoch: int, job_id: str) -> None:
         def work(connection: Connection) -> None:
-            leading.check_epoch(connection, epoch)
-            connection.execute(delete(LEAVINGS).where(LEAVINGS.c.job_id == job_id))
+            leadership.check_epoch(connection, epoch)
+            connection.execute(delete(PENDING_CLEANUPS).where(PENDING_CLEANUPS.c.job_id == job_id))
 
         await self._write(work)
 
     async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
         def work(connection: Connection) -> None:
-            leading.check_epoch(connection, epoch)
-            put(connection, ARTIFACTS, [rows.artifact_row(row)], Known.KEPT)
+            leadership.check_epoch(connection, epoch)
+            insert_rows(connection, ARTIFACTS, [rows.artifact_row(row)], OnConflict.KEEP)
 
         await self._write(work)
 
@@ -299,16 +302,16 @@ class SqlStore:
         query = select(ARTIFACTS).where(ARTIFACTS.c.id == artifact_id).order_by(ARTIFACTS.c.owner).limit(1)
         if owner is not None:
             query = query.where(ARTIFACTS.c.owner == owner)
-        found = await self._look(lambda c: c.execute(query).mappings().first())
+        found = await self._read_one(lambda c: c.execute(query).mappings().first())
         if found is None:
             return None
         return ArtifactRow(**{**found, "labels": from_json(dict[str, str], found["labels"])})
 
 
-def _begun(engine: Engine) -> Connection:
+def _begin_pinned(engine: Engine) -> Connection:
     def begin(connection: Connection) -> None:
-        postgres.be_patient(connection, keeping.LONGEST_S)
-        # SQLite's view of the file begins with the first read.
+        postgres.extend_timeouts(connection, retention.LONGEST_S)
+        # The snapshot of SQLite begins with the first read.
         connection.execute(statements.COUNTER, {"counter": "seq"})
 
     connection = engine.connect()
@@ -317,45 +320,56 @@ def _begun(engine: Engine) -> Connection:
 
 
 def _commit(connection: Connection, batch: Batch) -> int:
-    leading.check_epoch(connection, batch.epoch)
+    leadership.check_epoch(connection, batch.epoch)
     seq = _append(connection, batch)
-    put(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
+    insert_rows(connection, JOBS, [rows.job_row(job) for job in batch.jobs])
     if batch.attempts:
-        put(connection, ATTEMPTS, [rows.attempt_row(attempt) for attempt in batch.attempts])
+        insert_rows(connection, ATTEMPTS, [rows.attempt_row(attempt) for attempt in batch.attempts])
     if batch.queues is not None:
         connection.execute(delete(QUEUES))
-        put(connection, QUEUES, rows.queue_rows(batch.queues))
-    put(connection, RUNS, [rows.run_row(run) for run in batch.runs])
-    put(connection, DAGS, [rows.dag_row(dag) for dag in batch.dags])
-    put(connection, PROFILES, [rows.profile_row(profile) for profile in batch.profiles])
+        insert_rows(connection, QUEUES, rows.queue_rows(batch.queues))
+    insert_rows(connection, RUNS, [rows.run_row(run) for run in batch.runs])
+    insert_rows(connection, DAGS, [rows.dag_row(dag) for dag in batch.dags])
+    insert_rows(connection, PROFILES, [rows.profile_row(profile) for profile in batch.profiles])
     if batch.deleted_profiles:
         connection.execute(delete(PROFILES).where(PROFILES.c.name.in_(batch.deleted_profiles)))
-    put(connection, ACCOUNTS, [rows.account_row(account) for account in batch.accounts])
+    insert_rows(connection, ACCOUNTS, [rows.account_row(account) for account in batch.accounts])
     if batch.ended_accounts:
         connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.job_id.in_(batch.ended_accounts)))
-    put(connection, HISTORY, rows.history_rows(seq, batch.history))
+    insert_rows(connection, HISTORY, rows.history_rows(seq, batch.history))
     if batch.dropped_history:
         connection.execute(delete(HISTORY).where(HISTORY.c.key.in_(batch.dropped_history)))
     _add_keys(connection, batch.keys)
-    put(connection, LEAVINGS, [{"job_id": one.job_id, "attempts": one.attempts} for one in batch.leavings])
+    insert_rows(connection, PENDING_CLEANUPS, [{"job_id": one.job_id, "attempts": one.attempts} for one in batch.pending_cleanups])
     if batch.deleted_jobs:
         connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch.deleted_jobs)))
     return seq
 
 
-def _add_keys(connection: Connection, keys: Sequence[Keyed]) -> None:
+def _add_keys(connection: Connection, keys: Sequence[IdempotencyKey]) -> None:
     if not keys:
         return
-    values = [{"owner": keyed.owner, "key": keyed.key, "digest": keyed.digest, "made_id": keyed.made_id} for keyed in keys]
+    values = [
+        {
+            "owner": row.owner,
+            "key": row.key,
+            "digest": row.digest,
+            "made_id": row.made_id,
+        }
+        for row in keys
+    ]
     try:
-        put(connection, KEYS, values, Known.REFUSED)
+        insert_rows(connection, KEYS, values, OnConflict.REFUSE)
     except IntegrityError as error:
-        # The table's own constraint says so: an owner uses a key once.
-        raise rows.key_taken(keys) from error
+        # The primary key allows each key once per owner.
+        raise rows.key_conflict(keys) from error
 
 
 def _committed(connection: Connection, batch: Batch, after: int) -> int | None:
-    """The counter's lock waits for a commit that is still under way in the server, so that the answer stays true."""
+    """The last sequence number of ``batch``, None when it was not committed.
+
+    Taking the counter's lock waits for a commit that is still in flight in the server, so that the result is final.
+    """
     connection.execute(statements.LOCK_NUMBERS)
     lines = select(func.count(), func.max(JOURNAL.c.seq)).where(JOURNAL.c.seq > after, JOURNAL.c.epoch == batch.epoch)
     count, last = connection.execute(lines).one()
@@ -363,27 +377,27 @@ def _committed(connection: Connection, batch: Batch, after: int) -> int | None:
 
 
 def _append(connection: Connection, batch: Batch) -> int:
-    """The journal's lines, numbered by the counter row, whose lock orders the commits as their numbers."""
+    """Append the journal lines; return the last sequence number. The lock of the counter row keeps commits in number order."""
     count, top = len(batch.entries), rows.highest_order(batch)
     if not count and top is None:
         return _counter(connection, "seq")
-    # The order is kept apart from the jobs, because the newest may be deleted and its place must not be given again.
+    # The highest order is stored apart from the jobs: the newest job may be deleted, and its order must not be reused.
     taken = connection.execute(statements.TAKE_NUMBERS, {"count": count, "top": 0 if top is None else top}).all()
     last = next(int(value) for name, value in taken if name == "seq")
     owners = _owners(connection, batch)
     first = last - count + 1
     lines = [
-        rows.journal_row(first + index, batch.epoch, rows.owner_in(entry) or owners.get(entry.key, ""), entry)
+        rows.journal_row(first + index, batch.epoch, rows.event_owner(entry) or owners.get(entry.key, ""), entry)
         for index, entry in enumerate(batch.entries)
     ]
-    put(connection, JOURNAL, lines, Known.REFUSED)
+    insert_rows(connection, JOURNAL, lines, OnConflict.REFUSE)
     return last
 
 
 def _owners(connection: Connection, batch: Batch) -> dict[str, str]:
-    """Owners of the jobs that events without an owner of their own are about."""
+    """Owners of the jobs and runs of events that do not name an owner, by key."""
     owners = {job.id: job.owner for job in batch.jobs} | {run.id: run.owner for run in batch.runs}
-    wanted = {entry.key for entry in batch.entries if rows.owner_in(entry) is None} - owners.keys()
+    wanted = {entry.key for entry in batch.entries if rows.event_owner(entry) is None} - owners.keys()
     if wanted:
         found = connection.execute(select(JOBS.c.id, JOBS.c.owner).where(JOBS.c.id.in_(wanted)))
         owners |= {row.id: row.owner for row in found}
@@ -404,7 +418,7 @@ def _load(connection: Connection) -> Loaded:
         select(ATTEMPTS.c.body).join(JOBS, JOBS.c.id == ATTEMPTS.c.job_id).where(is_live),
         Attempt,
     )
-    # In slices, because a statement may carry only so many values.
+    # In slices: the number of parameters of a statement is limited.
     for start in range(0, len(before), 500):
         ids = before[start : start + 500]
         jobs += _bodies(connection, select(JOBS.c.body).where(JOBS.c.id.in_(ids)), Job)
@@ -421,7 +435,9 @@ def _load(connection: Connection) -> Loaded:
         profiles=tuple(_bodies(connection, select(PROFILES.c.body).order_by(PROFILES.c.name), Profile)),
         accounts=tuple(_bodies(connection, select(ACCOUNTS.c.body).order_by(ACCOUNTS.c.job_id), Overtaking)),
         history=tuple(_bodies(connection, select(HISTORY.c.body).order_by(HISTORY.c.place), RunHistory)),
-        leavings=tuple(DropJob(*row) for row in connection.execute(select(LEAVINGS).order_by(LEAVINGS.c.job_id))),
+        pending_cleanups=tuple(
+            DropJob(*row) for row in connection.execute(select(PENDING_CLEANUPS).order_by(PENDING_CLEANUPS.c.job_id))
+        ),
     )
 
 
@@ -439,7 +455,7 @@ def _bodies(connection: Connection, query: Select[Any], cls: type[T]) -> list[T]
 
 
 def _lines(connection: Connection, query: Select[Any], since: int, limit: int, key: str | None) -> Sequence[Any]:
-    """Rows of the journal as mappings (``Any``: the columns are the caller's choice)."""
+    """Journal rows as mappings (``Any``: the caller chooses the columns)."""
     if key is None:
         newest = _counter(connection, "seq")
         oldest = connection.execute(select(func.min(JOURNAL.c.seq))).scalar()

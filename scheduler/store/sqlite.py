@@ -1,7 +1,7 @@
-"""What is particular to a SQLite file: whether it may be used, how it is made, how a connection to it is set up.
+"""SQLite specifics: whether a file may be used, how it is created, how a connection is set up.
 
-A file that is not ours, damaged, or of a newer version is refused before anything is written, and how it was found is how it is
-left: the checks read it without SQLite, or with SQLite forbidden to write.
+A file that is not ours, is damaged, or has a newer schema is refused before anything is written and stays unchanged: the checks
+read it without SQLite, or with SQLite opened read-only.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError
 
-from tuttilab.scheduler.errors import StoreError, StoreUnreadable
+from tuttilab.scheduler.domain.errors import StoreError, StoreUnreadable
 from tuttilab.scheduler.store import filesystems, schema
 from tuttilab.scheduler.store.schema import Schema
 from tuttilab.scheduler.store.statements import store_error
 
 APPLICATION_ID: Final = int.from_bytes(b"TUTT")
-"""In the header of every file of ours, so that another program's SQLite file is never taken for one."""
+"""In the header of each of our files, so that a SQLite file of another program is never mistaken for one."""
 
 MAGIC: Final = b"SQLite format 3\0"
 BUSY_S: Final = 5.0
-"""How long a write waits for another process's write; longer means that something is stuck."""
+"""How long a write waits for the write of another process; longer means that something is stuck."""
 
 UNCHANGED: Final = "Nothing was changed."
 ADVICE: Final = "Move it away to begin anew, put back a copy of it from a backup, or set store.url to another file."
@@ -58,8 +58,8 @@ def check(path: Path, ours: Schema) -> None:
 
 
 def examine(path: Path) -> tuple[str, str | None]:
-    """What is wrong inside the file, empty when nothing is; and the version of its schema. Writes nothing."""
-    # With a write-ahead log beside it the file alone is not the database; without one not even a lock is needed.
+    """Damage found in the file, empty when it is sound; and its schema version. Writes nothing."""
+    # With a write-ahead log the file alone is not the database; without one not even a lock is needed.
     mode = "mode=ro" if _has_log(path) else "immutable=1"
     engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True))
     try:
@@ -99,27 +99,27 @@ def _check_header(path: Path) -> None:
 
 
 def create(path: Path, ours: Schema) -> None:
-    """A new database appears under its name only when it is whole: a crash leaves no half-made file to be refused."""
+    """Create a database. It gets its name only when it is complete, so that a crash leaves no partial file."""
     leftover = path.with_name(path.name + "-wal")
     if leftover.exists():
         raise StoreUnreadable(
             f"{path} is not there, but its write-ahead log {leftover.name} is, and may hold committed work. "
             f"{UNCHANGED} Put {path.name} back beside it, or move {leftover.name} away to begin anew."
         )
-    with appearing(path) as fresh:
-        fill(fresh, ours)
+    with created_atomically(path) as fresh:
+        create_tables(fresh, ours)
 
 
 @contextlib.contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """An empty private file beside ``path`` that gets its name when the block ends well. Raises StoreError."""
+def created_atomically(path: Path) -> Iterator[Path]:
+    """An empty private file beside ``path`` that is renamed to it when the block ends without an error. Raises StoreError."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh.unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield fresh
-        # link, unlike rename, replaces nothing that appeared meanwhile.
+        # link, unlike rename, does not replace a file that another process created meanwhile.
         os.link(fresh, path)
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
@@ -135,8 +135,8 @@ def appearing(path: Path) -> Iterator[Path]:
             fresh.unlink(missing_ok=True)
 
 
-def fill(fresh: Path, ours: Schema) -> None:
-    """Our tables in an empty file."""
+def create_tables(fresh: Path, ours: Schema) -> None:
+    """Create our tables in an empty file."""
     engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(fresh))
     try:
         _begin_by_hand(engine)
@@ -148,7 +148,7 @@ def fill(fresh: Path, ours: Schema) -> None:
 
 
 def _begin_by_hand(engine: Engine, statement: str = "BEGIN IMMEDIATE") -> None:
-    """Python's driver would begin late, and not at all before DDL; so the transaction is ours alone."""
+    """Begin transactions ourselves: Python's driver begins late, and not at all before DDL."""
 
     @event.listens_for(engine, "connect")
     def no_implicit_begin(connection: Any, _record: Any) -> None:  # the driver's and the pool's objects have no common type
@@ -160,13 +160,13 @@ def _begin_by_hand(engine: Engine, statement: str = "BEGIN IMMEDIATE") -> None:
 
 
 def engine_of(path: Path, *, is_writer: bool) -> Engine:
-    """Connections to an existing file. The writer's transactions take the write lock at once, so that they never fail half-way."""
+    """Connections to an existing file. Transactions of the writer take the write lock at once, so that they never fail half-way."""
     pool = {"pool_size": 1, "max_overflow": 0} if is_writer else {"pool_size": 2, "max_overflow": 0}
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=BUSY_S, check_same_thread=False)
 
-    # A path in the URL selects the pool for files; the connection itself is made above, which never creates one.
+    # The path in the URL only selects the pool for files. `connect` above opens the file and never creates one.
     engine = create_engine(f"sqlite:///{quote(str(path))}", creator=connect, **pool)
     _begin_by_hand(engine, "BEGIN IMMEDIATE" if is_writer else "BEGIN")
 

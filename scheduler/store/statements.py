@@ -1,4 +1,4 @@
-"""Statements and transactions that every database runs alike, and the driver's errors as ours."""
+"""Statements and transactions that both databases share, and the translation of driver errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from tuttilab.scheduler.errors import CommitUnknown, StoreError, StoreUnreachable
-from tuttilab.scheduler.store.base import JobQuery, Keyed
+from tuttilab.scheduler.domain.errors import CommitUnknown, StoreError, StoreUnreachable
+from tuttilab.scheduler.domain.wire import to_json
+from tuttilab.scheduler.store.base import IdempotencyKey, JobQuery
 from tuttilab.scheduler.store.rows import Row
 from tuttilab.scheduler.store.tables import COUNTERS, JOBS, KEYS, META
-from tuttilab.scheduler.wire import to_json
 
 T = TypeVar("T")
 
@@ -30,26 +30,26 @@ REMEDIES: Final = {
     "SQLITE_IOERR": "the disk does not answer as it should; see the kernel's log",
     "SQLITE_CANTOPEN": "the file cannot be opened; see that it is there and that not too many files are open",
 }
-"""By the beginning of SQLite's error name, in words of what to do."""
+"""What to do, by the beginning of SQLite's error name."""
 
 UNCERTAIN: Final = ("SQLITE_IOERR",)
-"""Errors of COMMIT itself after which a restart may find the transaction in the log. All others have rolled it back."""
+"""Errors of COMMIT after which the transaction may still be in the log. All other errors rolled it back."""
 
 
 RETRIED: Final = ("40001", "40P01")
-"""Of Postgres: serialization failure and deadlock. The transaction was rolled back and succeeds when it is run again."""
+"""SQLSTATE of Postgres: serialization failure and deadlock. The transaction was rolled back and can be retried."""
 
 GONE: Final = ("08", "57P")
-"""Of Postgres, beginnings: the connection broke, the server goes down or comes up."""
+"""Prefixes of SQLSTATE of Postgres: the connection broke, the server shuts down or starts."""
 
 PAUSES_S: Final = (0.0, 0.05, 0.2)
-"""Before a transaction is run again. The first is for a connection that had died unnoticed."""
+"""Before each retry of a transaction. The first is for a connection whose loss was not noticed."""
 
 
 def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Run ``work`` in one transaction, again when it was rolled back for no fault of its own.
+    """Run ``work`` in one transaction, with retries when it was rolled back through no fault of its own.
 
-    Raises StoreError; StoreUnreachable when the database does not answer; CommitUnknown when only the commit itself failed.
+    Raises StoreError; StoreUnreachable when the database does not answer; CommitUnknown when the commit may have happened.
     """
     for pause in (*PAUSES_S, None):
         try:
@@ -72,7 +72,7 @@ def _transact_once(engine: Engine, work: Callable[[Connection], T]) -> T:
         try:
             transaction.commit()
         except DBAPIError as error:
-            # The transaction may still be open, and SQLAlchemy takes it for ended: the next one gets a connection of its own.
+            # The transaction may still be open although SQLAlchemy considers it ended: the next one must not share its connection.
             connection.invalidate()
             if _is_gone(error) or _name(error).startswith(UNCERTAIN):
                 raise CommitUnknown(f"The commit may or may not have happened: {_sentence(error)}") from error
@@ -81,7 +81,7 @@ def _transact_once(engine: Engine, work: Callable[[Connection], T]) -> T:
 
 
 def run_in(connection: Connection, work: Callable[[Connection], T]) -> T:
-    """Run ``work`` in a transaction that goes on. Raises StoreError."""
+    """Run ``work`` in the open transaction of ``connection``. Raises StoreError."""
     try:
         return work(connection)
     except DBAPIError as error:
@@ -89,31 +89,31 @@ def run_in(connection: Connection, work: Callable[[Connection], T]) -> T:
 
 
 def store_error(error: DBAPIError) -> StoreError:
-    """The driver's error as ours."""
+    """Translate an error of the driver."""
     if _is_gone(error) and not _name(error):
         return StoreUnreachable(f"The database does not answer, try again in a moment: {_sentence(error)}")
     return StoreError(f"The database refused: {_sentence(error)}")
 
 
 def _may_run_again(error: DBAPIError) -> bool:
-    # Before its commit a transaction whose connection broke is gone, so that it may be run again.
+    # A transaction whose connection broke before the commit was rolled back, so it can be retried.
     return _state(error) in RETRIED or error.connection_invalidated
 
 
 def _is_gone(error: DBAPIError) -> bool:
-    """The connection broke, or none was made. Postgres tells no state then, SQLite has none but its errors have names."""
+    """Whether the connection broke or could not be made. Postgres then gives no SQLSTATE; SQLite has none, but names its errors."""
     state = _state(error)
     is_nameless = isinstance(error, OperationalError) and not state and not _name(error)
     return error.connection_invalidated or state.startswith(GONE) or is_nameless
 
 
 def _name(error: DBAPIError) -> str:
-    """SQLite's own name of the error; empty for other databases."""
+    """SQLite's name of the error; empty for other databases."""
     return str(getattr(error.orig, "sqlite_errorname", ""))
 
 
 def _state(error: DBAPIError) -> str:
-    """Postgres's five letters; empty for other databases, and when the server said nothing."""
+    """SQLSTATE of Postgres; empty for other databases, and when the server did not answer."""
     return str(getattr(error.orig, "sqlstate", None) or "")
 
 
@@ -128,7 +128,7 @@ def _first_line(error: DBAPIError) -> str:
     return (str(error.orig).splitlines() or ["no reason given"])[0].rstrip(".")
 
 
-# Building a statement costs more than running it, so those of every submit are built once, with their values as parameters.
+# Building a statement costs more than running it, so the statements of every submit are built once and take parameters.
 EPOCH: Final = select(META.c.epoch).with_for_update(read=True)
 COUNTER: Final = select(COUNTERS.c.value).where(COUNTERS.c.name == bindparam("counter"))
 LOCK_NUMBERS: Final = select(COUNTERS.c.value).where(COUNTERS.c.name == "seq").with_for_update()
@@ -144,15 +144,15 @@ TAKE_NUMBERS: Final = (
     )
     .returning(COUNTERS.c.name, COUNTERS.c.value)
 )
-"""``count`` numbers of the journal, the last of which comes back, and the order of the newest job raised to ``top``."""
+"""Takes ``count`` journal numbers and raises the highest order to ``top``; returns both counters."""
 KEYED: Final = select(KEYS).where(KEYS.c.owner == bindparam("owner"), KEYS.c.key.in_(bindparam("keys", expanding=True)))
-"""On SQLite, which looks each key up in the index; a statement may carry only `MOST_VALUES` values there."""
+"""For SQLite, which looks each key up in the index, with at most `MOST_VALUES` parameters per statement."""
 MOST_VALUES: Final = 500
 
 
 def _keyed_one_each() -> Select[Any]:
-    """`KEYED` on Postgres, where the planner would read all keys that the owner ever used and compare each with all of these. The
-    limit binds it to one look into the index for each key that is asked for."""
+    """`KEYED` for Postgres, whose planner would read all keys that the owner ever used and compare each with all given ones. The
+    limit forces one index lookup per given key."""
     columns = [column(name, KEYS.c[name].type) for name in ("owner", "key")]
     pairs = func.json_to_recordset(text("CAST(:keys AS json)")).table_valued(*columns, name="given")
     given = pairs.render_derived(with_types=True)
@@ -163,11 +163,11 @@ def _keyed_one_each() -> Select[Any]:
 KEYED_ONE_EACH: Final = _keyed_one_each()
 
 
-def keyed_among(connection: Connection, keys: Sequence[tuple[str, str]]) -> list[Keyed]:
-    """Those of the ``keys``, each with its owner, that were used."""
+def idempotency_keys(connection: Connection, keys: Sequence[tuple[str, str]]) -> list[IdempotencyKey]:
+    """The ``keys``, as pairs of owner and key, that were used before."""
     if connection.dialect.name == "postgresql":
         given = to_json([{"owner": owner, "key": key} for owner, key in keys], list[Row]).decode()
-        return [Keyed(**row) for row in connection.execute(KEYED_ONE_EACH, {"keys": given}).mappings()]
+        return [IdempotencyKey(**row) for row in connection.execute(KEYED_ONE_EACH, {"keys": given}).mappings()]
     by_owner: dict[str, list[str]] = {}
     for owner, key in keys:
         by_owner.setdefault(owner, []).append(key)
@@ -176,23 +176,23 @@ def keyed_among(connection: Connection, keys: Sequence[tuple[str, str]]) -> list
         for owner, some in by_owner.items()
         for start in range(0, len(some), MOST_VALUES)
     )
-    return [Keyed(**row) for given in slices for row in connection.execute(KEYED, given).mappings()]
+    return [IdempotencyKey(**row) for given in slices for row in connection.execute(KEYED, given).mappings()]
 
 
-class Known(StrEnum):
-    """What becomes of a row whose primary key is there already."""
+class OnConflict(StrEnum):
+    """What to do with a row whose primary key exists."""
 
-    REFUSED = "refused"
-    KEPT = "kept"
-    REPLACED = "replaced"
+    REFUSE = "refused"
+    KEEP = "kept"
+    REPLACE = "replaced"
 
 
-def put(connection: Connection, table: Table, values: Sequence[Row], known: Known = Known.REPLACED) -> None:
-    """Insert rows that all have the same columns. Raises IntegrityError for one that is refused."""
+def insert_rows(connection: Connection, table: Table, values: Sequence[Row], on_conflict: OnConflict = OnConflict.REPLACE) -> None:
+    """Insert rows that all have the same columns. Raises IntegrityError for a refused row."""
     if not values:
         return
     dialect = connection.dialect.name
-    statement = _put(table, tuple(values[0]), dialect, known)
+    statement = _insert_statement(table, tuple(values[0]), dialect, on_conflict)
     if dialect == "postgresql":
         connection.execute(statement, {"rows": to_json(values, list[Row]).decode()})
     else:
@@ -200,20 +200,20 @@ def put(connection: Connection, table: Table, values: Sequence[Row], known: Know
 
 
 @cache
-def _put(table: Table, names: tuple[str, ...], dialect: str, known: Known) -> Executable:
-    # The two dialects spell it alike and SQLAlchemy has no common name for it; hence ``Any``.
+def _insert_statement(table: Table, names: tuple[str, ...], dialect: str, on_conflict: OnConflict) -> Executable:
+    # ``Any``: the inserts of the two dialects have the same methods but no common type.
     make: Any = postgresql.insert if dialect == "postgresql" else sqlite_dialect.insert
     statement = make(table)
     if dialect == "postgresql":
-        # All rows in one value: a statement for each costs the server several times as much, and arrays cost it here.
+        # All rows in one JSON value: one statement per row costs the server several times as much, and arrays cost this process.
         columns = [column(name, table.c[name].type) for name in names]
         given = func.json_to_recordset(text("CAST(:rows AS json)")).table_valued(*columns, name="given")
         statement = statement.from_select(names, select(given.render_derived(with_types=True)))
     keys = [column.name for column in table.primary_key]
-    if known is Known.REPLACED:
+    if on_conflict is OnConflict.REPLACE:
         others = {name: statement.excluded[name] for name in names if name not in keys}
         statement = statement.on_conflict_do_update(index_elements=keys, set_=others)
-    elif known is Known.KEPT:
+    elif on_conflict is OnConflict.KEEP:
         statement = statement.on_conflict_do_nothing(index_elements=keys)
     return cast(Executable, statement)
 

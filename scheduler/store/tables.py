@@ -1,6 +1,6 @@
-"""The tables as SQLAlchemy Core sees them. `migrations/` makes them; a test compares the two.
+"""The tables for SQLAlchemy Core. `migrations/` creates them; a test compares the two.
 
-Columns beside ``body`` exist to be searched or joined; what a row means is in its body, in JSON of `wire`.
+The content of a row is its ``body``, in JSON of `wire`. The other columns exist for searches and joins.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA: Final = "0004"
+SCHEMA: Final = "0005"
 """The newest revision below `migrations/versions/`, which is the schema that this version reads and writes."""
 
 SCHEMA_TABLE: Final = "schema_version"
-"""Alembic's own table, by a name that says what it holds."""
+"""Alembic's version table."""
 
 METADATA: Final = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s"})
 
@@ -24,7 +24,7 @@ META: Final = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("product", String(64), nullable=False),
 )
-"""One row. Apart from the counters, because a commit only reads it: on Postgres ``FOR SHARE`` must not wait for another commit."""
+"""One row. Separate from the counters because commits only read it: ``FOR SHARE`` on Postgres must not wait for another commit."""
 
 COUNTERS: Final = Table(
     "counters",
@@ -32,7 +32,7 @@ COUNTERS: Final = Table(
     Column("name", String(16), primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
-"""``seq`` of the journal and the highest ``order`` of a job. Rows, not sequences: those commit out of order and leave gaps."""
+"""``seq`` of the journal and the highest ``order`` of a job. Rows, because sequences commit out of order and leave gaps."""
 
 JOURNAL: Final = Table(
     "journal",
@@ -66,7 +66,7 @@ JOBS: Final = Table(
     Index(None, "phase", "order_no"),
     Index(None, "owner", "order_no"),
 )
-"""``search`` is name and id in lower case, as Python folds it: databases do not agree on letters beyond ASCII."""
+"""``search`` is name and id case-folded by Python: databases do not agree on letters beyond ASCII."""
 
 ATTEMPTS: Final = Table(
     "attempts",
@@ -112,7 +112,7 @@ PROFILES: Final = Table(
     Column("name", String(256), primary_key=True),
     Column("body", Text, nullable=False),
 )
-"""What notebook servers get, as admins applied it; the journal has what was before."""
+"""Profiles of notebook servers as admins applied them; older versions are in the journal."""
 
 ACCOUNTS: Final = Table(
     "accounts",
@@ -120,7 +120,7 @@ ACCOUNTS: Final = Table(
     Column("job_id", String(64), primary_key=True),
     Column("body", Text, nullable=False),
 )
-"""By how much each waiting job was overtaken."""
+"""Overtaking accounts of waiting jobs."""
 
 HISTORY: Final = Table(
     "history",
@@ -129,7 +129,7 @@ HISTORY: Final = Table(
     Column("place", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
 )
-"""Run times of before, from which those of the next runs are predicted; ``place`` rises with each change."""
+"""Past run times, the basis of run-time estimates; ``place`` rises with each change."""
 
 KEYS: Final = Table(
     "keys",
@@ -139,8 +139,8 @@ KEYS: Final = Table(
     Column("digest", String(128), nullable=False),
     Column("made_id", String(64), nullable=False),
 )
-"""A key outlives its job: a submit that comes again late must not bring a deleted job back. A run has one for each time that it was
-started over."""
+"""Idempotency keys. A key outlives its job: a late repetition of a submit must not bring a deleted job back. A run has one for each
+retry."""
 
 ARTIFACTS: Final = Table(
     "artifacts",
@@ -154,7 +154,7 @@ ARTIFACTS: Final = Table(
 )
 """A row for each owner who has shown the bytes: the same content of two people is one file and two rows."""
 
-LEAVINGS: Final = Table(
+PENDING_CLEANUPS: Final = Table(
     "leavings",
     METADATA,
     Column("job_id", String(64), primary_key=True),

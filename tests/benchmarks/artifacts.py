@@ -16,9 +16,8 @@ import httpx
 
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.planes import control_plane
-from tuttilab.scheduler import discovery
-from tuttilab.scheduler.async_client import AsyncClient
-from tuttilab.scheduler.client import Client
+from tuttilab.scheduler.client import AsyncClient, Client
+from tuttilab.scheduler.runtime import discovery
 
 SENDERS = 3
 BYTES = 192 * 2**20

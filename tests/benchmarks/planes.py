@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tuttilab.scheduler import discovery
 from tuttilab.scheduler.client import Client
+from tuttilab.scheduler.runtime import discovery
 
 
 @contextmanager

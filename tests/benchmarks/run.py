@@ -16,16 +16,16 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import artifacts, lab, scheduling, store
+from tests.benchmarks import artifacts, cells, lab, scheduling, store
 from tests.benchmarks.figures import Figure, shown
 from tests.benchmarks.notebooks import second_kernel_session_s, sparksql_overhead_s
 from tests.benchmarks.planes import control_plane
 from tuttilab.scheduler.client import Client
-from tuttilab.scheduler.requests import JobRequest, PodRequest
-from tuttilab.scheduler.wire import JobView
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
+from tuttilab.scheduler.domain.wire import JobView
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("jobs", "spark", "artifacts", "store", "scheduling", "panel", "demo")
+PARTS = ("jobs", "cells", "spark", "artifacts", "store", "scheduling", "panel", "demo")
 SMALL = (PodRequest(cpus="500m", memory="256Mi"),)
 
 
@@ -134,6 +134,10 @@ def main() -> int:
             if only != "jobs":
                 take(Figure("second kernel's Spark session", *second_kernel_session_s(environ)))
                 take(Figure("%%sparksql over the plain call", *sparksql_overhead_s(environ)))
+    if only in (None, "cells"):
+        take(cells.capture_and_return())
+        with control_plane() as (_, environ):
+            take(cells.bar_in_the_cell(environ))
     if only in (None, "artifacts"):
         take(artifacts.answers_while_artifacts_are_sent())
     if only in (None, "store"):

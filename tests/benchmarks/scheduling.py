@@ -17,19 +17,19 @@ from dataclasses import replace
 from statistics import fmean
 
 from tests.benchmarks.figures import Figure
-from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.collector import collect_seldom
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.model import Cluster, Gang, Job, JobKind, JobPhase, Node, PodSet, Queue, Work
-from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.model import Cluster, Gang, Job, JobKind, JobPhase, Node, PodSet, Queue, Work
+from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources
+from tuttilab.scheduler.runtime.garbage_collection import collect_seldom
+from tuttilab.scheduler.service.turn import Turn
 from tuttilab.scheduler.simulation.engine import Simulation
 from tuttilab.scheduler.simulation.generate import generate, shuffle_names
 from tuttilab.scheduler.simulation.policies import POLICIES
 from tuttilab.scheduler.simulation.report import Figures, figures, table
 from tuttilab.scheduler.simulation.trace import TraceJob
 from tuttilab.scheduler.store.base import Batch
-from tuttilab.scheduler.turn import Turn
 
 
 def figure(name: str, value: float, limit: float, unit: str, note: str = "", *, is_least: bool = False) -> Figure:
@@ -38,10 +38,10 @@ def figure(name: str, value: float, limit: float, unit: str, note: str = "", *, 
 
 def decide(turn: Turn) -> None:
     """A cycle and its decision in one, as often as the service could at most; nothing when nothing changed."""
-    if turn.state.is_settled(turn.now):
+    if turn.state.is_up_to_date(turn.now):
         return
     decision = schedule(turn.state.snapshot(), turn.now)
-    turn.take(decision, turn.state.version)
+    turn.apply_decision(decision, turn.state.version)
 
 
 def site(nodes: int = 1000, gpus: int = 8) -> Cluster:
@@ -136,7 +136,7 @@ def cycles(waiting: int, rounds: int, *, are_unlike: bool = False) -> tuple[list
         state.take_changes()
         turn = Turn(state, now)
         # A cycle that changed something is followed by another; only one after the last of them has nothing to do.
-        while not state.is_settled(now):
+        while not state.is_up_to_date(now):
             began = time.process_time()
             decide(turn)
             took.append(time.process_time() - began)
@@ -250,7 +250,7 @@ LINES = (
 
 
 def policy(say: Callable[[Figure], None], jobs: int = 5000, seeds: Sequence[int] = (1, 2, 3)) -> None:
-    """Each line of the table in scheduling.md: ours against EASY that is told the true durations, on 64 GPUs."""
+    """Each line of the policy table: ours against EASY that is told the true durations, on 64 GPUs."""
     gpus = [
         Cluster("gpu", "fake", tuple(Node(f"n{i}", "gpu", Resources.of({CPU: 64_000, MEMORY: 2**40, GPU: 8})) for i in range(8)))
     ]

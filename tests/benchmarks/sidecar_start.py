@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from tests.contract.clusters import NODES, all_lines, plan, watching
-from tuttilab.scheduler.clusters import local_launch
-from tuttilab.scheduler.clusters.local import LocalCluster
+from tuttilab.scheduler.clusters.local import launch as local_launch
+from tuttilab.scheduler.clusters.local.cluster import LocalCluster
 
 
 def show(what: str, seconds: list[float]) -> None:

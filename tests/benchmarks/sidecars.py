@@ -15,13 +15,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.contract.building import a_job
-from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.launch import Secrets
-from tuttilab.scheduler.model import MASTER, Attempt, Cluster, Gang, Job, Node, PodSet, Queue
-from tuttilab.scheduler.resources import Resources
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.model import MASTER, Attempt, Cluster, Gang, Job, Node, PodSet, Queue
+from tuttilab.scheduler.domain.resources import Resources
+from tuttilab.scheduler.service.launch_plans import Secrets
+from tuttilab.scheduler.service.turn import Turn
 from tuttilab.scheduler.store.sql import SqlStore
-from tuttilab.scheduler.turn import Turn
 from tuttilab.sidecar.protocol import pod_token
 
 ELSEWHERE = "elsewhere"

@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.store`: what the database costs, on SQLite and on Postgres, each figure beside its limit.
 
 First the store alone. Then a control plane of its own as a process, asked over REST by clients in this one; all jobs wait,
-because the one node is too small for them.
+because another one takes half of the only node.
 `--jobs 2000` measures with fewer; a part that takes longer than `--limit` seconds is cut off and says how far it came.
 """
 
@@ -25,20 +25,20 @@ from tests import postgres
 from tests.benchmarks import sidecars
 from tests.benchmarks.figures import Figure, shown
 from tests.contract.building import a_job, submitted
-from tests.desk import eventually
 from tests.replicas import CONFIG
-from tuttilab.scheduler import discovery
-from tuttilab.scheduler.async_client import AsyncClient
-from tuttilab.scheduler.replica import LEASE_S
-from tuttilab.scheduler.requests import JobRequest, PodRequest
-from tuttilab.scheduler.store.base import Keyed
+from tests.user_machine import eventually
+from tuttilab.scheduler.client import AsyncClient, Client
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
+from tuttilab.scheduler.runtime import discovery
+from tuttilab.scheduler.server.replica import LEASE_S
+from tuttilab.scheduler.store.base import IdempotencyKey
 from tuttilab.scheduler.store.sql import SqlStore
 
 CLIENTS = 8
 PROBES = 200
 HEARD_S = 20.0
-WAITING = JobRequest(name="waits", pods=(PodRequest(role="worker", count=2, cpus=2, memory="256Mi"),), command=("sleep", "9"))
-"""Two pods of two CPUs, on a node that has two."""
+WAITING = JobRequest(name="waits", pods=(PodRequest(role="worker", count=2, cpus=1, memory="256Mi"),), command=("sleep", "9"))
+"""Two pods of one CPU, on a node that has two, one of which `Plane.occupy` takes."""
 
 
 class Plane:
@@ -55,10 +55,17 @@ class Plane:
     def start(self) -> float:
         """Seconds until it is ready, which is after its first decision."""
         began = time.perf_counter()
-        command = [sys.executable, "-m", "tuttilab.scheduler.serve", "--config", str(self._config)]
+        command = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(self._config)]
         self.process = subprocess.Popen(command, env={**os.environ, "TUTTILAB_STATE_DIR": str(self.folder / "state")})
         eventually(lambda: (found := discovery.find(self.folder / "state").runtime) and found.pid == self._pid, 120.0)
         return time.perf_counter() - began
+
+    def occupy(self) -> None:
+        """Start a job on one of the two CPUs, so that others wait."""
+        runtime = self.runtime()
+        with Client(runtime.url, runtime.token) as client:
+            job = client.submit(JobRequest(name="runs", pods=(PodRequest(cpus=1, memory="256Mi"),), command=("sleep", "100000")))
+            eventually(lambda: client.job(job.id).phase == "Running", 60.0)
 
     @property
     def _pid(self) -> int:
@@ -154,6 +161,7 @@ def p99(times: Sequence[float]) -> float:
 
 def measure_waiting(name: str, plane: Plane, jobs: int, _limit_s: float) -> Iterator[Figure]:
     plane.start()
+    plane.occupy()
     before = plane.cpu_s()
     took = asyncio.run(in_batches(plane, jobs))
     note = f"one client; {plane.cpu_s() - before:.1f} s of CPU in the service"
@@ -175,6 +183,7 @@ def measure_recovery(name: str, plane: Plane, what: str) -> Iterator[Figure]:
 
 def measure_one_by_one(name: str, plane: Plane, jobs: int, limit_s: float) -> Iterator[Figure]:
     plane.start()
+    plane.occupy()
     before = plane.cpu_s()
     took, times = asyncio.run(one_by_one(plane, jobs, limit_s))
     note = f"{CLIENTS} clients, {len(times) / took:.0f}/s, p99 {shown(p99(times))}"
@@ -218,12 +227,14 @@ async def alone(name: str, url: str, jobs: int) -> list[Figure]:
     for order in range(1, 501):
         job = a_job(order)
         began = time.perf_counter()
-        await store.commit(submitted(job, epoch=epoch, keys=(Keyed("ana", f"k{order}", "d", job.id),)))
+        await store.commit(submitted(job, epoch=epoch, keys=(IdempotencyKey("ana", f"k{order}", "d", job.id),)))
         singles.append(time.perf_counter() - began)
     began = time.perf_counter()
     for start in range(order + 1, order + 1 + jobs, 1000):
         some = [a_job(number, id=f"{number:032x}") for number in range(start, start + 1000)]
-        await store.commit(submitted(*some, epoch=epoch, keys=tuple(Keyed("ana", f"k{job.order}", "d", job.id) for job in some)))
+        await store.commit(
+            submitted(*some, epoch=epoch, keys=tuple(IdempotencyKey("ana", f"k{job.order}", "d", job.id) for job in some))
+        )
     batches = time.perf_counter() - began
     began = time.perf_counter()
     loaded = await store.load()

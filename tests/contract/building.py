@@ -3,21 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tuttilab.scheduler.events import Event, JobSubmitted
-from tuttilab.scheduler.model import (
-    Attempt,
-    AttemptPhase,
-    Gang,
-    Job,
-    JobKind,
-    JobPhase,
-    Output,
-    Pod,
-    PodPhase,
-    PodSet,
-    Work,
-)
-from tuttilab.scheduler.resources import GPU, Resources
+from tuttilab.scheduler.domain.events import Event, JobSubmitted
+from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Gang, Job, JobKind, JobPhase, Output, Pod, PodPhase, PodSet, Work
+from tuttilab.scheduler.domain.resources import GPU, Resources
 from tuttilab.scheduler.store.base import Batch, Entry
 
 SMALL = Resources.of({"cpu": 1500, "memory": 2**31, GPU: 1})

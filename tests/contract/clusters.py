@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, LogChunk, Observation, PodPlan, PodState
 from tuttilab.scheduler.clusters.fake import STEPS, FakeCluster
-from tuttilab.scheduler.clusters.local import LocalCluster
-from tuttilab.scheduler.model import MASTER, Node, Work
-from tuttilab.scheduler.resources import NOTHING, Resources
+from tuttilab.scheduler.clusters.kubernetes.cluster import KubernetesCluster
+from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.clusters.local.cluster import LocalCluster
+from tuttilab.scheduler.domain.model import MASTER, Node, Work
+from tuttilab.scheduler.domain.resources import NOTHING, Resources
 from tuttilab.sidecar.protocol import pod_token
 
 DEADLINE_S = 20.0
@@ -35,13 +38,14 @@ def plan(
     attempt: int = 1,
     resources: Resources | None = None,
     work: dict[str, Any] | None = None,
+    node: str = "a",
     **given: Any,
 ) -> LaunchPlan:
-    """One attempt on node a: a single pod, or a master and its members."""
-    asked = resources or Resources.parse({"cpu": 1})
-    pods = [PodPlan(f"{job}-{attempt}-{rank}", "worker", rank, "a", asked) for rank in range(members)]
+    """One attempt on one node: a single pod, or a master and its members."""
+    asked = resources or Resources.parse({"cpu": "0.1"})
+    pods = [PodPlan(f"{job}-{attempt}-{rank}", "worker", rank, node, asked) for rank in range(members)]
     if members > 1:
-        pods.insert(0, PodPlan(f"{job}-{attempt}-master", MASTER, -1, "a", NOTHING))
+        pods.insert(0, PodPlan(f"{job}-{attempt}-master", MASTER, -1, node, NOTHING))
     return LaunchPlan(
         job_id=job,
         attempt=attempt,
@@ -71,17 +75,44 @@ def growth(of: LaunchPlan, *ranks: int, times: int = 1, **given: Any) -> LaunchP
 class Place:
     """Where pods run; `open` comes back to it as a control plane does after a restart."""
 
-    def __init__(self, kind: str, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self, kind: str, folder: Path, nodes: Mapping[str, str] | None = None, kubernetes: Any = None, **settings: Any
+    ) -> None:
+        """``nodes``: the names by which the place has the nodes a and b. ``kubernetes``: its `KubernetesSettings`."""
         self.kind = kind
         self.folder = folder
+        self._nodes = nodes or {}
+        self._kubernetes: KubernetesSettings | None = kubernetes
         self._settings = settings
         self._fake: FakeCluster | None = None
-        self._opened: list[LocalCluster] = []
+        self._opened: list[LocalCluster | KubernetesCluster] = []
+
+    def node(self, name: str) -> str:
+        return self._nodes.get(name, name)
+
+    @property
+    def while_others_start(self) -> str:
+        """Seconds that are enough for more pods to start."""
+        return "9" if self.kind == "kubernetes" else "1.5"
+
+    def shows_its_nodes(self, shown: Sequence[Node] | None) -> bool:
+        if self.kind == "kubernetes":
+            return {node.name for node in shown or ()} == set(self._nodes.values())
+        return shown == NODES
+
+    def plan(self, job: str, *command: str, **given: Any) -> LaunchPlan:
+        """`plan` on node a of this place."""
+        return plan(job, *command, node=self.node("a"), **given)
 
     def open(self) -> Cluster:
         if self.kind == "fake":
-            self._fake = FakeCluster("here", NODES) if self._fake is None else self._fake.again()
+            self._fake = FakeCluster("here", NODES) if self._fake is None else self._fake.another_client()
             return self._fake
+        if self._kubernetes is not None:
+            # Of the folder, as that of a control plane is of its key.
+            installation = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+            self._opened.append(KubernetesCluster("here", self._kubernetes, self.folder, installation, **self._settings))
+            return self._opened[-1]
         cluster = LocalCluster("here", NODES, self.folder, os.environ, sys.executable, **self._settings)
         self._opened.append(cluster)
         return cluster
@@ -92,6 +123,11 @@ class Place:
             return steps
         shell = {"print": "echo", "sleep": "sleep", "exit": "exit"}
         words, lines = list(steps), []
+        if self.kind == "kubernetes":
+            # The command is the first process of its container, for which the kernel has no default end at a signal.
+            lines.append("trap 'exit 143' TERM")
+            shell["sleep"] = "sleep_for"
+            lines.append('sleep_for() { sleep "$1" & wait $!; }')
         while words:
             match words.pop(0):
                 case "stubborn":
@@ -111,14 +147,13 @@ class Place:
 
     async def close(self) -> None:
         """Ends what still runs."""
-        if self.kind == "local":
-            cluster = LocalCluster("here", NODES, self.folder, os.environ, sys.executable)
+        if self.kind != "fake":
+            cluster = self.open()
             await cluster.lead(LAST_EPOCH)
             async with watching(cluster) as seen:
                 attempts = {(pod.job_id, pod.attempt) for pod in seen.pods.values()}
             for job, attempt in attempts:
                 await cluster.forget(job, attempt)
-            await cluster.close()
         for each in self._opened:
             await each.close()
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.clusters import NODES, Place, all_lines, first_lines, growth, lines_from, plan, watching, with_command
+from tests.contract.clusters import Place, all_lines, first_lines, growth, lines_from, watching, with_command
 from tuttilab.scheduler.clusters.base import Cluster
-from tuttilab.scheduler.errors import Bug, LaunchRefused, NotFound, StaleEpoch
-from tuttilab.scheduler.resources import Resources
+from tuttilab.scheduler.domain.errors import Bug, LaunchRefused, NotFound, StaleEpoch
+from tuttilab.scheduler.domain.resources import Resources
 
 
 @pytest.fixture(params=["fake", "local"])
@@ -25,10 +25,11 @@ def cluster(place: Place) -> Cluster:
     return place.open()
 
 
-async def test_first_observation_is_complete_and_shows_the_nodes(cluster: Cluster) -> None:
+async def test_first_observation_is_complete_and_shows_the_nodes(place: Place, cluster: Cluster) -> None:
     async with watching(cluster) as seen:
         assert seen.first is not None
-        assert (seen.first.is_complete, seen.first.nodes, seen.first.pods) == (True, NODES, ())
+        assert (seen.first.is_complete, seen.first.pods) == (True, ())
+        assert place.shows_its_nodes(seen.first.nodes)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ async def test_end_shows_exit_code_and_reason(
     place: Place, cluster: Cluster, steps: tuple[str, ...], exit_code: int, reason: str
 ) -> None:
     async with watching(cluster) as seen:
-        await cluster.launch(plan("job", *place.command(*steps)))
+        await cluster.launch(place.plan("job", *place.command(*steps)))
 
         (ended,) = await seen.ended("job-1-0")
 
@@ -47,7 +48,7 @@ async def test_end_shows_exit_code_and_reason(
 
 
 async def test_launch_again_with_the_same_digest_makes_nothing(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("print", "started", "sleep", "0.5"), members=2)
+    launch = place.plan("job", *place.command("print", "started", "sleep", "0.5"), members=2)
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         first = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
@@ -63,7 +64,7 @@ async def test_launch_again_with_the_same_digest_makes_nothing(place: Place, clu
 
 
 async def test_launch_with_another_digest_is_a_bug(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("sleep", "0.2"))
+    launch = place.plan("job", *place.command("sleep", "0.2"))
     await cluster.launch(launch)
 
     with pytest.raises(Bug, match="another digest"):
@@ -71,7 +72,7 @@ async def test_launch_with_another_digest_is_a_bug(place: Place, cluster: Cluste
 
 
 async def test_launch_on_an_unknown_node_is_refused_and_leaves_nothing(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("exit", "0"), members=2)
+    launch = place.plan("job", *place.command("exit", "0"), members=2)
     pods = (*launch.pods[:2], replace(launch.pods[2], node="elsewhere"))
 
     with pytest.raises(LaunchRefused) as refused:
@@ -84,14 +85,14 @@ async def test_launch_on_an_unknown_node_is_refused_and_leaves_nothing(place: Pl
 
 async def test_gang_runs_when_all_are_ready_and_its_master_ends_last(place: Place, cluster: Cluster) -> None:
     async with watching(cluster) as seen:
-        await cluster.launch(plan("job", *place.command("sleep", "0.3"), members=3))
+        await cluster.launch(place.plan("job", *place.command("sleep", "0.3"), members=3))
         ended = await seen.ended("job-1-0", "job-1-1", "job-1-2", "job-1-master")
 
     assert [(pod.exit_code, pod.reason) for pod in ended] == [(0, "Completed")] * 4
 
 
 async def test_failing_member_is_shown_and_others_go_on_until_stopped(place: Place, cluster: Cluster) -> None:
-    launch = place.failing(plan("job", *place.command("sleep", "30"), members=2), rank=1, exit_code=7)
+    launch = place.failing(place.plan("job", *place.command("sleep", "30"), members=2), rank=1, exit_code=7)
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         (failed,) = await seen.ended("job-1-1")
@@ -105,7 +106,7 @@ async def test_failing_member_is_shown_and_others_go_on_until_stopped(place: Pla
 
 async def test_stop_of_a_running_pod(place: Place, cluster: Cluster) -> None:
     async with watching(cluster) as seen:
-        await cluster.launch(plan("job", *place.command("sleep", "30")))
+        await cluster.launch(place.plan("job", *place.command("sleep", "30")))
         await seen.phase("Running", "job-1-0")
         await cluster.stop("job", 1, 5.0)
         await cluster.stop("job", 1, 5.0)
@@ -116,7 +117,7 @@ async def test_stop_of_a_running_pod(place: Place, cluster: Cluster) -> None:
 
 async def test_stop_of_a_stubborn_pod_is_by_force_after_the_grace(place: Place, cluster: Cluster) -> None:
     loop = asyncio.get_running_loop()
-    launch = plan("job", *place.command("stubborn", "print", "on", "sleep", "30"))
+    launch = place.plan("job", *place.command("stubborn", "print", "on", "sleep", "30"))
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         await seen.phase("Running", "job-1-0")
@@ -129,9 +130,10 @@ async def test_stop_of_a_stubborn_pod_is_by_force_after_the_grace(place: Place, 
     assert 0.5 < loop.time() - before < 5
 
 
+@pytest.mark.feature("J11")
 async def test_stop_right_after_launch_ends_every_pod(place: Place, cluster: Cluster) -> None:
     async with watching(cluster) as seen:
-        await cluster.launch(plan("job", *place.command("sleep", "30"), members=3))
+        await cluster.launch(place.plan("job", *place.command("sleep", "30"), members=3))
         await cluster.stop("job", 1, 5.0)
         ended = await seen.ended("job-1-0", "job-1-1", "job-1-2", "job-1-master")
 
@@ -139,9 +141,10 @@ async def test_stop_right_after_launch_ends_every_pod(place: Place, cluster: Clu
     assert [pod.exit_code for pod in ended] == [143, 143, 143, 0]
 
 
+@pytest.mark.feature("J11")
 async def test_stop_of_the_ended_and_the_unknown_changes_nothing(place: Place, cluster: Cluster) -> None:
     async with watching(cluster) as seen:
-        await cluster.launch(plan("job", *place.command("exit", "3")))
+        await cluster.launch(place.plan("job", *place.command("exit", "3")))
         (before,) = await seen.ended("job-1-0")
         await cluster.stop("job", 1, 1.0)
         await cluster.stop("nobody", 1, 1.0)
@@ -151,7 +154,7 @@ async def test_stop_of_the_ended_and_the_unknown_changes_nothing(place: Place, c
 
 
 async def test_logs_from_any_line_while_running_and_after_the_end(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("print", "a", "print", "b", "sleep", "0.8", "print", "c"))
+    launch = place.plan("job", *place.command("print", "a", "print", "b", "sleep", "0.8", "print", "c"))
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         await seen.phase("Running", "job-1-0")
@@ -167,14 +170,16 @@ async def test_logs_from_any_line_while_running_and_after_the_end(place: Place, 
 
 
 async def test_logs_of_an_unknown_pod_are_not_found(place: Place, cluster: Cluster) -> None:
-    await cluster.launch(plan("job", *place.command("exit", "0")))
+    await cluster.launch(place.plan("job", *place.command("exit", "0")))
 
     with pytest.raises(NotFound, match="nobody"):
         await cluster.logs("job", 1, "nobody", 0, 10)
+    with pytest.raises(NotFound, match="nobody"):
+        await cluster.usage("job", 1, "nobody")
 
 
 async def test_forgotten_attempt_is_not_listed_and_keeps_its_logs_until_erased(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("print", "kept"))
+    launch = place.plan("job", *place.command("print", "kept"))
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         await seen.ended("job-1-0")
@@ -199,9 +204,11 @@ async def test_forgotten_attempt_is_not_listed_and_keeps_its_logs_until_erased(p
 async def test_an_attempt_of_an_earlier_epoch_is_ended_and_erased_before_its_number_is_launched_again(
     place: Place, cluster: Cluster, was: str
 ) -> None:
-    before = plan("job", *place.command("print", "before", *(["exit", "0"] if was == "Ended" else ["sleep", "30"])), members=2)
+    before = place.plan(
+        "job", *place.command("print", "before", *(["exit", "0"] if was == "Ended" else ["sleep", "30"])), members=2
+    )
     after = replace(with_command(before, *place.command("print", "after", "sleep", "0.5", "exit", "6")), epoch=1_790_000_000)
-    moved = replace(after, pods=tuple(replace(pod, node="b") for pod in after.pods))
+    moved = replace(after, pods=tuple(replace(pod, node=place.node("b")) for pod in after.pods))
     async with watching(cluster) as seen:
         if was == "refused":
             with pytest.raises(LaunchRefused):
@@ -227,7 +234,7 @@ async def test_an_attempt_of_an_earlier_epoch_is_ended_and_erased_before_its_num
 
 async def test_ended_pods_are_listed_until_forgotten(place: Place, cluster: Cluster) -> None:
     async with watching(cluster) as seen:
-        await cluster.launch(plan("job", *place.command("exit", "4")))
+        await cluster.launch(place.plan("job", *place.command("exit", "4")))
         (ended,) = await seen.ended("job-1-0")
     async with watching(place.open()) as seen:
         assert seen.first is not None
@@ -235,7 +242,7 @@ async def test_ended_pods_are_listed_until_forgotten(place: Place, cluster: Clus
 
 
 async def test_another_observer_after_a_restart_adopts_the_same_pods(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("print", "once", "sleep", "1.5", "exit", "5"), members=2)
+    launch = place.plan("job", *place.command("print", "once", "sleep", "1.5", "exit", "5"), members=2)
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         before = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
@@ -253,9 +260,9 @@ async def test_another_observer_after_a_restart_adopts_the_same_pods(place: Plac
 
 async def test_pods_of_many_attempts_are_kept_apart(place: Place, cluster: Cluster) -> None:
     async with watching(cluster) as seen:
-        await cluster.launch(plan("one", *place.command("exit", "1"), attempt=1))
-        await cluster.launch(plan("one", *place.command("exit", "2"), attempt=2))
-        await cluster.launch(plan("two", *place.command("exit", "3"), resources=Resources.parse({"cpu": "0.5"})))
+        await cluster.launch(place.plan("one", *place.command("exit", "1"), attempt=1))
+        await cluster.launch(place.plan("one", *place.command("exit", "2"), attempt=2))
+        await cluster.launch(place.plan("two", *place.command("exit", "3"), resources=Resources.parse({"cpu": "0.5"})))
         ended = await seen.ended("one-1-0", "one-2-0", "two-1-0")
         await cluster.forget("one", 1, erase=True)
 
@@ -265,7 +272,7 @@ async def test_pods_of_many_attempts_are_kept_apart(place: Place, cluster: Clust
 
 
 async def test_pods_join_a_gang_that_runs_and_pass_its_barrier(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("print", "on", "sleep", "1.5"), members=2)
+    launch = place.plan("job", *place.command("print", "on", "sleep", place.while_others_start), members=2)
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         first = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
@@ -283,7 +290,7 @@ async def test_pods_join_a_gang_that_runs_and_pass_its_barrier(place: Place, clu
 
 
 async def test_some_pods_are_stopped_and_the_others_go_on(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("sleep", "30"), members=3)
+    launch = place.plan("job", *place.command("sleep", "30"), members=3)
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         before = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-2", "job-1-master")
@@ -301,7 +308,7 @@ async def test_some_pods_are_stopped_and_the_others_go_on(place: Place, cluster:
 
 
 async def test_a_pod_that_was_stopped_before_it_was_made_is_not_made(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("sleep", "30"), members=2)
+    launch = place.plan("job", *place.command("sleep", "30"), members=2)
     more = growth(launch, 2, 3)
     async with watching(cluster) as seen:
         await cluster.launch(launch)
@@ -319,7 +326,7 @@ async def test_a_pod_that_was_stopped_before_it_was_made_is_not_made(place: Plac
 
 
 async def test_pods_that_cannot_join_leave_the_gang_alone(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("sleep", "30"), members=2)
+    launch = place.plan("job", *place.command("sleep", "30"), members=2)
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         before = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
@@ -333,18 +340,18 @@ async def test_pods_that_cannot_join_leave_the_gang_alone(place: Place, cluster:
 
 
 async def test_a_pod_that_joins_with_another_digest_is_a_bug(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("sleep", "30"), members=2)
+    launch = place.plan("job", *place.command("sleep", "30"), members=2)
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         await seen.phase("Running", "job-1-0", "job-1-1")
         await cluster.launch(growth(launch, 2))
 
     with pytest.raises(Bug, match="another digest"):
-        await cluster.launch(growth(launch, 2, node="b"))
+        await cluster.launch(growth(launch, 2, node=place.node("b")))
 
 
 async def test_what_joined_is_adopted_after_a_restart_and_what_was_missing_is_made(place: Place, cluster: Cluster) -> None:
-    launch = plan("job", *place.command("print", "once", "sleep", "30"), members=2)
+    launch = place.plan("job", *place.command("print", "once", "sleep", "30"), members=2)
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
@@ -363,10 +370,9 @@ async def test_what_joined_is_adopted_after_a_restart_and_what_was_missing_is_ma
         assert seen.pods["job-1-0"] == before[0]
 
 
-@pytest.mark.feature("O08", "S17")
 @pytest.mark.parametrize("call", ["launch", "launch anew", "grow", "stop", "stop one", "forget", "erase", "observe"])
 async def test_a_leader_that_was_followed_by_another_changes_nothing(place: Place, cluster: Cluster, call: str) -> None:
-    running = plan("job", *place.command("print", "on", "sleep", "30"), members=2)
+    running = place.plan("job", *place.command("print", "on", "sleep", "30"), members=2)
     await cluster.lead(1)
     async with watching(cluster) as seen:
         await cluster.launch(running)
@@ -374,7 +380,7 @@ async def test_a_leader_that_was_followed_by_another_changes_nothing(place: Plac
     newer = place.open()
     await newer.lead(2)
     calls: dict[str, Callable[[], Awaitable[object]]] = {
-        "launch": lambda: cluster.launch(plan("other", *place.command("sleep", "30"))),
+        "launch": lambda: cluster.launch(place.plan("other", *place.command("sleep", "30"))),
         # As after a restore: it would end and erase what is there.
         "launch anew": lambda: cluster.launch(replace(running, epoch=2)),
         "grow": lambda: cluster.launch(growth(running, 2)),

@@ -9,8 +9,8 @@ from sqlalchemy import create_engine, text
 
 from tests.contract.building import a_job, an_attempt, an_ended_job, submitted, told
 from tests.postgres import Postgres
-from tuttilab.scheduler.errors import Conflict, NotFound, StaleEpoch, StoreError
-from tuttilab.scheduler.events import (
+from tuttilab.scheduler.domain.errors import Conflict, NotFound, StaleEpoch, StoreError
+from tuttilab.scheduler.domain.events import (
     ClusterLost,
     DagApplied,
     JobCancelRequested,
@@ -24,8 +24,8 @@ from tuttilab.scheduler.events import (
     RunRetried,
     RunSubmitted,
 )
-from tuttilab.scheduler.instructions import DropJob
-from tuttilab.scheduler.model import (
+from tuttilab.scheduler.domain.instructions import DropJob
+from tuttilab.scheduler.domain.model import (
     AttemptPhase,
     Cluster,
     Dag,
@@ -39,13 +39,13 @@ from tuttilab.scheduler.model import (
     RunNode,
     RunPhase,
 )
-from tuttilab.scheduler.resources import Resources
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Checkpoint, Entry, JobQuery, Keyed
+from tuttilab.scheduler.domain.resources import Resources
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Checkpoint, Entry, IdempotencyKey, JobQuery
 from tuttilab.scheduler.store.memory import MemoryStore
-from tuttilab.scheduler.store.reading import ReadingStore
+from tuttilab.scheduler.store.queries import QueryStore
 from tuttilab.scheduler.store.sql import SqlStore
 
-Restart = Callable[[], Awaitable[tuple[ReadingStore, int]]]
+Restart = Callable[[], Awaitable[tuple[QueryStore, int]]]
 
 
 class Place:
@@ -55,10 +55,10 @@ class Place:
         self.kind = kind
         self.url = url
         self.memory = MemoryStore()
-        self.opened: list[ReadingStore] = []
+        self.opened: list[QueryStore] = []
 
-    async def open(self) -> tuple[ReadingStore, int]:
-        store: ReadingStore = self.memory if self.kind == "memory" else SqlStore(self.url)
+    async def open(self) -> tuple[QueryStore, int]:
+        store: QueryStore = self.memory if self.kind == "memory" else SqlStore(self.url)
         epoch = await store.open()
         self.opened.append(store)
         return store, epoch
@@ -87,7 +87,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture
-async def store(place: Place) -> ReadingStore:
+async def store(place: Place) -> QueryStore:
     return (await place.open())[0]
 
 
@@ -112,7 +112,8 @@ async def test_commit_of_an_old_epoch_is_refused_and_leaves_nothing(place: Place
 # --- commit ----------------------------------------------------------------------------------------------------------
 
 
-async def test_what_was_committed_is_read_back_equal(store: ReadingStore) -> None:
+@pytest.mark.feature("O08")
+async def test_what_was_committed_is_read_back_equal(store: QueryStore) -> None:
     job = a_job(after=("b" * 32,), timeout_s=60.0, priority=5)
     attempt = an_attempt(job, started_at=1600.0)
 
@@ -122,7 +123,7 @@ async def test_what_was_committed_is_read_back_equal(store: ReadingStore) -> Non
     assert list(await store.attempts(job.id)) == [attempt]
 
 
-async def test_commit_answers_the_last_number_and_numbers_have_no_gap(store: ReadingStore) -> None:
+async def test_commit_answers_the_last_number_and_numbers_have_no_gap(store: QueryStore) -> None:
     first = await store.commit(submitted(a_job(1), a_job(2)))
     refused = submitted(a_job(3), epoch=9)
     with pytest.raises(StaleEpoch):
@@ -134,7 +135,7 @@ async def test_commit_answers_the_last_number_and_numbers_have_no_gap(store: Rea
     assert [change.seq for change in await store.changes(0)] == [1, 2, 3]
 
 
-async def test_a_later_commit_replaces_the_row(store: ReadingStore) -> None:
+async def test_a_later_commit_replaces_the_row(store: QueryStore) -> None:
     job = a_job()
     await store.commit(submitted(job, attempts=(an_attempt(job),)))
     ended = replace(job, phase=JobPhase.FAILED, reason="Error", exit_code=3, ended_at=1700.0)
@@ -147,7 +148,7 @@ async def test_a_later_commit_replaces_the_row(store: ReadingStore) -> None:
     assert list(await store.attempts(job.id)) == [ending]
 
 
-async def test_rows_of_an_unknown_job_are_refused_together_with_all_else(store: ReadingStore) -> None:
+async def test_rows_of_an_unknown_job_are_refused_together_with_all_else(store: QueryStore) -> None:
     with pytest.raises(StoreError):
         await store.commit(submitted(a_job(1), attempts=(an_attempt(a_job(2)),)))
 
@@ -155,7 +156,7 @@ async def test_rows_of_an_unknown_job_are_refused_together_with_all_else(store: 
     assert (await store.load()).last_seq == 0
 
 
-async def test_queues_are_replaced_as_a_whole_and_keep_their_order(store: ReadingStore) -> None:
+async def test_queues_are_replaced_as_a_whole_and_keep_their_order(store: QueryStore) -> None:
     queues = (
         Queue("root", max=Resources.of({"cpu": 8000})),
         Queue("b", "root", weight=2, groups=("x", "y")),
@@ -170,16 +171,16 @@ async def test_queues_are_replaced_as_a_whole_and_keep_their_order(store: Readin
     assert (await store.load()).queues == queues[:1]
 
 
-async def test_deleted_job_takes_its_attempts_along_and_leaves_its_key(store: ReadingStore) -> None:
+async def test_deleted_job_takes_its_attempts_along_and_leaves_its_key(store: QueryStore) -> None:
     job = an_ended_job()
-    keyed = Keyed("ana", "k1", "d", job.id)
-    await store.commit(submitted(job, attempts=(an_attempt(job, phase=AttemptPhase.SUCCEEDED),), keys=(keyed,)))
+    row = IdempotencyKey("ana", "k1", "d", job.id)
+    await store.commit(submitted(job, attempts=(an_attempt(job, phase=AttemptPhase.SUCCEEDED),), keys=(row,)))
 
     await store.commit(Batch(1, (Entry(JobDeleted(job.id), 5.0, job.id),), deleted_jobs=(job.id,)))
 
     assert await store.job(job.id) is None
     assert list(await store.attempts(job.id)) == []
-    assert await store.keyed("ana", "k1") == keyed
+    assert await store.idempotency_key("ana", "k1") == row
 
 
 async def test_what_a_deleted_job_left_is_known_until_it_is_let_go(place: Place) -> None:
@@ -188,16 +189,16 @@ async def test_what_a_deleted_job_left_is_known_until_it_is_let_go(place: Place)
     await store.commit(submitted(one, two))
     left = (DropJob(one.id, 3), DropJob(two.id, 1))
     lines = tuple(Entry(JobDeleted(drop.job_id), 5.0, drop.job_id) for drop in left)
-    await store.commit(Batch(1, lines, deleted_jobs=(one.id, two.id), leavings=left))
+    await store.commit(Batch(1, lines, deleted_jobs=(one.id, two.id), pending_cleanups=left))
 
     again, _ = await place.open()
-    assert set((await again.load()).leavings) == set(left)
+    assert set((await again.load()).pending_cleanups) == set(left)
 
     with pytest.raises(StaleEpoch):
-        await again.let_go(1, one.id)
-    await again.let_go(2, one.id)
-    await again.let_go(2, one.id)
-    assert (await again.load()).leavings == left[1:]
+        await again.mark_cleaned_up(1, one.id)
+    await again.mark_cleaned_up(2, one.id)
+    await again.mark_cleaned_up(2, one.id)
+    assert (await again.load()).pending_cleanups == left[1:]
 
 
 async def test_the_place_of_a_deleted_job_is_not_given_again(place: Place) -> None:
@@ -212,71 +213,72 @@ async def test_the_place_of_a_deleted_job_is_not_given_again(place: Place) -> No
 # --- idempotency keys ------------------------------------------------------------------------------------------------
 
 
-async def test_key_is_found_for_its_owner_only(store: ReadingStore) -> None:
-    keyed = Keyed("ana", "k1", "digest", a_job().id)
-    await store.commit(submitted(a_job(), keys=(keyed,)))
+async def test_key_is_found_for_its_owner_only(store: QueryStore) -> None:
+    row = IdempotencyKey("ana", "k1", "digest", a_job().id)
+    await store.commit(submitted(a_job(), keys=(row,)))
 
-    assert await store.keyed("ana", "k1") == keyed
-    assert await store.keyed("ben", "k1") is None
+    assert await store.idempotency_key("ana", "k1") == row
+    assert await store.idempotency_key("ben", "k1") is None
 
 
-async def test_used_keys_are_found_among_many(store: ReadingStore) -> None:
-    keys = tuple(Keyed("ana", f"k{n}", "d", a_job(n).id) for n in range(1, 4))
+async def test_used_keys_are_found_among_many(store: QueryStore) -> None:
+    keys = tuple(IdempotencyKey("ana", f"k{n}", "d", a_job(n).id) for n in range(1, 4))
     await store.commit(submitted(a_job(1), a_job(2), a_job(3), keys=keys))
 
-    found = await store.keyed_among("ana", ["k3", *(f"k{n}" for n in range(3, 1300))])
+    found = await store.idempotency_keys("ana", ["k3", *(f"k{n}" for n in range(3, 1300))])
 
     assert list(found) == [keys[2]]
-    assert list(await store.keyed_among("ben", ["k1"])) == list(await store.keyed_among("ana", [])) == []
+    assert list(await store.idempotency_keys("ben", ["k1"])) == list(await store.idempotency_keys("ana", [])) == []
 
 
-async def test_second_job_under_a_key_is_refused_and_leaves_nothing(store: ReadingStore) -> None:
-    await store.commit(submitted(a_job(1), keys=(Keyed("ana", "k1", "d1", a_job(1).id),)))
+async def test_second_job_under_a_key_is_refused_and_leaves_nothing(store: QueryStore) -> None:
+    await store.commit(submitted(a_job(1), keys=(IdempotencyKey("ana", "k1", "d1", a_job(1).id),)))
 
     with pytest.raises(Conflict, match="'k1' was used before"):
-        await store.commit(submitted(a_job(2), keys=(Keyed("ana", "k1", "d2", a_job(2).id),)))
+        await store.commit(submitted(a_job(2), keys=(IdempotencyKey("ana", "k1", "d2", a_job(2).id),)))
 
     assert await store.job(a_job(2).id) is None
     assert (await store.load()).last_seq == 1
 
 
-async def test_one_key_twice_in_a_batch_is_refused(store: ReadingStore) -> None:
-    keys = (Keyed("ana", "k", "d", a_job(1).id), Keyed("ana", "k", "d", a_job(2).id))
+async def test_one_key_twice_in_a_batch_is_refused(store: QueryStore) -> None:
+    keys = (IdempotencyKey("ana", "k", "d", a_job(1).id), IdempotencyKey("ana", "k", "d", a_job(2).id))
 
     with pytest.raises(Conflict):
         await store.commit(submitted(a_job(1), a_job(2), keys=keys))
 
-    assert await store.keyed("ana", "k") is None
+    assert await store.idempotency_key("ana", "k") is None
 
 
-async def test_a_run_has_a_key_for_each_time_that_it_was_started(store: ReadingStore) -> None:
+async def test_a_run_has_a_key_for_each_time_that_it_was_started(store: QueryStore) -> None:
     run = a_run("r1", 1000.0)
-    first, *later = (Keyed("ana", f"k{n}", f"d{n}", run.id) for n in range(3))
+    first, *later = (IdempotencyKey("ana", f"k{n}", f"d{n}", run.id) for n in range(3))
     await store.commit(Batch(1, (Entry(RunSubmitted(run), 1000.0, run.id),), runs=(run,), keys=(first,)))
-    for keyed in later:
-        await store.commit(Batch(1, (Entry(RunRetried(run.id, {}), 1001.0, run.id),), keys=(keyed,)))
+    for row in later:
+        await store.commit(Batch(1, (Entry(RunRetried(run.id, {}), 1001.0, run.id),), keys=(row,)))
 
-    assert await store.keyed_among("ana", ["k2", "k0", "k1"]) == [later[1], first, later[0]]
+    assert await store.idempotency_keys("ana", ["k2", "k0", "k1"]) == [later[1], first, later[0]]
 
 
-async def test_two_owners_may_use_the_same_key(store: ReadingStore) -> None:
-    keys = (Keyed("ana", "k", "d", a_job(1).id), Keyed("ben", "k", "d", a_job(2).id))
+async def test_two_owners_may_use_the_same_key(store: QueryStore) -> None:
+    keys = (IdempotencyKey("ana", "k", "d", a_job(1).id), IdempotencyKey("ben", "k", "d", a_job(2).id))
 
     await store.commit(submitted(a_job(1), a_job(2, owner="ben"), keys=keys))
 
-    assert await store.keyed("ben", "k") == keys[1]
+    assert await store.idempotency_key("ben", "k") == keys[1]
 
 
 # --- start ------------------------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_loaded_from_a_new_store(store: ReadingStore) -> None:
+async def test_nothing_is_loaded_from_a_new_store(store: QueryStore) -> None:
     loaded = await store.load()
 
     assert (loaded.jobs, loaded.attempts, loaded.queues) == ((), (), ())
     assert (loaded.last_seq, loaded.last_at, loaded.last_order) == (0, 0.0, 0)
 
 
+@pytest.mark.feature("O08")
 async def test_after_a_restart_live_jobs_and_what_they_wait_for_are_loaded(place: Place) -> None:
     store, _ = await place.open()
     parent, old = an_ended_job(1), an_ended_job(2)
@@ -305,7 +307,7 @@ async def test_after_a_restart_live_jobs_and_what_they_wait_for_are_loaded(place
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 
-async def test_prefix_finds_ids_of_the_owner(store: ReadingStore) -> None:
+async def test_prefix_finds_ids_of_the_owner(store: QueryStore) -> None:
     mine, other = a_job(1, id="abcd1" + "0" * 27), a_job(2, id="abcd2" + "0" * 27, owner="ben")
     await store.commit(submitted(mine, other))
 
@@ -315,7 +317,7 @@ async def test_prefix_finds_ids_of_the_owner(store: ReadingStore) -> None:
     assert list(await store.find_job("%", None)) == []
 
 
-async def test_prefix_finds_at_most_ten(store: ReadingStore) -> None:
+async def test_prefix_finds_at_most_ten(store: QueryStore) -> None:
     await store.commit(submitted(*(a_job(n) for n in range(1, 15))))
 
     assert list(await store.find_job("00", None)) == [a_job(n).id for n in range(1, 11)]
@@ -339,7 +341,7 @@ async def test_prefix_finds_at_most_ten(store: ReadingStore) -> None:
     ],
 )
 @pytest.mark.feature("J13")
-async def test_page_of_jobs(store: ReadingStore, query: JobQuery, orders: list[int]) -> None:
+async def test_page_of_jobs(store: QueryStore, query: JobQuery, orders: list[int]) -> None:
     jobs = (
         an_ended_job(1),
         an_ended_job(2, JobPhase.FAILED, owner="ben"),
@@ -352,7 +354,7 @@ async def test_page_of_jobs(store: ReadingStore, query: JobQuery, orders: list[i
     assert [job.order for job in await store.jobs(query)] == orders
 
 
-async def test_attempts_of_several_jobs(store: ReadingStore) -> None:
+async def test_attempts_of_several_jobs(store: QueryStore) -> None:
     one, two, three = a_job(1), a_job(2), a_job(3)
     attempts = tuple(an_attempt(job, number) for job in (one, two, three) for number in (1, 2))
     await store.commit(submitted(one, two, three, attempts=attempts))
@@ -364,7 +366,7 @@ async def test_attempts_of_several_jobs(store: ReadingStore) -> None:
 # --- journal ----------------------------------------------------------------------------------------------------------
 
 
-async def test_changes_tell_whose_job_it_is_whatever_the_event(store: ReadingStore) -> None:
+async def test_changes_tell_whose_job_it_is_whatever_the_event(store: QueryStore) -> None:
     ana, ben = a_job(1), an_ended_job(2, owner="ben")
     await store.commit(submitted(ana, ben))
     await store.commit(told(1, [(JobCancelRequested(ana.id, "ana"), ana.id), (ClusterLost("here"), "here")], at=7.5))
@@ -381,7 +383,7 @@ async def test_changes_tell_whose_job_it_is_whatever_the_event(store: ReadingSto
     assert changes[1].at == 7.5
 
 
-async def test_changes_come_in_pages_and_by_key(store: ReadingStore) -> None:
+async def test_changes_come_in_pages_and_by_key(store: QueryStore) -> None:
     one, two = a_job(1), a_job(2)
     await store.commit(submitted(one, two))
     await store.commit(told(1, [(JobCancelRequested(job.id, "ana"), job.id) for job in (one, two)]))
@@ -404,7 +406,7 @@ async def test_changes_that_are_not_kept_are_not_found(place: Place) -> None:
     assert await store.changes(5) == []
 
 
-async def test_journal_gives_the_events_back(store: ReadingStore) -> None:
+async def test_journal_gives_the_events_back(store: QueryStore) -> None:
     job = a_job()
     ended = PodEnded(job.id, 1, "p", None, "Lost", {"model": "f" * 64})
     await store.commit(submitted(job))
@@ -417,7 +419,7 @@ async def test_journal_gives_the_events_back(store: ReadingStore) -> None:
 # --- artifacts --------------------------------------------------------------------------------------------------------
 
 
-async def test_artifact_belongs_to_each_who_brought_it(store: ReadingStore) -> None:
+async def test_artifact_belongs_to_each_who_brought_it(store: QueryStore) -> None:
     ana = ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"})
     ben = replace(ana, owner="ben", created_at=2.5)
     await store.add_artifact(1, ana)
@@ -492,7 +494,7 @@ async def test_profiles_are_kept_until_they_are_deleted(place: Place) -> None:
 # --- what is kept ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_checkpoint_holds_everything_as_it_was_then(store: ReadingStore) -> None:
+async def test_a_checkpoint_holds_everything_as_it_was_then(store: QueryStore) -> None:
     queues = tuple(Queue(name, "root" if name != "root" else None) for name in ("root", *(f"q{n}" for n in range(12))))
     job, ended = a_job(1), an_ended_job(2)
     attempts = tuple(an_attempt(job, number) for number in range(1, 12))
@@ -529,7 +531,7 @@ async def test_an_old_leader_writes_no_checkpoint_and_trims_nothing(place: Place
     assert len(await new.changes(0)) == 5
 
 
-async def test_lines_of_before_go_up_to_the_checkpoint_and_never_the_newest(store: ReadingStore) -> None:
+async def test_lines_of_before_go_up_to_the_checkpoint_and_never_the_newest(store: QueryStore) -> None:
     await store.commit(submitted(*(a_job(n) for n in range(1, 7))))
     assert await store.trim(1, 9000.0) == 0, "without a checkpoint nothing goes"
     await store.checkpoint(1, ())
@@ -548,25 +550,25 @@ async def test_lines_of_before_go_up_to_the_checkpoint_and_never_the_newest(stor
     assert await store.trim(1, 9000.0) == 0, "service time is anchored to the newest line"
 
 
-async def test_a_key_goes_when_nothing_is_known_of_its_job_any_more(store: ReadingStore) -> None:
+async def test_a_key_goes_when_nothing_is_known_of_its_job_any_more(store: QueryStore) -> None:
     kept, gone = a_job(1), an_ended_job(2)
-    keys = (Keyed("ana", "kept", "d", kept.id), Keyed("ana", "gone", "d", gone.id))
+    keys = (IdempotencyKey("ana", "kept", "d", kept.id), IdempotencyKey("ana", "gone", "d", gone.id))
     await store.commit(submitted(kept, gone, keys=keys))
     await store.commit(Batch(1, (Entry(JobDeleted(gone.id), 1500.0, gone.id),), deleted_jobs=(gone.id,)))
     await store.commit(submitted(a_job(3, submitted_at=3000.0)))
     await store.checkpoint(1, ())
 
     await store.trim(1, 1400.0)
-    assert await store.keyed("ana", "gone") == keys[1], "its end is still in the journal"
+    assert await store.idempotency_key("ana", "gone") == keys[1], "its end is still in the journal"
     await store.trim(1, 2000.0)
 
-    assert await store.keyed("ana", "gone") is None
-    assert await store.keyed("ana", "kept") == keys[0]
+    assert await store.idempotency_key("ana", "gone") is None
+    assert await store.idempotency_key("ana", "kept") == keys[0]
 
 
-async def test_a_key_goes_when_nothing_is_known_of_its_run_any_more(store: ReadingStore) -> None:
+async def test_a_key_goes_when_nothing_is_known_of_its_run_any_more(store: QueryStore) -> None:
     kept, gone = a_run("kept", 1001.0), replace(a_run("gone", 1002.0, RunPhase.FAILED, order=8), ended_at=1300.0)
-    keys = tuple(Keyed("ana", name, "d", run.id) for name, run in (("kept", kept), ("gone", gone), ("again", gone)))
+    keys = tuple(IdempotencyKey("ana", name, "d", run.id) for name, run in (("kept", kept), ("gone", gone), ("again", gone)))
     entries = tuple(Entry(RunSubmitted(run), run.created_at, run.id) for run in (kept, gone))
     await store.commit(
         Batch(1, (*entries, Entry(RunCancelRequested(gone.id, "ana"), 1500.0, gone.id)), runs=(kept, gone), keys=keys)
@@ -575,14 +577,14 @@ async def test_a_key_goes_when_nothing_is_known_of_its_run_any_more(store: Readi
     await store.checkpoint(1, ())
 
     await store.trim(1, 1400.0)
-    assert await store.keyed("ana", "gone") == keys[1], "its end is still in the journal"
+    assert await store.idempotency_key("ana", "gone") == keys[1], "its end is still in the journal"
     await store.trim(1, 2000.0)
 
-    assert list(await store.keyed_among("ana", ["gone", "again"])) == []
-    assert await store.keyed("ana", "kept") == keys[0]
+    assert list(await store.idempotency_keys("ana", ["gone", "again"])) == []
+    assert await store.idempotency_key("ana", "kept") == keys[0]
 
 
-async def test_ended_jobs_are_found_by_age_without_those_that_are_waited_for(store: ReadingStore) -> None:
+async def test_ended_jobs_are_found_by_age_without_those_that_are_waited_for(store: QueryStore) -> None:
     waiting = a_job(9, after=(an_ended_job(2).id,))
     # It may be queued again, and then it would wait for what is gone.
     running = a_job(8, phase=JobPhase.ACTIVE, attempts=1, after=(an_ended_job(4).id,))
@@ -596,7 +598,7 @@ async def test_ended_jobs_are_found_by_age_without_those_that_are_waited_for(sto
     assert list(await store.ended_before(2001.0, 10)) == []
 
 
-async def test_runs_go_when_their_end_is_old_and_with_them_what_the_checkpoint_has_of_them(store: ReadingStore) -> None:
+async def test_runs_go_when_their_end_is_old_and_with_them_what_the_checkpoint_has_of_them(store: QueryStore) -> None:
     runs = (
         replace(a_run("old", 1.0, RunPhase.FAILED), ended_at=1400.0),
         replace(a_run("ended-late", 2.0, RunPhase.FAILED, 9), ended_at=1600.0),
@@ -616,7 +618,7 @@ async def test_runs_go_when_their_end_is_old_and_with_them_what_the_checkpoint_h
 # --- unknown commits ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_is_found_or_not_after_a_commit_of_which_nobody_heard(store: ReadingStore) -> None:
+async def test_a_batch_is_found_or_not_after_a_commit_of_which_nobody_heard(store: QueryStore) -> None:
     batch = submitted(a_job(1), a_job(2))
     assert await store.committed(batch, 0) is None
     await store.commit(batch)

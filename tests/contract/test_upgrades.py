@@ -13,20 +13,18 @@ from sqlalchemy import create_engine, text
 from tests.builders import cluster, node
 from tests.contract.building import a_job, an_attempt, submitted
 from tests.postgres import Postgres
-from tuttilab.scheduler.errors import Conflict, StoreUnreadable
-from tuttilab.scheduler.events import ClusterObserved
-from tuttilab.scheduler.model import AttemptPhase, Cluster, Job, JobPhase, Overtaking
-from tuttilab.scheduler.resources import NOTHING
+from tuttilab.scheduler.domain.errors import Conflict, StoreUnreadable
+from tuttilab.scheduler.domain.events import ClusterObserved, GangAdmitted
+from tuttilab.scheduler.domain.model import AttemptPhase, Cluster, Job, JobPhase, Overtaking
+from tuttilab.scheduler.domain.resources import NOTHING
+from tuttilab.scheduler.domain.wire import event_to_json, to_data, to_json
 from tuttilab.scheduler.store import schema, sqlite
-from tuttilab.scheduler.store.base import ArtifactRow, Keyed
+from tuttilab.scheduler.store.base import ArtifactRow, IdempotencyKey
 from tuttilab.scheduler.store.schema import Schema
 from tuttilab.scheduler.store.sql import SqlStore
-from tuttilab.scheduler.verify import differences, replay
-from tuttilab.scheduler.wire import event_to_json, to_data, to_json
+from tuttilab.scheduler.store.verify import differences, replay
 
 FIRST = Path(__file__).with_name("schema_0001.sql").read_text(encoding="utf-8")
-
-pytestmark = pytest.mark.feature("O08")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.requires("postgres"))])
@@ -67,7 +65,7 @@ async def test_the_first_release_s_rows_are_all_there(upgraded: SqlStore) -> Non
     cancelled = await upgraded.job(a_job(2).id)
     assert cancelled is not None
     assert (cancelled.phase, cancelled.reason) == (JobPhase.CANCELLED, "cancelled by ana")
-    assert await upgraded.keyed("ana", "k1") == Keyed("ana", "k1", "d1", a_job(1).id)
+    assert await upgraded.idempotency_key("ana", "k1") == IdempotencyKey("ana", "k1", "d1", a_job(1).id)
     assert await upgraded.artifact("f" * 64) == ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1000.0, {"of": "x"})
 
 
@@ -152,13 +150,33 @@ def up_to(version: str, folder: Path) -> Schema:
     return Schema(version, folder)
 
 
+async def test_who_was_exempt_from_higher_classes_still_is_after_the_upgrade(first_release: str) -> None:
+    """Both in the row and in the journal, where the key had another name."""
+    admitted = GangAdmitted(a_job(1).id, 1, "here", (), 1, is_class_exempt=True)
+    attempted(first_release, a_job(1), 1, AttemptPhase.RUNNING, "here")
+    now, before = '"is_class_exempt":false', '"is_lifted":true'
+    execute(first_release, "UPDATE attempts SET body = replace(body, :now, :before)", now=now, before=before)
+    execute(
+        first_release,
+        "INSERT INTO journal VALUES (7, 1012.0, 1, 'GangAdmitted', :job_id, '', 1, :body)",
+        job_id=a_job(1).id,
+        body=event_to_json(admitted).replace("is_class_exempt", "is_lifted"),
+    )
+    store = SqlStore(first_release)
+    await store.open()
+
+    assert [one.is_class_exempt for one in await store.attempts(a_job(1).id)] == [True]
+    assert [event for _, _, event in await store.journal(6)] == [admitted]
+    await store.close()
+
+
 async def test_a_run_may_have_several_keys_after_the_upgrade(upgraded: SqlStore) -> None:
-    again = Keyed("ana", "k2", "d2", a_job(1).id)
+    again = IdempotencyKey("ana", "k2", "d2", a_job(1).id)
     await upgraded.commit(submitted(a_job(4), epoch=2, keys=(again,)))
 
-    assert await upgraded.keyed_among("ana", ["k1", "k2"]) == [Keyed("ana", "k1", "d1", a_job(1).id), again]
+    assert await upgraded.idempotency_keys("ana", ["k1", "k2"]) == [IdempotencyKey("ana", "k1", "d1", a_job(1).id), again]
     with pytest.raises(Conflict, match="'k1' was used before"):
-        await upgraded.commit(submitted(a_job(5), epoch=2, keys=(Keyed("ana", "k1", "d", a_job(5).id),)))
+        await upgraded.commit(submitted(a_job(5), epoch=2, keys=(IdempotencyKey("ana", "k1", "d", a_job(5).id),)))
 
 
 async def test_a_second_start_upgrades_nothing(upgraded: SqlStore, first_release: str) -> None:
@@ -178,7 +196,7 @@ async def test_a_later_release_s_database_is_refused_and_left_alone(upgraded: Sq
     engine.dispose()
 
     for use in (SqlStore(first_release).open, SqlStore(first_release).attach):
-        with pytest.raises(StoreUnreadable, match=re.escape("has schema 0042, and this version of tuttilab knows up to 0004")):
+        with pytest.raises(StoreUnreadable, match=re.escape("has schema 0042, and this version of tuttilab knows up to 0005")):
             await use()
 
     assert (await upgraded.leader()).epoch == 2

@@ -10,21 +10,24 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.builders import cluster, node, queue, request
 from tests.simulation.oracle import Oracle
-from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import Decision, schedule
 from tuttilab.scheduler.core.kinds import Site, build
-from tuttilab.scheduler.core.lifecycle import due_timers
+from tuttilab.scheduler.core.rows.lifecycle import due_timers
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.errors import UserError
-from tuttilab.scheduler.model import AttemptPhase, Gang, JobKind, PodPhase, Queue
-from tuttilab.scheduler.requests import JobRequest, PodRequest, Who
-from tuttilab.scheduler.resources import GPU
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.errors import UserError
+from tuttilab.scheduler.domain.model import AttemptPhase, Gang, JobKind, PodPhase, Queue
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest, Who
+from tuttilab.scheduler.domain.resources import GPU
+
+pytestmark = pytest.mark.feature("S03")
 
 CLUSTERS = {
     "here": cluster(node("a", cpus=4, gpus=2), node("b", cpus=4, gpus=2), node("c", cpus=8)),

@@ -1,6 +1,6 @@
 """An independent judge: reads the rows after every step and the decisions, and says which promise was broken.
 
-Written from the list of invariants (docs and scheduling.md), not from the code: it keeps its own books in plain dictionaries and
+Written from the list of invariants (docs/scheduling-proof.md), not from the code: it keeps its own books in plain dictionaries and
 uses nothing of `core` but the rows that it judges. Violation names the invariant.
 """
 
@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.model import Attempt, Cluster, Job, Queue, Wait
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.model import Attempt, Cluster, Job, Queue, Wait
 
 Amounts = Counter[str]
 JOB_EDGES = {
@@ -82,12 +82,12 @@ class _Books:
     def of(
         cls, jobs: Mapping[str, Job], live: list[Attempt], queues: Mapping[str, Queue], clusters: Mapping[str, Cluster]
     ) -> _Books:
-        books = cls(queues, clusters)
+        usage = cls(queues, clusters)
         for attempt in live:
             for pod in attempt.pods:
-                books.held[pod.cluster, pod.node].update(amounts(pod.resources))
-            books._charge(jobs[attempt.job_id], Counter(dict(attempt.charge)), len(attempt.pods))
-        return books
+                usage.held[pod.cluster, pod.node].update(amounts(pod.resources))
+            usage._charge(jobs[attempt.job_id], Counter(dict(attempt.charge)), len(attempt.pods))
+        return usage
 
     def start(self, job: Job, event: ev.GangAdmitted) -> None:
         sizes = {pod_set.role: pod_set.resources for pod_set in job.gang.pod_sets}
@@ -308,7 +308,7 @@ class Oracle:
             silent_s = at - self.active_at.get(victim.id, -self.idle_notebook_s)
             need(silent_s >= self.idle_notebook_s, "I16", f"{victim.id} has a running cell, told {silent_s} s ago")
         if victim.queue == by.queue:
-            need(victim.priority < by.priority and not attempt.is_lifted, "I16", f"{victim.id} is not lower than {by.id}")
+            need(victim.priority < by.priority and not attempt.is_class_exempt, "I16", f"{victim.id} is not lower than {by.id}")
             return
         mine, its = parted(queues, by.queue, victim.queue)
         beside = [name for name, queue in queues.items() if queue.parent == queues[mine].parent]

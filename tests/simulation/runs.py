@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Final
 
 from tests.simulation.oracle import Oracle, Violation
-from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import schedule
-from tuttilab.scheduler.core.lifecycle import due_timers
+from tuttilab.scheduler.core.rows.lifecycle import due_timers
 from tuttilab.scheduler.core.rules import Rules
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.model import Cluster, Gang, Job, JobKind, Node, PodSet, Queue, Toleration, Work
-from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.model import Cluster, Gang, Job, JobKind, Node, PodSet, Queue, Toleration, Work
+from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources
 
 Journal = list[tuple[ev.Event, float]]
 

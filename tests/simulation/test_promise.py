@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from tuttilab.scheduler.model import Cluster, Job, Node, Queue
-from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources
-from tuttilab.scheduler.simulation.engine import Outcome, Ran, Simulation
+from tuttilab.scheduler.domain.model import Cluster, Job, Node, Queue
+from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources
+from tuttilab.scheduler.simulation.engine import JobOutcome, Outcome, Simulation
 from tuttilab.scheduler.simulation.policies import POLICIES
 from tuttilab.scheduler.simulation.trace import TraceJob
 
@@ -40,7 +40,7 @@ def run(seed: int, policy: str) -> Outcome:
     return Simulation([Cluster("site", "fake", nodes)], [QUEUE], lines, POLICIES[policy], jobs=jobs).run()
 
 
-def overtaken_s(ran: Ran, others: tuple[Ran, ...]) -> float:
+def overtaken_s(ran: JobOutcome, others: tuple[JobOutcome, ...]) -> float:
     """Seconds of the whole room that gangs submitted later used while this one waited."""
     assert ran.started_at is not None
     used = 0.0

@@ -9,11 +9,11 @@ from typing import Final, TypeVar
 import pytest
 
 from tests.simulation.runs import World
-from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.model import Attempt, Job, Overtaking
-from tuttilab.scheduler.wire import from_json, to_json
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.model import Attempt, Job, Overtaking
+from tuttilab.scheduler.domain.wire import from_json, to_json
 
 STEPS: Final = 120
 SEEDS: Final = 20
@@ -35,7 +35,7 @@ def rebuilt(state: State, mix: Callable[[list[object]], None] = lambda rows: Non
         mix(rows)  # type: ignore[arg-type]  # only the places of the rows change
     again = State.load(jobs, attempts, state.queues.values(), state.epoch, accounts=accounts, history=state.history.rows.values())
     # What notebooks report is told anew, and is not what is asked here.
-    again.books.active_at = dict(state.books.active_at)
+    again.usage.active_at = dict(state.usage.active_at)
     return again
 
 
@@ -85,7 +85,6 @@ class Beside(World):
         assert (self.other.jobs, self.other.attempts) == (self.state.jobs, self.state.attempts), f"I12: {self.place}, after {after}"
 
 
-@pytest.mark.feature("S06", "S14")
 @pytest.mark.parametrize("first", range(0, SEEDS, 10), ids=lambda first: f"seeds-from-{first}")
 def test_I12_accounts_and_decisions_are_those_without_a_restart(first: int, tell: Callable[[str], None]) -> None:
     """Also when a gang ends, or waits again, before its cluster was seen."""
@@ -102,7 +101,6 @@ def test_I12_accounts_and_decisions_are_those_without_a_restart(first: int, tell
     assert sum(world.compared for world in worlds) > 500
 
 
-@pytest.mark.feature("S14")
 @pytest.mark.parametrize("first", range(0, SEEDS, 10), ids=lambda first: f"seeds-from-{first}")
 def test_I25_the_order_of_the_rows_decides_nothing(first: int, tell: Callable[[str], None]) -> None:
     """Who is stopped, made smaller or larger, started or told what: the same from rows in any order, clusters seen in any order."""

@@ -15,7 +15,7 @@ SOAK = bool(os.environ.get("TUTTILAB_SOAK"))
 SEEDS = int(os.environ.get("TUTTILAB_SEEDS", "2000" if SOAK else "60"))
 
 
-@pytest.mark.feature("S03", "S04", "S05", "S10", "S13", "S14", "S16", "B02")
+@pytest.mark.feature("S03", "S04", "S10", "S13", "S14", "J09", "A05", "B02")
 @pytest.mark.parametrize("first", range(0, SEEDS, 10), ids=lambda first: f"seeds-from-{first}")
 def test_no_promise_is_broken_in_seeded_runs(first: int, tell: Callable[[str], None]) -> None:
     """I1 to I7, I10, I12, I13, I16, I18, I19, I21, I23, I24, while queues and nodes change: a failing seed is in the message."""

@@ -24,7 +24,7 @@ def simulate(folder: Path, *words: str) -> int:
     return run(["simulate", "--cluster", str(folder / "c.yaml"), "--trace", str(folder / "t.csv"), *words])
 
 
-def test_S18_policies_are_compared_in_one_table_and_drawn_on_one_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_B05_policies_are_compared_in_one_table_and_drawn_on_one_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = folder / "page.html"
     assert simulate(folder, "--compare", "fifo,besteffort,easy,sjf-oracle,ours", "--plot", str(page)) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -34,7 +34,7 @@ def test_S18_policies_are_compared_in_one_table_and_drawn_on_one_page(folder: Pa
     assert all(line in drawn for line in lines)
 
 
-def test_B13_figures_are_data_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_data_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(folder, "--compare", "fifo", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)
     # a from 0 to 100, b from 100 to 150, c from 150 to 160.
@@ -55,7 +55,7 @@ def test_B13_figures_are_data_too(folder: Path, capsys: pytest.CaptureFixture[st
     assert 0.9 < row["utilisation"] <= 1
 
 
-def test_B13_a_generated_trace_can_be_kept_and_run_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_generated_trace_can_be_kept_and_run_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = folder / "kept.csv"
     assert run(["simulate", "--jobs", "30", "--seed", "3", "--write-trace", str(kept)]) == 0
     assert capsys.readouterr().out == f"wrote 30 jobs to {kept}\n"
@@ -63,7 +63,7 @@ def test_B13_a_generated_trace_can_be_kept_and_run_again(folder: Path, capsys: p
     assert json.loads(capsys.readouterr().out)[0]["ended"] == 30
 
 
-def test_B13_a_trace_written_from_a_trace_says_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trace_written_from_a_trace_says_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     head = "job_id,submit_s,duration_s,gpus,name,priority,limit_s\n"
     (folder / "t.csv").write_text(head + 'a,0,100,8,"x,y",0,\nb,1,50,16,z,5,20\nc,1,10,16,z,0,\n')
     assert simulate(folder, "--json") == 0
@@ -120,6 +120,7 @@ def test_S11_a_queue_is_drained_to_another_cluster_while_its_jobs_run_on(folder:
     ]
 
 
+@pytest.mark.feature("A04")
 def test_S12_jobs_go_where_their_gpu_type_labels_and_tolerations_lead_them(folder: Path) -> None:
     ran = runs(
         folder,
@@ -171,7 +172,7 @@ def test_S16_an_elastic_gang_gives_its_borrowed_pods_back(folder: Path) -> None:
     assert told(ran, "attempts", "started_s", "given_back") == [("long", "1", "0.000", "4"), ("other", "1", "105.000", "0")]
 
 
-def test_S16_a_higher_class_and_a_cancel_are_told_in_the_runs(folder: Path) -> None:
+def test_a_higher_class_and_a_cancel_are_told_in_the_runs(folder: Path) -> None:
     ran = runs(
         folder,
         "nodes: [{name: n, cpus: 8}]",

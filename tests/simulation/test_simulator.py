@@ -9,21 +9,21 @@ import pytest
 from tests.builders import run_cycle, start_all, state, submit
 from tests.simulation.service import virtual
 from tests.simulation.service import world as service_world
-from tuttilab.scheduler import events as ev
-from tuttilab.scheduler.core.queues import check_tree
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.launch import Secrets
-from tuttilab.scheduler.model import Cluster, Node, Queue
-from tuttilab.scheduler.requests import PodRequest
-from tuttilab.scheduler.resources import CPU, GPU, MEMORY, Resources
-from tuttilab.scheduler.simulator import (
+from tuttilab.scheduler.core.ordering.queues import check_tree
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.model import Cluster, Node, Queue
+from tuttilab.scheduler.domain.requests import PodRequest
+from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources
+from tuttilab.scheduler.service.launch_plans import Secrets
+from tuttilab.scheduler.simulation import (
     POLICIES,
     Outcome,
     Simulation,
     TraceJob,
     figures,
     generate,
-    page,
+    html_page,
     read_policy,
     read_site,
     read_trace,
@@ -43,7 +43,7 @@ def simulate(trace: list[TraceJob], policy: str = "ours", queues: tuple[Queue, .
     return Simulation(gpus(nodes), queues, trace, POLICIES[policy], keeps_journal=True, sample_every=5).run()
 
 
-def test_B13_a_generated_trace_has_the_marginals_of_the_real_one() -> None:
+def test_a_generated_trace_has_the_marginals_of_the_real_one() -> None:
     trace = generate(5000, 1.0, 64, 3)
     lengths = sorted(job.duration_s for job in trace)
     assert [lengths[2500], lengths[4500]] == pytest.approx([1144, 11266], rel=0.01)
@@ -56,7 +56,7 @@ def test_B13_a_generated_trace_has_the_marginals_of_the_real_one() -> None:
     assert generate(200, seed=4) == generate(200, seed=4) != generate(200, seed=5)
 
 
-def test_B13_a_trace_survives_its_file() -> None:
+def test_a_trace_survives_its_file() -> None:
     sets = (
         PodRequest(role="chief", cpus=2, gpus=1, gpu_type="a100"),
         PodRequest(role="ps", count=2, memory="2Gi", ends="with_job"),
@@ -191,7 +191,7 @@ def test_a_bad_policy_is_refused() -> None:
         read_policy("order: random", "p.yaml")
     with pytest.raises(BadInput, match="policy: 'lottery' is not known"):
         read_policy("base: lottery", "p.yaml")
-    assert read_policy("{base: ours, keep: nothing, name: x}", "p.yaml").rules.keep == "nothing"
+    assert read_policy("{base: ours, keep: nothing, name: x}", "p.yaml").rules.reservation == "nothing"
 
 
 def test_a_refused_tree_changes_nothing() -> None:
@@ -294,8 +294,7 @@ def test_B13_a_replay_finds_decisions_that_the_scheduler_would_not_take() -> Non
     assert "c starts on gpu" in str(replay(never).differing[0])
 
 
-@pytest.mark.feature("B05")
-def test_S18_policies_stand_side_by_side_on_one_trace() -> None:
+def test_B05_policies_stand_side_by_side_on_one_trace() -> None:
     trace = generate(300, 1.3, 16, seed=1)
     trace = [job for job in trace if job.gpus <= 16]
     outcomes = [simulate(trace, name) for name in POLICIES]
@@ -305,7 +304,7 @@ def test_S18_policies_stand_side_by_side_on_one_trace() -> None:
     assert rows["easy"].mean_jct_s <= rows["fifo"].mean_jct_s
     text = table(rows.values(), rows["easy"])
     assert [line.split()[0] for line in text.splitlines()] == ["policy", *POLICIES]
-    drawn = page(outcomes, text)
+    drawn = html_page(outcomes, text)
     assert drawn.count("<svg") == 2
     assert "http" not in drawn
 
@@ -333,7 +332,7 @@ def test_S06_every_gang_starts_and_big_ones_are_not_starved(seed: int) -> None:
     assert ours.max_wait_s < 3 * max(skipping.max_wait_s, 86_400)
 
 
-def test_B05_shuffled_names_keep_everything_but_who_is_who() -> None:
+def test_shuffled_names_keep_everything_but_who_is_who() -> None:
     trace = generate(300, seed=1)
     mixed = shuffle_names(trace, 2)
     assert [(j.submit_s, j.duration_s, j.gpus) for j in mixed] == [(j.submit_s, j.duration_s, j.gpus) for j in trace]

@@ -1,9 +1,9 @@
-/** One line on top of the panel while the control plane does not answer. */
+/** A line at the top of the panel while the control plane does not answer. */
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import type { IModel } from '../tokens';
+import type { IModel } from '../model/tokens';
 import type { IActions } from './actions';
 import { useModel } from './hooks';
 
@@ -27,10 +27,10 @@ export function Banner(props: { model: IModel; actions: IActions; trans: Transla
     <div className={`tl-Banner tl-mod-${model.connection}`} role="status" aria-live="polite">
       {text && (
         <>
-          <span className="tl-Banner-text">{text}</span>
+          <span className="tl-Banner-text">{text}</span>{' '}
           {model.connection === 'down' && (
             <>
-              <span className="tl-Banner-detail">{model.detail}</span>
+              <span className="tl-Banner-detail">{model.detail}</span>{' '}
               <button className="jp-Button jp-mod-styled jp-mod-minimal tl-Banner-button" onClick={start} disabled={isStarting}>
                 {isStarting ? trans.__('Starting…') : trans.__('Start it')}
               </button>

@@ -1,14 +1,14 @@
-/** A run's graph in a tab: our own SVG over dagre's layout, each node a button to its job's log. */
+/** A run's graph in a tab: SVG over dagre's layout; each node is a button that opens its job's log. */
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { ToolbarButtonComponent, closeIcon, refreshIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
-import { duration, lookName, lookOf, runElapsed } from '../format';
-import { type IPlacedNode, layOut, NODE_HEIGHT, NODE_WIDTH } from '../layout';
-import { messageOf } from '../model';
-import type { IModel, Run, RunNode } from '../tokens';
+import { messageOf } from '../model/client';
+import type { IModel, Run, RunNode } from '../model/tokens';
+import { duration, lookName, lookOf, runElapsed } from '../text/format';
 import type { IActions } from './actions';
+import { type IPlacedNode, layOut, NODE_HEIGHT, NODE_WIDTH } from './graphLayout';
 import { useModel, useNow } from './hooks';
 import { PhaseIcon } from './phase';
 
@@ -17,11 +17,19 @@ interface IProps {
   model: IModel;
   actions: IActions;
   trans: TranslationBundle;
+  /** The run's name is known. */
+  onName: (name: string) => void;
 }
 
-export function Graph({ id, model, actions, trans }: IProps): React.JSX.Element {
+export function Graph({ id, model, actions, trans, onName }: IProps): React.JSX.Element {
   useModel(model, 'runs');
   const run = model.run(id);
+  const name = run?.name;
+  React.useEffect(() => {
+    if (name !== undefined) {
+      onName(name);
+    }
+  }, [name]);
   const [problem, setProblem] = React.useState('');
   React.useEffect(() => {
     if (run === undefined) {
@@ -38,21 +46,21 @@ export function Graph({ id, model, actions, trans }: IProps): React.JSX.Element 
       </div>
     );
   }
-  return <Drawn run={run} actions={actions} trans={trans} />;
+  return <RunGraph run={run} actions={actions} trans={trans} />;
 }
 
-function Drawn({ run, actions, trans }: { run: Run; actions: IActions; trans: TranslationBundle }): React.JSX.Element {
+function RunGraph({ run, actions, trans }: { run: Run; actions: IActions; trans: TranslationBundle }): React.JSX.Element {
   const now = useNow(!run.is_ended);
-  // States change often, the graph's form never: what follows from the form is worked out once.
-  const form = run.nodes.map(node => [node.name, ...node.after].join('\n')).join('\n\n');
-  const layout = React.useMemo(() => layOut(run.nodes), [run.id, form]);
+  // Phases change often, the graph's shape never: the layout is computed once per shape.
+  const shape = run.nodes.map(node => [node.name, ...node.after].join('\n')).join('\n\n');
+  const layout = React.useMemo(() => layOut(run.nodes), [run.id, shape]);
   const nodes = new Map(run.nodes.map(node => [node.name, node]));
   const look = lookOf(run.phase);
   return (
     <div className="tl-Graph">
       <div className="tl-TabHead">
         <PhaseIcon phase={run.phase} trans={trans} />
-        <span className="tl-TabHead-name">{run.name}</span>
+        <bdi className="tl-TabHead-name">{run.name}</bdi>{' '}
         <span className="tl-TabHead-detail" role="status">
           {lookName(look, trans)} · {duration(runElapsed(run, now), trans)}
         </span>

@@ -1,9 +1,9 @@
-/** A phase as an icon: told by its shape as well as by its colour. */
+/** A phase as an icon that differs in shape as well as in colour. */
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import { lookName, lookOf, type Look } from '../format';
+import { lookName, lookOf, type Look } from '../text/format';
 
 const SHAPES: Record<Look, React.ReactNode> = {
   waiting: (
@@ -57,7 +57,7 @@ const SHAPES: Record<Look, React.ReactNode> = {
   )
 };
 
-/** Beside the phase's name it says nothing of its own; alone it has `label` for screen readers. */
+/** Hidden from screen readers beside the phase's name; `isAlone` gives it a label. */
 export function PhaseIcon(props: { phase: string; trans: TranslationBundle; isAlone?: boolean }): React.JSX.Element {
   const look = lookOf(props.phase);
   const label = props.isAlone ? { role: 'img', 'aria-label': lookName(look, props.trans) } : { 'aria-hidden': true };

@@ -1,10 +1,10 @@
-/** One bar a resource and queue: what is used, what is guaranteed, what is the most. */
+/** One bar for each queue and resource: used, guaranteed and max. */
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import { amountOf, barOf, resourceName } from '../format';
-import type { Cluster, IModel, Queue, Use } from '../tokens';
+import type { Cluster, IModel, Queue, Use } from '../model/tokens';
+import { amountOf, barOf, resourceName } from '../text/format';
 import { useModel } from './hooks';
 
 export function Quota({ model, trans }: { model: IModel; trans: TranslationBundle }): React.JSX.Element {
@@ -18,9 +18,9 @@ export function Quota({ model, trans }: { model: IModel; trans: TranslationBundl
       {inTreeOrder(model.queues).map(({ queue, depth }) => (
         <li key={queue.name} className="tl-Queue" style={{ paddingLeft: 8 + depth * 12 }}>
           <div className="tl-Queue-head">
-            <span className="tl-Queue-name">{queue.name}</span>
+            <span className="tl-Queue-name">{queue.name}</span>{' '}
             <span className="tl-Queue-counts">
-              {trans.__('%1 running', queue.running)}
+              {trans.__('%1 running', queue.running)}{' '}
               {queue.waiting > 0 && <span className="tl-Queue-waiting">{trans.__('%1 waiting', queue.waiting)}</span>}
             </span>
           </div>
@@ -43,7 +43,7 @@ function Bar(props: { use: Use; capacity: number; queue: Queue; trans: Translati
   const whole = guaranteed ? `${text}, ${guaranteed}` : text;
   return (
     <div className="tl-Use" title={`${name}: ${whole}`}>
-      <span className="tl-Use-name">{name}</span>
+      <span className="tl-Use-name">{name}</span>{' '}
       <div
         className={`tl-Bar${bar.isOver ? ' tl-mod-over' : ''}${use.max !== null && use.used >= use.max ? ' tl-mod-full' : ''}`}
         role="meter"
@@ -61,7 +61,7 @@ function Bar(props: { use: Use; capacity: number; queue: Queue; trans: Translati
   );
 }
 
-/** Parents before children, with their depth. */
+/** Parents before children, with their depth in the tree. */
 export function inTreeOrder(queues: readonly Queue[]): { queue: Queue; depth: number }[] {
   const names = new Set(queues.map(queue => queue.name));
   const found: { queue: Queue; depth: number }[] = [];

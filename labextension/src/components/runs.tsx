@@ -4,11 +4,11 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import { closeIcon, refreshIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
-import { duration, lookName, lookOf, runElapsed } from '../format';
-import type { IModel, Run } from '../tokens';
+import type { IModel, Run } from '../model/tokens';
+import { duration, lookName, lookOf, runElapsed } from '../text/format';
 import type { IActions } from './actions';
 import { useModel, useNow } from './hooks';
-import { IconButton } from './jobs';
+import { IconButton } from './iconButton';
 import { PhaseIcon } from './phase';
 
 interface IProps {
@@ -21,7 +21,7 @@ export function Runs({ model, actions, trans }: IProps): React.JSX.Element {
   useModel(model, 'runs', 'connection');
   const now = useNow(model.runs.some(run => !run.is_ended));
   if (model.runs.length === 0) {
-    const text = model.connection === 'up' ? trans.__('No DAG has run yet. %1 runs one.', '%dag FILE') : '';
+    const text = model.connection === 'up' ? trans.__('No DAG has run yet. %1 runs one.', '%dag run FILE') : '';
     return <div className="tl-Empty">{text}</div>;
   }
   return (
@@ -48,11 +48,10 @@ function RunRow(props: { run: Run; now: number; actions: IActions; trans: Transl
         <PhaseIcon phase={run.phase} trans={trans} />
         <span className="tl-Job-lines">
           <span className="tl-Job-first">
-            <span className="tl-Job-name">{run.name}</span>
-            <span className="tl-Job-time">{duration(runElapsed(run, now), trans)}</span>
+            <bdi className="tl-Job-name">{run.name}</bdi> <span className="tl-Job-time">{duration(runElapsed(run, now), trans)}</span>{' '}
           </span>
           <span className="tl-Job-second">
-            <span className="tl-Job-phase">{lookName(look, trans)}</span>
+            <span className="tl-Job-phase">{lookName(look, trans)}</span>{' '}
             <span className="tl-Job-detail">{trans.__('%1 of %2 nodes done', done, run.nodes.length)}</span>
           </span>
           <span className="tl-Run-nodes" aria-hidden="true">

@@ -1,7 +1,7 @@
-"""From a request to a `Job` with its `Gang`: one file a kind, one line in the table below.
+"""Requests into jobs: builds a `Job` with its `Gang` from a request. One module per kind, listed in `KINDS`.
 
-A kind's file has `gang(request) -> tuple[JobKind, Gang, Work]` and checks what is particular to it. What all kinds share (names,
-queue, limits, sizes against max and nodes) is checked here, so that every refusal reads the same whoever asks.
+A kind's module has `gang(request) -> tuple[JobKind, Gang, Work]` and checks what is specific to the kind. What all kinds share
+(names, queue, limits, sizes against max and nodes) is checked here, so that refusals are the same for every kind and caller.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tuttilab.scheduler.core.kinds import batch, notebook, spark
-from tuttilab.scheduler.core.placement import (
+from tuttilab.scheduler.core.ordering.queues import choose_queue, path_of
+from tuttilab.scheduler.core.placement.fit import (
     allowed_clusters,
     charge_of,
     has_master,
     named_clusters,
-    never_fits,
     permitted_clusters,
     possible_clusters,
 )
-from tuttilab.scheduler.core.queues import choose_queue, path_of
-from tuttilab.scheduler.core.quota import never_within
-from tuttilab.scheduler.core.shapes import shape_key
-from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden, NeverFits
-from tuttilab.scheduler.model import Cluster, Gang, Job, JobKind, Queue, Work
-from tuttilab.scheduler.requests import JobRequest, Who
-from tuttilab.scheduler.resources import parse_duration
+from tuttilab.scheduler.core.placement.never import never_fit
+from tuttilab.scheduler.core.placement.shapes import shape_key
+from tuttilab.scheduler.core.placement.work_places import KUBERNETES, WorkPlace
+from tuttilab.scheduler.core.quota import reason_above_max
+from tuttilab.scheduler.domain.errors import AboveMax, BadInput, Forbidden, NeverFits
+from tuttilab.scheduler.domain.model import Cluster, Gang, Job, JobKind, Queue, Work
+from tuttilab.scheduler.domain.requests import JobRequest, Who
+from tuttilab.scheduler.domain.resources import parse_duration
 
 KINDS: Final[Mapping[str, Callable[[JobRequest], tuple[JobKind, Gang, Work]]]] = {
     "batch": batch.gang,
@@ -37,8 +38,8 @@ KINDS: Final[Mapping[str, Callable[[JobRequest], tuple[JobKind, Gang, Work]]]] =
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_./]{0,61}[A-Za-z0-9])?")
-MOST_RETRIES: Final = 100
-HIGHEST_PRIORITY: Final = 1000
+MAX_RETRIES: Final = 100
+MAX_PRIORITY: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,18 @@ class Site:
     clusters: Mapping[str, Cluster]
     default_queue: str | None = None
     default_timeout_s: float | None = None
-    fitting: set[Hashable] = field(default_factory=set)
-    """Shapes whose sizes were found in order, by queue: the jobs of a batch are often alike."""
+    growing: frozenset[str] = frozenset()
+    """Clusters to which nodes may be added: what fits on none of their nodes now waits for them."""
+    without_images: frozenset[str] = frozenset()
+    """Clusters whose pods are processes of their machine: they run no image."""
+    without_default_image: frozenset[str] = frozenset()
+    """Clusters of containers where a job has to name its image."""
+    accepted_shapes: set[Hashable] = field(default_factory=set)
+    """Cache of (queue, shape) pairs that passed the size checks; the jobs of one batch often have equal shapes."""
 
 
 def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int, now: float) -> Job:
-    """The job a request stands for. Raises BadInput, Forbidden, AboveMax or NeverFits with one sentence; decides nothing else."""
+    """The job of a request. Raises BadInput, Forbidden, AboveMax or NeverFits with one sentence."""
     if request.kind not in KINDS:
         raise BadInput(f"kind: {request.kind!r} is not known; expected one of {', '.join(sorted(KINDS))}.")
     if request.kind == JobKind.NOTEBOOK and not who.is_hub:
@@ -64,10 +71,10 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
     for key, value in request.labels.items():
         if not _LABEL.fullmatch(key) or not re.fullmatch(r"[^\x00-\x1f\x7f]{0,256}", value):
             raise BadInput(f"labels.{key}: {value[:40]!r} is not a label; expected a short key and up to 256 printable characters.")
-    if not 0 <= request.retries <= MOST_RETRIES:
-        raise BadInput(f"retries: {request.retries} is out of range; expected 0 to {MOST_RETRIES}.")
-    if abs(request.priority) > HIGHEST_PRIORITY:
-        raise BadInput(f"priority: {request.priority} is out of range; expected -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}.")
+    if not 0 <= request.retries <= MAX_RETRIES:
+        raise BadInput(f"retries: {request.retries} is out of range; expected 0 to {MAX_RETRIES}.")
+    if abs(request.priority) > MAX_PRIORITY:
+        raise BadInput(f"priority: {request.priority} is out of range; expected -{MAX_PRIORITY} to {MAX_PRIORITY}.")
     if request.cluster is not None and request.cluster not in site.clusters:
         raise BadInput(f"cluster: there is no cluster {request.cluster!r}; expected one of {', '.join(sorted(site.clusters))}.")
     queue = choose_queue(site.queues, request.queue, site.default_queue, who)
@@ -93,10 +100,11 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
         cluster=request.cluster,
         labels=dict(request.labels),
     )
-    alike = (job.queue, shape_key(job))
-    if alike not in site.fitting:
-        _check_sizes(job, site)
-        site.fitting.add(alike)
+    _check_image(job, site)
+    shape = (job.queue, shape_key(job), WorkPlace.of(job))
+    if shape not in site.accepted_shapes:
+        check_sizes(job, site)
+        site.accepted_shapes.add(shape)
     return job
 
 
@@ -104,8 +112,28 @@ def _default_timeout(kind: JobKind, site: Site) -> float | None:
     return None if kind in (JobKind.SPARK, JobKind.NOTEBOOK, JobKind.SERVICE) else site.default_timeout_s
 
 
+def _check_image(job: Job, site: Site) -> None:
+    """Refuse an image where it would be ignored, and a job without one where it needs one."""
+    named, image = named_clusters(job), job.work.image
+    names = sorted(named or site.clusters.keys())
+    place = WorkPlace.of(job)
+    if names and place is WorkPlace.MACHINE and site.without_default_image.issuperset(names):
+        raise NeverFits(f"image: {' and '.join(names)} has no default image for jobs that name none; give the job's --image.")
+    if (
+        names
+        and place is WorkPlace.SPARK
+        and all(site.clusters[name].kind == KUBERNETES for name in names if name in site.clusters)
+    ):
+        raise NeverFits(f"cluster: Spark sessions do not run on {' and '.join(names)} yet; name a local cluster.")
+    if names and place is WorkPlace.IMAGE and site.without_images.issuperset(names):
+        raise NeverFits(
+            f"image: {image!r} cannot be run here: pods of {' and '.join(names)} are processes of the machine; leave the image "
+            "out, and the job runs with the programs that are installed there."
+        )
+
+
 def _no_cluster(job: Job, path: Sequence[Queue]) -> str:
-    """Why the job and its queues leave no cluster."""
+    """Why the job and its queues together allow no cluster."""
     named = sorted(named_clusters(job))
     if len(named) > 1:
         return f"pods are asked for on {' and '.join(named)}; expected one cluster, as all of a job runs on one."
@@ -114,19 +142,18 @@ def _no_cluster(job: Job, path: Sequence[Queue]) -> str:
     return f"{asked}{' and '.join(bounds)}; expected a cluster that all of them allow."
 
 
-def _check_sizes(job: Job, site: Site) -> None:
-    """Refuse what waiting cannot help: above a max on the queue's path, or a pod larger than any node."""
+def check_sizes(job: Job, site: Site) -> None:
+    """Refuse a job that could never start: no cluster allowed, above a max on the queue's path, or no room on empty clusters."""
     path = path_of(site.queues, job.queue)
     if possible_clusters(job, path) == set():
         raise BadInput(f"cluster: {_no_cluster(job, path)}")
     clusters = allowed_clusters(job, site.clusters, path) or permitted_clusters(job, site.clusters, path)
     pods = job.gang.size + int(has_master(job))
-    # Before any cluster has been seen, our own pods count nothing.
+    # Before any cluster has been seen, the cost of sidecars and master is unknown and counts as nothing.
     charges = [charge_of(job, cluster) for cluster in clusters or [Cluster("", "")]]
-    refusals = [never_within(site.queues, job.queue, charge, pods) for charge in charges]
+    refusals = [reason_above_max(site.queues, job.queue, charge, pods) for charge in charges]
     if all(refusals):
         raise AboveMax(f"{job.name}: {refusals[0]}")
-    with_nodes = [cluster for cluster in clusters if cluster.nodes]
-    misfit = never_fits(job, with_nodes) if with_nodes else None
-    if misfit is not None:
-        raise NeverFits(f"{job.name}: {misfit.sentence()} when empty; ask for less per pod or for more, smaller workers.")
+    found = never_fit(job, permitted_clusters(job, site.clusters, path), site.growing)
+    if found is not None:
+        raise NeverFits(f"{job.name}: {found.sentence()}")

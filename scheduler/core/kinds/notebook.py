@@ -1,8 +1,8 @@
-"""A notebook server of a hub: one pod that the hub's spawner makes and no cluster of ours, in the ledger before it exists.
+"""Kind notebook: a notebook server of the hub. The hub's spawner creates its one pod; the job exists before the pod does.
 
-Its attempt is Launching from its admission until the hub says that the server runs. Whoever waits for it, starts it or stops
-it says so again and again; after `TTL_S` of silence it is given up. A server that runs is never given up for silence, because
-the hub may be down.
+The attempt is Launching from its admission until the hub reports that the server runs. While the server waits, starts or stops,
+the hub renews a lease; `TTL_S` after the last renewal the job expires. A running server never expires, because the hub may be
+down.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tuttilab.scheduler import events as ev
 from tuttilab.scheduler.core.kinds.pods import gang_of
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.model import Attempt, AttemptPhase, Gang, Job, JobKind, PodPhase, Work
-from tuttilab.scheduler.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Gang, Job, JobKind, PodPhase, Work
+from tuttilab.scheduler.domain.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest
 
 ROLE: Final = "notebook"
 SERVER_LABEL: Final = "notebook-server"
-"""The hub's name of the server; the unnamed one is empty."""
+"""The server's name in the hub; empty for the default server."""
 PROFILE_LABEL: Final = "notebook-profile"
 TTL_S: Final = 600.0
 PHASES: Final = ("waiting", "running", "ended")
-"""What the hub may say of a server."""
-LONGEST_NAME: Final = 100
-SAME: Final = ("gang", "work", "queue", "group", "cluster", "labels", "preemptible")
-"""What two servers of one name have in common when one may go on as the other."""
+"""Phases that the hub may report."""
+MAX_NAME_LENGTH: Final = 100
+COMPARED_FIELDS: Final = ("gang", "work", "queue", "group", "cluster", "labels", "preemptible")
+"""Job fields that must be equal for `is_interchangeable`."""
 
 
 def request_of(asked: NotebookRequest, profile: ProfileRequest, image: str | None) -> JobRequest:
-    """The submit that stands for this server in the ledger."""
+    """The job request of this server."""
     pod = PodRequest(
         role=ROLE,
         cpus=profile.cpus,
@@ -39,7 +39,7 @@ def request_of(asked: NotebookRequest, profile: ProfileRequest, image: str | Non
         resources=profile.resources,
     )
     return JobRequest(
-        name=f"notebook {asked.server}".strip()[:LONGEST_NAME],
+        name=f"notebook {asked.server}".strip()[:MAX_NAME_LENGTH],
         kind="notebook",
         queue=profile.queue,
         pods=(pod,),
@@ -53,36 +53,36 @@ def gang(request: JobRequest) -> tuple[JobKind, Gang, Work]:
     pods = gang_of(request)
     if pods.size != 1 or request.retries:
         raise BadInput(f"pods: a notebook server is one pod without retries; given {pods.size} pods, {request.retries} retries.")
-    # What runs in it is the spawner's business: only its size and place count here.
+    # The spawner decides what runs in the pod; only size and placement are decided here.
     return JobKind.NOTEBOOK, pods, Work(command=(), image=request.image, sidecar=False)
 
 
 def is_live_server(job: Job, owner: str, server: str) -> bool:
-    is_one = job.kind is JobKind.NOTEBOOK and not job.phase.is_terminal
-    return is_one and job.owner == owner and job.labels.get(SERVER_LABEL) == server
+    is_live = job.kind is JobKind.NOTEBOOK and not job.phase.is_terminal
+    return is_live and job.owner == owner and job.labels.get(SERVER_LABEL) == server
 
 
-def is_same(one: Job, other: Job) -> bool:
-    """Whether a server that still waits may go on in its place as the other."""
-    return all(getattr(one, name) == getattr(other, name) for name in SAME)
+def is_interchangeable(one: Job, other: Job) -> bool:
+    """Whether a waiting server may keep its place in the queue and serve a new request for the other."""
+    return all(getattr(one, name) == getattr(other, name) for name in COMPARED_FIELDS)
 
 
 def may_expire(attempt: Attempt | None) -> bool:
-    """Silence ends it: while it waits in its queue, is being started or is being stopped, but never while it runs."""
+    """Whether its lease may expire: while it waits, starts or stops, but never while it runs."""
     return attempt is None or attempt.phase is not AttemptPhase.RUNNING
 
 
-def news(job: Job, attempt: Attempt | None, said: RenewRequest) -> Iterator[ev.Event]:
-    """What follows from what the hub says about a live server. Nothing for what is known already."""
-    if said.phase == "ended" and (attempt is None or attempt.phase is AttemptPhase.LAUNCHING):
+def events_of_report(job: Job, attempt: Attempt | None, report: RenewRequest) -> Iterator[ev.Event]:
+    """The events that follow from the hub's report on a live server; none if it reports nothing new."""
+    if report.phase == "ended" and (attempt is None or attempt.phase is AttemptPhase.LAUNCHING):
         yield ev.JobCancelRequested(job.id, "the hub")
     if attempt is None:
         return
     for pod in attempt.pods:
         where = (job.id, attempt.number, pod.name)
-        if said.phase == "running" and attempt.phase is AttemptPhase.LAUNCHING and pod.phase is PodPhase.PENDING:
+        if report.phase == "running" and attempt.phase is AttemptPhase.LAUNCHING and pod.phase is PodPhase.PENDING:
             yield ev.PodStarted(*where)
-        elif said.phase == "ended" and pod.phase is not PodPhase.ENDED:
+        elif report.phase == "ended" and pod.phase is not PodPhase.ENDED:
             never_ran = attempt.phase is AttemptPhase.LAUNCHING
-            exit_code = None if never_ran else said.exit_code or 0
-            yield ev.PodEnded(*where, exit_code, "NeverStarted" if never_ran else said.reason)
+            exit_code = None if never_ran else report.exit_code or 0
+            yield ev.PodEnded(*where, exit_code, "NeverStarted" if never_ran else report.reason)

@@ -1,27 +1,19 @@
-"""Pods and work as every kind asks for them: the keys of a request parsed into `PodSet` and `Work`, with the path in each error."""
+"""Parsing shared by all kinds: the keys of a request into `PodSet` and `Work`, with the path in each error."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
-from tuttilab.scheduler.core.taints import toleration_of
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.model import MASTER, Ends, Framework, Gang, Input, Output, PodSet, Work
-from tuttilab.scheduler.requests import JobRequest, PodRequest
-from tuttilab.scheduler.resources import (
-    CPU,
-    GPU,
-    MEMORY,
-    Resources,
-    parse_count,
-    parse_cpu,
-    parse_duration,
-    parse_memory,
-)
+from tuttilab.scheduler.core.placement.taints import toleration_of
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.model import MASTER, Ends, Framework, Gang, Input, Output, PodSet, Work
+from tuttilab.scheduler.domain.requests import MOST_ENV_BYTES, JobRequest, PodRequest
+from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_duration, parse_memory
 
-MOST_PODS: Final = 10_000
+MAX_PODS: Final = 10_000
 GPU_TYPE_LABEL: Final = "gpu-model"
 
 _ROLE = re.compile(r"[a-z](?:[-a-z0-9]{0,14}[a-z0-9])?")
@@ -38,8 +30,8 @@ def gang_of(request: JobRequest) -> Gang:
     if len(set(roles)) != len(roles):
         raise BadInput(f"pods: the roles {', '.join(roles)} are not all different; expected each role once.")
     gang = Gang(pod_sets)
-    if gang.size > MOST_PODS:
-        raise BadInput(f"pods: {gang.size} pods are too many; expected at most {MOST_PODS}.")
+    if gang.size > MAX_PODS:
+        raise BadInput(f"pods: {gang.size} pods are too many; expected at most {MAX_PODS}.")
     if all(pod_set.ends is Ends.WITH_JOB for pod_set in pod_sets):
         raise BadInput("pods: every set ends with the job, so it would never end; expected one with `ends: required`.")
     return gang
@@ -48,8 +40,8 @@ def gang_of(request: JobRequest) -> Gang:
 def _pod_set(pod: PodRequest, path: str) -> PodSet:
     if not _ROLE.fullmatch(pod.role) or pod.role == MASTER:
         raise BadInput(f"{path}.role: {pod.role!r} is not a role; expected lower-case letters and digits, and not {MASTER!r}.")
-    if not 1 <= pod.count <= MOST_PODS:
-        raise BadInput(f"{path}.count: {pod.count} is out of range; expected 1 to {MOST_PODS}.")
+    if not 1 <= pod.count <= MAX_PODS:
+        raise BadInput(f"{path}.count: {pod.count} is out of range; expected 1 to {MAX_PODS}.")
     if pod.min_count is not None and not 1 <= pod.min_count <= pod.count:
         raise BadInput(f"{path}.min_count: {pod.min_count} is out of range; expected 1 to count ({pod.count}).")
     if pod.ends not in list(Ends):
@@ -71,11 +63,16 @@ def _pod_set(pod: PodRequest, path: str) -> PodSet:
 def work_of(request: JobRequest) -> Work:
     if not request.command or not request.command[0]:
         raise BadInput("command: it is empty; expected a program and its arguments, such as [python, train.py].")
-    texts = [("command", text) for text in request.command] + [(f"env.{k}", v) for k, v in request.env.items()]
+    texts = [("command", text) for text in request.command] + [
+        (f"env.{k}", v) for k, v in [*request.env.items(), *request.inherited.items()]
+    ]
     for field, text in texts:
         if "\x00" in text:
             raise BadInput(f"{field}: it holds a NUL character, which no program can be given.")
-    check_env_names(request.env)
+    check_env_names([*request.env, *request.inherited])
+    size = sum(len(name.encode()) + len(value.encode()) + 2 for name, value in request.inherited.items())
+    if size > MOST_ENV_BYTES:
+        raise BadInput(f"inherited: the environment has {size} bytes; expected at most {MOST_ENV_BYTES}.")
     if request.framework not in list(Framework):
         raise BadInput(f"framework: {request.framework!r} is not known; expected one of {', '.join(Framework)}.")
     if request.code is not None and not _SHA256.fullmatch(request.code):
@@ -97,6 +94,7 @@ def work_of(request: JobRequest) -> Work:
         command=request.command,
         image=request.image,
         env=dict(request.env),
+        inherited=_shared(tuple(request.inherited.items())),
         workdir=request.workdir,
         code=request.code,
         inputs=tuple(Input(i.path, i.artifact) for i in request.inputs),
@@ -107,6 +105,12 @@ def work_of(request: JobRequest) -> Work:
     )
 
 
+@lru_cache(maxsize=32)
+def _shared(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """The jobs of one notebook mostly have one environment, which is kept once."""
+    return dict(items)
+
+
 def check_env_names(env: Iterable[str]) -> None:
     for name in env:
         if not _ENV.fullmatch(name):
@@ -114,7 +118,7 @@ def check_env_names(env: Iterable[str]) -> None:
 
 
 def _below_result_dir(path: str, field: str) -> str:
-    """A declared output, relative to RESULT_DIR."""
+    """The path of a declared output, relative to RESULT_DIR. Raises BadInput if it is not below RESULT_DIR."""
     steps = path.removeprefix("$(RESULT_DIR)/").split("/")
     if not path or path.startswith("/") or ".." in steps or "" in steps or "\x00" in path:
         raise BadInput(f"{field}: {path[:80]!r} is not below RESULT_DIR; expected a relative path without '..', such as model.pt.")

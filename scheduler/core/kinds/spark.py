@@ -1,25 +1,49 @@
-"""A Spark session of one user: a Connect server that runs until it is stopped or idle, in the ledger like any other job."""
+"""Kind spark: a user's Spark session, a job that runs a Spark Connect server until it is stopped or idle."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
 from tuttilab.scheduler.core.kinds.pods import gang_of, work_of
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.model import Gang, Job, JobKind, JobPhase, Work
-from tuttilab.scheduler.requests import JobRequest, PodRequest, SparkRequest
-from tuttilab.scheduler.resources import CPU, MEMORY, parse_cpu, parse_duration, parse_memory
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.model import Attempt, Gang, Job, JobKind, JobPhase, Node, Work
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest, SparkRequest
+from tuttilab.scheduler.domain.resources import CPU, MEMORY, parse_cpu, parse_duration, parse_memory
 
 SESSION_LABEL: Final = "spark-session"
 CONNECT_ENDPOINT: Final = "connect"
 TOKEN_SECRET: Final = "spark-token"  # noqa: S105  the secret file's name, not a secret
+MOST_CORES: Final = 2
+MOST_MEMORY_MIB: Final = 2048
+LEAST_MEMORY_MIB: Final = 1024
+"""Sizes of a session that names none."""
+IDLE_SINCE: Final = "idle-since"
+"""Published beside a session's addresses: since when nothing runs in it, in seconds since 1970. Absent while it is used or kept."""
+GIVES_WAY_AFTER_S: Final = 20.0
+"""A session that was not used for this long is idle."""
+KEEP_LABEL: Final = "spark-keep"
 SERVER: Final = ("-m", "tuttilab.scheduler.spark.server")
 
 
-def request_of(spark: SparkRequest, interpreter: str) -> JobRequest:
-    """The submit that starts this session. ``interpreter`` runs the server where the request names none."""
+def default_size(nodes: Iterable[Node]) -> tuple[int, str]:
+    """Cores and memory of a session that names none: at most half of the largest node, so that other work fits beside it."""
+    largest = max((node.allocatable for node in nodes), key=lambda amounts: (amounts[CPU], amounts[MEMORY]), default=None)
+    if largest is None:
+        return MOST_CORES, f"{MOST_MEMORY_MIB}Mi"
+    cores = min(MOST_CORES, max(1, largest[CPU] // 2000))
+    memory = min(MOST_MEMORY_MIB, max(LEAST_MEMORY_MIB, largest[MEMORY] // 2**21))
+    return cores, f"{memory}Mi"
+
+
+def request_of(spark: SparkRequest, interpreter: str, nodes: Iterable[Node] = ()) -> JobRequest:
+    """The job request of this session. ``interpreter`` runs the server if the session's request names none."""
+    cpus, memory = default_size(nodes)
+    spark = replace(spark, cpus=cpus if spark.cpus is None else spark.cpus, memory=memory if spark.memory is None else spark.memory)
+    assert spark.cpus is not None
+    assert spark.memory is not None
     cores = max(1, parse_cpu(spark.cpus, "cpus") // 1000)
     spec = {
         "cores": cores,
@@ -27,6 +51,7 @@ def request_of(spark: SparkRequest, interpreter: str) -> JobRequest:
         "conf": dict(spark.conf),
         "idle_s": parse_duration(spark.idle, "idle"),
         "ui": spark.ui,
+        "keep": spark.keep,
     }
     return JobRequest(
         name=f"spark-{spark.name}",
@@ -35,7 +60,7 @@ def request_of(spark: SparkRequest, interpreter: str) -> JobRequest:
         pods=(PodRequest(role="driver", cpus=spark.cpus, memory=spark.memory),),
         command=(spark.interpreter or interpreter, *SERVER),
         env={"TUTTILAB_SPARK_SPEC": json.dumps(spec, sort_keys=True)},
-        labels={SESSION_LABEL: spark.name},
+        labels={SESSION_LABEL: spark.name, **({KEEP_LABEL: "true"} if spark.keep else {})},
         grace="10s",
     )
 
@@ -53,12 +78,40 @@ def session_name(job: Job) -> str:
     return job.labels.get(SESSION_LABEL, "")
 
 
+def is_kept(job: Job) -> bool:
+    """Whether its owner wants it to stay although other work of theirs waits for what it holds."""
+    return KEEP_LABEL in job.labels
+
+
+def idle_since(job: Job, attempt: Attempt) -> float | None:
+    """Since when the session is idle and may give way, by its pod's clock; None for other jobs, and while it may not."""
+    if job.kind is not JobKind.SPARK or is_kept(job) or not attempt.members:
+        return None
+    text = attempt.members[0].endpoints.get(IDLE_SINCE, "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
+def as_holder(job: Job, is_stopping: bool = False) -> str:
+    """The owner's session as what holds room, and what frees it."""
+    name = session_name(job) or job.name
+    what = f"your Spark session '{name}'"
+    stop = "%spark stop" if name == DEFAULT_SESSION else f"%spark stop {name}"
+    if is_stopping:
+        return f"{what}, which ends"
+    if is_kept(job):
+        return f"{what}, which you keep (`{stop}` frees it)"
+    return f"{what}, which gives way once idle for {GIVES_WAY_AFTER_S:g} s (`{stop}` frees it now)"
+
+
+DEFAULT_SESSION: Final = "default"
+
+
 def is_live_session(job: Job, name: str, owner: str) -> bool:
     is_live = job.phase in (JobPhase.QUEUED, JobPhase.ACTIVE) and not job.cancel_requested
     return job.kind is JobKind.SPARK and is_live and job.owner == owner and session_name(job) == name
 
 
 def size_of(job: Job) -> tuple[int, int]:
-    """Milli-cores and bytes of the session."""
+    """CPU in milli-cores and memory in bytes of the session."""
     resources = job.gang.pod_sets[0].resources
     return resources[CPU], resources[MEMORY]

@@ -1,4 +1,4 @@
-"""The database schema's history, run by Alembic.
+"""Migrations of the database schema, run by Alembic.
 
 Only schema changes belong here; old journal bodies are never re-interpreted.
 """

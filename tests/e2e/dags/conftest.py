@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.desk import CONFIG, Desk, made_desk
+from tests.user_machine import CONFIG, UserMachine, made_machine
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with made_desk(tmp_path_factory.mktemp("dags")) as desk:
-        config = desk.home / "tuttilab.yaml"
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserMachine]:
+    with made_machine(tmp_path_factory.mktemp("dags")) as machine:
+        config = machine.home / "tuttilab.yaml"
         config.write_text(CONFIG)
-        said = desk.run("up", "--config", str(config))
+        said = machine.run("up", "--config", str(config))
         assert said.code == 0, said
-        yield desk
+        yield machine

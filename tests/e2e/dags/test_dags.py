@@ -10,13 +10,13 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from tests.desk import Desk, eventually
+from tests.user_machine import UserMachine, eventually
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def manifest(desk: Desk, name: str, nodes: str, head: str = "") -> Path:
-    path = desk.home / f"{name}.yaml"
+def manifest(machine: UserMachine, name: str, nodes: str, head: str = "") -> Path:
+    path = machine.home / f"{name}.yaml"
     path.write_text(f"kind: Dag\nname: {name}\n{head}nodes:\n{dedent(nodes)}")
     return path
 
@@ -25,8 +25,8 @@ def sh(name: str, script: str, after: str = "", more: str = "") -> str:
     return f'- {{name: {name}, after: [{after}], {more} job: {{pods: [{{memory: 256Mi}}], command: [sh, -c, "{script}"]}}}}\n'
 
 
-@pytest.mark.feature("D01", "D09")
-def test_nodes_run_in_the_order_of_their_edges(running: Desk) -> None:
+@pytest.mark.feature("D01")
+def test_nodes_run_in_the_order_of_their_edges(running: UserMachine) -> None:
     nodes = sh("a", "echo a >> order; sleep 0.2") + sh("b", "echo b >> order", "a") + sh("c", "cat order", "b")
     said = running.run("dag", "run", str(manifest(running, "chain", nodes)), "--wait", "--json")
     assert said.code == 0, said
@@ -47,10 +47,12 @@ def test_nodes_run_in_the_order_of_their_edges(running: Desk) -> None:
             "- {name: a, job: {command: [x], pods: [{gpus: 9}]}}\n",
             "node 'a': a: asks for 9 GPU, but queue 'research' may never use more",
         ),
-        ("- {name: a}\n", "node 'a': expected exactly one of the keys job and spark_sql"),
+        ("- {name: a}\n", "node 'a': expected exactly one of the keys job, spark_sql and notebook"),
     ],
 )
-def test_a_graph_that_cannot_run_is_refused_in_one_sentence_and_leaves_nothing(running: Desk, nodes: str, sentence: str) -> None:
+def test_a_graph_that_cannot_run_is_refused_in_one_sentence_and_leaves_nothing(
+    running: UserMachine, nodes: str, sentence: str
+) -> None:
     before = running.run("jobs", "--all", "--json").json
     said = running.run("dag", "run", str(manifest(running, "bad", nodes)))
     assert said.code in (2, 3)
@@ -59,8 +61,8 @@ def test_a_graph_that_cannot_run_is_refused_in_one_sentence_and_leaves_nothing(r
     assert running.run("jobs", "--all", "--json").json == before
 
 
-@pytest.mark.feature("D10", "D11")
-def test_a_retry_runs_only_what_failed_and_what_is_below_it(running: Desk) -> None:
+@pytest.mark.feature("D10")
+def test_a_retry_runs_only_what_failed_and_what_is_below_it(running: UserMachine) -> None:
     flag = running.home / "mended"
     nodes = sh("good", "echo once >> good.runs") + sh("bad", f"test -e {flag}", "good") + sh("below", "true", "bad")
     nodes += sh("always", "true", "bad", "when: all_done,")
@@ -76,8 +78,7 @@ def test_a_retry_runs_only_what_failed_and_what_is_below_it(running: Desk) -> No
     assert "nothing to retry" in running.run("dag", "retry", said.json["id"]).err
 
 
-@pytest.mark.feature("D10")
-def test_a_cancel_ends_what_runs_and_what_waits(running: Desk) -> None:
+def test_a_cancel_ends_what_runs_and_what_waits(running: UserMachine) -> None:
     nodes = sh("slow", "sleep 1000") + sh("next", "true", "slow")
     run_id = running.run("dag", "run", str(manifest(running, "slow", nodes))).out.strip()
     eventually(lambda: running.run("dag", "show", run_id, "--json").json["nodes"][0]["phase"] == "Running")
@@ -87,7 +88,7 @@ def test_a_cancel_ends_what_runs_and_what_waits(running: Desk) -> None:
 
 
 @pytest.mark.feature("D08")
-def test_variables_fill_the_nodes_and_a_missing_one_is_named(running: Desk) -> None:
+def test_variables_fill_the_nodes_and_a_missing_one_is_named(running: UserMachine) -> None:
     head = "variables: {word: {type: string}, n: {type: integer, default: 2}}\n"
     nodes = '- {name: say, job: {pods: [{memory: 256Mi}], command: [echo, "${word} ${n}"]}}\n'
     path = manifest(running, "vars", nodes, head)
@@ -96,7 +97,7 @@ def test_variables_fill_the_nodes_and_a_missing_one_is_named(running: Desk) -> N
     assert running.run("logs", said.json["nodes"][0]["job_id"]).out == "hello 2\n"
 
 
-def test_a_dag_is_kept_by_name_and_a_change_is_a_new_version(running: Desk) -> None:
+def test_a_dag_is_kept_by_name_and_a_change_is_a_new_version(running: UserMachine) -> None:
     path = manifest(running, "kept", sh("a", "true"))
     assert running.run("dag", "apply", str(path)).out == "kept: version 1, 1 node\n"
     assert running.run("dag", "apply", str(path)).out == "kept: version 1, 1 node\n"
@@ -105,8 +106,8 @@ def test_a_dag_is_kept_by_name_and_a_change_is_a_new_version(running: Desk) -> N
     assert len(running.run("dag", "run", "kept", "--wait", "--json").json["nodes"]) == 2
 
 
-@pytest.mark.feature("D09", "S17")
-def test_a_run_goes_on_after_the_control_plane_was_killed(running: Desk) -> None:
+@pytest.mark.feature("S17")
+def test_a_run_goes_on_after_the_control_plane_was_killed(running: UserMachine) -> None:
     nodes = sh("a", "echo x >> a.runs; sleep 1") + sh("b", "echo x >> b.runs", "a") + sh("c", "echo x >> c.runs", "b")
     run_id = running.run("dag", "run", str(manifest(running, "killed", nodes))).out.strip()
     eventually(lambda: (running.home / "a.runs").exists())
@@ -120,7 +121,7 @@ def test_a_run_goes_on_after_the_control_plane_was_killed(running: Desk) -> None
 
 @pytest.mark.tier("spark")
 @pytest.mark.feature("D03")
-def test_the_example_runs_sql_then_a_gang_then_a_report(running: Desk) -> None:
+def test_the_example_runs_sql_then_a_gang_then_a_report(running: UserMachine) -> None:
     said = running.run("dag", "run", str(ROOT / "examples" / "nightly.yaml"), "-v", "rows=100", "--wait", "--json", timeout_s=150)
     assert said.code == 0, said
     slopes = [float(word) for word in running.run("logs", said.json["nodes"][2]["job_id"]).out.split()]

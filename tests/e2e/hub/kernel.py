@@ -45,6 +45,7 @@ async def _run(socket: Any, code: str, limit_s: float) -> str:
             printed += said["text"]
         elif kind == "error":
             raise AssertionError("\n".join(said["traceback"]))
-        elif kind == "execute_reply":
+        elif kind == "status" and said["execution_state"] == "idle":
+            # On the channel of the outputs, and after them; the reply is on another and may come before.
             return printed
     raise AssertionError(f"the cell had not ended after {limit_s} s")

@@ -18,8 +18,8 @@ from typing import Any
 
 import httpx
 
-from tests.desk import Desk, eventually, made_desk
 from tests.e2e.hub.guide import HUB_API, blocks
+from tests.user_machine import UserMachine, eventually, made_machine
 from tools.hub_proxy import command as proxy_command
 
 HERE = Path(__file__).parent
@@ -118,7 +118,7 @@ class Browser:
 
 @dataclass
 class HubSite:
-    desk: Desk
+    machine: UserMachine
     folder: Path
     patience_s: float = 1.0
     ports: list[int] = field(default_factory=lambda: free_ports(4))
@@ -141,7 +141,7 @@ class HubSite:
         config = self.folder / "tuttilab.yaml"
         text = blocks("yaml")[0].replace(HUB_API, f"{self.hub_url}/hub/api").replace("port: 9321", f"port: {self.ports[3]}")
         config.write_text(text)
-        arguments = [sys.executable, "-m", "tuttilab.scheduler.serve", "--config", str(config)]
+        arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
         self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN})
         eventually(lambda: self._answers(f"{self.control_url}/readyz"), 30)
 
@@ -180,7 +180,12 @@ class HubSite:
     def _start(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> None:
         with open(self.folder / f"{name}.out", "ab") as log:
             self.processes[name] = subprocess.Popen(
-                arguments, cwd=self.folder, env={**self.desk.environ, **environ}, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                arguments,
+                cwd=self.folder,
+                env={**self.machine.environ, **environ},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
 
     def _stop(self, name: str) -> None:
@@ -232,7 +237,9 @@ class HubSite:
     def servers(self) -> list[int]:
         """Processes of single-user servers."""
         return [
-            process.pid for process in self.desk.processes() if any("jupyterhub-singleuser" in part for part in process.cmdline())
+            process.pid
+            for process in self.machine.processes()
+            if any("jupyterhub-singleuser" in part for part in process.cmdline())
         ]
 
     def close(self) -> None:
@@ -248,15 +255,15 @@ class HubSite:
 @contextmanager
 def made_hub(folder: Path, *, patience_s: float = 1.0) -> Iterator[HubSite]:
     """The hub, its service, and the profiles; nothing of it runs afterwards."""
-    with made_desk(folder) as desk:
+    with made_machine(folder) as machine:
         # What the servers start is found by the state folder in its environment or on its command line.
-        site = HubSite(desk, desk.state, patience_s)
+        site = HubSite(machine, machine.state, patience_s)
         site.folder.mkdir(mode=0o700)
         try:
             site.start_control()
             profiles = site.folder / "profiles.yaml"
             profiles.write_text(PROFILES)
-            said = desk.run("profile", "apply", str(profiles))
+            said = machine.run("profile", "apply", str(profiles))
             assert said.code == 0, said
             site.start_hub()
             yield site

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.desk import eventually
 from tests.e2e.hub.site import SERVICE_TOKEN, Browser, HubSite
+from tests.user_machine import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,7 +28,11 @@ def test_full_group_is_refused_with_who_holds_what_and_the_hub_lives_on(site: Hu
     refused = [message(ann, profile="gpu-pair") for _ in range(10)]
 
     assert set(refused) == {
-        (409, "No room for gpu-pair: asks for 2 GPU; queue research has 1 of 2 GPU free; amy's notebook holds 1 GPU.")
+        (
+            409,
+            "No room for gpu-pair: asks for 2 GPU; queue research has 1 of 2 GPU free; "
+            "notebook server 'notebook' of amy holds 1 GPU.",
+        )
     }
     assert site.hub_is_up()
     assert [job["owner"] for job in site.jobs()] == ["amy"]
@@ -57,7 +61,6 @@ def sleeper(queue: str, gpus: int) -> dict[str, object]:
     return {"name": "sleeper", "queue": queue, "pods": [pod], "command": ["sleep", "120"], "grace": "1s"}
 
 
-@pytest.mark.feature("N04")
 def test_user_who_waits_is_started_when_there_is_room(site: HubSite, ann: Browser) -> None:
     job = site.control("POST", "/jobs", SERVICE_TOKEN, sleeper("research", gpus=2)).json()
     # Longer than a spawn takes to be asked for, shorter than the hub's patience with it.
@@ -68,11 +71,13 @@ def test_user_who_waits_is_started_when_there_is_room(site: HubSite, ann: Browse
     assert ann.has_server()
 
 
+@pytest.mark.feature("N03")
 def test_profile_of_another_group_is_refused(site: HubSite, bob: Browser) -> None:
     assert message(bob, profile="gpu-pair") == (403, "profile: 'gpu-pair' is not offered to bob; expected cpu, gpu.")
     assert nothing_is_left(site, bob)
 
 
+@pytest.mark.feature("N02")
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -125,7 +130,7 @@ def test_end_that_the_control_plane_did_not_hear_is_told_again(site: HubSite, an
     eventually(lambda: site.jobs() == [], 30)
 
 
-@pytest.mark.feature("B01", "N04")
+@pytest.mark.feature("B01", "S10")
 def test_group_never_passes_its_max_when_all_start_at_once(site: HubSite, ann: Browser, amy: Browser, bob: Browser) -> None:
     most = {"research": 0, "root": 0}
     is_over = threading.Event()
@@ -151,6 +156,6 @@ def test_group_never_passes_its_max_when_all_start_at_once(site: HubSite, ann: B
     assert sorted(user.has_server() for user in (ann, amy)) == [False, True]
     assert bob.has_server()
     site.stop_control()
-    verified = site.desk.run("scheduler", "verify")
+    verified = site.machine.run("scheduler", "verify")
     site.start_control()
     assert verified.code == 0, verified

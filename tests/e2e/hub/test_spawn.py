@@ -5,9 +5,9 @@ import re
 import psutil
 import pytest
 
-from tests.desk import eventually
 from tests.e2e.hub.kernel import run_cells
 from tests.e2e.hub.site import SERVICE_TOKEN, Browser, HubSite
+from tests.user_machine import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -27,7 +27,6 @@ def test_form_offers_the_profiles_of_the_users_groups_and_the_server_opens_lab(s
     assert (job["owner"], job["group"], job["labels"]["notebook-profile"]) == ("bob", "quant", "gpu")
 
 
-@pytest.mark.feature("B01", "N14")
 def test_server_is_a_job_for_as_long_as_it_lives(site: HubSite, ann: Browser) -> None:
     assert ann.spawn(profile="gpu").status_code in (201, 202)
     assert ann.has_server()
@@ -79,6 +78,7 @@ async def test_panel_of_a_server_speaks_for_its_owner(site: HubSite, ann: Browse
     assert (me.status_code, me.json()["name"], me.json()["groups"]) == (200, "ann", ["research"])
 
 
+@pytest.mark.feature("M12")
 async def test_gang_is_submitted_from_a_notebook_with_the_servers_own_token(site: HubSite, ann: Browser) -> None:
     ann.spawn(profile="cpu")
 
@@ -96,7 +96,6 @@ async def test_gang_is_submitted_from_a_notebook_with_the_servers_own_token(site
     assert [(pods["role"], pods["count"]) for pods in gang["pods"]] == [("worker", 2)]
 
 
-@pytest.mark.feature("B07")
 def test_restarted_hub_finds_its_servers_and_their_jobs(site: HubSite, ann: Browser) -> None:
     ann.spawn(profile="gpu")
     (job,) = site.jobs()

@@ -137,7 +137,7 @@ def patch() -> None:
 
 
 if __name__ == "__main__":
-    from tuttilab.scheduler import serve
+    from tuttilab.scheduler.server import serve
 
     patch()
     sys.exit(serve.main(sys.argv[1:]))

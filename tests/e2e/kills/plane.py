@@ -17,13 +17,13 @@ from typing import TypeVar
 
 import psutil
 
-from tuttilab.scheduler import discovery
 from tuttilab.scheduler.client import Client
-from tuttilab.scheduler.errors import CommitUnknown, StoreError, TuttiError, Unavailable
-from tuttilab.scheduler.requests import JobRequest, PodRequest
+from tuttilab.scheduler.domain.errors import CommitUnknown, StoreError, TuttiError, Unavailable
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
+from tuttilab.scheduler.domain.wire import JobView
+from tuttilab.scheduler.runtime import discovery
 from tuttilab.scheduler.store.sql import SqlStore
-from tuttilab.scheduler.verify import differences, replay
-from tuttilab.scheduler.wire import JobView
+from tuttilab.scheduler.store.verify import differences, replay
 
 T = TypeVar("T")
 START_S = 30.0
@@ -48,7 +48,7 @@ class Plane:
     kills: int = 0
     accepted: dict[str, str] = field(default_factory=dict)
     """Idempotency key to job id."""
-    program: tuple[str, ...] = ("-m", "tuttilab.scheduler.serve")
+    program: tuple[str, ...] = ("-m", "tuttilab.scheduler.server.serve")
     more_environ: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -249,7 +249,7 @@ def resize(plane: Plane) -> list[str]:
 
 def _delete(plane: Plane, job_id: str) -> None:
     """The answer to a first try may have been lost."""
-    from tuttilab.scheduler.errors import NotFound
+    from tuttilab.scheduler.domain.errors import NotFound
 
     with suppress(NotFound):
         plane.ask(lambda client: client.delete(job_id))

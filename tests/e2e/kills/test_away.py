@@ -30,7 +30,7 @@ def lines(plane: Plane, job_id: str, rank: int) -> list[str]:
             return found
 
 
-@pytest.mark.feature("B06", "S17", "J09", "J04")
+@pytest.mark.feature("S17", "J09")
 @pytest.mark.timeout(AWAY_S + 300)
 def test_without_a_control_plane_no_job_stops_and_logs_and_ends_are_complete_afterwards(
     tmp_path: Path, tell: Callable[[str], None]

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.desk import eventually
 from tests.doses import IS_SOAK
 from tests.e2e.kills.plane import MARK, Plane, plane_in, work
-from tuttilab.scheduler import discovery
-from tuttilab.scheduler.errors import NotFound
+from tests.user_machine import eventually
+from tuttilab.scheduler.domain.errors import NotFound
+from tuttilab.scheduler.runtime import discovery
 
 ERRORS = ("ENOSPC", "EIO", "EROFS")
 PROGRAM = str(Path(__file__).with_name("faulty.py"))
@@ -75,7 +75,8 @@ def some_work(plane: Plane, number: int) -> None:
     assert sorted(line.split()[0] for line in plane.ran(job).elements()) == ["0", "1"], plane.ran(job)
     plane.until_ran(long, plane.ran(long) or Counter())
     plane.ask(lambda client: client.cancel(long))
-    assert plane.ended(long).phase == "Cancelled"
+    cancelled = plane.ended(long)
+    assert cancelled.phase == "Cancelled", (cancelled.reason, cancelled.attempts)
     with suppress(NotFound):
         plane.ask(lambda client: client.delete(job))
 
@@ -109,7 +110,6 @@ def failed_at(plane: Plane, disk: Disk, number: int, name: str, error: str) -> f
     return took if is_hit else None
 
 
-@pytest.mark.feature("O08", "S17")
 @pytest.mark.timeout(0 if IS_SOAK else 600)
 def test_an_error_of_the_disk_at_any_write_loses_nothing_and_is_over_when_it_is_mended(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, tell: Callable[[str], None]
@@ -141,7 +141,6 @@ def ready_or_ended(plane: Plane, process: subprocess.Popen[bytes]) -> object:
     return process.poll() is not None or discovery.find(plane.state).runtime
 
 
-@pytest.mark.feature("O08", "S17")
 @pytest.mark.timeout(0 if IS_SOAK else 300)
 def test_an_error_of_the_disk_at_any_write_of_a_start_is_said_and_the_next_start_is_good(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, tell: Callable[[str], None]
@@ -158,7 +157,7 @@ def test_an_error_of_the_disk_at_any_write_of_a_start_is_said_and_the_next_start
             if found is True:
                 refused += 1
                 said = (plane.home / "serve.log").read_text()
-                assert any(line.startswith("tuttilab.scheduler.errors.") for line in said.splitlines()), (name, error, said)
+                assert any(line.startswith("tuttilab.scheduler.domain.errors.") for line in said.splitlines()), (name, error, said)
             disk.mend()
             if found is not True:
                 process.kill()

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.desk import eventually
 from tests.e2e.kills.plane import MARK, Plane, plane_in, resize
+from tests.user_machine import eventually
 
 WORKER = f"{MARK}; trap 'echo bye $TUTTILAB_RANK >> left; exit 0' TERM; while [ ! -e done ]; do sleep 0.1; done"
 
@@ -23,7 +23,7 @@ def mains(plane: Plane, job_id: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.feature("S16", "B06")
+@pytest.mark.feature("S16", "C05")
 def test_a_second_job_gets_the_room_of_spare_workers_and_they_come_back_when_it_has_ended(tmp_path: Path) -> None:
     with plane_in(tmp_path / "p") as plane:
         plane.ensure()
@@ -54,7 +54,7 @@ def test_a_second_job_gets_the_room_of_spare_workers_and_they_come_back_when_it_
         plane.check_at_rest()
 
 
-@pytest.mark.feature("S16", "B06", "S17")
+@pytest.mark.feature("B06", "S17")
 @pytest.mark.parametrize("point", ["perform.shrink:1", "perform.grow:1", "grow.reserve:1", "grow.pod:1", "grow.pod:2"])
 def test_killed_between_the_decision_and_the_pods_nothing_is_lost_or_started_twice(tmp_path: Path, point: str) -> None:
     with plane_in(tmp_path / "p") as plane:
@@ -64,7 +64,6 @@ def test_killed_between_the_decision_and_the_pods_nothing_is_lost_or_started_twi
         plane.check_at_rest()
 
 
-@pytest.mark.feature("S16")
 def test_a_worker_that_cannot_join_costs_the_gang_nothing(tmp_path: Path) -> None:
     with plane_in(tmp_path / "p") as plane:
         plane.ensure()

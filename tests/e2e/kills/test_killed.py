@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.desk import CONFIG, Desk, eventually, made_desk
+from tests.user_machine import CONFIG, UserMachine, eventually, made_machine
 from tuttilab.scheduler.client import Client
 
 TRAIN = """
@@ -42,70 +42,72 @@ if rank == 0:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with made_desk(tmp_path) as desk:
-        config = desk.home / "tuttilab.yaml"
+def machine(tmp_path: Path) -> Iterator[UserMachine]:
+    with made_machine(tmp_path) as machine:
+        config = machine.home / "tuttilab.yaml"
         config.write_text(CONFIG)
-        said = desk.run("up", "--config", str(config))
+        said = machine.run("up", "--config", str(config))
         assert said.code == 0, said
-        yield desk
+        yield machine
 
 
-def kill_control_plane(desk: Desk) -> None:
-    pid = desk.runtime().pid
+def kill_control_plane(machine: UserMachine) -> None:
+    pid = machine.runtime().pid
     os.kill(pid, signal.SIGKILL)
     psutil.Process(pid).wait(10)
 
 
-def submit(desk: Desk, *arguments: str) -> str:
-    said = desk.run("submit", *arguments)
+def submit(machine: UserMachine, *arguments: str) -> str:
+    said = machine.run("submit", *arguments)
     assert said.code == 0, said
     return said.out.strip()
 
 
-def client_of(desk: Desk) -> Client:
-    runtime = desk.runtime()
+def client_of(machine: UserMachine) -> Client:
+    runtime = machine.runtime()
     return Client(runtime.url, runtime.token)
 
 
-@pytest.mark.feature("B06", "S17", "J04")
-def test_a_training_gang_outlives_the_control_plane_and_succeeds_once(desk: Desk) -> None:
-    script = desk.home / "train.py"
+@pytest.mark.feature("S17", "J04")
+def test_a_training_gang_outlives_the_control_plane_and_succeeds_once(machine: UserMachine) -> None:
+    script = machine.home / "train.py"
     script.write_text(TRAIN)
     command = ("--framework", "xgboost", "--workers", "2", "--gpus", "1", "--memory", "1Gi", "--", sys.executable, str(script))
-    job = submit(desk, "--name", "train", *command)
-    eventually(lambda: len(list(desk.home.glob("started.*"))) == 2)
+    job = submit(machine, "--name", "train", *command)
+    eventually(lambda: len(list(machine.home.glob("started.*"))) == 2)
     time.sleep(0.5)
-    workers = {p.pid for p in desk.processes() if "train.py" in " ".join(p.cmdline()) and "plan.json" not in " ".join(p.cmdline())}
-    kill_control_plane(desk)
+    workers = {
+        p.pid for p in machine.processes() if "train.py" in " ".join(p.cmdline()) and "plan.json" not in " ".join(p.cmdline())
+    }
+    kill_control_plane(machine)
     assert all(psutil.pid_exists(pid) for pid in workers), "nobody stops because the control plane is gone"
-    assert desk.run("up").code == 0
-    with client_of(desk) as client:
+    assert machine.run("up").code == 0
+    with client_of(machine) as client:
         done = client.wait(job, timeout_s=60)
         lines = client.logs(job).lines
     assert (done.phase, done.exit_code, len(done.attempts)) == ("Succeeded", 0, 1), lines
     assert float(lines[-1].removeprefix("accuracy ")) >= 0.97
-    assert len(list(desk.home.glob("started.*"))) == 2, "no member was started twice"
-    assert desk.run("down").code == 0
-    eventually(lambda: desk.processes() == [])
+    assert len(list(machine.home.glob("started.*"))) == 2, "no member was started twice"
+    assert machine.run("down").code == 0
+    eventually(lambda: machine.processes() == [])
 
 
 @pytest.mark.feature("B06")
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_random_kills_lose_no_accepted_job_and_run_none_twice(desk: Desk, seed: int) -> None:
+def test_random_kills_lose_no_accepted_job_and_run_none_twice(machine: UserMachine, seed: int) -> None:
     chance = random.Random(seed)
-    runs = desk.home / "runs"
+    runs = machine.home / "runs"
     runs.mkdir()
     accepted: list[str] = []
     for _ in range(4):
         for number in range(4):
             workers = chance.choice(["1", "1", "2"])
             mark = 'echo "$TUTTILAB_RANK $TUTTILAB_ATTEMPT" >> runs/$TUTTILAB_JOB_ID; sleep 0.3'
-            accepted.append(submit(desk, "--workers", workers, "--name", f"n{number}", "--", "sh", "-c", mark))
+            accepted.append(submit(machine, "--workers", workers, "--name", f"n{number}", "--", "sh", "-c", mark))
         time.sleep(chance.uniform(0, 0.6))
-        kill_control_plane(desk)
-        assert desk.run("up").code == 0
-    with client_of(desk) as client:
+        kill_control_plane(machine)
+        assert machine.run("up").code == 0
+    with client_of(machine) as client:
         for job in accepted:
             done = client.wait(job, timeout_s=60)
             assert done.phase == "Succeeded", (seed, done)
@@ -114,22 +116,22 @@ def test_random_kills_lose_no_accepted_job_and_run_none_twice(desk: Desk, seed: 
             assert written == [f"{rank} 1" for rank in range(done.pods[0].count)], (seed, job, "each member ran once, in attempt 1")
         listed = {job.id for job in client.jobs(all=True, limit=100).jobs}
     assert set(accepted) <= listed
-    assert desk.run("down").code == 0
-    eventually(lambda: desk.processes() == [])
+    assert machine.run("down").code == 0
+    eventually(lambda: machine.processes() == [])
 
 
-def test_a_killed_control_plane_comes_back_at_the_next_use_with_the_same_configuration(desk: Desk) -> None:
-    kill_control_plane(desk)
-    said = desk.run("nodes", "--json")
+def test_a_killed_control_plane_comes_back_at_the_next_use_with_the_same_configuration(machine: UserMachine) -> None:
+    kill_control_plane(machine)
+    said = machine.run("nodes", "--json")
     assert {node["name"] for node in said.json} == {"a", "b"}
 
 
-def test_the_journal_and_the_rows_agree_after_a_kill(desk: Desk) -> None:
+def test_the_journal_and_the_rows_agree_after_a_kill(machine: UserMachine) -> None:
     for _ in range(5):
-        submit(desk, "--", "true")
-    kill_control_plane(desk)
-    assert desk.run("up").code == 0
-    eventually(lambda: desk.run("jobs", "--json").json in ([], {"jobs": [], "next": None}))
-    assert desk.run("down").code == 0
-    said = desk.run("scheduler", "verify")
+        submit(machine, "--", "true")
+    kill_control_plane(machine)
+    assert machine.run("up").code == 0
+    eventually(lambda: machine.run("jobs", "--json").json in ([], {"jobs": [], "next": None}))
+    assert machine.run("down").code == 0
+    said = machine.run("scheduler", "verify")
     assert said.code == 0, said

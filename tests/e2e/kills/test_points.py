@@ -60,6 +60,7 @@ def test_killed_at_any_boundary_nothing_is_lost_or_done_twice(tmp_path: Path, te
 RECOVERY = ("start.open", "start.opened", "start.loaded", "start.looked", "commit.before", "commit.after", "perform.before")
 
 
+@pytest.mark.feature("B06", "S17")
 @pytest.mark.timeout(0 if IS_SOAK else 900)
 def test_killed_again_during_recovery_nothing_is_lost_or_done_twice(tmp_path: Path, tell: Callable[[str], None]) -> None:
     pairs = [("commit.after:2", f"{name}:1") for name in RECOVERY]

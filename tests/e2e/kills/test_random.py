@@ -82,7 +82,6 @@ def running(plane: Plane, key: str, workers: int, script: str) -> str:
     return job_id
 
 
-@pytest.mark.feature("J09")
 def test_a_short_silence_of_a_sidecar_or_a_master_harms_nothing(tmp_path: Path) -> None:
     with plane_in(tmp_path / "p") as plane:
         job_id = running(plane, "gang", 2, f"{MARK}; sleep 3")
@@ -98,7 +97,7 @@ def test_a_short_silence_of_a_sidecar_or_a_master_harms_nothing(tmp_path: Path) 
         plane.check_at_rest()
 
 
-@pytest.mark.feature("J09")
+@pytest.mark.feature("J09", "S15", "C02")
 def test_a_master_that_is_silent_for_longer_than_the_lease_costs_one_attempt_and_no_retry(tmp_path: Path) -> None:
     with plane_in(tmp_path / "p") as plane:
         first = 'if [ "$TUTTILAB_ATTEMPT" = 1 ]; then sleep 300; fi'

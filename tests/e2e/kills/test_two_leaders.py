@@ -18,19 +18,17 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from tests.desk import eventually
 from tests.doses import IS_SOAK
 from tests.e2e.kills.plane import MARK, Plane, plane_in
-from tuttilab.scheduler import discovery
+from tests.user_machine import eventually
 from tuttilab.scheduler.client import Client
-from tuttilab.scheduler.errors import Unavailable
+from tuttilab.scheduler.domain.errors import Unavailable
+from tuttilab.scheduler.runtime import discovery
 
 T = TypeVar("T")
 LONG = f"trap '' TERM; {MARK}; while [ ! -e done ]; do sleep 0.1; done"
 """A pod hears of a stop with its next report too, and shall not have ended by then."""
 TWICE = Counter({"0 1": 1, "1 1": 1})
-
-pytestmark = pytest.mark.feature("O08", "B06", "S17")
 
 
 def tried(plane: Plane, call: Callable[[Client], T]) -> T | None:

@@ -1,4 +1,4 @@
-"""One Lab and one browser for all tests here; each test opens pages of its own."""
+"""One Lab for all tests here; each test opens pages of its own."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.lab import Lab, chromium, made_lab, open_lab
+from tests.lab import Lab, made_lab, open_lab
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with made_lab(tmp_path_factory.mktemp("lab")) as lab:
         yield lab
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

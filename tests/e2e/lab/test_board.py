@@ -10,8 +10,9 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.desk import eventually
+from tests.e2e.lab.test_notices import saved
 from tests.lab import TOKEN, Lab, pictures, row
+from tests.user_machine import eventually
 
 pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(180)]
 
@@ -52,15 +53,44 @@ def ask(lab: Lab, path: str, *, method: str = "GET", token: str | None = TOKEN) 
 
 @pytest.mark.feature("N19")
 def test_results_of_a_job_open_in_a_tab(page: Page, lab: Lab) -> None:
-    script = lab.desk.home / "write.py"
+    script = lab.machine.home / "write.py"
     script.write_text(WRITER)
     job = lab.until(lab.submit("curves", "python", str(script)), "Succeeded")
-    row(page, job).click(button="right")
-    page.get_by_role("menuitem", name="Open TensorBoard on Results").click()
+    row(page, job).click()
+    page.get_by_role("button", name="TensorBoard").click()
 
     frame = page.frame_locator(".tl-Board iframe")
     expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=60_000)
     page.screenshot(path=pictures() / "tensorboard.png")
+
+    # It comes back with Lab; and when the job is gone it says what became of the results.
+    workspaces = lab.machine.home / ".jupyter" / "lab" / "workspaces"
+    eventually(lambda: f"tuttilab-board-{job.id}" in saved(workspaces), 20)
+    page.goto(page.url.split("?")[0])
+    expect(page.locator(".lm-TabBar-tabLabel", has_text="TensorBoard of curves")).to_be_visible(timeout=60_000)
+    expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=60_000)
+    lab.client.delete(job.id)
+    page.goto(page.url.split("?")[0])
+    expect(page.locator(".tl-Board")).to_contain_text("The job was deleted, and its results with it.", timeout=60_000)
+
+
+@pytest.mark.feature("N19")
+def test_tensorboard_is_offered_where_there_are_event_files(page: Page, lab: Lab) -> None:
+    plain = lab.until(lab.submit("plain", "sh", "-c", "echo 1 > $RESULT_DIR/out.csv"), "Succeeded")
+    script = lab.machine.home / "write-more.py"
+    script.write_text(WRITER)
+    curves = lab.until(lab.submit("more-curves", "python", str(script)), "Succeeded")
+    assert [json.loads(ask(lab, f"/tuttilab/jobs/{job.id}/tensorboard")[1]) for job in (plain, curves)] == [
+        {"has_events": False},
+        {"has_events": True},
+    ]
+
+    row(page, curves).click()
+    expect(page.get_by_role("button", name="TensorBoard")).to_be_visible()
+    row(page, plain).click()
+    expect(page.get_by_role("heading", name="plain")).to_be_visible()
+    page.wait_for_timeout(500)
+    expect(page.get_by_role("button", name="TensorBoard")).not_to_be_visible()
 
 
 @pytest.mark.feature("N19")
@@ -76,7 +106,7 @@ def test_board_is_for_who_is_signed_in_and_knows_its_path(lab: Lab) -> None:
     assert ask(lab, path, token=None)[0] in (302, 403)
     assert ask(lab, "/tuttilab/tensorboard/" + "A" * 22 + "/")[0] == 404
     # Its own port, which every user of the machine can reach, gives nothing away without the path, and no command line tells it.
-    (process,) = [one for one in lab.desk.processes() if "tuttilab.jupyter_ext.board_process" in one.cmdline()][-1:]
+    (process,) = [one for one in lab.machine.processes() if "tuttilab.jupyter_ext.board_process" in one.cmdline()][-1:]
     assert all(path.split("/")[-2] not in word for word in process.cmdline())
     port = next(one.laddr.port for one in process.net_connections() if one.status == psutil.CONN_LISTEN)
     with pytest.raises(urllib.error.HTTPError):
@@ -97,7 +127,7 @@ def test_boards_end_with_the_server(lab: Lab) -> None:
     """Last in this file: the Lab of the session is started anew."""
     job = lab.until(lab.submit("board", "true"), "Succeeded")
     assert ask(lab, f"/tuttilab/jobs/{job.id}/tensorboard", method="POST")[0] == 200
-    boards = [one for one in lab.desk.processes() if "tuttilab.jupyter_ext.board_process" in one.cmdline()]
+    boards = [one for one in lab.machine.processes() if "tuttilab.jupyter_ext.board_process" in one.cmdline()]
     assert boards
 
     lab.restart_server()

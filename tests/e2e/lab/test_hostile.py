@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Request, expect
 
 from tests.lab import Lab, open_lab, row
-from tuttilab.scheduler.requests import JobRequest, PodRequest
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 
 pytestmark = pytest.mark.tier("browser")
 
@@ -47,7 +47,6 @@ def watched(browser: Browser, lab: Lab) -> tuple[Page, list[str], list[str]]:
     return page, asked, errors
 
 
-@pytest.mark.feature("A09")
 @pytest.mark.timeout(240)
 def test_names_reasons_labels_and_logs_are_text(browser: Browser, lab: Lab) -> None:
     page, asked, errors = watched(browser, lab)
@@ -111,7 +110,7 @@ def test_opening_a_hostile_notebook_submits_nothing(browser: Browser, lab: Lab) 
         "nbformat": 4,
         "nbformat_minor": 4,
     }
-    (lab.desk.home / "hostile.ipynb").write_text(json.dumps(notebook))
+    (lab.machine.home / "hostile.ipynb").write_text(json.dumps(notebook))
     before = len(lab.client.jobs(all=True, limit=1000).jobs)
     page, _, errors = watched(browser, lab)
     page.goto(f"{lab.url}/lab/tree/hostile.ipynb?reset")

@@ -14,8 +14,8 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
-from tuttilab.scheduler import discovery
 from tuttilab.scheduler.client import Client
+from tuttilab.scheduler.runtime import discovery
 
 SMALL = "--memory 256Mi"
 
@@ -72,10 +72,15 @@ class Ran:
     ename: str = ""
     traceback: list[str] = field(default_factory=list)
     stdout: str = ""
+    stderr: str = ""
     displays: list[dict[str, Any]] = field(default_factory=list)
     updates: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     value: str | None = None
+    html: str = ""
+    """Of the value."""
     seconds: float = 0.0
+    number: int = 0
+    """In the prompt."""
 
     @property
     def error(self) -> str:
@@ -95,9 +100,9 @@ class Ran:
 class Kernel:
     """One real ipykernel with the magics loaded."""
 
-    def __init__(self, environ: dict[str, str], notebook: str) -> None:
+    def __init__(self, environ: dict[str, str], notebook: str, cwd: Path | None = None) -> None:
         self.manager = KernelManager(kernel_name="python3")
-        self.manager.start_kernel(env={**environ, "JPY_SESSION_NAME": notebook})
+        self.manager.start_kernel(env={**environ, "JPY_SESSION_NAME": notebook}, **({"cwd": str(cwd)} if cwd else {}))
         self.client: BlockingKernelClient = self.manager.blocking_client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
@@ -123,6 +128,10 @@ class Kernel:
                 continue
             content = message["content"]
             match message["msg_type"]:
+                case "execute_input":
+                    ran.number = content["execution_count"]
+                case "stream" if content["name"] == "stderr":
+                    ran.stderr += content["text"]
                 case "stream":
                     ran.stdout += content["text"]
                 case "display_data":
@@ -130,7 +139,7 @@ class Kernel:
                 case "update_display_data":
                     ran.updates.append((time.monotonic(), content["data"]))
                 case "execute_result":
-                    ran.value = content["data"]["text/plain"]
+                    ran.value, ran.html = content["data"]["text/plain"], content["data"].get("text/html", "")
                 case "error":
                     ran.status, ran.ename, ran.traceback = "error", content["ename"], content["traceback"]
                 case "status" if content["execution_state"] == "idle":
@@ -141,8 +150,8 @@ class Kernel:
                 ran.seconds = time.monotonic() - began
                 return ran
 
-    def value(self, expression: str) -> str:
-        ran = self.run(expression)
+    def value(self, expression: str, timeout: float = 60.0) -> str:
+        ran = self.run(expression, timeout)
         assert ran.status == "ok", ran.error
         return ran.value or ""
 

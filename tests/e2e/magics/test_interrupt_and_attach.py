@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from tests.e2e.magics.conftest import SMALL, ControlPlane, Kernel, Ran
-from tuttilab.scheduler.wire import JobView
+from tuttilab.scheduler.domain.wire import JobView
 
 pytestmark = pytest.mark.tier("local")
 SLOW = "import time\nprint('begun', flush=True)\ntime.sleep(60)\n"
@@ -35,7 +35,7 @@ def test_the_first_stop_detaches_and_the_job_goes_on(kernel: Kernel, control: Co
     view = only_job(control, "detached")
     short = view.id[:8]
     assert ran.ename == "Stopped"
-    assert ran.error == f"detached: job {short} goes on; `%attach {short}` shows it, `%job {short} cancel` ends it"
+    assert ran.error == f"detached: job {short} 'detached' goes on; `%attach {short}` shows it, `%job {short} cancel` ends it"
     assert ran.seconds < 7
     assert view.phase == "Running"
     control.client().cancel(view.id)
@@ -49,7 +49,7 @@ def test_a_second_stop_cancels(kernel: Kernel, control: ControlPlane) -> None:
     kernel.gather(message, until=lambda ran: "detached:" in ran.text)
     kernel.stop_button()
     ran = kernel.gather(message)
-    assert ran.error == f"job {only_job(control, 'twice').id[:8]} was cancelled."
+    assert ran.error == f"job {only_job(control, 'twice').id[:8]} 'twice' was cancelled."
     assert ran.seconds < 5
     assert until_ended(control, "twice") == "Cancelled"
 
@@ -60,13 +60,12 @@ def test_the_first_stop_cancels_where_that_was_asked_for(kernel: Kernel, control
     kernel.gather(message, until=is_running)
     kernel.stop_button()
     ran = kernel.gather(message)
-    assert ran.error == f"job {only_job(control, 'once').id[:8]} was cancelled."
+    assert ran.error == f"job {only_job(control, 'once').id[:8]} 'once' was cancelled."
     assert ran.seconds < 5
     assert kernel.value("once.status") == "'Cancelled'"
     assert kernel.value("1 + 1") == "2"
 
 
-@pytest.mark.feature("B04")
 def test_B04_a_killed_kernel_loses_nothing(new_kernel: Callable[..., Kernel], control: ControlPlane) -> None:
     first = new_kernel("b04.ipynb")
     first.run("base = 40")

@@ -1,11 +1,16 @@
 """`%jobs`, `%job`, `%quota` and `%attach` for jobs in every state, and completion in a real kernel."""
 
+import ast
 import re
+import sys
+import sysconfig
+import venv
+from pathlib import Path
 
 import pytest
 
-from tests.desk import eventually
 from tests.e2e.magics.conftest import SMALL, ControlPlane, Kernel
+from tests.user_machine import eventually
 from tuttilab.scheduler.client import Client
 
 pytestmark = pytest.mark.tier("local")
@@ -21,7 +26,7 @@ CELLS = {
     ),
     "timeout": ("--timeout 1s", "import time\ntime.sleep(30)"),
     "cancelled": ("", "import time\ntime.sleep(30)"),
-    "unpicklable": ("", "import threading\nthreading.Lock()"),
+    "unpicklable": ("--out lock", "import threading\nlock = threading.Lock()"),
 }
 SAYS = {
     "raised": "ZeroDivisionError: division by zero",
@@ -30,7 +35,7 @@ SAYS = {
     "oom": "ran out of memory (it asked for 128Mi a pod); give it more with --memory",
     "timeout": "passed its time limit of 1 s and was stopped; give it more with --timeout.",
     "cancelled": "was cancelled; `%job",
-    "unpicklable": "the value of its last expression (a _thread.lock) cannot be sent back",
+    "unpicklable": "variable lock (a _thread.lock) cannot be sent back",
 }
 
 
@@ -48,7 +53,7 @@ def ended(kernel: Kernel, control: ControlPlane) -> Client:
     return client
 
 
-@pytest.mark.feature("M15", "M08")
+@pytest.mark.feature("M15", "M08", "B26")
 @pytest.mark.parametrize("name", CELLS)
 def test_attach_to_an_ended_job_ends_with_its_value_or_one_clear_error(kernel: Kernel, ended: Client, name: str) -> None:
     ran = kernel.run(f"%attach {name}", timeout=10)
@@ -72,6 +77,55 @@ def test_every_command_on_every_end_ends(kernel: Kernel, ended: Client, command:
 
 
 @pytest.mark.feature("M15")
+def test_a_retry_of_every_end_ends(kernel: Kernel, ended: Client) -> None:
+    for name in CELLS:
+        ran = kernel.run(f"again = get_ipython().run_line_magic('job', '{name} retry')", timeout=10)
+        assert ran.status == "ok", ran.error
+        assert ran.seconds < 3
+        assert kernel.run("again.cancel()").status == "ok"
+
+
+LIVE = ("", "logs", "explain", "yaml", "download", "retry")
+
+
+@pytest.mark.feature("M15")
+@pytest.mark.timeout(240)
+def test_every_magic_on_every_live_state_ends(kernel: Kernel, control: ControlPlane) -> None:
+    deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('begun', flush=True)\ntime.sleep(60)"
+    kernel.run(f"%%submit stopping --detach --cpus 10m {SMALL}\n{deaf}")
+    kernel.run(f"%%submit running --detach --cpus 10m {SMALL}\n{deaf}")
+    eventually(lambda: "begun" in kernel.value("stopping.logs() + running.logs()"), 30.0)
+    kernel.run("stopping.cancel()")
+    rest = control.client().nodes()[0].allocatable["cpu"]
+    kernel.run(f"%%submit waiting --detach --cpus {rest} {SMALL}\n1")
+    try:
+        for name, phase in {"waiting": "Waiting", "running": "Running", "stopping": "Stopping"}.items():
+            eventually(lambda: phase in kernel.run(f"%job {name}").text, 10.0)  # noqa: B023  called at once
+            for command in LIVE:
+                ran = kernel.run(f"%job {name} {command}", timeout=10)
+                assert ran.status == "ok" or len(ran.error.splitlines()) == 1, ran.error
+                assert ran.seconds < 3
+            message = kernel.send(f"%attach {name}")
+            kernel.gather(message, until=lambda ran: phase in ran.text)  # noqa: B023
+            kernel.stop_button()
+            assert kernel.gather(message, timeout=10).ename == "Stopped"
+        for magic in ("%jobs", "%jobs -a", "%jobs --state waiting", "%jobs --state stopping", "%quota", "%dag list", "%dag runs"):
+            ran = kernel.run(magic, timeout=10)
+            assert ran.status == "ok", ran.error
+            assert ran.seconds < 3
+    finally:
+        client = control.client()
+        for view in [client.cancel(client.job(name).id) for name in ("waiting", "running", "stopping")]:
+            client.wait(view.id, timeout_s=60)  # the deaf ones have their grace period
+
+
+@pytest.mark.feature("B30")
+def test_the_log_says_in_words_why_the_pod_was_told_to_stop(kernel: Kernel, ended: Client) -> None:
+    assert "tuttilab: told to stop (its time limit has passed), within 30 s." in kernel.run("print(timeout.logs())").stdout
+    said = kernel.run("print(cancelled.logs())").stdout
+    assert "tuttilab: told to stop (it was cancelled)" in said or said == "\n"  # cancelled before it had a pod
+
+
 def test_the_handle_tells_why(kernel: Kernel, ended: Client) -> None:
     assert kernel.value("succeeded.reason") == "''"
     for name in ("segfault", "oom", "timeout", "cancelled"):
@@ -96,23 +150,69 @@ def test_a_waiting_job_says_why_and_where_it_stands(kernel: Kernel, control: Con
     kernel.run(f"%%submit holder --detach --cpus {cpus} {SMALL}\nimport time\ntime.sleep(60)")
     kernel.run(f"%%submit waiter --detach --cpus {cpus} {SMALL}\n1")
     # The reason comes with the first decision after the submit, a moment later.
-    eventually(lambda: re.search(r"waiter .*Queued .*place 1", kernel.run("%jobs").text), 10.0)
+    eventually(lambda: re.search(r"waiter .*Waiting .*place 1", kernel.run("%jobs").text), 10.0)
     explained = kernel.run("%job waiter explain").text
-    assert "held by: " + kernel.value("holder.id")[1:9] in explained, explained
+    assert f"({kernel.value('holder.id')[1:9]})" in explained.partition("held by: ")[2], explained
     assert "place 1" in kernel.value("waiter.reason")
     shown = kernel.run("from IPython.display import display; display(waiter)").displays[0]
-    assert "Queued" in shown["text/html"]
+    assert "Waiting" in shown["text/html"]
     assert kernel.run("%job waiter cancel").text.endswith("`%job " + kernel.value("waiter.id")[1:9] + " retry` runs it again.")
     assert kernel.run("%job holder cancel").status == "ok"
 
 
 @pytest.mark.feature("B14")
-def test_another_cloudpickle_is_refused_with_both_versions_named(kernel: Kernel) -> None:
-    kernel.run("import cloudpickle; real = cloudpickle.__version__; cloudpickle.__version__ = '2.0.0'")
-    ran = kernel.run(f"%%submit {SMALL}\n1")
-    version = kernel.value("setattr(cloudpickle, '__version__', real) or real")
-    assert "The notebook runs cloudpickle 2.0.0 and the job's image cloudpickle " + version.strip("'") in ran.error
+def test_another_cloudpickle_is_refused_before_the_submit_with_both_versions_named(
+    kernel: Kernel, control: ControlPlane, tmp_path: Path
+) -> None:
+    before = {view.id for view in control.client().jobs(all=True).jobs}
+    (tmp_path / "cloudpickle").mkdir()
+    (tmp_path / "cloudpickle" / "__init__.py").write_text("__version__ = '1.6.0'")
+    version = kernel.value("__import__('cloudpickle').__version__").strip("'")
+    ran = kernel.run(f"%%submit {SMALL} --env PYTHONPATH={tmp_path}\n1")
+    assert f"The notebook runs cloudpickle {version} and the job cloudpickle 1.6.0 (" in ran.error
+    assert "install it there" in ran.error
     assert len(ran.error.splitlines()) == 1
+    dry = kernel.run(f"%%submit --dry-run {SMALL} --env PYTHONPATH={tmp_path}\n1")
+    assert dry.error == ran.error
+    # What the kernel itself has is another one than the interpreter now has: %pip has replaced it.
+    kernel.run("import cloudpickle; real = cloudpickle.__version__; cloudpickle.__version__ = '2.0.0'")
+    assert f"The notebook runs cloudpickle 2.0.0 and the job cloudpickle {version} (" in kernel.run(f"%%submit {SMALL}\n1").error
+    kernel.run("cloudpickle.__version__ = real")
+    assert {view.id for view in control.client().jobs(all=True).jobs} == before
+
+
+@pytest.mark.feature("B14")
+def test_a_python_of_another_minor_version_is_refused_before_the_submit(
+    kernel: Kernel, control: ControlPlane, tmp_path: Path
+) -> None:
+    before = {view.id for view in control.client().jobs(all=True).jobs}
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 6, 9, 'final', 0)\n")
+    other = tmp_path / "python3.6"
+    other.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    ran = kernel.run(f"%%submit {SMALL} --python {other}\n1")
+    assert f"The notebook runs Python {here} and the job Python 3.6.9 (" in ran.error
+    assert ran.error.endswith("--python names another interpreter.")
+    assert len(ran.error.splitlines()) == 1
+    called = kernel.run(f"from tuttilab.magics import submit\nsubmit(lambda: 1, python={str(other)!r})()")
+    assert called.error.splitlines()[-1].endswith(ran.error.partition(": ")[2])
+    assert (
+        "--python takes an interpreter or the folder of an environment on this machine"
+        in kernel.run(f"%%submit --python {tmp_path}/nowhere\n1").error
+    )
+    assert "--image i has its own; give one." in kernel.run(f"%%submit --image i --python {sys.executable}\n1").error
+    assert {view.id for view in control.client().jobs(all=True).jobs} == before
+
+
+def test_a_job_runs_in_the_environment_that_python_names(kernel: Kernel, tmp_path: Path) -> None:
+    venv.create(tmp_path / "other", system_site_packages=True, with_pip=False, symlinks=True)
+    inner = next((tmp_path / "other" / "lib").iterdir()) / "site-packages"
+    (inner / "outer.pth").write_text(sysconfig.get_path("purelib"))
+    cell = "import os, shutil, sys\nos.path.dirname(sys.executable), os.path.dirname(shutil.which('python'))"
+    ran = kernel.run(f"%%submit {SMALL} --python {tmp_path / 'other'}\n{cell}")
+    assert ran.status == "ok", ran.error
+    assert ast.literal_eval(ran.value or "") == (str(tmp_path / "other" / "bin"),) * 2
 
 
 def test_quota_shows_use_with_bars(kernel: Kernel) -> None:
@@ -129,7 +229,7 @@ def test_quota_shows_use_with_bars(kernel: Kernel) -> None:
         ("%job nope1234", "there is no job"),
         ("%attach nope1234", "there is no job"),
         ("%jobs --stat Queued", "UsageError: %jobs: unknown option --stat; did you mean --state?"),
-        ("%jobs --state Qeued", "did you mean Queued?"),
+        ("%jobs --state Qeued", "did you mean Waiting?"),
     ],
 )
 def test_a_wrong_line_is_one_sentence(kernel: Kernel, line: str, sentence: str) -> None:

@@ -1,6 +1,8 @@
 """Spark sessions as jobs of the service: the provider behind `%%spark`, and a kernel that dies during a Spark cell."""
 
+import os
 import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -24,18 +26,52 @@ def test_a_session_is_a_job_that_outlives_the_kernel(new_kernel: Callable[..., K
         "@udf('long')\ndef slowly(n):\n    time.sleep(0.5)\n    return n + 1\n"
         "spark.range(0, 16, numPartitions=2).select(slowly('id').alias('n'))"
     )
+    second = new_kernel("spark.ipynb")
+    assert second.run("import tuttilab.magics.spark.connect").status == "ok"  # seconds, in which it would be over
     message = first.send(f"%%spark kept\n{slow}")
     first.gather(message, timeout=60, until=lambda said: "of 2 tasks" in said.text or "running" in said.text)
     first.kill()
-    second = new_kernel("spark.ipynb")
+    # Who stops waiting for the result of another kernel does not end what that one started.
+    message = second.send("%attach")
+    second.gather(message, timeout=60, until=lambda said: "A Spark cell of a kernel that died" in said.text)
+    time.sleep(0.5)
+    second.stop_button()
+    assert second.gather(message, timeout=60).ename == "KeyboardInterrupt"
     ran = second.run("%attach", timeout=60)
     assert "A Spark cell of a kernel that died: import time" in ran.text
-    assert second.value("int(kept.n.sum())") == "136", ran.text
-    # The session is the same one: a second cell starts no server.
-    assert second.run("%%sparksql\nSELECT 1", timeout=60).seconds < 10
+    assert "The whole result" in ran.text, ran.text + ran.error
+    assert second.value("int(kept.n.sum())") == "136"
+    assert second.run("%%sparksql\nSELECT 1", timeout=60).status == "ok"
     assert second.run("%spark stop").status == "ok"
+    # The session was the same one all along: no cell has started another server.
     (view,) = control.client().jobs(all=True, kind="spark").jobs
     assert control.client().wait(view.id, timeout_s=60).phase == "Cancelled"
+
+
+@pytest.mark.feature("M11")
+def test_an_idle_session_gives_way_to_its_owners_job_and_both_cells_say_so(
+    new_kernel: Callable[..., Kernel], control: ControlPlane
+) -> None:
+    mine = new_kernel("gives-way.ipynb")
+    ran = mine.run("%%sparksql df\nCREATE TEMPORARY VIEW daily AS SELECT 1 AS a; SELECT a FROM daily", timeout=120)
+    assert ran.status == "ok", ran.error
+    (session,) = [view for view in control.client().spark_sessions() if view.name == "default"]
+    cores = os.cpu_count() or 1
+    assert int(session.cpus) == min(2, max(1, cores // 2))
+    refused = mine.run("%%submit n --memory 256Mi\nspark.range(3).count()")
+    assert refused.error.startswith("BadInput: spark is a Spark session, which lives in this notebook"), refused.error
+    waited = mine.run(f"%%submit cores --cpus {cores} --memory 256Mi\nimport os\nos.cpu_count()", timeout=120)
+    assert waited.status == "ok", waited.error
+    holder = "held by your Spark session 'default', which gives way once idle for 20 s (`%spark stop` frees it now)"
+    assert holder in waited.text
+    assert control.client().job(session.job_id).phase == "Cancelled"
+    history = [event.text for event in control.client().events(session.job_id)]
+    assert "attempt 1: was idle and gave way to your job cores, which waited for what it held" in history
+    again = mine.run("%%sparksql\nSELECT 2 AS b", timeout=120)
+    assert again.status == "ok", again.error
+    told = "was idle and gave way to your job cores, which waited for what it held; it was started again."
+    assert f"Spark session default {told} Its temporary view daily is gone." in again.text
+    assert mine.run("%spark stop").status == "ok"
 
 
 def test_without_spark_the_magic_says_how_to_install_it(kernel: Kernel) -> None:

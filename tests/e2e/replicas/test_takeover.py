@@ -13,19 +13,19 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.desk import Desk, eventually
 from tests.doses import dose
 from tests.postgres import Postgres
 from tests.replicas import LONG, Load, Site, made_site
-from tuttilab.scheduler.errors import Unavailable
-from tuttilab.scheduler.requests import DagRequest, NodeRequest, RunRequest
+from tests.user_machine import UserMachine, eventually
+from tuttilab.scheduler.domain.errors import Unavailable
+from tuttilab.scheduler.domain.requests import DagRequest, NodeRequest, RunRequest
 from tuttilab.scheduler.store.sql import SqlStore
-from tuttilab.scheduler.verify import differences, replay
+from tuttilab.scheduler.store.verify import differences, replay
 
 LIMIT_S = 15.0
 ROUNDS = dose("TAKEOVERS", suite=10, soak=50)
 
-pytestmark = [pytest.mark.requires("postgres"), pytest.mark.feature("O08", "B06"), pytest.mark.timeout(60 + 60 * ROUNDS)]
+pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(60 + 60 * ROUNDS)]
 
 
 @pytest.fixture
@@ -48,6 +48,7 @@ async def checked(url: str) -> tuple[list[str], list[tuple[int, float]]]:
         await store.close()
 
 
+@pytest.mark.feature("O08")
 def test_a_follower_answers_as_the_leader_does(site: Site) -> None:
     leader, (follower,) = site.leader(), site.followers()
     with leader.client() as to_leader, follower.client() as to_follower:
@@ -69,6 +70,7 @@ def test_a_follower_answers_as_the_leader_does(site: Site) -> None:
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
 
 
+@pytest.mark.feature("O08", "B06")
 def test_takeovers_lose_nothing_and_a_continued_leader_changes_nothing(site: Site, tell: Callable[[str], None]) -> None:
     took: list[float] = []
     with Load(site, seed=6) as load:
@@ -136,7 +138,6 @@ def test_a_leader_that_ends_is_followed_at_once(site: Site) -> None:
     assert leader.process.wait(10) == 0
 
 
-@pytest.mark.feature("A05")
 def test_queues_that_are_read_again_are_in_force_at_once_and_with_the_next_leader(site: Site) -> None:
     leader, (follower,) = site.leader(), site.followers()
     file = site.folder / "tuttilab.yaml"
@@ -161,8 +162,8 @@ def test_a_replica_with_another_key_is_refused(site: Site) -> None:
     (site.folder / "three" / "key").write_bytes(b"x" * 32)
     leader.signal(signal.SIGTERM)
     leader.process.wait(10)
-    desk = Desk(site.folder, site.folder / "three", {**os.environ, "TUTTILAB_STATE_DIR": str(site.folder / "three")})
-    said = desk.run("up", "--config", str(site.folder / "other.yaml"))
+    machine = UserMachine(site.folder, site.folder / "three", {**os.environ, "TUTTILAB_STATE_DIR": str(site.folder / "three")})
+    said = machine.run("up", "--config", str(site.folder / "other.yaml"))
 
     assert said.code == 2
     assert "derive their tokens from another key than this process" in said.err

@@ -13,8 +13,9 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from tests.e2e.spark.notebook import Notebook
 from tests.e2e.spark.session_provider import FolderProvider
-from tuttilab.magics.spark_magic import SparkMagics, register
-from tuttilab.magics.spark_session import SessionRequest
+from tuttilab.magics.spark.magic import SparkMagics, register
+from tuttilab.magics.spark.session import SessionRequest
+from tuttilab.magics.submission.modules import module_path
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FolderProvide
 def _shell_with_magics(provider: FolderProvider) -> Iterator[tuple[InteractiveShell, SparkMagics]]:
     shell = InteractiveShell.instance()
     shell.run_line_magic("colors", "nocolor")
-    magics = register(shell, provider)
+    magics = register(shell, provider, module_path)
     provider.start("default", SessionRequest(cores=2, ui=True), lambda _reason: None)
     yield shell, magics
     magics.sessions.close()

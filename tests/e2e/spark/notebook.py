@@ -10,8 +10,8 @@ from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 from IPython.utils.capture import RichOutput, capture_output
 
 from tests.e2e.spark.session_provider import FolderProvider
-from tuttilab.magics.parse import UsageError
-from tuttilab.magics.spark_magic import SparkMagics
+from tuttilab.magics.shared.parse import UsageError
+from tuttilab.magics.spark.magic import SparkMagics
 
 
 @dataclass

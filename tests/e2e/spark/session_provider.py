@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tuttilab.magics.spark_session import SessionRequest, SparkEndpoint, SparkSessionInfo
+from tuttilab.magics.spark.session import SessionRequest, SparkEndpoint, SparkSessionInfo
 
 START_S = 120.0
 
@@ -86,6 +86,9 @@ class FolderProvider:
             deadline = time.monotonic() + 15
             while self._is_alive(name) and time.monotonic() < deadline:
                 time.sleep(0.05)
+
+    def why_ended(self, job_id: str) -> str:
+        return next((f"ended ({info.reason})" for info in self.list() if info.job_id == job_id), "ended")
 
     def stop_all(self) -> None:
         for folder in self.root.iterdir():

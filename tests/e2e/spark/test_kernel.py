@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,13 @@ class Kernel:
 
     def send(self, code: str) -> str:
         return str(self.client.execute(code))
+
+    def wait_for_begin(self, message_id: str) -> None:
+        """Until the kernel has taken the cell: an interrupt before that would be nobody's."""
+        while True:
+            message = self.client.get_iopub_msg(timeout=60)
+            if message["parent_header"].get("msg_id") == message_id and message["msg_type"] == "execute_input":
+                return
 
     def outputs(self, message_id: str) -> list[tuple[str, dict[str, Any]]]:  # Any: Jupyter's messages
         found: list[tuple[str, dict[str, Any]]] = []
@@ -60,7 +70,7 @@ def start_kernel(notebook: Notebook) -> Kernel:
         f"os.environ['TUTTILAB_WORKSPACE'] = {str(notebook.workspace)!r}\n"
         f"sys.path.insert(0, {str(Path(__file__).resolve().parents[3])!r})\n"
         "from pathlib import Path\nfrom tests.e2e.spark.session_provider import FolderProvider\n"
-        "from tuttilab.magics.spark_magic import register\n"
+        "from tuttilab.magics.spark.magic import register\n"
         f"magics = register(get_ipython(), FolderProvider(Path({str(notebook.provider.root)!r})))"
     )
     assert kernel.run(setup) == []
@@ -79,7 +89,7 @@ def kernel(notebook: Notebook) -> Iterator[Kernel]:
 def test_stop_ends_the_operation_and_the_session_stays_usable(kernel: Kernel, notebook: Notebook) -> None:
     assert kernel.run("%%sparksql --quiet\ncreate or replace temp view kept as select 1 x") == []
     message_id = kernel.send(f"%%sparksql\n{SLOW}")
-    time.sleep(2)
+    time.sleep(4)
     stopped = time.monotonic()
     kernel.manager.interrupt_kernel()
     outputs = kernel.outputs(message_id)
@@ -88,8 +98,43 @@ def test_stop_ends_the_operation_and_the_session_stays_usable(kernel: Kernel, no
     assert kind == "error"
     assert content["traceback"] == ["Stopped: the cell's Spark operations were ended; the session stays usable."]
     assert kernel.run("%%sparksql df --quiet\nselect x from kept") == []
-    states = "from tuttilab.magics.spark_connect import operations\nprint({state for _, state in operations(spark)})"
+    states = "from tuttilab.magics.spark.connect import operations\nprint({state for _, state in operations(spark)})"
     assert "running" not in kernel.run(states)[-1][1]["text"]
+
+
+@pytest.mark.feature("M09")
+@pytest.mark.timeout(480)
+def test_the_cores_are_free_within_seconds_whenever_stop_is_pressed(kernel: Kernel, notebook: Notebook) -> None:
+    # A session that has just started needs seconds for its first query: Stop comes before it arrives, while it is planned, and
+    # while it runs.
+    for place, after_s in enumerate((0.0, 1.0, 4.0)):
+        name = f"cold{place}"
+        assert kernel.run(f"%spark start {name} --cores 2 --ui")[-1][0] != "error"
+        try:
+            message_id = kernel.send(f"%%sparksql\n{SLOW}")
+            kernel.wait_for_begin(message_id)
+            time.sleep(after_s)
+            kernel.manager.interrupt_kernel()
+            kind, _ = kernel.outputs(message_id)[-1]
+            stopped = time.monotonic()
+            assert kind == "error"
+            busy_at = stopped
+            while time.monotonic() - busy_at < 4:
+                if running_tasks(notebook, name):
+                    busy_at = time.monotonic()
+                assert busy_at - stopped < 15, f"tasks run on after a Stop {after_s:g} s after the start"
+                time.sleep(0.1)
+        finally:
+            kernel.run(f"%spark stop {name}")
+
+
+def running_tasks(notebook: Notebook, name: str) -> int:
+    ui = json.loads((notebook.provider.root / name / "endpoints.json").read_text())["ui"]
+    address = f"http://{ui}/api/v1/applications"
+    with urllib.request.urlopen(address, timeout=20) as answer:
+        application = json.load(answer)[0]["id"]
+    with urllib.request.urlopen(f"{address}/{application}/executors", timeout=20) as answer:
+        return sum(executor["activeTasks"] for executor in json.load(answer))
 
 
 @pytest.mark.feature("M09")
@@ -101,7 +146,7 @@ def test_stop_ends_operations_of_other_threads_of_the_cell_too(kernel: Kernel) -
         "worker = threading.Thread(target=work); worker.start()\nworker.join()"
     )
     message_id = kernel.send(cell)
-    time.sleep(2)
+    time.sleep(4)
     kernel.manager.interrupt_kernel()
     assert kernel.outputs(message_id)[-1][0] == "error"
     wait = "for _ in range(100):\n    if errors: break\n    time.sleep(0.1)\nprint(errors)"
@@ -110,7 +155,7 @@ def test_stop_ends_operations_of_other_threads_of_the_cell_too(kernel: Kernel) -
     stopped = f"%%spark\n{again}time.sleep(0.01)\nraise KeyboardInterrupt"
     assert kernel.run(stopped)[-1][0] == "error"
     states = (
-        "from tuttilab.magics.spark_connect import operations\ntime.sleep(3)\n"
+        "from tuttilab.magics.spark.connect import operations\ntime.sleep(3)\n"
         "print([state for _, state in operations(spark) if state == 'running'])"
     )
     assert kernel.run(states)[-1][1]["text"] == "[]\n"
@@ -122,7 +167,7 @@ def test_progress_is_one_output_area_that_moves_forward_and_stays_readable(kerne
     outputs = kernel.run(
         "%%spark\nfrom pyspark.sql.functions import udf\nimport time\n"
         "@udf('int')\ndef slow(x):\n    time.sleep(0.3)\n    return 1\n"
-        "spark.range(0, 20, 1, 20).select(slow('id')).collect();"
+        "spark.range(0, 20, 1, 20).select(slow('id').alias('x')).repartition(4).select(slow('x')).collect();"
     )
     seconds = time.monotonic() - began
     assert [kind for kind, _ in outputs] == ["display_data"] + ["update_display_data"] * (len(outputs) - 1)
@@ -130,10 +175,11 @@ def test_progress_is_one_output_area_that_moves_forward_and_stays_readable(kerne
     assert 3 <= len(outputs) <= 2 * seconds + 2
     percents = [int(content["data"]["text/plain"].split()[1].rstrip("%")) for _, content in outputs[:-1]]
     assert percents == sorted(percents)
-    assert outputs[-1][1]["data"]["text/plain"].startswith("Spark: done, 20 tasks, ")
+    texts = [content["data"]["text/plain"] for _, content in outputs]
+    assert any(re.search(r"of \d+ tasks, \d of \d stages, \d+ running, ", text) for text in texts[:-1]), texts
+    assert re.fullmatch(r"Spark: done, \d+ tasks, .* s", texts[-1])
 
 
-@pytest.mark.feature("M10")
 def test_a_short_cell_shows_no_progress(kernel: Kernel) -> None:
     kernel.run("%%sparksql\nselect 1")
     outputs = kernel.run("%%sparksql\nselect 1 as x")
@@ -150,7 +196,7 @@ def test_the_result_of_a_killed_kernels_operation_is_fetched_by_the_next(noteboo
     second = start_kernel(notebook)
     try:
         outputs = second.run(
-            "from tuttilab.magics.spark_recover import recoverable, reattach\n(entry,) = recoverable()\n"
+            "from tuttilab.magics.spark.recover import recoverable, reattach\n(entry,) = recoverable()\n"
             "recovered = reattach(entry, magics.sessions.provider, print)\n"
             "print(entry.var, recovered.var, recovered.value['id'].to_pylist() == list(range(20)), recoverable())"
         )
@@ -159,18 +205,17 @@ def test_the_result_of_a_killed_kernels_operation_is_fetched_by_the_next(noteboo
         second.manager.shutdown_kernel(now=True)
 
 
-@pytest.mark.feature("B04")
 def test_what_cannot_be_taken_up_is_said_and_forgotten(notebook: Notebook) -> None:
     first = start_kernel(notebook)
     message_id = first.send("%%sparksql found\nselect 1")
     first.outputs(message_id)
-    first.run("from tuttilab.magics.spark_state import CellNote, state_directory\n"
-              "e = magics.sessions.get(None, print)\n"
+    first.run("from tuttilab.magics.spark.state import CellNote, state_directory\n"
+              "e = magics.sessions.get(None, print, print)\n"
               "n = CellNote(state_directory(), 'gone', 'default', e.endpoint.job_id, e.spark.session_id, 'v', 'pandas', 'x')\n"
               "n.add('00000000-0000-4000-8000-000000000000', True)")  # fmt: skip
     first.kill()
 
-    from tuttilab.magics.spark_recover import CannotReattach, reattach, recoverable
+    from tuttilab.magics.spark.recover import CannotReattach, reattach, recoverable
 
     (entry,) = recoverable()
     with pytest.raises(CannotReattach, match="The operation is no longer known to session default"):

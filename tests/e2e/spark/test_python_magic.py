@@ -20,7 +20,6 @@ def test_a_cell_runs_in_the_notebooks_namespace(notebook: Notebook) -> None:
     assert notebook.run("%%spark\nspark.range(3);").text == ""
 
 
-@pytest.mark.feature("M02")
 def test_a_frame_stays_remote_when_asked(notebook: Notebook) -> None:
     ran = notebook.run("%%spark remote --as spark --limit 2\nspark.range(5)")
     assert ran.text.splitlines()[-1] == "(first 2 rows × 1 column, there are more)"
@@ -83,7 +82,7 @@ def test_an_error_of_the_cell_itself_is_short(notebook: Notebook, cell: str, exp
     assert len(ran.error.encode()) < 1024
 
 
-@pytest.mark.feature("M08")
+@pytest.mark.feature("B15")
 def test_a_huge_message_is_cut_to_a_kilobyte(notebook: Notebook) -> None:
     ran = notebook.run("%%spark\nraise RuntimeError('ä' * 10_000)")
     assert len(ran.error.encode()) < 1024

@@ -14,15 +14,16 @@ import pytest
 import uvicorn
 
 from tuttilab.scheduler.api import create_app
-from tuttilab.scheduler.api.artifact_process import ArtifactProcess
-from tuttilab.scheduler.api.artifacts import blobs_of, received
-from tuttilab.scheduler.auth import Authenticator, LocalAuthenticator
+from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
+from tuttilab.scheduler.api.artifacts.routes import blobs_of, commit_artifact
 from tuttilab.scheduler.client import AsyncClient
 from tuttilab.scheduler.clusters.fake import FakeCluster
-from tuttilab.scheduler.config import Limits, parse_config
-from tuttilab.scheduler.errors import Unauthenticated
-from tuttilab.scheduler.requests import Who
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.config.load import parse_config
+from tuttilab.scheduler.config.model import Limits
+from tuttilab.scheduler.domain.errors import Unauthenticated
+from tuttilab.scheduler.domain.requests import Who
+from tuttilab.scheduler.identity.auth import Authenticator, LocalAuthenticator
+from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.sql import SqlStore
 
 TOKEN = "token-of-ana"
@@ -47,7 +48,7 @@ CONFIG: dict[str, Any] = {
 
 
 class Tokens:
-    """Several users, as a hub would tell them apart: token to identity."""
+    """An authenticator for several users: token to identity, as a hub would answer."""
 
     def __init__(self, users: dict[str, Who]) -> None:
         self._users = users
@@ -92,7 +93,7 @@ class Site:
         self.port = bound.getsockname()[1]
         if self.has_artifact_process:
             self.artifacts = ArtifactProcess(blobs_of(self.service.config), "127.0.0.1")
-            self.artifacts.acknowledged_by(partial(received, self.service))
+            self.artifacts.set_committer(partial(commit_artifact, self.service))
         app = create_app(self.service, self.authenticator, shut_down=self.shut_down, artifacts=self.artifacts)
         settings = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(settings)
@@ -110,7 +111,7 @@ class Site:
 
 
 class Losing(httpx.AsyncHTTPTransport):
-    """Delivers every request and loses the first ``losses`` answers to what starts something."""
+    """A transport that delivers every request and drops the responses to the first ``losses`` POSTs."""
 
     def __init__(self, losses: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Big artifacts go through a process of their own: with a ticket and nothing else, acknowledged after the commit of the row."""
+"""The process for big artifacts: it takes tickets and no user tokens, and acknowledges an upload after its row is committed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import psutil
 import pytest
 
 from tests.integration.api.conftest import TOKEN, Site, Tokens, served
-from tuttilab.scheduler.api.artifact_process import WORTH_BYTES, ArtifactProcess
-from tuttilab.scheduler.async_client import AsyncClient
-from tuttilab.scheduler.config import Limits
-from tuttilab.scheduler.errors import NotFound, TooLarge
-from tuttilab.scheduler.requests import Who
+from tuttilab.scheduler.api.artifacts.process import REDIRECT_BYTES, ArtifactProcess
+from tuttilab.scheduler.client import AsyncClient
+from tuttilab.scheduler.config.model import Limits
+from tuttilab.scheduler.domain.errors import NotFound, TooLarge
+from tuttilab.scheduler.domain.requests import Who
 
 CONTENT = os.urandom(3 * 2**20 + 5)
 ID = hashlib.sha256(CONTENT).hexdigest()
@@ -40,7 +40,7 @@ def process_of(site: Site) -> ArtifactProcess:
     return site.artifacts
 
 
-async def asked_for(site: Site, id: str = ID, size: int = len(CONTENT)) -> str:
+async def upload_url(site: Site, id: str = ID, size: int = len(CONTENT)) -> str:
     """The URL to upload to."""
     async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=HEADERS) as http:
         url = (await http.get(f"/artifacts/{id}/upload", params={"size": size})).json()["url"]
@@ -48,7 +48,7 @@ async def asked_for(site: Site, id: str = ID, size: int = len(CONTENT)) -> str:
         return url
 
 
-async def test_a_big_artifact_is_sent_and_fetched_beside_the_control_plane(apart: Site) -> None:
+async def test_a_big_artifact_does_not_pass_through_the_control_plane(apart: Site) -> None:
     async with AsyncClient(apart.url, TOKEN) as client:
         assert await client.put_artifact(CONTENT) == ID
         assert await client.get_artifact(ID) == CONTENT
@@ -67,13 +67,13 @@ async def test_a_big_artifact_is_sent_and_fetched_beside_the_control_plane(apart
 
 async def test_a_small_artifact_starts_no_process(apart: Site) -> None:
     async with AsyncClient(apart.url, TOKEN) as client:
-        id = await client.put_artifact(CONTENT[: WORTH_BYTES - 1])
-        assert len(await client.get_artifact(id)) == WORTH_BYTES - 1
+        id = await client.put_artifact(CONTENT[: REDIRECT_BYTES - 1])
+        assert len(await client.get_artifact(id)) == REDIRECT_BYTES - 1
     assert process_of(apart).pid is None
 
 
-async def test_only_the_ticket_opens_the_door(apart: Site) -> None:
-    url = await asked_for(apart)
+async def test_only_a_valid_ticket_is_accepted(apart: Site) -> None:
+    url = await upload_url(apart)
     parts = urlsplit(url)
     query = {key: values[0] for key, values in parse_qs(parts.query).items()}
     other = "b" * 64
@@ -97,24 +97,24 @@ async def test_only_the_ticket_opens_the_door(apart: Site) -> None:
         ):
             answer = await http.put(wrong, content=CONTENT)
             assert (answer.status_code, "Traceback" in answer.text) == (status, False), (wrong, answer.text)
-        # A ticket to bring is none to fetch, and the user's own token opens nothing here.
+        # A ticket to upload does not allow a fetch, and the user's own token is not accepted here.
         assert (await http.get(url)).status_code == 401
         assert (await http.delete(url)).status_code == 405
     assert [path for path in apart.service.config.artifacts_dir.rglob("*") if path.is_file()] == []
 
 
-async def test_a_ticket_runs_out(apart: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ticket_expires(apart: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     with monkeypatch.context() as patched:
-        patched.setattr("tuttilab.scheduler.api.artifact_process.time.time", lambda: now - 3700)
-        url = await asked_for(apart)
+        patched.setattr("tuttilab.scheduler.api.artifacts.process.time.time", lambda: now - 3700)
+        url = await upload_url(apart)
     async with httpx.AsyncClient() as http:
         answer = await http.put(url, content=CONTENT)
     assert (answer.status_code, "has run out" in answer.json()["detail"]) == (401, True)
 
 
-async def test_what_is_refused_beside_is_refused_by_the_same_rules(apart: Site) -> None:
-    url = await asked_for(apart, "c" * 64)
+async def test_the_process_applies_the_rules_of_the_control_plane(apart: Site) -> None:
+    url = await upload_url(apart, "c" * 64)
     folder = apart.service.config.artifacts_dir
     async with httpx.AsyncClient() as http:
         other = await http.put(url, content=CONTENT)
@@ -134,8 +134,8 @@ async def test_what_is_refused_beside_is_refused_by_the_same_rules(apart: Site) 
     assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
-async def test_a_connection_that_breaks_leaves_nothing(apart: Site) -> None:
-    url = urlsplit(await asked_for(apart))
+async def test_a_broken_upload_leaves_no_file(apart: Site) -> None:
+    url = urlsplit(await upload_url(apart))
     _, writer = await asyncio.open_connection(url.hostname, url.port)
     head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
     writer.write(head.encode() + CONTENT[: 2 * 2**20])
@@ -151,7 +151,7 @@ async def test_a_connection_that_breaks_leaves_nothing(apart: Site) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_killed_it_starts_again_at_the_same_port(apart: Site, number: signal.Signals) -> None:
+async def test_a_killed_process_starts_again_at_the_same_port(apart: Site, number: signal.Signals) -> None:
     async with AsyncClient(apart.url, TOKEN) as client:
         await client.put_artifact(CONTENT)
         first = process_of(apart).pid
@@ -173,8 +173,8 @@ async def test_it_ends_with_the_control_plane(tmp_path: Path) -> None:
     assert not psutil.pid_exists(pid)
 
 
-async def test_without_a_row_there_is_no_success(apart: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tuttilab.scheduler.errors import StoreError
+async def test_an_upload_without_a_committed_row_fails(apart: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tuttilab.scheduler.domain.errors import StoreError
 
     async def full(*_: object) -> None:
         raise StoreError("The database refused: the disk is full.")
@@ -185,7 +185,7 @@ async def test_without_a_row_there_is_no_success(apart: Site, monkeypatch: pytes
             await client.put_artifact(CONTENT)
 
 
-async def test_where_only_one_port_is_let_through_everything_goes_there(apart: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_behind_a_tunnel_all_bytes_go_through_the_control_plane(apart: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setattr(process_of(apart), "port", unused.getsockname()[1])
@@ -194,13 +194,13 @@ async def test_where_only_one_port_is_let_through_everything_goes_there(apart: S
             assert await client.get_artifact(ID) == CONTENT
 
 
-async def test_others_do_not_get_the_bytes_by_knowing_the_id(tmp_path: Path) -> None:
+async def test_knowing_the_id_does_not_give_access_to_the_bytes(tmp_path: Path) -> None:
     users = {"a": Who("ana", ("research",)), "b": Who("ben", ("quant",))}
     async with served(Site(tmp_path, Tokens(users), has_artifact_process=True)) as site:
         async with AsyncClient(site.url, "a") as ana, AsyncClient(site.url, "b") as ben:
             await ana.put_artifact(CONTENT)
             with pytest.raises(NotFound):
                 await ben.get_artifact(ID)
-            # Who can bring the content has it.
+            # A user who can upload the content has it anyway.
             await ben.put_artifact(CONTENT)
             assert await ben.get_artifact(ID) == CONTENT

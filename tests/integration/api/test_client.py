@@ -15,8 +15,8 @@ import pytest
 
 from tests.integration.api.conftest import TOKEN, Losing, Site, Tokens, served
 from tuttilab.scheduler.client import AsyncClient, Client, connect
-from tuttilab.scheduler.config import Limits
-from tuttilab.scheduler.errors import (
+from tuttilab.scheduler.config.model import Limits
+from tuttilab.scheduler.domain.errors import (
     AboveMax,
     BadInput,
     Conflict,
@@ -27,8 +27,8 @@ from tuttilab.scheduler.errors import (
     Unauthenticated,
     Unavailable,
 )
-from tuttilab.scheduler.requests import JobRequest, PodRequest, SparkRequest, Who
-from tuttilab.scheduler.wire import JobView
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest, SparkRequest, Who
+from tuttilab.scheduler.domain.wire import JobView
 
 QUICK = JobRequest(name="quick", command=("print", "hello", "print", "world"))
 LONG = JobRequest(name="long", command=("sleep", "600"))
@@ -41,7 +41,7 @@ def pods(cpus: int, count: int = 1) -> tuple[PodRequest, ...]:
 
 async def until_running(client: AsyncClient, job_id: str) -> JobView:
     async with asyncio.timeout(10):
-        while (job := await client.job(job_id)).phase != "Running":  # noqa: ASYNC110  the job is looked at, not subscribed to
+        while (job := await client.job(job_id)).phase != "Running":  # noqa: ASYNC110  the job is polled here
             await asyncio.sleep(0.02)
     return job
 
@@ -49,7 +49,7 @@ async def until_running(client: AsyncClient, job_id: str) -> JobView:
 # --- a job's life ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.feature("J01", "J10")
+@pytest.mark.feature("J10")
 async def test_job_runs_to_its_end_and_leaves_its_log(client: AsyncClient) -> None:
     accepted = await client.submit(QUICK)
     assert (accepted.name, accepted.owner, accepted.queue, accepted.kind) == ("quick", "ana", "research", "batch")
@@ -64,8 +64,7 @@ async def test_job_runs_to_its_end_and_leaves_its_log(client: AsyncClient) -> No
     assert (await client.logs(job.id, start=1)).lines == ("world",)
 
 
-@pytest.mark.feature("J13")
-async def test_history_tells_each_step_in_words(client: AsyncClient) -> None:
+async def test_events_describe_each_step(client: AsyncClient) -> None:
     job = await client.wait((await client.submit(QUICK)).id, timeout_s=20)
 
     events = await client.events(job.id)
@@ -80,7 +79,7 @@ async def test_history_tells_each_step_in_words(client: AsyncClient) -> None:
 
 
 @pytest.mark.feature("B02", "S14")
-async def test_waiting_job_says_why(client: AsyncClient) -> None:
+async def test_waiting_job_shows_its_cause(client: AsyncClient) -> None:
     first = await client.submit(BIG)
     await until_running(client, first.id)
     second = await client.submit(replace(BIG, name="second"))
@@ -125,7 +124,7 @@ async def test_dry_run_accepts_nothing(client: AsyncClient) -> None:
     assert (await client.jobs(all=True)).jobs == ()
 
 
-async def test_what_can_never_run_is_refused_at_once(client: AsyncClient) -> None:
+async def test_job_that_can_never_run_is_refused_at_once(client: AsyncClient) -> None:
     with pytest.raises(AboveMax, match="may never use more than 6 CPU"):
         await client.submit(replace(LONG, pods=pods(4, 2)))
 
@@ -133,7 +132,7 @@ async def test_what_can_never_run_is_refused_at_once(client: AsyncClient) -> Non
 # --- submitting once -----------------------------------------------------------------------------------------------------
 
 
-async def test_one_key_is_one_job(client: AsyncClient) -> None:
+async def test_one_idempotency_key_makes_one_job(client: AsyncClient) -> None:
     first = await client.submit(LONG, key="k1")
     second = await client.submit(LONG, key="k1")
     assert second.id == first.id
@@ -154,7 +153,7 @@ async def test_batch_is_accepted_whole_or_not_at_all(client: AsyncClient) -> Non
 
 
 @pytest.mark.parametrize("losses", [1, 3])
-async def test_answer_that_is_lost_makes_no_second_job(client: AsyncClient, losses: int) -> None:
+async def test_lost_response_makes_no_second_job(client: AsyncClient, losses: int) -> None:
     lossy = Losing(losses)
     lossy.carry(client)
 
@@ -194,7 +193,7 @@ async def test_jobs_by_state_text_and_page(client: AsyncClient) -> None:
         await client.jobs(state="runing")
 
 
-async def test_job_is_found_by_the_beginning_of_its_id(client: AsyncClient) -> None:
+async def test_job_is_found_by_a_prefix_of_its_id(client: AsyncClient) -> None:
     job = await client.submit(LONG)
 
     assert (await client.job(job.id[:8])).id == job.id
@@ -204,7 +203,6 @@ async def test_job_is_found_by_the_beginning_of_its_id(client: AsyncClient) -> N
         await client.job("../me")
 
 
-@pytest.mark.feature("A05")
 async def test_queues_show_use_against_guarantee_and_max(client: AsyncClient) -> None:
     job = await client.submit(BIG)
     await until_running(client, job.id)
@@ -235,7 +233,7 @@ async def test_clusters_and_nodes_show_what_is_used(client: AsyncClient) -> None
 # --- waiting -------------------------------------------------------------------------------------------------------------
 
 
-async def test_wait_tells_every_change_once(client: AsyncClient) -> None:
+async def test_wait_reports_every_change_once(client: AsyncClient) -> None:
     seen: list[str] = []
     job = await client.submit(replace(QUICK, command=("sleep", "0.3")))
 
@@ -245,7 +243,7 @@ async def test_wait_tells_every_change_once(client: AsyncClient) -> None:
     assert "Running" in seen
 
 
-async def test_wait_ends_in_time_and_the_job_goes_on(client: AsyncClient) -> None:
+async def test_wait_times_out_and_the_job_goes_on(client: AsyncClient) -> None:
     job = await client.submit(LONG)
 
     with pytest.raises(TimeoutError, match=r"after 0.3 s and goes on"):
@@ -254,7 +252,6 @@ async def test_wait_ends_in_time_and_the_job_goes_on(client: AsyncClient) -> Non
     assert not (await client.job(job.id)).is_ended
 
 
-@pytest.mark.feature("B06", "S17")
 async def test_wait_survives_a_restart_at_another_port(tmp_path: Path) -> None:
     site = Site(tmp_path)
     await site.start()
@@ -311,7 +308,7 @@ async def small_limit(tmp_path: Path) -> AsyncIterator[tuple[Site, AsyncClient]]
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", os.urandom(3 * 2**20)])
-async def test_artifact_comes_back_as_it_was_sent(client: AsyncClient, tmp_path: Path, content: bytes) -> None:
+async def test_artifact_round_trip(client: AsyncClient, tmp_path: Path, content: bytes) -> None:
     source, to = tmp_path / "source", tmp_path / "copy"
     source.write_bytes(content)
 
@@ -332,6 +329,7 @@ async def test_artifact_is_private_on_disk_and_nothing_else_is_left(site: Site, 
     assert (files[0].stat().st_mode & 0o777, files[0].parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
+@pytest.mark.feature("J06")
 async def test_artifact_above_the_limit_is_refused_and_leaves_nothing(small_limit: tuple[Site, AsyncClient]) -> None:
     site, client = small_limit
 
@@ -342,7 +340,7 @@ async def test_artifact_above_the_limit_is_refused_and_leaves_nothing(small_limi
     assert await client.put_artifact(os.urandom(2**20)) != ""
 
 
-async def test_artifact_that_is_not_what_its_id_says_is_refused(site: Site, client: AsyncClient) -> None:
+async def test_artifact_with_another_digest_is_refused(site: Site, client: AsyncClient) -> None:
     wrong = hashlib.sha256(b"other").hexdigest()
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=headers) as http:
@@ -357,7 +355,7 @@ async def test_artifact_that_is_not_what_its_id_says_is_refused(site: Site, clie
         await client.get_artifact(wrong)
 
 
-async def test_body_that_grows_beyond_what_was_declared_is_cut_off(small_limit: tuple[Site, AsyncClient]) -> None:
+async def test_body_without_a_declared_length_is_cut_off_at_the_limit(small_limit: tuple[Site, AsyncClient]) -> None:
     """Chunked, so that no length is declared at all."""
     site, _ = small_limit
 
@@ -384,8 +382,8 @@ async def two(tmp_path: Path) -> AsyncIterator[tuple[AsyncClient, AsyncClient]]:
             yield ana, ben
 
 
-@pytest.mark.feature("M13", "A01")
-async def test_other_owners_objects_are_not_there(two: tuple[AsyncClient, AsyncClient]) -> None:
+@pytest.mark.feature("A01")
+async def test_objects_of_other_owners_are_not_visible(two: tuple[AsyncClient, AsyncClient]) -> None:
     ana, ben = two
     job = await ana.submit(LONG)
     artifact = await ana.put_artifact(b"anas")
@@ -429,7 +427,7 @@ async def test_the_same_bytes_of_two_owners_belong_to_both(two: tuple[AsyncClien
     assert (await ana.get_artifact(artifact), await ben.get_artifact(artifact)) == (b"same", b"same")
 
 
-async def test_queue_of_another_group_is_not_mine(two: tuple[AsyncClient, AsyncClient]) -> None:
+async def test_queue_of_another_group_is_not_marked_mine(two: tuple[AsyncClient, AsyncClient]) -> None:
     ana, _ = two
 
     assert {queue.name: queue.mine for queue in await ana.queues()} == {"root": False, "research": True, "quant": False}
@@ -445,7 +443,7 @@ async def test_only_a_local_user_ends_the_service(two: tuple[AsyncClient, AsyncC
         await client.shutdown(now=True)
 
 
-async def test_shutdown_is_passed_on(tmp_path: Path) -> None:
+async def test_shutdown_reaches_the_process(tmp_path: Path) -> None:
     asked: list[bool] = []
     async with served(Site(tmp_path, shut_down=asked.append)) as site, AsyncClient(site.url, TOKEN) as client:
         await client.shutdown(now=False)
@@ -475,10 +473,10 @@ async def test_spark_session_by_name(client: AsyncClient) -> None:
         await client.spark_endpoint("s1")
 
 
-# --- errors of the way ---------------------------------------------------------------------------------------------------
+# --- transport errors ----------------------------------------------------------------------------------------------------
 
 
-async def test_nobody_there_is_unavailable_in_one_sentence() -> None:
+async def test_no_service_is_unavailable_in_one_sentence() -> None:
     async with AsyncClient("http://127.0.0.1:1", TOKEN) as client:
         with pytest.raises(Unavailable, match=r"^Nobody answers at http://127.0.0.1:1; .*\.$"):
             await client.me()
@@ -495,7 +493,7 @@ async def test_new_token_after_a_restart_is_found(site: Site) -> None:
         assert (await client.me()).name == "ana"
 
 
-async def test_proxy_of_the_environment_is_not_asked_about_this_machine(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_to_this_machine_bypass_the_proxy_of_the_environment(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
 
@@ -504,7 +502,7 @@ async def test_proxy_of_the_environment_is_not_asked_about_this_machine(site: Si
 
 
 @pytest.mark.parametrize(("url", "token"), [("localhost:80", "t"), ("ftp://x", "t"), ("http://x", ""), ("http://x", "a\nb")])
-def test_address_that_cannot_be_is_refused(url: str, token: str) -> None:
+def test_invalid_url_or_token_is_refused(url: str, token: str) -> None:
     with pytest.raises(BadInput):
         AsyncClient(url, token)
 
@@ -513,7 +511,7 @@ def test_address_that_cannot_be_is_refused(url: str, token: str) -> None:
 
 
 async def test_blocking_client_works_beside_a_running_loop(site: Site) -> None:
-    """As in a kernel: the caller's thread is not the one that serves its requests."""
+    """As in a kernel, whose main thread already runs an event loop."""
 
     def use() -> tuple[str, list[str], str]:
         with Client(site.url, TOKEN) as client:
@@ -533,7 +531,7 @@ async def test_blocking_client_works_beside_a_running_loop(site: Site) -> None:
     assert await asyncio.to_thread(use) == ("ana", ["Succeeded"], "Succeeded")
 
 
-async def test_blocking_client_says_that_it_was_forked(site: Site) -> None:
+async def test_blocking_client_refuses_to_work_in_a_fork(site: Site) -> None:
     def use() -> str:
         client = Client(site.url, TOKEN)
         assert client.me().name == "ana"
@@ -577,7 +575,7 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("interrupted True False\n", "")
 
 
-async def test_connect_takes_the_environments_word(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connect_reads_url_and_token_from_the_environment(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUTTILAB_URL", site.url)
     monkeypatch.delenv("JUPYTERHUB_API_TOKEN", raising=False)
     monkeypatch.delenv("TUTTILAB_TOKEN", raising=False)
@@ -602,7 +600,7 @@ def test_connect_without_a_service_and_without_starting_one(tmp_path: Path, monk
     assert not (tmp_path / "none").exists()
 
 
-def test_import_of_the_client_brings_no_server_along() -> None:
+def test_import_of_the_client_imports_no_server_module() -> None:
     program = """
 import sys
 import tuttilab.scheduler.client

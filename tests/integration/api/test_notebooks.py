@@ -1,4 +1,4 @@
-"""Servers and profiles over HTTP, with the real service and its real store: the hub asks, users see theirs, a storm fits."""
+"""Notebook servers and profiles over HTTP, with the real service and store: requests of the hub, of users, and many at once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,9 +11,9 @@ import pytest
 from tests.integration.api.conftest import Site, served
 from tests.integration.api.conftest import Tokens as Users
 from tuttilab.scheduler.client import AsyncClient
-from tuttilab.scheduler.errors import AboveMax, BadInput, Forbidden, NotFound
-from tuttilab.scheduler.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest, Who
-from tuttilab.scheduler.wire import NotebookView
+from tuttilab.scheduler.domain.errors import AboveMax, BadInput, Forbidden, NotFound
+from tuttilab.scheduler.domain.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest, Who
+from tuttilab.scheduler.domain.wire import NotebookView
 
 USERS = {
     "hub": Who("tuttilab", is_admin=True, is_hub=True),
@@ -42,7 +42,7 @@ def server(owner: str = "ann", **given: Any) -> NotebookRequest:
 
 
 async def seen(hub: AsyncClient, asked: NotebookRequest) -> NotebookView:
-    """The server once a cycle has looked at it: admitted, or with its place in line."""
+    """The server after the next cycle: admitted, or with its place in the queue."""
     view = await hub.notebook(asked)
     async with asyncio.timeout(5.0):
         while not view.is_admitted and view.place is None:
@@ -65,7 +65,7 @@ async def test_server_is_admitted_renewed_and_ended(hub_site: Site) -> None:
         assert (await hub.renew(view.job.id, RUNNING)).is_wanted is False
 
 
-async def test_owner_sees_the_server_and_may_cancel_it_and_the_hub_hears_of_it(hub_site: Site) -> None:
+async def test_owner_may_cancel_the_server_and_the_hub_learns_of_it(hub_site: Site) -> None:
     async with client(hub_site, "hub") as hub, client(hub_site, "ann") as ann:
         view = await seen(hub, server())
         await hub.renew(view.job.id, RUNNING)
@@ -79,8 +79,8 @@ async def test_owner_sees_the_server_and_may_cancel_it_and_the_hub_hears_of_it(h
 
 
 @pytest.mark.feature("B01")
-async def test_storm_of_servers_and_jobs_never_passes_the_room(hub_site: Site) -> None:
-    """Two GPUs on the nodes; forty owners and ten jobs of others want one each, and give it back at once."""
+async def test_many_servers_and_jobs_at_once_never_exceed_the_room(hub_site: Site) -> None:
+    """The nodes have two GPUs; forty servers and ten jobs want one each, and release it at once."""
     running: set[str] = set()
     most = 0
 
@@ -124,13 +124,14 @@ async def test_refusals_say_why_and_leave_nothing(hub_site: Site) -> None:
     assert list(hub_site.service.state.jobs) == []
 
 
-async def test_profile_of_more_than_the_max_is_refused_and_not_kept(hub_site: Site) -> None:
+async def test_profile_above_the_max_is_refused_and_not_stored(hub_site: Site) -> None:
     async with client(hub_site, "root") as root:
         with pytest.raises(AboveMax, match="profile 'big': asks for 9 CPU"):
             await root.apply_profile(ProfileRequest(name="big", cpus=9))
         assert [view.profile.name for view in await root.profiles()] == ["gpu"]
 
 
+@pytest.mark.feature("N20")
 async def test_users_see_their_profiles_and_only_admins_write(hub_site: Site) -> None:
     async with client(hub_site, "root") as root, client(hub_site, "ann") as ann, client(hub_site, "zoe") as zoe:
         await root.apply_profile(ProfileRequest(name="off", disabled=True, preemptible=True))
@@ -158,7 +159,7 @@ async def test_users_see_their_profiles_and_only_admins_write(hub_site: Site) ->
         assert [view.profile.name for view in await root.profiles()] == ["off"]
 
 
-async def test_hub_asks_for_what_a_user_is_offered(hub_site: Site) -> None:
+async def test_hub_lists_the_profiles_of_a_user(hub_site: Site) -> None:
     async with client(hub_site, "hub") as hub:
         assert [view.profile.name for view in await hub.profiles(owner="x", groups=["a", "quant"])] == ["gpu"]
         assert await hub.profiles(owner="x") == []
@@ -184,8 +185,8 @@ async def test_servers_and_profiles_survive_a_restart(hub_site: Site) -> None:
         assert (await hub.jobs(owner="*")).jobs == ()
 
 
-async def test_server_that_nobody_starts_ends_by_itself(hub_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuttilab.scheduler.notebooks.TTL_S", 0.3)
+async def test_server_that_is_never_started_expires(hub_site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuttilab.scheduler.service.notebook_leases.TTL_S", 0.3)
     async with client(hub_site, "hub") as hub:
         view = await hub.notebook(server())
         async with asyncio.timeout(5.0):
@@ -194,7 +195,7 @@ async def test_server_that_nobody_starts_ends_by_itself(hub_site: Site, monkeypa
 
 
 async def filled(site: Site) -> dict[str, str]:
-    """Two servers that run and hold all CPU, each borrowing it from the queue `research`: owner to job id."""
+    """Two running servers that use all CPU, borrowed from the queue `research`: owner to job id."""
     async with client(site, "root") as root, client(site, "hub") as hub:
         await root.apply_profile(ProfileRequest(name="wide", groups=("quant",), queue="quant", cpus=4, preemptible=True))
         made = {owner: (await seen(hub, server(owner, profile="wide"))).job.id for owner in ("ann", "amy")}
@@ -204,7 +205,7 @@ async def filled(site: Site) -> dict[str, str]:
 
 
 async def claim(site: Site) -> str:
-    """A job within the guaranteed share of `research`, once a cycle has looked at it."""
+    """A job within the guaranteed share of `research`, after the next cycle."""
     async with client(site, "root") as root:
         job = await root.submit(JobRequest(name="claim", queue="research", pods=(PodRequest(cpus=1),), command=("true",)))
         async with asyncio.timeout(5.0):
@@ -220,11 +221,10 @@ async def stopped(site: Site, servers: dict[str, str]) -> list[str]:
 
 
 async def silent_for(site: Site, seconds: float) -> None:
-    """As if the silence that makes a server idle were so long."""
+    """As if no activity had been reported for ``seconds``."""
     site.service.state.rules = replace(site.service.state.rules, idle_notebook_s=seconds)
 
 
-@pytest.mark.feature("S16")
 async def test_server_with_a_running_cell_is_not_stopped_for_a_guaranteed_share(hub_site: Site) -> None:
     servers = await filled(hub_site)
     async with client(hub_site, "ann") as ann, client(hub_site, "root") as root:
@@ -242,7 +242,6 @@ async def test_server_with_a_running_cell_is_not_stopped_for_a_guaranteed_share(
     assert len(await stopped(hub_site, servers)) == 1
 
 
-@pytest.mark.feature("S16")
 async def test_of_two_servers_the_one_without_a_cell_is_stopped(hub_site: Site) -> None:
     servers = await filled(hub_site)
     # Neither has just started.
@@ -254,7 +253,6 @@ async def test_of_two_servers_the_one_without_a_cell_is_stopped(hub_site: Site) 
     assert await stopped(hub_site, servers) == ["amy"]
 
 
-@pytest.mark.feature("S16")
 async def test_after_a_restart_no_server_is_stopped_before_it_could_report(hub_site: Site) -> None:
     servers = await filled(hub_site)
     await hub_site.stop()

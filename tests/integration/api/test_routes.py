@@ -1,4 +1,4 @@
-"""Every route of the application, asked by those who may not and those who may; and what the answers have in common."""
+"""Every route of the application with and without the right token; problem documents, streams, metrics, the OpenAPI document."""
 
 import asyncio
 import json
@@ -10,14 +10,15 @@ import httpx
 import pytest
 
 from tests.integration.api.conftest import CONFIG, TOKEN, Site
-from tuttilab.scheduler import wire
 from tuttilab.scheduler.api import create_app
 from tuttilab.scheduler.api.schema import BODIES
-from tuttilab.scheduler.auth import LocalAuthenticator
 from tuttilab.scheduler.clusters.fake import FakeCluster
-from tuttilab.scheduler.config import parse_config
-from tuttilab.scheduler.requests import JobRequest, PodRequest
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.config.load import parse_config
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.model import AttemptPhase
+from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
+from tuttilab.scheduler.identity.auth import LocalAuthenticator
+from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.memory import MemoryStore
 from tuttilab.sidecar.protocol import pod_token
 
@@ -43,8 +44,13 @@ RULES = {
     ("POST", f"{V}/jobs/{{job_id}}/retry"): USER,
     ("GET", f"{V}/jobs/{{job_id}}/explain"): USER,
     ("GET", f"{V}/jobs/{{job_id}}/events"): USER,
+    ("GET", f"{V}/jobs/{{job_id}}/definition"): USER,
     ("GET", f"{V}/jobs/{{job_id}}/result"): USER,
     ("GET", f"{V}/jobs/{{job_id}}/logs"): USER,
+    ("GET", f"{V}/jobs/{{job_id}}/details"): USER,
+    ("GET", f"{V}/jobs/{{job_id}}/displays"): USER,
+    ("GET", f"{V}/jobs/{{job_id}}/shown"): USER,
+    ("GET", f"{V}/jobs/{{job_id}}/usage"): USER,
     ("GET", f"{V}/queues"): USER,
     ("GET", f"{V}/quota"): USER,
     ("GET", f"{V}/clusters"): USER,
@@ -58,6 +64,7 @@ RULES = {
     ("DELETE", f"{V}/spark/sessions/{{name}}"): USER,
     ("GET", f"{V}/dags"): USER,
     ("POST", f"{V}/dags"): USER,
+    ("GET", f"{V}/dags/{{name}}/definition"): USER,
     ("GET", f"{V}/dags/{{name}}/runs"): USER,
     ("GET", f"{V}/runs"): USER,
     ("POST", f"{V}/runs"): USER,
@@ -73,11 +80,13 @@ RULES = {
     ("GET", f"{V}/profiles/{{name}}"): USER,
     ("DELETE", f"{V}/profiles/{{name}}"): USER,
     ("POST", f"{V}/pods/report"): ATTEMPT,
+    ("GET", f"{V}/pods/artifacts/{{artifact_id}}"): ATTEMPT,
+    ("PUT", f"{V}/pods/artifacts/{{artifact_id}}"): ATTEMPT,
     ("GET", f"{V}/me"): USER,
     ("POST", f"{V}/shutdown"): USER,
     ("POST", f"{V}/reload"): USER,
 }
-"""Who may ask what. A new route goes in here first."""
+"""Which token each route takes. A new route is added here first."""
 
 
 def routes_of(routes: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -158,7 +167,7 @@ async def test_unknown_paths_are_closed_too(http: httpx.AsyncClient) -> None:
     assert {path: (await http.get(path)).status_code for path in paths} == dict.fromkeys(paths, 401)
 
 
-async def test_users_token_does_not_report_for_pods(http: httpx.AsyncClient) -> None:
+async def test_token_of_a_user_does_not_report_for_pods(http: httpx.AsyncClient) -> None:
     report = {"job_id": "j", "attempt": 1, "epoch": 1, "seq": 1, "members": []}
 
     answer = await http.post(f"{V}/pods/report", json=report, headers=AUTHORIZED)
@@ -166,7 +175,7 @@ async def test_users_token_does_not_report_for_pods(http: httpx.AsyncClient) -> 
     assert (answer.status_code, answer.json()["type"]) == (401, "unauthenticated")
 
 
-async def test_a_wrong_token_of_any_letters_is_refused_like_every_other(http: httpx.AsyncClient) -> None:
+async def test_a_wrong_token_of_any_characters_is_refused(http: httpx.AsyncClient) -> None:
     report = {"job_id": "j", "attempt": 1, "epoch": 1, "seq": 1, "members": []}
 
     answers = [
@@ -177,14 +186,19 @@ async def test_a_wrong_token_of_any_letters_is_refused_like_every_other(http: ht
     assert [answer.status_code for answer in answers] == [401, 401]
 
 
-async def test_attempts_token_reports_for_its_pods_and_opens_nothing_else(site: Site, http: httpx.AsyncClient) -> None:
+def is_running(site: Site, job_id: str) -> bool:
+    attempt = site.service.state.live_attempt(job_id)
+    return attempt is not None and attempt.phase is AttemptPhase.RUNNING
+
+
+async def test_token_of_an_attempt_reports_for_its_pods_and_opens_nothing_else(site: Site, http: httpx.AsyncClient) -> None:
     job = {"name": "r", "command": ["sleep", "600"]}
     job_id = (await http.post(f"{V}/jobs", json=job, headers=AUTHORIZED)).json()["id"]
     async with asyncio.timeout(10):
-        while site.service.state.live_attempt(job_id) is None:  # noqa: ASYNC110  the state has no event to wait for
+        while not is_running(site, job_id):  # noqa: ASYNC110  the state has no event to wait for
             await asyncio.sleep(0.02)
     (pod,) = site.service.state.attempts[job_id, 1].pods
-    token = pod_token(site.service.keys.attempt_key(job_id, 1, 1), pod.rank, pod.name)
+    token = pod_token(site.service.secrets.attempt_key(job_id, 1, 1), pod.rank, pod.name)
     headers = {"Authorization": f"Bearer {token}"}
     report: dict[str, Any] = {"job_id": job_id, "attempt": 1, "epoch": 1, "seq": 1, "members": []}
 
@@ -203,14 +217,14 @@ async def test_attempts_token_reports_for_its_pods_and_opens_nothing_else(site: 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "[::1", "", "localhost:x"]
 )
-async def test_name_of_another_site_is_refused(http: httpx.AsyncClient, host: str) -> None:
+async def test_foreign_host_name_is_refused(http: httpx.AsyncClient, host: str) -> None:
     answers = [await http.get(path, headers={**AUTHORIZED, "Host": host}) for path in ("/healthz", f"{V}/me")]
 
     assert [answer.status_code for answer in answers] == [403, 403]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]", "[::1]:8080"])
-async def test_own_name_is_not(http: httpx.AsyncClient, host: str) -> None:
+async def test_own_host_name_is_accepted(http: httpx.AsyncClient, host: str) -> None:
     assert (await http.get(f"{V}/me", headers={**AUTHORIZED, "Host": host})).json()["name"] == "ana"
 
 
@@ -223,7 +237,7 @@ async def test_two_host_headers_are_refused(site: Site) -> None:
     assert status.split()[1] in (b"400", b"403")
 
 
-async def test_no_page_of_another_origin_gets_leave(http: httpx.AsyncClient) -> None:
+async def test_no_cross_origin_request_is_allowed(http: httpx.AsyncClient) -> None:
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
 
     before, asked = await http.options(f"{V}/jobs", headers=headers), await http.get("/healthz", headers=headers)
@@ -264,7 +278,7 @@ async def test_no_page_of_another_origin_gets_leave(http: httpx.AsyncClient) -> 
         ("POST", "/reload", "", 409, "conflict", "built-in configuration"),
     ],
 )
-async def test_what_is_wrong_is_said(
+async def test_problem_documents_name_the_error(
     http: httpx.AsyncClient, method: str, path: str, body: str, status: int, type_: str, words: str
 ) -> None:
     answer = await http.request(method, V + path, content=body, headers=AUTHORIZED)
@@ -285,7 +299,7 @@ async def test_body_that_is_too_large_is_refused_before_it_is_read(site: Site) -
     assert status.split()[1] == b"413"
 
 
-async def test_missing_token_is_asked_for_as_http_does(http: httpx.AsyncClient) -> None:
+async def test_missing_token_is_401_with_a_challenge(http: httpx.AsyncClient) -> None:
     answer = await http.get(f"{V}/me")
 
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -301,7 +315,7 @@ async def test_store_that_fails_is_a_problem_and_nothing_is_acknowledged(site: S
             connection.execute(f"PRAGMA query_only = {value}")
             connection.close()
 
-        await asyncio.get_running_loop().run_in_executor(store._writing, run)
+        await asyncio.get_running_loop().run_in_executor(store._write_thread, run)
 
     await set_query_only("ON")
     refused = await http.post(f"{V}/jobs", json={"command": ["x"]}, headers=AUTHORIZED)
@@ -317,7 +331,6 @@ async def test_store_that_fails_is_a_problem_and_nothing_is_acknowledged(site: S
 # --- streams, metrics, schema --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.feature("B09")
 async def test_changes_as_a_stream_of_events(site: Site, http: httpx.AsyncClient) -> None:
     since = site.service.last_seq
     headers = {**AUTHORIZED, "Accept": "text/event-stream"}
@@ -395,7 +408,7 @@ async def test_schema_has_bodies_and_answers_of_every_route(http: httpx.AsyncCli
     assert "epoch" not in schemas["JobView"]["properties"].keys() | schemas["AttemptView"]["properties"].keys()
 
 
-async def test_submit_of_every_field_is_taken_as_the_client_writes_it(http: httpx.AsyncClient) -> None:
+async def test_submit_accepts_every_field_as_the_client_writes_it(http: httpx.AsyncClient) -> None:
     request = JobRequest(command=("sleep", "1"), pods=(PodRequest(gpus=1, gpu_type="a100"),))
 
     answer = await http.post(f"{V}/jobs", content=wire.to_json(request), headers=AUTHORIZED)

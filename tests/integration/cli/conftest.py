@@ -1,25 +1,25 @@
-"""A desk for each test, or one whose control plane runs for all tests of a file."""
+"""A user's machine for each test, or one for all tests of a file, on which a control plane runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.desk import CONFIG, Desk, made_desk
+from tests.user_machine import CONFIG, UserMachine, made_machine
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with made_desk(tmp_path) as desk:
-        yield desk
+def machine(tmp_path: Path) -> Iterator[UserMachine]:
+    with made_machine(tmp_path) as machine:
+        yield machine
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A desk whose control plane runs, for all tests of a file: two nodes, two GPUs that only count, two queues."""
-    with made_desk(tmp_path_factory.mktemp("running")) as desk:
-        config = desk.home / "tuttilab.yaml"
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserMachine]:
+    """A machine with a running control plane, for all tests of a file: two nodes, two GPUs that are only counted, two queues."""
+    with made_machine(tmp_path_factory.mktemp("running")) as machine:
+        config = machine.home / "tuttilab.yaml"
         config.write_text(CONFIG)
-        said = desk.run("up", "--config", str(config))
+        said = machine.run("up", "--config", str(config))
         assert said.code == 0, said
-        yield desk
+        yield machine

@@ -1,4 +1,4 @@
-"""A first start on a full disk: it names the cause, leaves nothing that counts, and the next one is as good as a first."""
+"""A first start on a full disk names the cause and leaves no partial files, so the next start succeeds."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.desk import Desk
+from tests.user_machine import UserMachine
 
-pytestmark = [pytest.mark.requires("mounts"), pytest.mark.feature("O08")]
+pytestmark = pytest.mark.requires("mounts")
 
 
 @pytest.fixture
-def small(desk: Desk) -> Iterator[Desk]:
-    """Its state folder is a file system of 8 MB."""
-    desk.state.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", str(desk.state)], check=True)
+def small(machine: UserMachine) -> Iterator[UserMachine]:
+    """A machine whose state folder is a file system of 8 MB."""
+    machine.state.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", str(machine.state)], check=True)
     try:
-        yield desk
-        desk.run("down", "--now")
+        yield machine
+        machine.run("down", "--now")
     finally:
-        subprocess.run(["umount", "--lazy", str(desk.state)], check=True)
+        subprocess.run(["umount", "--lazy", str(machine.state)], check=True)
 
 
 def fill(folder: Path, leave: int) -> Path:
-    """A file that takes all room but ``leave`` blocks of 4 KiB."""
+    """Fill the disk except for ``leave`` blocks of 4 KiB; returns the file."""
     filler = folder / "filler"
     with open(filler, "ab", buffering=0) as file:
         try:
@@ -38,7 +38,7 @@ def fill(folder: Path, leave: int) -> Path:
 
 
 @pytest.mark.parametrize("leave", [0, 1, 2, 3, 8])
-def test_a_first_start_without_room_says_so_and_the_next_one_has_a_whole_key(small: Desk, leave: int) -> None:
+def test_a_start_on_a_full_disk_names_the_cause_and_the_next_one_has_a_whole_key(small: UserMachine, leave: int) -> None:
     filler = fill(small.state, leave)
 
     refused = small.run("up")

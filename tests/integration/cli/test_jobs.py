@@ -1,34 +1,41 @@
-"""What a person does with jobs on the command line, against a real control plane."""
+"""`tuttilab submit`, `jobs`, `logs`, `cancel` and other commands about jobs, against a real control plane."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import re
 import signal
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
 
-from tests.desk import Desk, eventually
-
-pytestmark = pytest.mark.feature("J14")
+from tests.user_machine import UserMachine, eventually
 
 
-def submit(desk: Desk, *arguments: str) -> str:
-    said = desk.run("submit", *arguments)
+def submit(machine: UserMachine, *arguments: str) -> str:
+    said = machine.run("submit", *arguments)
     assert said.code == 0, said
     return said.out.strip()
 
 
-def ended(desk: Desk, job: str) -> dict[str, object]:
+def ended(machine: UserMachine, job: str) -> dict[str, object]:
     def view() -> dict[str, object] | None:
-        shown: dict[str, object] = desk.run("job", job, "--json").json
+        shown: dict[str, object] = machine.run("job", job, "--json").json
         return shown if shown["is_ended"] else None
 
     found: dict[str, object] = eventually(view)
     return found
 
 
-def test_submit_prints_the_id_and_the_job_runs_in_the_current_directory(running: Desk, tmp_path: Path) -> None:
+@pytest.mark.feature("J14")
+def test_submit_prints_the_id_and_the_job_runs_in_the_current_directory(running: UserMachine, tmp_path: Path) -> None:
     (tmp_path / "here.txt").write_text("found")
 
     said = running.run("submit", "--name", "reads", "--wait", "--", "cat", "here.txt", cwd=tmp_path)
@@ -39,7 +46,8 @@ def test_submit_prints_the_id_and_the_job_runs_in_the_current_directory(running:
     assert (shown["id"], shown["name"], shown["phase"], shown["exit_code"]) == (job, "reads", "Succeeded", 0)
 
 
-def test_wait_exits_with_the_jobs_exit_code_and_says_why_on_stderr(running: Desk) -> None:
+@pytest.mark.feature("J14")
+def test_wait_exits_with_the_jobs_exit_code_and_prints_the_reason(running: UserMachine) -> None:
     said = running.run("submit", "--name", "fails", "--wait", "--", "sh", "-c", "echo before; exit 7")
 
     assert (said.code, said.out.splitlines()[1:]) == (7, ["before"])
@@ -47,7 +55,7 @@ def test_wait_exits_with_the_jobs_exit_code_and_says_why_on_stderr(running: Desk
     assert "code 7" in said.err.splitlines()[-1]
 
 
-def test_interrupted_wait_is_130_and_the_job_goes_on(running: Desk) -> None:
+def test_interrupted_wait_is_130_and_the_job_goes_on(running: UserMachine) -> None:
     process = running.start("submit", "--wait", "--", "sh", "-c", "echo started; sleep 30")
     assert process.stdout is not None
     job = process.stdout.readline().strip()
@@ -63,7 +71,8 @@ def test_interrupted_wait_is_130_and_the_job_goes_on(running: Desk) -> None:
     assert ended(running, job)["phase"] == "Cancelled"
 
 
-def test_gangs_log_names_the_ranks_and_one_rank_can_be_chosen(running: Desk) -> None:
+@pytest.mark.feature("J14", "J10")
+def test_log_of_a_gang_names_the_ranks_and_one_rank_can_be_chosen(running: UserMachine) -> None:
     said = running.run("submit", "--workers", "2", "--wait", "--", "sh", "-c", "echo I am $TUTTILAB_RANK of $TUTTILAB_WORLD_SIZE")
     job = said.out.splitlines()[0]
 
@@ -78,14 +87,26 @@ def test_gangs_log_names_the_ranks_and_one_rank_can_be_chosen(running: Desk) -> 
     assert "has no rank 5" in none.err
 
 
-def test_log_can_be_read_from_a_line_on(running: Desk) -> None:
+def test_the_log_of_a_gang_is_in_the_order_of_time_also_after_its_end(running: UserMachine) -> None:
+    # They take turns: rank 1 speaks a second after rank 0, and so on.
+    talk = "sleep $TUTTILAB_RANK; for turn in 1 2 3; do echo turn $turn; sleep 2; done"
+    job = running.run("submit", "--workers", "2", "--cpus", "100m", "--wait", "--", "sh", "-c", talk).out.splitlines()[0]
+
+    said = running.run("logs", job)
+
+    assert said.out.splitlines() == [f"[{rank}] turn {turn}" for turn in (1, 2, 3) for rank in (0, 1)]
+
+
+@pytest.mark.feature("J14", "J10")
+def test_log_can_be_read_from_a_line_on(running: UserMachine) -> None:
     job = running.run("submit", "--wait", "--", "seq", "1", "3000").out.splitlines()[0]
 
     assert running.run("logs", job, "--from", "2998").out.splitlines() == ["2999", "3000"]
     assert len(running.run("logs", job, "-f").out.splitlines()) == 3000
 
 
-def test_jobs_lists_live_ones_and_with_all_the_ended_ones(running: Desk) -> None:
+@pytest.mark.feature("J14")
+def test_jobs_lists_live_ones_and_with_all_the_ended_ones(running: UserMachine) -> None:
     live = submit(running, "--name", "live-one", "--", "sleep", "30")
     done = running.run("submit", "--name", "done-one", "--wait", "--", "true").out.splitlines()[0]
 
@@ -105,7 +126,8 @@ def test_jobs_lists_live_ones_and_with_all_the_ended_ones(running: Desk) -> None
     running.run("cancel", live)
 
 
-def test_cancel_retry_and_delete(running: Desk) -> None:
+@pytest.mark.feature("J14")
+def test_cancel_retry_and_delete(running: UserMachine) -> None:
     job = submit(running, "--name", "once", "--", "sleep", "60")
     too_early = running.run("delete", job)
     cancelled = running.run("cancel", job[:8])
@@ -125,7 +147,8 @@ def test_cancel_retry_and_delete(running: Desk) -> None:
     assert gone.err.startswith("tuttilab: There is no job ")
 
 
-def test_explain_says_why_a_job_waits_and_what_it_is_when_it_does_not(running: Desk) -> None:
+@pytest.mark.feature("J14")
+def test_explain_says_why_a_job_waits_and_what_it_is_when_it_does_not(running: UserMachine) -> None:
     holder = submit(running, "--name", "holder", "--gpus", "2", "--", "sleep", "60")
     waiting = submit(running, "--name", "waiting", "--gpus", "1", "--", "true")
     eventually(lambda: running.run("explain", waiting, "--json").json)
@@ -136,13 +159,17 @@ def test_explain_says_why_a_job_waits_and_what_it_is_when_it_does_not(running: D
 
     assert wait["sentence"] in text
     assert wait["why"] in ("quota", "no-room")
+    assert f"your job 'holder' ({holder[:8]})" in text
+    assert holder not in text
     assert "does not wait: it is" in holds.out
-    running.run("cancel", holder, waiting)
+    # First the one that waits: with the room of the other it would start, and be done.
+    running.run("cancel", waiting, holder)
     ended(running, waiting)
-    assert "does not wait: it is Cancelled" in running.run("explain", waiting).out
+    assert "does not wait: it is cancelled" in running.run("explain", waiting).out
 
 
-def test_dry_run_submits_nothing(running: Desk) -> None:
+@pytest.mark.feature("J14")
+def test_dry_run_submits_nothing(running: UserMachine) -> None:
     before = running.run("jobs", "--all", "--json").json
 
     starts = running.run("submit", "--dry-run", "--", "true")
@@ -155,13 +182,14 @@ def test_dry_run_submits_nothing(running: Desk) -> None:
     assert running.run("jobs", "--all", "--json").json == before
 
 
-def test_more_than_the_queues_max_is_refused_with_exit_3(running: Desk) -> None:
+def test_more_than_the_queues_max_is_refused_with_exit_3(running: UserMachine) -> None:
     said = running.run("submit", "--gpus", "9", "--", "true")
 
     assert (said.code, said.out, len(said.err.splitlines())) == (3, "", 1)
 
 
-def test_manifest_is_submitted_and_awaited(running: Desk) -> None:
+@pytest.mark.feature("J14", "J01")
+def test_manifest_is_submitted_and_awaited(running: UserMachine) -> None:
     manifest = running.home / "jobs.yaml"
     manifest.write_text(
         "kind: Job\nname: one\ncommand: [sh, -c, 'echo $GREETING']\nenv: {GREETING: hello}\n"
@@ -173,7 +201,7 @@ def test_manifest_is_submitted_and_awaited(running: Desk) -> None:
     assert (said.code, said.out.splitlines()[2:]) == (5, ["hello"])
 
 
-def test_unknown_key_of_a_manifest_is_refused_and_nothing_is_submitted(running: Desk) -> None:
+def test_unknown_key_of_a_manifest_is_refused_and_nothing_is_submitted(running: UserMachine) -> None:
     manifest = running.home / "bad.yaml"
     manifest.write_text("kind: Job\nname: good\ncommand: [x]\n---\nkind: Job\npods: [{gpuss: 1}]\ncommand: [x]\n")
     before = running.run("jobs", "--all", "--json").json
@@ -187,7 +215,8 @@ def test_unknown_key_of_a_manifest_is_refused_and_nothing_is_submitted(running: 
     assert running.run("jobs", "--all", "--json").json == before
 
 
-def test_site_is_shown_with_bars_and_as_json(running: Desk) -> None:
+@pytest.mark.feature("J14")
+def test_site_is_shown_with_bars_and_as_json(running: UserMachine) -> None:
     job = submit(running, "--gpus", "1", "--", "sleep", "60")
     eventually(lambda: running.run("job", job, "--json").json["phase"] == "Running")
 
@@ -208,13 +237,13 @@ def test_site_is_shown_with_bars_and_as_json(running: Desk) -> None:
     running.run("cancel", job)
 
 
-def test_id_that_is_none_is_exit_2(running: Desk) -> None:
+def test_invalid_id_is_exit_2(running: UserMachine) -> None:
     for command in (("job", "zzzzzzzz"), ("logs", "zzzzzzzz"), ("cancel", "zzzzzzzz"), ("explain", "zzzzzzzz")):
         said = running.run(*command)
         assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1), command
 
 
-def test_wrong_token_is_exit_3_and_an_unreachable_service_exit_4(running: Desk) -> None:
+def test_wrong_token_is_exit_3_and_an_unreachable_service_exit_4(running: UserMachine) -> None:
     url = running.runtime().url
 
     wrong = running.run("jobs", TUTTILAB_URL=url, TUTTILAB_TOKEN="wrong")
@@ -225,7 +254,7 @@ def test_wrong_token_is_exit_3_and_an_unreachable_service_exit_4(running: Desk) 
     assert "127.0.0.1:9" in away.err
 
 
-def test_configuration_is_checked_without_starting_anything(running: Desk) -> None:
+def test_configuration_is_checked_without_starting_anything(running: UserMachine) -> None:
     good = running.run("scheduler", "check", "--config", "tuttilab.yaml")
     (running.home / "bad.yaml").write_text("clusters: [{name: a, kind: local, nodez: []}]\n")
     bad = running.run("scheduler", "check", "--config", "bad.yaml")
@@ -234,7 +263,7 @@ def test_configuration_is_checked_without_starting_anything(running: Desk) -> No
     assert (bad.code, bad.err) == (2, "tuttilab: bad.yaml: unknown key clusters[0].nodez; did you mean 'nodes'?\n")
 
 
-def test_output_may_be_cut_off_by_its_reader(running: Desk) -> None:
+def test_closed_output_pipe_is_no_error(running: UserMachine) -> None:
     job = running.run("submit", "--wait", "--", "seq", "1", "20000").out.splitlines()[0]
     process = running.start("logs", job)
     assert process.stdout is not None
@@ -246,7 +275,65 @@ def test_output_may_be_cut_off_by_its_reader(running: Desk) -> None:
     assert process.stderr.read() == ""
 
 
-def test_json_of_one_job_is_one_object(running: Desk) -> None:
+def test_json_of_one_job_is_one_object(running: UserMachine) -> None:
     said = running.run("submit", "--json", "--", "true")
 
     assert json.loads(said.out)["command"] == ["true"]
+
+
+BAR = """
+import time
+for i in range(41):
+    print(f"\\r{i:2d} of 40", end="", flush=True)
+    time.sleep(0.1)
+print()
+print("after")
+"""
+
+
+def seen_on_a_terminal(machine: UserMachine, *arguments: str) -> str:
+    """Everything that the command writes to a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuttilab.scheduler.cli", *arguments],
+        cwd=machine.home,
+        env=machine.environ,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    text = b""
+    with open(ours, "rb", buffering=0) as terminal:
+        try:
+            while block := terminal.read(4096):
+                text += block
+        except OSError:
+            pass  # the other end is closed
+    assert process.wait(30) == 0, text
+    return text.decode()
+
+
+@pytest.mark.feature("B21")
+@pytest.mark.parametrize("how", ["logs", "submit"])
+def test_a_progress_bar_is_live_on_a_terminal_and_its_last_state_is_in_the_log(running: UserMachine, how: str) -> None:
+    command = ["--name", "bar", "--", sys.executable, "-c", BAR]
+    if how == "logs":
+        text = seen_on_a_terminal(running, "logs", submit(running, *command), "-f")
+    else:
+        text = seen_on_a_terminal(running, "submit", "--wait", *command)
+    states = re.findall(r"(\d+) of 40", text)
+    assert len(set(states)) > 2, text
+    assert states == sorted(states, key=int)
+    # Each state replaces the one before it, and the finished line stands above what was printed after it.
+    assert all(text[: match.start()].endswith(("\x1b[2K", "\n")) for match in list(re.finditer(r" ?\d+ of 40", text))[1:]), text
+    assert re.search(r"40 of 40\r\n(?:\x1b\[\w+|[^\n])*after\r\n", text)
+
+
+@pytest.mark.feature("B21")
+def test_of_a_progress_bar_the_log_has_one_line(running: UserMachine) -> None:
+    said = running.run("submit", "--wait", "--", sys.executable, "-c", BAR)
+    job, *log = said.out.splitlines()
+    assert log == ["40 of 40", "after"]
+    assert running.run("logs", job).out.splitlines() == log

@@ -1,4 +1,4 @@
-"""`tuttilab lab`: a real JupyterLab whose kernels know the magics, with nothing written into the user's IPython."""
+"""`tuttilab lab`: a real JupyterLab whose kernels have the magics loaded, without changes to the user's IPython configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
-from tests.desk import Desk, eventually
+from tests.user_machine import UserMachine, eventually
 
 TOKEN = "of-the-test"
 
@@ -39,17 +39,17 @@ def is_ready(client: BlockingKernelClient) -> bool:
     try:
         client.wait_for_ready(timeout=10)
     except RuntimeError:
-        # A kernel that has not come up yet is taken for a dead one.
+        # A kernel that is still starting looks like a dead one.
         return False
     return True
 
 
-@pytest.mark.feature("M12")
-def test_kernel_of_the_lab_knows_the_magics_without_load_ext(desk: Desk) -> None:
+@pytest.mark.feature("B03")
+def test_kernel_of_the_lab_knows_the_magics_without_load_ext(machine: UserMachine) -> None:
     port = free_port()
-    runtime_dir = desk.home / "runtime"
-    desk.environ["JUPYTER_RUNTIME_DIR"] = str(runtime_dir)
-    lab = desk.start("lab", "--no-browser", "--port", str(port), "--", f"--IdentityProvider.token={TOKEN}")
+    runtime_dir = machine.home / "runtime"
+    machine.environ["JUPYTER_RUNTIME_DIR"] = str(runtime_dir)
+    lab = machine.start("lab", "--no-browser", "--port", str(port), "--", f"--IdentityProvider.token={TOKEN}")
     kernel = eventually(lambda: new_kernel(port), 60)
     client = BlockingKernelClient(connection_file=str(runtime_dir / f"kernel-{kernel['id']}.json"))
     client.load_connection_file()
@@ -63,22 +63,22 @@ def test_kernel_of_the_lab_knows_the_magics_without_load_ext(desk: Desk) -> None
         client.stop_channels()
 
     assert reply["content"]["user_expressions"]["known"]["data"]["text/plain"] == "True"
-    assert desk.run("status", "--json").json["running"] is True
-    startup = desk.home / ".ipython" / "profile_default" / "startup"
+    assert machine.run("status", "--json").json["running"] is True
+    startup = machine.home / ".ipython" / "profile_default" / "startup"
     assert sorted(path.name for path in startup.iterdir()) == ["README"]
-    assert not list(desk.home.rglob("ipython_*config*"))
-    assert not list((desk.home / ".local").rglob("kernel.json"))
+    assert not list(machine.home.rglob("ipython_*config*"))
+    assert not list((machine.home / ".local").rglob("kernel.json"))
     lab.terminate()
     lab.wait(timeout=20)
 
 
-def test_taken_port_is_one_sentence(desk: Desk) -> None:
+def test_taken_port_is_reported_in_one_sentence(machine: UserMachine) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
 
-        said = desk.run("lab", "--no-browser", "--port", str(port))
+        said = machine.run("lab", "--no-browser", "--port", str(port))
 
     assert (said.code, said.err) == (
         2,
@@ -86,8 +86,8 @@ def test_taken_port_is_one_sentence(desk: Desk) -> None:
     )
 
 
-def test_kernel_of_another_environment_is_left_as_it_is(desk: Desk, tmp_path: Path) -> None:
-    from tuttilab.scheduler.lab import write_kernel_spec
+def test_kernel_of_another_environment_is_left_as_it_is(machine: UserMachine, tmp_path: Path) -> None:
+    from tuttilab.scheduler.cli.lab import write_kernel_spec
 
     other = tmp_path / "jupyter" / "kernels" / "python3"
     other.mkdir(parents=True)

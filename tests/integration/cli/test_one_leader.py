@@ -12,28 +12,28 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.desk import CONFIG, Desk, eventually, made_desk
-from tuttilab.scheduler import discovery
+from tests.user_machine import CONFIG, UserMachine, eventually, made_machine
+from tuttilab.scheduler.runtime import discovery
 from tuttilab.scheduler.store.sql import SqlStore
-
-pytestmark = pytest.mark.feature("O08")
 
 
 @dataclass
 class Site:
-    one: Desk
-    other: Desk
+    one: UserMachine
+    other: UserMachine
     database: Path
     config: Path
 
-    def up(self, desk: Desk) -> tuple[int, str]:
-        said = desk.run("up", "--config", str(self.config))
+    def up(self, machine: UserMachine) -> tuple[int, str]:
+        said = machine.run("up", "--config", str(self.config))
         return said.code, said.err
 
-    def job(self, desk: Desk) -> str:
-        """The id of one whose user process runs and notes each of its starts."""
+    def job(self, machine: UserMachine) -> str:
+        """The id of a running job whose user process records each of its starts."""
         runs = self.database.parent / "runs"
-        job = desk.run("submit", "--cpus", "1", "--memory", "64Mi", "--", "sh", "-c", f"echo $$ >> {runs}; sleep 300").out.strip()
+        job = machine.run(
+            "submit", "--cpus", "1", "--memory", "64Mi", "--", "sh", "-c", f"echo $$ >> {runs}; sleep 300"
+        ).out.strip()
         eventually(runs.exists)
         return job
 
@@ -47,11 +47,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
     (tmp_path / "2").mkdir()
     database, config = tmp_path / "shared" / "jobs.db", tmp_path / "tuttilab.yaml"
     config.write_text(f"{CONFIG}store: {{url: 'sqlite:///{database}'}}\nlimits: {{heartbeat_s: 0.5, lost_after_s: 4}}\n")
-    with made_desk(tmp_path / "1") as one, made_desk(tmp_path / "2") as other:
+    with made_machine(tmp_path / "1") as one, made_machine(tmp_path / "2") as other:
         yield Site(one, other, database, config)
 
 
-def test_a_second_control_plane_on_a_file_is_refused_while_the_first_lives(site: Site) -> None:
+def test_a_second_control_plane_on_the_file_is_refused_while_the_first_lives(site: Site) -> None:
     assert site.up(site.one)[0] == 0
     job, pid = site.job(site.one), site.one.runtime().pid
 
@@ -65,7 +65,7 @@ def test_a_second_control_plane_on_a_file_is_refused_while_the_first_lives(site:
     assert len(site.starts()) == 1
 
 
-def test_another_folder_does_not_take_over_jobs_whose_pods_it_does_not_know(site: Site) -> None:
+def test_another_folder_does_not_take_over_jobs_whose_pods_it_cannot_find(site: Site) -> None:
     site.up(site.one)
     job = site.job(site.one)
     os.kill(site.one.runtime().pid, signal.SIGKILL)
@@ -87,8 +87,8 @@ def test_another_folder_does_not_take_over_jobs_whose_pods_it_does_not_know(site
     assert site.other.run("job", job, "--json").json["phase"] == "Cancelled"
 
 
-def test_a_control_plane_that_lost_its_file_ends_by_itself_and_its_pods_go_on(site: Site) -> None:
-    """The lock's file was removed, so that nothing kept another one from leading."""
+def test_a_deposed_control_plane_ends_by_itself_and_its_pods_go_on(site: Site) -> None:
+    """The lock file was removed, so another process could take over."""
     site.up(site.one)
     site.job(site.one)
     leads = site.one.runtime()

@@ -1,11 +1,11 @@
-"""`tuttilab profile` as a user of the terminal meets it."""
+"""`tuttilab profile` on the command line, against a real control plane."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.desk import Desk
+from tests.user_machine import UserMachine
 
 PROFILES = """
 kind: Profile
@@ -22,7 +22,7 @@ disabled: true
 
 
 @pytest.mark.feature("N20")
-def test_profile_is_applied_shown_cloned_and_deleted(running: Desk, tmp_path: Path) -> None:
+def test_profile_is_applied_shown_cloned_and_deleted(running: UserMachine, tmp_path: Path) -> None:
     file = tmp_path / "profiles.yaml"
     file.write_text(PROFILES)
 
@@ -58,7 +58,7 @@ def test_profile_is_applied_shown_cloned_and_deleted(running: Desk, tmp_path: Pa
         ("queue: reserch", "queue: there is no queue 'reserch'"),
     ],
 )
-def test_profile_that_cannot_be_is_refused_and_nothing_is_kept(running: Desk, tmp_path: Path, change: str, said: str) -> None:
+def test_invalid_profile_is_refused_and_not_stored(running: UserMachine, tmp_path: Path, change: str, said: str) -> None:
     file = tmp_path / "profile.yaml"
     file.write_text(f"kind: Profile\nname: p\n{change}\n")
 

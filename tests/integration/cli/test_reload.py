@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.desk import Desk, Said, eventually
+from tests.user_machine import CommandResult, UserMachine, eventually
 from tuttilab.scheduler.client import Client
 
 SITE = """
@@ -25,42 +25,42 @@ defaults: {queue: research}
 
 
 @pytest.fixture
-def moving(desk: Desk) -> Desk:
-    file = desk.home / "tuttilab.yaml"
+def moving(machine: UserMachine) -> UserMachine:
+    file = machine.home / "tuttilab.yaml"
     file.write_text(SITE + QUEUES)
-    said = desk.run("up", "--config", str(file))
+    said = machine.run("up", "--config", str(file))
     assert said.code == 0, said
-    return desk
+    return machine
 
 
-def rewrite(desk: Desk, old: str, new: str) -> Said:
-    file = desk.home / "tuttilab.yaml"
+def rewrite(machine: UserMachine, old: str, new: str) -> CommandResult:
+    file = machine.home / "tuttilab.yaml"
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
-    return desk.run("scheduler", "reload")
+    return machine.run("scheduler", "reload")
 
 
-def submit(desk: Desk, name: str, cpus: int, *more: str) -> str:
-    said = desk.run("submit", "--name", name, "--cpus", str(cpus), "--memory", "64Mi", *more, "--json", "--", "sleep", "600")
+def submit(machine: UserMachine, name: str, cpus: int, *more: str) -> str:
+    said = machine.run("submit", "--name", name, "--cpus", str(cpus), "--memory", "64Mi", *more, "--json", "--", "sleep", "600")
     assert said.code == 0, said
     return str(json.loads(said.out)["id"])
 
 
-def phases(desk: Desk) -> dict[str, tuple[str, str]]:
-    with Client(desk.runtime().url, desk.runtime().token) as client:
+def phases(machine: UserMachine) -> dict[str, tuple[str, str]]:
+    with Client(machine.runtime().url, machine.runtime().token) as client:
         return {job.name: (job.phase, (job.attempts[-1].cluster if job.attempts else "")) for job in client.jobs(limit=100).jobs}
 
 
-def in_force(desk: Desk) -> list[tuple[str, int, dict[str, tuple[int, int | None]]]]:
-    """Name, weight, and by resource what is guaranteed and what is the most."""
-    queues = desk.run("queues", "--json").json
+def in_force(machine: UserMachine) -> list[tuple[str, int, dict[str, tuple[int, int | None]]]]:
+    """Name, weight, and by resource the guaranteed amount and the max."""
+    queues = machine.run("queues", "--json").json
     uses = [{use["resource"]: (use["guaranteed"], use["max"]) for use in queue["use"]} for queue in queues]
     return [(queue["name"], queue["weight"], use) for queue, use in zip(queues, uses, strict=True)]
 
 
-@pytest.mark.feature("S11", "A05")
-def test_a_group_moves_to_another_cluster_while_its_jobs_run_and_its_quota_holds_over_both(moving: Desk) -> None:
+@pytest.mark.feature("S11", "S10")
+def test_a_group_moves_to_another_cluster_while_its_jobs_run_and_its_quota_holds_over_both(moving: UserMachine) -> None:
     submit(moving, "first", 2)
     eventually(lambda: phases(moving)["first"] == ("Running", "old"))
 
@@ -79,11 +79,11 @@ def test_a_group_moves_to_another_cluster_while_its_jobs_run_and_its_quota_holds
     assert rewrite(moving, "max: {cpu: 3}", "max: {cpu: 4}").out == "queue research: max 3 CPU -> 4 CPU\n"
     eventually(lambda: phases(moving)["third"] == ("Running", "new"))
     assert moving.run("scheduler", "verify").code == 0
-    # Who asks for it with that file finds it running with it.
+    # `up` with the changed file finds the control plane running with it.
     assert moving.run("up", "--config", str(moving.home / "tuttilab.yaml")).code == 0
 
 
-def test_it_is_in_force_after_a_restart_and_twice_is_once(moving: Desk) -> None:
+def test_the_change_survives_a_restart_and_a_second_reload_changes_nothing(moving: UserMachine) -> None:
     assert rewrite(moving, "max: {cpu: 1}", "max: {cpu: 2}, weight: 3").out == "queue spare: weight 1 -> 3, max 1 CPU -> 2 CPU\n"
     assert moving.run("scheduler", "reload").out == "Nothing changed.\n"
     said = rewrite(moving, "defaults: {queue: research}", "defaults: {queue: spare}")
@@ -107,7 +107,7 @@ def test_it_is_in_force_after_a_restart_and_twice_is_once(moving: Desk) -> None:
         ("- {name: spare", "- {name: spar", 3, "queue 'spare' has 1 unended job and would be gone"),
     ],
 )
-def test_what_is_refused_changes_nothing(moving: Desk, old: str, new: str, code: int, words: str) -> None:
+def test_a_refused_reload_changes_nothing(moving: UserMachine, old: str, new: str, code: int, words: str) -> None:
     if not words:
         (moving.home / "tuttilab.yaml").unlink()
         said, code, words = moving.run("scheduler", "reload"), 2, "cannot be read"
@@ -120,8 +120,8 @@ def test_what_is_refused_changes_nothing(moving: Desk, old: str, new: str, code:
     assert words in said.err
 
 
-def test_without_a_file_there_is_nothing_to_read(desk: Desk, tmp_path: Path) -> None:
-    desk.run("up")
-    said = desk.run("scheduler", "reload")
+def test_without_a_configuration_file_reload_is_refused(machine: UserMachine, tmp_path: Path) -> None:
+    machine.run("up")
+    said = machine.run("scheduler", "reload")
     assert said.code != 0
     assert "built-in configuration" in said.err

@@ -19,8 +19,8 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from tests.integration.api.conftest import Site, Tokens, served
 from tests.lab import TOKEN, free_port
 from tuttilab.scheduler.client import AsyncClient
-from tuttilab.scheduler.model import NOTEBOOK_VARIABLE
-from tuttilab.scheduler.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest, Who
+from tuttilab.scheduler.domain.model import NOTEBOOK_VARIABLE
+from tuttilab.scheduler.domain.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest, Who
 
 pytestmark = pytest.mark.timeout(120)
 HUB, ANN = "token-of-the-hub", "token-of-ann"
@@ -81,7 +81,6 @@ async def run(socket: WebSocketClientConnection, code: str) -> None:
     )
 
 
-@pytest.mark.feature("S16")
 async def test_server_tells_that_a_cell_runs_and_is_not_stopped_for_a_guaranteed_share(site: Site) -> None:
     """Two servers borrow all that `research` is guaranteed; the one that is a real server runs a cell."""
     async with AsyncClient(site.url, HUB) as hub:
@@ -97,7 +96,7 @@ async def test_server_tells_that_a_cell_runs_and_is_not_stopped_for_a_guaranteed
         async def has_reported() -> bool:
             return bool(active_at)
 
-        active_at = site.service.state.books.active_at
+        active_at = site.service.state.usage.active_at
         async with jupyter(site, busy) as url:
             socket = await kernel(url)
             await asyncio.sleep(3.0)

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.desk import eventually
 from tests.lab import TOKEN, Lab, answers, free_port, made_lab
+from tests.user_machine import eventually
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -82,6 +82,23 @@ def test_writing_takes_signing_in_the_pages_token_and_json(page: httpx.Client, l
     lab.until(job, "Cancelled")
 
 
+def test_a_page_deletes_an_ended_job_with_signing_in_and_the_pages_token(page: httpx.Client, lab: Lab) -> None:
+    job = lab.until(lab.submit("old", "true"), "Succeeded")
+    live = lab.until(lab.submit("live", "sleep", "100"), "Running")
+    url, json_type = f"/tuttilab/jobs/{job.id}", {"Content-Type": "application/json"}
+
+    assert httpx.delete(lab.url + url, headers=json_type, trust_env=False).status_code == 403
+    assert page.delete(url, headers=json_type | {"X-XSRFToken": "wrong"}).status_code == 403
+    assert page.delete(url).status_code == 415
+    assert page.delete(f"/tuttilab/jobs/{live.id}", headers=json_type).status_code == 409
+    assert lab.client.job(job.id).phase == "Succeeded"
+
+    answer = page.delete(url, headers=json_type)
+    assert (answer.status_code, answer.json()) == (200, {})
+    assert page.get(url).status_code == 404
+    lab.client.cancel(live.id)
+
+
 def test_a_page_starts_a_job_over_once_a_click(page: httpx.Client, lab: Lab) -> None:
     job = lab.until(lab.submit("again", "sh", "-c", "exit 3"), "Failed")
 
@@ -101,7 +118,8 @@ def test_a_page_starts_a_job_over_once_a_click(page: httpx.Client, lab: Lab) -> 
         ("GET", "/tuttilab/artifacts/abcd"),
         ("GET", "/tuttilab/changes"),
         ("GET", "/tuttilab/spark/sessions"),
-        ("DELETE", "/tuttilab/jobs/abcdef"),
+        ("DELETE", "/tuttilab/jobs"),
+        ("DELETE", "/tuttilab/runs/abcdef"),
     ],
 )
 def test_what_is_not_on_the_list_is_not_there(page: httpx.Client, method: str, path: str) -> None:
@@ -111,12 +129,12 @@ def test_what_is_not_on_the_list_is_not_there(page: httpx.Client, method: str, p
 
 
 def test_control_planes_token_is_in_no_answer(page: httpx.Client, lab: Lab) -> None:
-    token = lab.desk.runtime().token
+    token = lab.machine.runtime().token
     texts = [page.get(f"/tuttilab/{path}").text for path in ("status", "jobs?all=true", "quota", "clusters", "nodes", "me", "runs")]
     lab_page = page.get("/lab").text
 
     assert [text for text in (*texts, lab_page) if token in text] == []
-    assert lab.desk.runtime().url not in lab_page
+    assert lab.machine.runtime().url not in lab_page
 
 
 def test_answers_are_kept_by_no_cache_and_taken_for_nothing_else(page: httpx.Client) -> None:
@@ -126,7 +144,6 @@ def test_answers_are_kept_by_no_cache_and_taken_for_nothing_else(page: httpx.Cli
     assert headers["Content-Type"].startswith("application/json")
 
 
-@pytest.mark.feature("B09")
 def test_one_long_poll_serves_all_pages(page: httpx.Client, lab: Lab) -> None:
     for _ in range(5):
         page.get("/tuttilab/status")
@@ -136,16 +153,16 @@ def test_one_long_poll_serves_all_pages(page: httpx.Client, lab: Lab) -> None:
     lab.until(job, "Succeeded")
 
     assert eventually(lambda: page.get("/tuttilab/status").json()["seq"] > before)
-    port = int(re.sub(r".*:", "", lab.desk.runtime().url))
+    port = int(re.sub(r".*:", "", lab.machine.runtime().url))
     assert lab.server is not None
-    server = next(one for one in lab.desk.processes() if one.pid == lab.server.pid)
+    server = next(one for one in lab.machine.processes() if one.pid == lab.server.pid)
     to_it = (one for one in server.net_connections() if one.raddr and one.raddr.port == port)
     open_to_it = [one for one in to_it if one.status == psutil.CONN_ESTABLISHED]
     assert 1 <= len(open_to_it) <= 4
 
 
 def test_wrong_token_of_the_server_is_not_the_pages_fault(lab: Lab) -> None:
-    runtime = lab.desk.runtime()
+    runtime = lab.machine.runtime()
     with made_server(lab, {"TUTTILAB_URL": runtime.url, "TUTTILAB_TOKEN": "revoked"}) as url:
         answer = httpx.get(f"{url}/tuttilab/jobs", headers={"Authorization": f"token {TOKEN}"}, trust_env=False, timeout=30)
 
@@ -172,8 +189,8 @@ def made_server(lab: Lab, environ: dict[str, str], options: Sequence[str] = ()) 
         command.append("--allow-root")
     server = subprocess.Popen(
         command,
-        cwd=lab.desk.home,
-        env={**lab.desk.environ, **environ},
+        cwd=lab.machine.home,
+        env={**lab.machine.environ, **environ},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -12,8 +12,9 @@ import pytest
 from tests.contract.clusters import Place, all_lines, first_lines, plan, watching
 from tests.integration.local.conftest import DEADLINE_S, left_of
 from tests.integration.local.control_plane import ControlPlane
-from tuttilab.scheduler.clusters import local, local_launch
 from tuttilab.scheduler.clusters.base import Cluster, PodState
+from tuttilab.scheduler.clusters.local import cluster as local
+from tuttilab.scheduler.clusters.local import launch as local_launch
 from tuttilab.sidecar import keeper, records
 
 # What is meant to outlive its pod: a daemon of a session of its own, whose parent is gone.
@@ -197,6 +198,7 @@ def _has(process: psutil.Process, mark: str) -> bool:
         return False
 
 
+@pytest.mark.feature("C01")
 async def test_members_stop_themselves_when_their_master_is_killed(cluster: Cluster) -> None:
     launch = plan("job", "sh", "-c", "echo up; sleep 300", members=3)
     async with watching(cluster) as seen:

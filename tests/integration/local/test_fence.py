@@ -9,17 +9,17 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.contract.clusters import NODES, Place, plan, watching
-from tuttilab.scheduler.clusters import local, local_fence, local_leftovers, local_pods
-from tuttilab.scheduler.clusters.local import LocalCluster
-from tuttilab.scheduler.errors import ClusterUnreachable, StaleEpoch
+from tuttilab.scheduler.clusters.local import cluster as local
+from tuttilab.scheduler.clusters.local import fence, launch, leftovers, pods
+from tuttilab.scheduler.clusters.local.cluster import LocalCluster
+from tuttilab.scheduler.domain.errors import ClusterUnreachable, LaunchRefused, StaleEpoch
 from tuttilab.sidecar import records
-
-pytestmark = pytest.mark.feature("O08", "S17")
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ async def test_a_stop_is_forced_by_the_newer_leader_and_not_by_the_one_before(
 async def test_one_that_is_in_the_midst_of_a_call_is_waited_for(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_fence, "WAIT_S", 0.2)
-    old, newer = local_fence.Fence(tmp_path), place.open()
+    monkeypatch.setattr(fence, "WAIT_S", 0.2)
+    old, newer = fence.Fence(tmp_path), place.open()
     old.raise_to(1)
     inside, may_end = threading.Event(), threading.Event()
 
@@ -73,7 +73,7 @@ async def test_one_that_is_in_the_midst_of_a_call_is_waited_for(
         await newer.lead(2)
     with pytest.raises(ClusterUnreachable):
         await newer.launch(plan("job", "true"))
-    assert local_fence.recorded(tmp_path) == 1
+    assert fence.recorded(tmp_path) == 1
     may_end.set()
     thread.join()
 
@@ -91,12 +91,12 @@ async def test_a_pod_that_is_erased_while_it_is_looked_at_breaks_no_look(
     async with watching(cluster) as seen:
         await cluster.launch(plan("job", "sleep", "300"))
         await seen.phase("Running", "job-1-0")
-    (pod,) = local_pods.found_pods(tmp_path, "job", 1)
-    local_pods.end_by_force(pod)
+    (pod,) = pods.found_pods(tmp_path, "job", 1)
+    pods.end_by_force(pod)
     # Between the look at its lock and the record of its loss.
-    monkeypatch.setattr(local_leftovers, "sweep", lambda folder: local_pods.erase(folder.parent))
+    monkeypatch.setattr(leftovers, "kill_leftovers", lambda folder, known: pods.erase(folder.parent))
 
-    assert not local_pods.refresh(pod)
+    assert not pods.refresh(pod)
     assert pod.state is None
 
 
@@ -106,3 +106,31 @@ async def test_a_folder_that_cannot_be_written_is_a_cluster_that_does_not_answer
 
     with pytest.raises(ClusterUnreachable, match="Not a directory"):
         await cluster.lead(1)
+
+
+async def test_a_refused_launch_takes_back_what_an_earlier_call_started(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, spawn, calls = (
+        place.open(),
+        launch._spawn,
+        iter([None, RuntimeError("broken off"), OSError("no more processes"), None]),
+    )
+
+    def failing(*given: Any) -> int:
+        if (error := next(calls)) is not None:
+            raise error
+        return spawn(*given)
+
+    monkeypatch.setattr(launch, "_spawn", failing)
+    async with watching(cluster) as seen:
+        gang = plan("job", "sleep", "300", members=2)
+        with pytest.raises(RuntimeError):
+            await cluster.launch(gang)
+        with pytest.raises(LaunchRefused, match="no more processes"):
+            await cluster.launch(gang)
+        await cluster.launch(plan("other", "true"))
+        await seen.phase("Ended", "other-1-0")
+
+    assert [state.reason for state in seen.history if state.job_id == "job" and state.phase == "Ended"] == []
+    assert not pods.pod_folder(tmp_path, "job", 1, "job-1-master").exists()

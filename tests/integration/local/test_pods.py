@@ -15,9 +15,9 @@ import pytest
 from tests.contract.clusters import GANG_KEY, Place, all_lines, lines_from, plan, watching
 from tests.integration.local.control_plane import ControlPlane
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan
-from tuttilab.scheduler.errors import LaunchRefused
-from tuttilab.scheduler.model import Framework, Input, Output
-from tuttilab.scheduler.resources import Resources
+from tuttilab.scheduler.domain.errors import LaunchRefused
+from tuttilab.scheduler.domain.model import Framework, Input, Output
+from tuttilab.scheduler.domain.resources import Resources
 
 SHOW_ENV = ("python", "-c", "import json, os; print(json.dumps(dict(os.environ)))")
 
@@ -91,6 +91,7 @@ async def test_main_command_holds_nothing_of_the_sidecars(cluster: Cluster) -> N
     assert lines == ["[0, 1, 2, 3] True"]  # 3 is the listing itself
 
 
+@pytest.mark.feature("J03", "J07")
 async def test_members_share_model_and_data_and_keep_results_apart(cluster: Cluster) -> None:
     first, second = await envs(cluster, plan("job", *SHOW_ENV, members=2, work={"framework": Framework.TORCH}))
 
@@ -105,6 +106,7 @@ async def test_members_share_model_and_data_and_keep_results_apart(cluster: Clus
     assert first["MASTER_PORT"] == second["MASTER_PORT"]
 
 
+@pytest.mark.feature("S03")
 async def test_no_user_code_before_every_member_is_ready(tmp_path: Path, cluster: Cluster) -> None:
     launch = plan("job", "date", "+%s.%N", members=4)
     async with watching(cluster) as seen:
@@ -141,6 +143,7 @@ async def test_command_expands_names_of_the_environment(cluster: Cluster) -> Non
     assert await ended(cluster, launch) == (0, "Completed", ["a b 0 $(MINE) $(NOBODY) $HOME"])
 
 
+@pytest.mark.feature("C09")
 @pytest.mark.parametrize(
     ("command", "work", "end"),
     [
@@ -165,6 +168,7 @@ async def test_ends(
     assert await ended(cluster, plan("job", *command, work=work, artifacts_url=tmp_path.as_uri())) == end
 
 
+@pytest.mark.feature("C04", "J07")
 async def test_code_and_inputs_are_there_and_outputs_are_kept(tmp_path: Path, cluster: Cluster) -> None:
     store = tmp_path / "artifacts of mine"
     code = keep(
@@ -212,6 +216,30 @@ async def test_memory_over_the_limit_ends_the_pod(cluster: Cluster) -> None:
     told = re.fullmatch(r"tuttilab: out of memory: used (\d+) MiB of the 100 MiB asked for\.", lines[-1])
     assert told is not None
     assert 100 < int(told[1]) < 300, "it may be seen while it grows"
+
+
+@pytest.mark.feature("B24")
+async def test_cpu_and_memory_of_a_pod_are_kept_over_time(cluster: Cluster) -> None:
+    burn = "import time\nkept = bytearray(50 * 2**20)\nend = time.time() + 2.5\nwhile time.time() < end: pass"
+    launch = plan("job", "python", "-c", burn)
+
+    assert await ended(cluster, launch) == (0, "Completed", [])
+
+    usage = await cluster.usage("job", 1, "job-1-0")
+    assert len(usage.points) >= 2
+    assert usage.cpu_s > 0.2
+    assert 50 * 2**20 <= usage.peak_bytes < 300 * 2**20
+    assert max(size for _, _, size in usage.points) >= 50 * 2**20
+    assert abs(usage.started_at - time.time()) < 60
+
+
+async def test_pod_that_ends_at_once_was_measured_too(cluster: Cluster) -> None:
+    await ended(cluster, plan("job", "python", "-c", "kept = bytearray(40 * 2**20)"))
+
+    usage = await cluster.usage("job", 1, "job-1-0")
+
+    assert len(usage.points) == 1
+    assert usage.points[0][2] == usage.peak_bytes >= 40 * 2**20
 
 
 async def test_forked_workers_that_share_memory_are_counted_once(cluster: Cluster) -> None:

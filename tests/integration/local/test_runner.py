@@ -2,8 +2,6 @@
 
 import json
 import os
-import pickle
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,9 +14,11 @@ import pytest
 
 from tests.contract.clusters import all_lines, plan, watching
 from tests.integration.local.test_pods import keep
+from tuttilab.magics.jobs.results import Returned, unpack
+from tuttilab.magics.submission.bundle import starter
+from tuttilab.magics.submission.capture import capture
 from tuttilab.scheduler.clusters.base import Cluster
-from tuttilab.scheduler.model import Framework, Output
-from tuttilab.sidecar import runner
+from tuttilab.scheduler.domain.model import Framework, Output
 
 CELL = "<cell In[5] 3f2a>"
 VERSIONS = {"python": sys.version.split()[0], "cloudpickle": cloudpickle.__version__}
@@ -29,18 +29,23 @@ class Ran:
     exit_code: int
     output: str
     result: dict[str, Any] | None
+    """``value``, and ``out``: the names."""
+    returned: Returned | None
+    shown: list[dict[str, Any]]
     error: dict[str, Any] | None
 
 
 def pack(folder: Path, cell: str, inputs: dict[str, Any] | None = None, **about: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(runner.__file__, folder / "runner.py")
+    for name, body in starter().items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(body)
     (folder / "cell.py").write_text(cell)
     (folder / "bundle.json").write_text(
         json.dumps({**VERSIONS, "cell_name": CELL, "out": [], "framework": "none", "map_index": None, **about})
     )
     if inputs is not None:
-        (folder / "inputs.pkl").write_bytes(cloudpickle.dumps(inputs))
+        (folder / "inputs.pkl").write_bytes(capture(inputs).pickled)
 
 
 def run(folder: Path, cell: str, inputs: dict[str, Any] | None = None, env: dict[str, str] | None = None, **about: Any) -> Ran:
@@ -54,11 +59,14 @@ def run(folder: Path, cell: str, inputs: dict[str, Any] | None = None, env: dict
         text=True,
         cwd=folder,
     )
-    left, error = results / "result.pkl", results / "error.json"
+    left, error, shown = results / "result.pkl", results / "error.json", results / "display.jsonl"
+    returned = unpack(left.read_bytes(), "the cell", "") if left.exists() else None
     return Ran(
         done.returncode,
         done.stdout + done.stderr,
-        pickle.loads(left.read_bytes()) if left.exists() else None,  # noqa: S301 - made by this test
+        {"value": returned.value, "out": dict(returned.names)} if returned is not None else None,
+        returned,
+        [json.loads(line) for line in shown.read_text().splitlines()] if shown.exists() else [],
         json.loads(error.read_text()) if error.exists() else None,
     )
 
@@ -83,6 +91,7 @@ def test_what_the_cell_defines_comes_back_by_value(tmp_path: Path) -> None:
     assert ran.result["value"].twice() == 42
 
 
+@pytest.mark.feature("B15")
 def test_error_shows_the_cells_own_lines_only(tmp_path: Path) -> None:
     ran = run(tmp_path, "# %%submit\ndef f(x):\n    return 1 / x\n\nf(0)\n")
 
@@ -127,6 +136,7 @@ def test_variable_that_the_cell_did_not_set_is_named(tmp_path: Path) -> None:
     assert ran.error["message"] == "--out y: the cell has set no variable y."
 
 
+@pytest.mark.feature("B14")
 @pytest.mark.parametrize(("key", "version"), [("python", "2.7.18"), ("cloudpickle", "1.6.0")])
 def test_other_versions_are_refused_before_anything_is_read(tmp_path: Path, key: str, version: str) -> None:
     about: dict[str, Any] = {key: version}
@@ -136,6 +146,39 @@ def test_other_versions_are_refused_before_anything_is_read(tmp_path: Path, key:
     assert version in ran.output
     assert VERSIONS[key] in ran.output
     assert ran.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("cell", ["name = input('who? ')", "import getpass\ngetpass.getpass()"])
+def test_a_question_to_nobody_is_one_sentence_with_the_way_out(tmp_path: Path, cell: str) -> None:
+    ran = run(tmp_path, cell)
+
+    assert ran.error is not None
+    assert ran.error["type"] == "EOFError"
+    assert ran.error["message"].endswith(
+        "() in a job has nobody to ask: assign the answer to a variable in a cell before, which the job then takes along, "
+        "or give it with --env."
+    )
+    assert ran.error["frames"][0]["own"]
+    assert not any(frame["own"] for frame in ran.error["frames"][1:])
+
+
+def test_a_question_that_the_cell_is_ready_to_miss_is_missed(tmp_path: Path) -> None:
+    assert run(tmp_path, "try:\n    x = input()\nexcept EOFError:\n    x = 'default'\nx").result == {"value": "default", "out": {}}
+
+
+def test_bars_of_widgets_are_bars_of_text(tmp_path: Path) -> None:
+    cell = (
+        (
+            "from tqdm.notebook import tqdm, trange\nimport tqdm.auto\n"
+            "sum(tqdm([1, 2], display=True, desc='one')) + sum(trange(3, desc='two')) + sum(tqdm.auto.tqdm([4], desc='three'))"
+        )
+        .replace("import tqdm.auto", "import tqdm.auto as auto")
+        .replace("tqdm.auto.tqdm(", "auto.tqdm(")
+    )
+    ran = run(tmp_path, cell)
+
+    assert ran.result == {"value": 10, "out": {}}, ran.output
+    assert all(f"{name}: 100%|" in ran.output for name in ("one", "two", "three"))
 
 
 def test_mapped_variable_is_one_of_its_elements(tmp_path: Path) -> None:
@@ -166,6 +209,7 @@ model = xgboost.train({"objective": "binary:logistic", "nthread": 1, "eval_metri
 """
 
 
+@pytest.mark.feature("J04")
 @pytest.mark.timeout(100)
 async def test_gang_of_two_trains_with_xgboost(tmp_path: Path, cluster: Cluster) -> None:
     pack(tmp_path / "bundle", TRAIN, framework="xgboost")
@@ -195,7 +239,7 @@ async def test_gang_of_two_trains_with_xgboost(tmp_path: Path, cluster: Cluster)
     results = []
     for pod in members:
         kept = pod.outputs["result"]
-        results.append(pickle.loads((store / kept[:2] / kept).read_bytes())["value"])  # noqa: S301 - made by this test
+        results.append(unpack((store / kept[:2] / kept).read_bytes(), "the cell", "").value)
 
     # Both ranks hold the one model that they trained together.
     assert results[0] == results[1]

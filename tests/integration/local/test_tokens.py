@@ -13,8 +13,6 @@ from tests.integration.local.control_plane import ControlPlane
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan
 from tuttilab.sidecar.protocol import ORDERS_PATH, REPORT_PATH, pod_token
 
-pytestmark = pytest.mark.feature("A01")
-
 OWN = pod_token(GANG_KEY, 1, "job-1-1")
 SIGNATURE, _, WHO = OWN.partition(".")
 STRANGERS: dict[str, Mapping[bytes, bytes]] = {
@@ -93,7 +91,7 @@ async def test_a_member_reports_of_nobody_else(master: httpx.AsyncClient, pod: s
     answer = await master.post(REPORT_PATH, json=told(pod, rank), headers={"Authorization": f"Bearer {OWN}"})
 
     assert answer.status_code == 403
-    assert answer.json()["detail"].startswith("job-1-1 may report of itself only, not of ")
+    assert answer.json()["detail"].startswith("rank 1 may report of itself only, not of ")
 
 
 async def test_a_member_that_joined_does_not_take_the_place_of_another(master: httpx.AsyncClient) -> None:

@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 from tests.builders import ADMIN, node, request
-from tuttilab.scheduler.api.narrate import sentence
+from tuttilab.scheduler.api.event_text import sentence
 from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.clusters.fake import FakeCluster
-from tuttilab.scheduler.config import ClusterConfig, Limits, default_config
-from tuttilab.scheduler.errors import CommitUnknown
-from tuttilab.scheduler.events import GangGrown, GangShrunk, GrowthFailed
-from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.model import Attempt, Job, JobPhase
-from tuttilab.scheduler.requests import PodRequest
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.config.load import default_config
+from tuttilab.scheduler.config.model import ClusterConfig, Limits
+from tuttilab.scheduler.domain.errors import CommitUnknown
+from tuttilab.scheduler.domain.events import GangGrown, GangShrunk, GrowthFailed
+from tuttilab.scheduler.domain.model import Attempt, Job, JobPhase
+from tuttilab.scheduler.domain.requests import PodRequest
+from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.base import Batch
 from tuttilab.scheduler.store.memory import MemoryStore
-from tuttilab.scheduler.verify import Replay
+from tuttilab.scheduler.store.verify import Replay
+from tuttilab.scheduler.usecases.jobs import Jobs
 
-pytestmark = pytest.mark.feature("S16")
 NODES = (node("a", cpus=2), node("b", cpus=1))
 
 
@@ -116,6 +116,7 @@ async def grown(service: Service) -> tuple[Job, Job]:
     return other, gang
 
 
+@pytest.mark.feature("S16")
 @pytest.mark.parametrize("is_made", [True, False])
 @pytest.mark.parametrize("event", ["", "GangGrown", "GangShrunk", "PodSeen"])
 async def test_a_gang_grows_gives_back_and_grows_again(service: Service, store: Store, event: str, is_made: bool) -> None:
@@ -132,7 +133,7 @@ async def test_a_gang_grows_gives_back_and_grows_again(service: Service, store: 
     assert (running(service, gang)[0], live(service, gang).number, store.fails_on) == (first, 1, "")
     assert {pod.name.rsplit("-", 1)[1] for pod in live(service, gang).members[1:]} == {"g2"}
     await Jobs(service).cancel(gang.id, ADMIN)
-    await until(service, service.is_at_rest)
+    await until(service, service.is_idle)
 
 
 @pytest.mark.parametrize("event", ["", "GrowthFailed"])
@@ -151,7 +152,7 @@ async def test_a_node_that_refuses_costs_the_gang_nothing_and_is_not_asked_in_ev
     assert service.state.jobs[gang.id].avoid_nodes == ("a",)
     assert attempt.grows_at - service.now() > 8
     await Jobs(service).cancel(gang.id, ADMIN)
-    await until(service, service.is_at_rest)
+    await until(service, service.is_idle)
 
 
 async def test_pods_that_are_not_ready_in_time_are_given_back(service: Service, cluster: Cluster) -> None:
@@ -163,12 +164,12 @@ async def test_pods_that_are_not_ready_in_time_are_given_back(service: Service, 
     assert (attempt.phase, len(attempt.members), attempt.charge["cpu"]) == ("Running", 1, 1000)
     assert {(pod.reason, pod.given_back_why) for pod in attempt.left} == {("NeverStarted", "it was not ready after 1s")}
     await Jobs(service).cancel(gang.id, ADMIN)
-    await until(service, service.is_at_rest)
+    await until(service, service.is_idle)
 
 
 async def test_the_job_succeeds_with_those_who_came_later_and_their_logs_are_found(service: Service) -> None:
     other = await started(service, cpus=2, steps="sleep 0.3")
-    gang = await started(service, cpus=1, steps="print on sleep 1.5", count=3, least=1)
+    gang = await started(service, cpus=1, steps="print on sleep 4", count=3, least=1)
     await until(service, lambda: len(running(service, gang)) == 3)
     pod, chunk = await Jobs(service).logs(gang.id, ADMIN, None, 2, 0, 10)
     assert pod is not None

@@ -18,19 +18,20 @@ from tests.contract.building import a_job, submitted
 from tests.doses import dose
 from tests.postgres import Postgres, running_postgres
 from tuttilab.scheduler.clusters.fake import FakeCluster
-from tuttilab.scheduler.config import ClusterConfig, default_config
-from tuttilab.scheduler.errors import CommitUnknown, StoreError, StoreUnreachable, Unavailable
-from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.service import Service
-from tuttilab.scheduler.store.base import Keyed
+from tuttilab.scheduler.config.load import default_config
+from tuttilab.scheduler.config.model import ClusterConfig
+from tuttilab.scheduler.domain.errors import CommitUnknown, StoreError, StoreUnreachable, Unavailable
+from tuttilab.scheduler.service.loop import Service
+from tuttilab.scheduler.store.base import IdempotencyKey
 from tuttilab.scheduler.store.sql import SqlStore
-from tuttilab.scheduler.verify import differences, replay
+from tuttilab.scheduler.store.verify import differences, replay
+from tuttilab.scheduler.usecases.jobs import Jobs
 
 KILLS = dose("POSTGRES_KILLS", suite=20, soak=100)
 NODES = (node("a", cpus=4),)
 ASKED = request(command=("sleep", "3600"))
 
-pytestmark = [pytest.mark.requires("postgres"), pytest.mark.feature("O08"), pytest.mark.timeout(120 + 30 * KILLS)]
+pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(120 + 30 * KILLS)]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,7 @@ async def until_committing(server: Postgres, database: str) -> None:
 # --- killed ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.feature("O08")
 async def test_kills_under_load_lose_nothing_acknowledged_and_double_nothing(
     own_server: Postgres, database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, tell: Callable[[str], None]
 ) -> None:
@@ -143,7 +145,7 @@ async def test_an_unheard_commit_that_happened_is_answered_with_its_job(
 ) -> None:
     """The server writes the commit down and then waits for a standby that does not exist, until it is killed."""
     # However long the server takes to come back on a busy machine.
-    monkeypatch.setattr("tuttilab.scheduler.service.LONGEST_DOUBT_S", 60.0)
+    monkeypatch.setattr("tuttilab.scheduler.service.loop.LONGEST_DOUBT_S", 60.0)
     async with service_on(own_server.url(database), tmp_path) as service:
         own_server.execute(database, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         own_server.execute(database, "SELECT pg_reload_conf()")
@@ -192,7 +194,7 @@ async def test_a_commit_that_is_still_under_way_in_the_server_is_waited_for(own_
     store = SqlStore(own_server.url(database))
     epoch = await store.open()
     own_server.execute(database, SLOW_COMMIT.replace("pg_sleep(3)", "pg_sleep(1)"))
-    batch = submitted(a_job(), epoch=epoch, keys=(Keyed("ana", "k", "d", a_job().id),))
+    batch = submitted(a_job(), epoch=epoch, keys=(IdempotencyKey("ana", "k", "d", a_job().id),))
     other = SqlStore(own_server.url(database))
     await other.attach()
     committing = asyncio.create_task(store.commit(batch))

@@ -15,19 +15,20 @@ import pytest
 
 from tests.builders import ADMIN, node, request
 from tuttilab.scheduler.clusters.base import LaunchPlan
-from tuttilab.scheduler.clusters.local import LocalCluster
-from tuttilab.scheduler.config import ClusterConfig, default_config
-from tuttilab.scheduler.core import lifecycle
-from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.model import Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase
-from tuttilab.scheduler.service import Service
-from tuttilab.scheduler.store import copying
+from tuttilab.scheduler.clusters.local.cluster import LocalCluster
+from tuttilab.scheduler.config.load import default_config
+from tuttilab.scheduler.config.model import ClusterConfig
+from tuttilab.scheduler.core.rows import lifecycle
+from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase
+from tuttilab.scheduler.service.loop import Service
+from tuttilab.scheduler.store import backup as copying
 from tuttilab.scheduler.store.sql import SqlStore
+from tuttilab.scheduler.usecases.jobs import Jobs
 from tuttilab.sidecar import records
 
 BOTH = (node("A", cpus=2), node("B", cpus=2))
 
-pytestmark = pytest.mark.feature("O08", "S17")
+pytestmark = pytest.mark.feature("O08")
 
 
 class HeldCluster(LocalCluster):
@@ -89,7 +90,7 @@ class Site:
     async def down(self) -> None:
         for job in [*self.service.state.queued(), *(job for job, _ in self.service.state.live())]:
             await Jobs(self.service).cancel(job.id, ADMIN)
-        await self.until(self.service.is_at_rest)
+        await self.until(self.service.is_idle)
         await self.service.stop()
         assert not [pid for _, pid in self.ran() if lives(pid)]
 

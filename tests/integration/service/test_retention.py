@@ -11,24 +11,23 @@ from pathlib import Path
 import pytest
 
 from tests.builders import ADMIN, node, request
-from tuttilab.scheduler import retention
-from tuttilab.scheduler.clock import Clock, World
 from tuttilab.scheduler.clusters.fake import FakeCluster
-from tuttilab.scheduler.config import ClusterConfig, default_config
-from tuttilab.scheduler.errors import NotFound
-from tuttilab.scheduler.events import PodEnded
-from tuttilab.scheduler.graphs import Graphs
-from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.model import Attempt, AttemptPhase, Job, RunPhase
-from tuttilab.scheduler.requests import DagRequest, NodeRequest, RunRequest
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.config.load import default_config
+from tuttilab.scheduler.config.model import ClusterConfig
+from tuttilab.scheduler.domain.errors import NotFound
+from tuttilab.scheduler.domain.events import PodEnded
+from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Job, RunPhase
+from tuttilab.scheduler.domain.requests import DagRequest, NodeRequest, RunRequest
+from tuttilab.scheduler.service import retention
+from tuttilab.scheduler.service.clock import Clock, World
+from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.sql import SqlStore
-from tuttilab.scheduler.verify import differences, replay
+from tuttilab.scheduler.store.verify import differences, replay
+from tuttilab.scheduler.usecases.dags import Dags
+from tuttilab.scheduler.usecases.jobs import Jobs
 
 DAY = 86400.0
 NODES = (node("a", cpus=4),)
-
-pytestmark = pytest.mark.feature("O08")
 
 
 class MovedClock(Clock):
@@ -45,7 +44,7 @@ class MovedClock(Clock):
 async def service_in(folder: Path, world: World | None = None) -> AsyncIterator[Service]:
     config = default_config(folder)
     limits = replace(config.limits, keep_jobs_s=10 * DAY, keep_journal_s=5 * DAY)
-    config = replace(config, clusters=(ClusterConfig("here", "fake", NODES),), limits=limits)
+    config = replace(config, clusters=(ClusterConfig("here", "fake", NODES, grows=True),), limits=limits)
     service = Service(config, SqlStore(config.store.url), {"here": FakeCluster("here", NODES)}, state_dir=folder, world=world)
     await service.start()
     try:
@@ -75,19 +74,19 @@ async def test_old_jobs_and_events_go_and_what_is_left_replays(tmp_path: Path) -
     async with service_in(tmp_path) as service:
         old = [await ended(service, f"old-{n}") for n in range(3)]
         waiting = await Jobs(service).submit(request(workers=2, cpus=4, after=(old[0].id,)), ADMIN)
-        assert await service.retention.tidy() == (0, 0)
+        assert await service.retention.purge() == (0, 0)
         move_on(service, 8)
         recent = await ended(service)
         lines = service.last_seq
 
-        deleted, trimmed = await service.retention.tidy()
+        deleted, trimmed = await service.retention.purge()
         assert (deleted, await found_wrong(service)) == (0, [])
         assert trimmed == lines - len(await service.store.changes(trimmed))
         with pytest.raises(NotFound, match="are not kept any more; expected at least"):
             await service.store.changes(0)
 
         move_on(service, 4)
-        assert (await service.retention.tidy())[0] == 2, "the third is waited for"
+        assert (await service.retention.purge())[0] == 2, "the third is waited for"
         again = await ended(service)
         assert await found_wrong(service) == []
         for job in old[1:]:
@@ -96,9 +95,9 @@ async def test_old_jobs_and_events_go_and_what_is_left_replays(tmp_path: Path) -
         assert {job.id for job in (old[0], waiting, recent, again)} <= service.state.jobs.keys()
 
         move_on(service, 6)
-        await service.retention.tidy()
-        assert await service.store.keyed("root", "old-0") is not None
-        assert await service.store.keyed("root", "old-1") is None
+        await service.retention.purge()
+        assert await service.store.idempotency_key("root", "old-0") is not None
+        assert await service.store.idempotency_key("root", "old-1") is None
         last_at = service.now()
     async with service_in(tmp_path) as service:
         assert service.now() >= last_at - 6 * DAY - 60
@@ -131,7 +130,7 @@ async def test_what_a_running_job_comes_after_stays_so_that_it_can_be_queued_aga
         await running(service, second.id)
         move_on(service, 11)
 
-        assert (await service.retention.tidy())[0] == 0
+        assert (await service.retention.purge())[0] == 0
         await fail(service, second.id)
         move_on(service, 1)
         again = await running(service, second.id)
@@ -145,33 +144,33 @@ async def test_a_run_that_has_just_ended_is_kept_however_long_it_took(tmp_path: 
     job = request(command=("sleep", "7200"), timeout="20d")
     async with service_in(tmp_path) as service:
         asked = RunRequest(dag=DagRequest(name="long", nodes=(NodeRequest(name="n", job=job),)))
-        run = await Graphs(service).run(asked, ADMIN)
+        run = await Dags(service).run(asked, ADMIN)
         await running(service, run.nodes[0].job.id)
         move_on(service, 6)
         await fail(service, run.nodes[0].job.id)
-        await service.retention.tidy()
+        await service.retention.purge()
         kept = await service.store.run(run.id)
         assert kept is not None
         assert (kept.phase, await found_wrong(service)) == (RunPhase.FAILED, [])
     async with service_in(tmp_path) as service:
         move_on(service, 6)
-        retried = await Graphs(service).retry(run.id, ADMIN)
+        retried = await Dags(service).retry(run.id, ADMIN)
         await fail(service, retried.nodes[0].job.id)
         move_on(service, 6)
         await ended(service)
-        await service.retention.tidy()
+        await service.retention.purge()
 
         assert await service.store.run(run.id) is None
         with pytest.raises(NotFound):
-            await Graphs(service).retry(run.id, ADMIN)
+            await Dags(service).retry(run.id, ADMIN)
         assert await found_wrong(service) == []
 
 
 async def test_a_control_plane_that_never_lives_an_hour_lets_go_of_what_is_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert default_config(tmp_path).limits.idle_stop_s / 10 >= retention.TIDY_FIRST_S
-    monkeypatch.setattr(retention, "TIDY_FIRST_S", 0.3)
+    assert default_config(tmp_path).limits.idle_stop_s / 10 >= retention.FIRST_PURGE_S
+    monkeypatch.setattr(retention, "FIRST_PURGE_S", 0.3)
     async with service_in(tmp_path) as service:
         old = await ended(service)
         move_on(service, 11)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -14,20 +15,21 @@ import psutil
 import pytest
 
 from tests.builders import ADMIN, node, request
-from tuttilab.scheduler import events as ev
-from tuttilab.scheduler import reports
-from tuttilab.scheduler.clusters.local import LocalCluster
-from tuttilab.scheduler.config import ClusterConfig, default_config
-from tuttilab.scheduler.errors import AboveMax, Conflict, NeverFits, NotFound, StoreError, Unauthenticated
-from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.model import Attempt, AttemptPhase, Job, JobPhase
-from tuttilab.scheduler.requests import PodRequest, SparkRequest, Who
-from tuttilab.scheduler.resources import Resources
-from tuttilab.scheduler.service import Service
-from tuttilab.scheduler.sessions import Sessions
+from tuttilab.scheduler.clusters.local.cluster import LocalCluster
+from tuttilab.scheduler.config.load import default_config
+from tuttilab.scheduler.config.model import ClusterConfig
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.errors import AboveMax, Conflict, NeverFits, NotFound, StoreError, Unauthenticated
+from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Job, JobPhase
+from tuttilab.scheduler.domain.requests import PodRequest, SparkRequest, Who
+from tuttilab.scheduler.domain.resources import Resources
+from tuttilab.scheduler.domain.wire import MemberReport, PodReport
+from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.base import Batch
 from tuttilab.scheduler.store.sql import SqlStore
-from tuttilab.scheduler.wire import MemberReport, PodReport
+from tuttilab.scheduler.usecases import pod_reports
+from tuttilab.scheduler.usecases.jobs import Jobs
+from tuttilab.scheduler.usecases.spark_sessions import SparkSessions
 
 NODES = (node("A", cpus=8, gpus=4), node("B", cpus=64))
 Start = Callable[[], "contextlib.AbstractAsyncContextManager[Service]"]
@@ -47,7 +49,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     yield one
     for job in one.state.queued() + [job for job, _ in one.state.live()]:
         await Jobs(one).cancel(job.id, ADMIN)
-    await until(one, one.is_at_rest)
+    await until(one, one.is_idle)
     await one.stop()
 
 
@@ -92,13 +94,25 @@ async def test_a_command_becomes_a_process_and_its_exit_code_the_jobs(service: S
 
 
 @pytest.mark.feature("S05")
-async def test_a_gang_that_no_node_can_hold_waits_and_says_why(service: Service) -> None:
+async def test_a_gang_that_no_nodes_can_hold_is_refused_and_says_why(service: Service) -> None:
     pods = (PodRequest(role="worker", count=2, cpus=8, gpus=2),)
-    job = await Jobs(service).submit(request(pods=pods), ADMIN)
-    await until(service, lambda: job.id in service.state.waits)
-    sentence = service.state.waits[job.id].sentence
-    assert "even when it is empty: 1 of 2 worker pods fit (8 CPU, 1Gi memory, 2 GPU each)" in sentence
-    assert (await Jobs(service).dry_run(request(pods=pods), ADMIN)).verdict == "waits"
+    why = "2 are asked for, and cluster .* has room for at most 1 worker pod .* even when it is empty; ask for at most 1"
+    with pytest.raises(NeverFits, match=why):
+        await Jobs(service).submit(request(pods=pods), ADMIN)
+    dry = await Jobs(service).dry_run(request(pods=pods), ADMIN)
+    assert dry.verdict == "refused"
+    assert re.search(why, dry.sentence)
+
+
+async def test_a_retry_of_what_does_not_fit_any_more_is_refused(service: Service) -> None:
+    jobs = Jobs(service)
+    done = await jobs.submit(request(command=("true",), cpus=2), ADMIN)
+    await ended(service, done)
+    (cluster,) = service.state.clusters.values()
+    smaller = tuple(replace(node, allocatable=Resources.parse({"cpu": 1, "memory": "8Gi"})) for node in cluster.nodes)
+    await service.ask(lambda turn: turn.apply(ev.ClusterObserved(replace(cluster, nodes=smaller)), cluster.name))
+    with pytest.raises(NeverFits):
+        await jobs.retry(done.id, ADMIN)
 
 
 async def test_a_dry_run_says_of_what_a_job_comes_after_what_a_submit_would(service: Service) -> None:
@@ -112,7 +126,7 @@ async def test_a_dry_run_says_of_what_a_job_comes_after_what_a_submit_would(serv
         await jobs.dry_run(request(after=("nosuchjob",)), ADMIN)
     assert (await jobs.dry_run(request(after=(good.id[:12],)), ADMIN)).verdict == "starts"
     waits = await jobs.dry_run(request(after=(good.id, live.id[:12])), ADMIN)
-    assert (waits.verdict, waits.sentence) == ("waits", f"would wait: waits for job {live.id} to succeed")
+    assert (waits.verdict, waits.sentence) == ("waits", f"would wait: waits for job 'job' ({live.id[:8]}) to succeed")
     refused = await jobs.dry_run(request(after=(live.id, bad.id)), ADMIN)
     submitted = await jobs.submit(request(after=(live.id, bad.id)), ADMIN)
     assert (refused.verdict, refused.sentence) == ("refused", f"would be cancelled at once: {submitted.reason}")
@@ -158,7 +172,7 @@ async def test_the_key_is_known_after_a_restart(tmp_path: Path) -> None:
     await second.stop()
 
 
-@pytest.mark.feature("S17")
+@pytest.mark.feature("J09")
 async def test_a_job_that_runs_through_a_restart_has_one_attempt_and_one_success(tmp_path: Path) -> None:
     first = service_in(tmp_path)
     await first.start()
@@ -176,7 +190,7 @@ async def test_a_job_that_runs_through_a_restart_has_one_attempt_and_one_success
     await gone(lambda: bool(processes_of(job.id)))
 
 
-@pytest.mark.feature("S17")
+@pytest.mark.feature("J09", "S17")
 async def test_a_job_that_ended_while_nobody_watched_is_not_run_again(tmp_path: Path) -> None:
     first = service_in(tmp_path)
     await first.start()
@@ -231,7 +245,7 @@ async def test_a_report_needs_the_token_of_its_own_attempt(service: Service) -> 
     await until(service, lambda: service.state.live_attempt(job.id) is not None)
     report = PodReport(job.id, 1, 1, 1, (MemberReport(f"{job.id}-1-worker-0", 0, "Ended", exit_code=0),))
     with pytest.raises(Unauthenticated, match="does not belong to that attempt"):
-        await reports.take_in(service, report, "0" * 64)
+        await pod_reports.handle_report(service, report, "0" * 64)
     assert not service.state.jobs[job.id].phase.is_terminal
 
 
@@ -319,10 +333,10 @@ async def test_what_is_not_committed_is_not_accepted_and_leaves_no_trace(tmp_pat
 
 async def test_a_spark_session_is_one_live_job_by_owner_and_name(service: Service) -> None:
     asked = SparkRequest(name="s", cpus=1, memory="1Gi", interpreter="/bin/true")
-    first, second = await asyncio.gather(Sessions(service).start(asked, ADMIN), Sessions(service).start(asked, ADMIN))
+    first, second = await asyncio.gather(SparkSessions(service).start(asked, ADMIN), SparkSessions(service).start(asked, ADMIN))
     assert first.id == second.id
     assert service.state.use("default")["cpu"] in (0, 1000)
     with pytest.raises(Conflict, match="Spark session 's' is not ready yet"):
-        Sessions(service).endpoint("s", ADMIN)
+        SparkSessions(service).endpoint("s", ADMIN)
     with pytest.raises(NotFound, match="`%spark start other` starts one"):
-        Sessions(service).endpoint("other", ADMIN)
+        SparkSessions(service).endpoint("other", ADMIN)

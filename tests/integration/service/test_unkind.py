@@ -10,22 +10,23 @@ from pathlib import Path
 import pytest
 
 from tests.builders import ADMIN, node, queue, request
-from tuttilab.scheduler import reports
-from tuttilab.scheduler.clock import Clock, World
 from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.clusters.fake import FakeCluster
-from tuttilab.scheduler.config import ClusterConfig, default_config
+from tuttilab.scheduler.config.load import default_config
+from tuttilab.scheduler.config.model import ClusterConfig
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.errors import AboveMax, BadInput, CommitUnknown, Conflict, NotFound, StoreError, Unauthenticated
-from tuttilab.scheduler.events import ClusterObserved
-from tuttilab.scheduler.heartbeats import Heartbeats
-from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.model import Job, JobPhase
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.domain.errors import AboveMax, BadInput, CommitUnknown, Conflict, NotFound, StoreError, Unauthenticated
+from tuttilab.scheduler.domain.events import ClusterObserved
+from tuttilab.scheduler.domain.model import Job, JobPhase
+from tuttilab.scheduler.domain.wire import MemberReport, PodReport
+from tuttilab.scheduler.service.clock import Clock, World
+from tuttilab.scheduler.service.heartbeats import Heartbeats
+from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.base import Batch
 from tuttilab.scheduler.store.memory import MemoryStore
-from tuttilab.scheduler.verify import Replay
-from tuttilab.scheduler.wire import MemberReport, PodReport
+from tuttilab.scheduler.store.verify import Replay
+from tuttilab.scheduler.usecases import pod_reports
+from tuttilab.scheduler.usecases.jobs import Jobs
 from tuttilab.sidecar.protocol import pod_token
 
 NODES = (node("a", cpus=8, gpus=2),)
@@ -90,7 +91,6 @@ async def ended(service: Service, job: Job) -> Job:
     return (await Jobs(service).find(job.id, ADMIN))[0]
 
 
-@pytest.mark.feature("B06")
 async def test_a_submit_whose_commit_nobody_confirmed_is_acknowledged_when_it_was_made(service: Service, store: Store) -> None:
     store.fails_on, store.is_made = "JobSubmitted", True
     job = await Jobs(service).submit(request(), ADMIN, "key")
@@ -168,7 +168,9 @@ async def test_a_job_may_come_after_one_that_ended_before_a_restart(tmp_path: Pa
 async def test_a_job_that_another_comes_after_is_not_deleted(service: Service) -> None:
     first = await ended(service, await Jobs(service).submit(request(), ADMIN))
     second = await Jobs(service).submit(request(after=(first.id,), command=("sleep", "60")), ADMIN)
-    with pytest.raises(Conflict, match=f"Job {second.id} comes after job {first.id} and has not ended"):
+    with pytest.raises(
+        Conflict, match=rf"Job 'job' \({second.id[:8]}\) comes after job 'job' \({first.id[:8]}\) and has not ended"
+    ):
         await Jobs(service).delete(first.id, ADMIN)
     await Jobs(service).cancel(second.id, ADMIN)
     await ended(service, second)
@@ -182,20 +184,20 @@ async def test_a_report_is_heard_once_and_in_order_and_of_its_epoch(service: Ser
     await until(service, lambda: service.state.live_attempt(job.id) is not None)
     await until(service, lambda: service.state.attempts[job.id, 1].pods[0].uid is not None)
     pod = service.state.attempts[job.id, 1].pods[0]
-    token, elsewhere = (pod_token(service.keys.attempt_key(job.id, 1, epoch), pod.rank, pod.name) for epoch in (1, 7))
+    token, elsewhere = (pod_token(service.secrets.attempt_key(job.id, 1, epoch), pod.rank, pod.name) for epoch in (1, 7))
 
     def told(seq: int, address: str, epoch: int = 1) -> PodReport:
         member = MemberReport(pod.name, 0, "Running", pod.uid or "", endpoints={"web": address})
         return PodReport(job.id, 1, epoch, seq, (member,))
 
-    await reports.take_in(service, told(2, "new"), token)
-    assert await reports.take_in(service, told(1, "old"), token) == {"stop": None, "next_s": 5.0}
+    await pod_reports.handle_report(service, told(2, "new"), token)
+    assert await pod_reports.handle_report(service, told(1, "old"), token) == {"stop": None, "next_s": 5.0}
     assert service.state.attempts[job.id, 1].pods[0].endpoints == {"web": "new"}
     with pytest.raises(NotFound, match="is of epoch 1, not 7"):
-        await reports.take_in(service, told(3, "stranger", epoch=7), elsewhere)
+        await pod_reports.handle_report(service, told(3, "stranger", epoch=7), elsewhere)
     for epoch, other in ((7, token), (1, elsewhere)):
         with pytest.raises(Unauthenticated, match="does not belong to that attempt"):
-            await reports.take_in(service, told(3, "stranger", epoch), other)
+            await pod_reports.handle_report(service, told(3, "stranger", epoch), other)
     await Jobs(service).cancel(job.id, ADMIN)
     await ended(service, job)
 
@@ -204,10 +206,10 @@ def test_service_time_goes_on_from_the_last_entry_and_does_not_follow_the_wall_c
     times = {"wall": 1000.0, "monotonic": 5.0}
     clock = Clock(World(wall=lambda: times["wall"], monotonic=lambda: times["monotonic"]))
     assert clock.now() == 1000.0
-    clock.not_before(1500.0)
+    clock.advance_to(1500.0)
     assert clock.now() == 1500.0
     times.update(wall=9000.0, monotonic=7.0)
-    clock.not_before(1400.0)
+    clock.advance_to(1400.0)
     assert clock.now() == 1502.0
 
 
@@ -224,6 +226,7 @@ async def test_a_max_is_checked_before_any_cluster_is_known(tmp_path: Path) -> N
     await service.stop()
 
 
+@pytest.mark.feature("S15", "C02")
 async def test_a_member_counts_as_lost_only_when_it_is_gone_and_was_silent_for_long(service: Service) -> None:
     job = await Jobs(service).submit(request(command=("sleep", "60")), ADMIN)
     await until(service, lambda: job.id in service.state._live and service.state.attempts[job.id, 1].pods[0].uid is not None)
@@ -231,12 +234,12 @@ async def test_a_member_counts_as_lost_only_when_it_is_gone_and_was_silent_for_l
     (pod,) = state.attempts[job.id, 1].pods
     beats = Heartbeats(since=100.0)
     assert beats.missed(state, 1000.0, 60.0) == ([], None)
-    beats.heard([pod.name], 970.0)
-    beats.looked(state, [pod.name], [], 1000.0)
+    beats.record_alive([pod.name], 970.0)
+    beats.record_observation(state, [pod.name], [], 1000.0)
     assert beats.missed(state, 1000.0, 60.0) == ([], 1030.0)
     missed, _ = beats.missed(state, 1030.0, 60.0)
     assert [(event.job_id, event.attempt, event.pod) for event in missed] == [(job.id, 1, pod.name)]
-    beats.heard([pod.name], 1031.0)
+    beats.record_alive([pod.name], 1031.0)
     assert beats.missed(state, 1031.0, 60.0) == ([], None)
     await Jobs(service).cancel(job.id, ADMIN)
     await ended(service, job)
@@ -248,8 +251,8 @@ async def test_a_report_of_a_master_says_that_the_master_lives_and_nothing_of_it
     attempt = service.state.attempts[job.id, 1]
     members = tuple(MemberReport(pod.name, pod.rank, "Running", pod.uid or "") for pod in attempt.members)
     master = attempt.pods[0]
-    token = pod_token(service.keys.attempt_key(job.id, 1, 1), master.rank, master.name)
-    await reports.take_in(service, PodReport(job.id, 1, 1, 1, members), token)
-    assert set(service.heartbeats._heard) == {f"{job.id}-1-master"}
+    token = pod_token(service.secrets.attempt_key(job.id, 1, 1), master.rank, master.name)
+    await pod_reports.handle_report(service, PodReport(job.id, 1, 1, 1, members), token)
+    assert set(service.heartbeats._last_seen) == {f"{job.id}-1-master"}
     await Jobs(service).cancel(job.id, ADMIN)
     await ended(service, job)

@@ -12,16 +12,15 @@ import pytest
 from tests.builders import ADMIN, node, request
 from tests.integration.service.test_retention import ended, found_wrong, running
 from tuttilab.scheduler.clusters.fake import FakeCluster
-from tuttilab.scheduler.config import ClusterConfig, default_config
-from tuttilab.scheduler.graphs import Graphs
-from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.requests import DagRequest, NodeRequest, ProfileRequest, RunRequest
-from tuttilab.scheduler.servers import Servers
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.config.load import default_config
+from tuttilab.scheduler.config.model import ClusterConfig
+from tuttilab.scheduler.domain.requests import DagRequest, NodeRequest, ProfileRequest, RunRequest
+from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.sql import SqlStore
-from tuttilab.scheduler.verify import differences, replay
-
-pytestmark = pytest.mark.feature("O08")
+from tuttilab.scheduler.store.verify import differences, replay
+from tuttilab.scheduler.usecases.dags import Dags
+from tuttilab.scheduler.usecases.jobs import Jobs
+from tuttilab.scheduler.usecases.profiles import Profiles
 
 NODES = (node("a", cpus=4),)
 
@@ -36,11 +35,11 @@ async def lived(folder: Path, *, has_checkpoint: bool) -> None:
         await service.start()
         if life == 0:
             await ended(service)
-            await Graphs(service).apply(dag, ADMIN)
-            run = await Graphs(service).run(RunRequest(name="nightly"), ADMIN)
+            await Dags(service).apply(dag, ADMIN)
+            run = await Dags(service).run(RunRequest(name="nightly"), ADMIN)
             while service.state.runs[run.id].ended_at is None:
                 await service.wait_change(service.last_seq, 0.1)
-            await Servers(service).apply_profile(ProfileRequest(name="small"), ADMIN)
+            await Profiles(service).apply(ProfileRequest(name="small"), ADMIN)
             if has_checkpoint:
                 await service.store.checkpoint(service.state.epoch, tuple(service.state.clusters.values()))
             big = await Jobs(service).submit(request(command=("sleep", "600"), cpus=4), ADMIN)

@@ -13,12 +13,13 @@ import pytest
 from tests.contract.building import a_job, an_attempt, submitted
 from tests.contract.test_upgrades import FIRST
 from tests.postgres import Postgres
-from tuttilab.scheduler.errors import Conflict, NotFound, StaleEpoch, StoreError, StoreUnreadable
-from tuttilab.scheduler.model import AttemptPhase, JobPhase, Overtaking
-from tuttilab.scheduler.store import copying, sqlite
-from tuttilab.scheduler.store.base import ArtifactRow, Keyed
+from tuttilab.scheduler.domain.errors import Conflict, NotFound, StaleEpoch, StoreError, StoreUnreadable
+from tuttilab.scheduler.domain.model import AttemptPhase, JobPhase, Overtaking
+from tuttilab.scheduler.store import backup as copying
+from tuttilab.scheduler.store import sqlite
+from tuttilab.scheduler.store.base import ArtifactRow, IdempotencyKey
 from tuttilab.scheduler.store.sql import SqlStore
-from tuttilab.scheduler.verify import differences, replay
+from tuttilab.scheduler.store.verify import differences, replay
 
 KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.requires("postgres"))]
 
@@ -60,7 +61,7 @@ async def test_a_backup_under_load_is_one_moment_and_restores_into_either_databa
     async def load() -> None:
         for order in range(1, 1_000_000):
             job = a_job(order)
-            keys, accounts = (Keyed("ana", f"k{order}", "d", job.id),), (Overtaking(job.id, job.submitted_at),)
+            keys, accounts = (IdempotencyKey("ana", f"k{order}", "d", job.id),), (Overtaking(job.id, job.submitted_at),)
             await store.commit(submitted(job, epoch=epoch, keys=keys, accounts=accounts))
             acknowledged.append(order)
             if order == 100:
@@ -87,7 +88,7 @@ async def test_a_backup_under_load_is_one_moment_and_restores_into_either_databa
     jobs = (await back.load()).jobs
     assert [job.order for job in jobs] == list(range(1, content.jobs + 1)), "a beginning of what happened, without a gap"
     assert before <= content.jobs == content.last_seq <= after + 1
-    assert await back.keyed("ana", "k100") == Keyed("ana", "k100", "d", a_job(100).id)
+    assert await back.idempotency_key("ana", "k100") == IdempotencyKey("ana", "k100", "d", a_job(100).id)
     assert await back.artifact("f" * 64) == ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"})
     assert await found_wrong(back) == []
     assert await back.commit(submitted(a_job(content.jobs + 1), epoch=(await back.leader()).epoch)) == content.last_seq + 1
@@ -208,7 +209,7 @@ async def test_a_held_store_shows_one_moment_while_others_write(source: str) -> 
     epoch = await writer.open()
     await writer.commit(submitted(a_job(1), epoch=epoch))
     assert await reader.attach()
-    await reader.hold()
+    await reader.pin_snapshot()
     await writer.commit(submitted(a_job(2), epoch=epoch))
 
     assert [job.order for job in (await reader.load()).jobs] == [1]

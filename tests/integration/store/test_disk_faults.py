@@ -19,20 +19,19 @@ from sqlalchemy.exc import OperationalError
 from tests.builders import ADMIN, node, request
 from tests.contract.building import a_job, an_attempt, submitted
 from tuttilab.scheduler.clusters.fake import FakeCluster
-from tuttilab.scheduler.config import ClusterConfig, default_config
-from tuttilab.scheduler.errors import CommitUnknown, StoreError
-from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.config.load import default_config
+from tuttilab.scheduler.config.model import ClusterConfig
+from tuttilab.scheduler.domain.errors import CommitUnknown, StoreError
+from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store import schema
-from tuttilab.scheduler.store.base import Batch, Keyed
+from tuttilab.scheduler.store.base import Batch, IdempotencyKey
 from tuttilab.scheduler.store.sql import SqlStore
-from tuttilab.scheduler.verify import differences, replay
+from tuttilab.scheduler.store.verify import differences, replay
+from tuttilab.scheduler.usecases.jobs import Jobs
 
 NODES = (node("a", cpus=4),)
 ASKED = request(command=("sleep", "3600"))
 BIG = b"\0" * 65536
-
-pytestmark = pytest.mark.feature("O08")
 
 
 # --- at every write --------------------------------------------------------------------------------------------------
@@ -74,7 +73,7 @@ class BrokenDisk:
 def everything(epoch: int) -> Batch:
     """A commit that writes every table it can."""
     job = a_job(1)
-    keys = (Keyed("ana", "k", "d", job.id),)
+    keys = (IdempotencyKey("ana", "k", "d", job.id),)
     return submitted(job, epoch=epoch, attempts=(an_attempt(job),), keys=keys, queues=(), deleted_jobs=("x" * 32,))
 
 
@@ -146,7 +145,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def fill(folder: Path) -> Path:
+def create_tables(folder: Path) -> Path:
     """A file that takes all room there is."""
     filler = folder / "filler"
     with open(filler, "ab", buffering=0) as file:
@@ -192,7 +191,7 @@ async def test_a_full_disk_refuses_submits_and_accepts_them_soon_after_there_is_
     async with service_in(small_disk) as service:
         for round_ in range(3):
             accepted.append((await Jobs(service).submit(ASKED, ADMIN, f"before-{round_}")).id)
-            filler = fill(small_disk)
+            filler = create_tables(small_disk)
             # The log has some room left in its last blocks: a few more may be accepted, and then none.
             refused: StoreError | None = None
             for number in range(200):
@@ -219,7 +218,7 @@ async def test_a_full_disk_refuses_submits_and_accepts_them_soon_after_there_is_
 
 @pytest.mark.requires("mounts")
 async def test_a_database_on_a_full_disk_is_not_made_and_leaves_nothing_behind(small_disk: Path) -> None:
-    filler = fill(small_disk)
+    filler = create_tables(small_disk)
     with pytest.raises(StoreError, match="make room"):
         await SqlStore(f"sqlite:///{small_disk / 'state.db'}").open()
     assert [path.name for path in small_disk.iterdir()] == ["filler"]

@@ -6,10 +6,10 @@ import pytest
 
 from tests.contract.building import a_job, submitted
 from tests.postgres import Postgres
-from tuttilab.scheduler.store.base import Keyed
+from tuttilab.scheduler.store.base import IdempotencyKey
 from tuttilab.scheduler.store.sql import SqlStore
 
-pytestmark = [pytest.mark.requires("postgres"), pytest.mark.feature("O08")]
+pytestmark = pytest.mark.requires("postgres")
 
 MANY = 3000
 PREPARED_AFTER = 12
@@ -27,15 +27,17 @@ async def test_keys_are_looked_up_one_by_one_in_the_index(postgres_server: Postg
     database = postgres_server.new_database()
     store = SqlStore(postgres_server.url(database))
     epoch = await store.open()
-    await store.commit(submitted(a_job(1), epoch=epoch, keys=(Keyed("ana", "k1", "d", a_job(1).id),)))
+    await store.commit(submitted(a_job(1), epoch=epoch, keys=(IdempotencyKey("ana", "k1", "d", a_job(1).id),)))
     postgres_server.execute(database, "VACUUM ANALYZE keys")
     for _ in range(PREPARED_AFTER):
-        await store.keyed_among("ana", ["k1", "none"])
+        await store.idempotency_keys("ana", ["k1", "none"])
     jobs = [a_job(order, id=f"{order:032x}") for order in range(2, MANY)]
-    await store.commit(submitted(*jobs, epoch=epoch, keys=tuple(Keyed("ana", f"k{job.order}", "d", job.id) for job in jobs)))
+    await store.commit(
+        submitted(*jobs, epoch=epoch, keys=tuple(IdempotencyKey("ana", f"k{job.order}", "d", job.id) for job in jobs))
+    )
 
     for _ in range(PREPARED_AFTER):
-        assert len(await store.keyed_among("ana", [*(f"k{n}" for n in range(1, 101)), "none"])) == 100
+        assert len(await store.idempotency_keys("ana", [*(f"k{n}" for n in range(1, 101)), "none"])) == 100
     await store.close()
 
     assert read_from_keys(postgres_server, database) < PREPARED_AFTER * 200

@@ -13,13 +13,11 @@ from shutil import copytree, ignore_patterns
 import pytest
 
 from tests.contract.building import a_job, submitted
-from tuttilab.scheduler.errors import CommitUnknown, StoreError, StoreUnreadable
+from tuttilab.scheduler.domain.errors import CommitUnknown, StoreError, StoreUnreadable
 from tuttilab.scheduler.store import schema
 from tuttilab.scheduler.store.base import Batch
 from tuttilab.scheduler.store.schema import Schema
 from tuttilab.scheduler.store.sql import SqlStore
-
-pytestmark = pytest.mark.feature("O08")
 
 
 @pytest.fixture
@@ -31,7 +29,7 @@ def store_at(file: Path, **options: object) -> SqlStore:
     return SqlStore(f"sqlite:///{file}", **options)  # type: ignore[arg-type]  # each test passes what it is about
 
 
-async def fill(file: Path) -> None:
+async def create_tables(file: Path) -> None:
     """A database with one job, closed as it should be."""
     store = store_at(file)
     epoch = await store.open()
@@ -41,7 +39,7 @@ async def fill(file: Path) -> None:
 
 @pytest.fixture
 async def filled(file: Path) -> Path:
-    await fill(file)
+    await create_tables(file)
     return file
 
 
@@ -91,7 +89,7 @@ def run_with_store(file: Path, body: str) -> subprocess.CompletedProcess[str]:
     program = f"""
 import asyncio, os, resource
 from tests.contract.building import a_job, submitted
-from tuttilab.scheduler.errors import TuttiError
+from tuttilab.scheduler.domain.errors import TuttiError
 from tuttilab.scheduler.store.sql import SqlStore
 
 async def main():
@@ -105,6 +103,7 @@ asyncio.run(main())
     return subprocess.run(command, env={"PYTHONPATH": "."}, timeout=60, text=True, capture_output=True)
 
 
+@pytest.mark.feature("O08")
 async def test_committed_work_survives_a_kill(file: Path) -> None:
     """The process ends without closing anything, so that the jobs are in the write-ahead log alone."""
     body = """
@@ -186,7 +185,7 @@ async def test_newer_schema_is_refused_with_both_versions(filled: Path) -> None:
         connection.execute("UPDATE schema_version SET version_num = '0042'")
     connection.close()
 
-    assert "has schema 0042, and this version of tuttilab knows up to 0004" in await refusal(filled)
+    assert "has schema 0042, and this version of tuttilab knows up to 0005" in await refusal(filled)
 
 
 async def test_damage_under_a_log_is_refused_and_the_log_kept(filled: Path) -> None:
@@ -222,6 +221,7 @@ async def test_shared_file_system_is_refused_before_anything_is_made(file: Path,
     assert not file.parent.exists()
 
 
+@pytest.mark.feature("O08")
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "postgresql://db/x", "mysql://db/x"])
 async def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(StoreUnreadable, match="expected a file such as sqlite:"):
@@ -241,8 +241,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:
@@ -253,8 +253,8 @@ def upgrade() -> None:
 
 def next_schema(folder: Path, last: str) -> Schema:
     copytree(schema.OURS.migrations, folder, ignore=ignore_patterns("__pycache__"))
-    (folder / "versions" / "v0005_next.py").write_text(NEXT.format(last=last))
-    return Schema("0005", folder)
+    (folder / "versions" / "v0006_next.py").write_text(NEXT.format(last=last))
+    return Schema("0006", folder)
 
 
 async def test_older_schema_is_upgraded_and_keeps_its_rows(filled: Path, tmp_path: Path) -> None:
@@ -265,10 +265,10 @@ async def test_older_schema_is_upgraded_and_keeps_its_rows(filled: Path, tmp_pat
     await store.close()
 
     with sqlite3.connect(filled) as connection:
-        assert connection.execute("SELECT version_num FROM schema_version").fetchall() == [("0005",)]
+        assert connection.execute("SELECT version_num FROM schema_version").fetchall() == [("0006",)]
         assert connection.execute("SELECT colour FROM jobs").fetchall() == [("blue",)]
     connection.close()
-    assert "has schema 0005, and this version of tuttilab knows up to 0004" in await refusal(filled)
+    assert "has schema 0006, and this version of tuttilab knows up to 0005" in await refusal(filled)
 
 
 async def test_upgrade_that_fails_leaves_the_old_schema(filled: Path, tmp_path: Path) -> None:

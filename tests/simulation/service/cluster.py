@@ -14,14 +14,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from tests.simulation.service.oracle import Oracle
-from tuttilab.scheduler.clusters.base import LaunchPlan, LogChunk, Observation, PodPlan, PodState
-from tuttilab.scheduler.errors import Bug, ClusterUnreachable, LaunchRefused, NotFound, StaleEpoch
-from tuttilab.scheduler.model import Node, PodPhase
-from tuttilab.sidecar import gang, protocol
-from tuttilab.sidecar import machine as m
-from tuttilab.sidecar.gang import MasterMachine
-from tuttilab.sidecar.machine import WorkerMachine
+from tuttilab.scheduler.clusters.base import DisplayChunk, LaunchPlan, LogChunk, Observation, PodPlan, PodState, Usage
+from tuttilab.scheduler.domain.errors import Bug, ClusterUnreachable, LaunchRefused, NotFound, StaleEpoch
+from tuttilab.scheduler.domain.model import Node, PodPhase
+from tuttilab.sidecar import master_machine, protocol
+from tuttilab.sidecar import worker_machine as m
+from tuttilab.sidecar.master_machine import MasterMachine
 from tuttilab.sidecar.protocol import Member
+from tuttilab.sidecar.worker_machine import WorkerMachine
 
 HEARTBEAT_S = 5.0
 LOOK_S = 0.5
@@ -129,19 +129,19 @@ class SimPod:
                     self.after(0.05, 2.0, event)
                 case m.StartMain():
                     self.later(chance.uniform(0.01, 0.1), self.start_main)
-                case m.AskMain():
+                case m.TerminateMain():
                     if not self.stubborn:
                         self.later(chance.uniform(0.01, 1.0), lambda: self.main_exits(143))
                 case m.KillAll():
                     self.later(chance.uniform(0.01, 0.1), self.clear)
-                case m.Arm(seconds):
+                case m.SetTimer(seconds):
                     self.timer += 1
                     self.later(seconds, partial(self.time_over, self.timer))
                 case m.KeepOutputs():
                     self.later(chance.uniform(0.05, 1.0), self.keep)
                 case m.Record(exit_code, reason):
                     self.record(exit_code, reason)
-                case gang.Announce():
+                case master_machine.Announce():
                     self.cluster.announce(self)
                 case m.Exit():
                     self.later(0.2, self.end)
@@ -151,7 +151,7 @@ class SimPod:
 
     def time_over(self, number: int) -> None:
         if number == self.timer:
-            self.handle(m.TimeOver())
+            self.handle(m.TimerExpired())
 
     def start_main(self) -> None:
         if self.machine is None or self.has_code or self.machine._end is not None:
@@ -172,14 +172,14 @@ class SimPod:
     def clear(self) -> None:
         if self.has_code:
             self.main_exits(137)
-        self.handle(m.Cleared())
+        self.handle(m.AllProcessesEnded())
 
     def keep(self) -> None:
         if self.machine is None or self.machine.member.phase == protocol.ENDED:
             return  # its time was over before it was done
         outputs = {"out": f"sha-{self.pod.name}"}
         self.cluster.oracle.flushed(self.pod.name, outputs)
-        self.handle(m.Kept(outputs))
+        self.handle(m.OutputsKept(outputs))
 
     def record(self, exit_code: int, reason: str) -> None:
         outputs: dict[str, str] = {}
@@ -218,12 +218,12 @@ class SimPod:
         master = self.cluster.master_of(self.plan)
         for _ in range(self.cluster.copies()):
             if self.master is None and master is not None:
-                event = gang.MemberReported(members[0], self.seq)
+                event = master_machine.MemberReported(members[0], self.seq)
                 self.cluster.loop.call_later(self.cluster.delay(), self.to_master, master, event)
             else:
                 self.cluster.loop.call_later(self.cluster.delay(), self.to_control_plane, self.seq, tuple(members))
 
-    def to_master(self, master: SimPod, event: gang.MemberReported) -> None:
+    def to_master(self, master: SimPod, event: master_machine.MemberReported) -> None:
         if master.is_alive and master.frozen_until <= self.cluster.now():
             master.handle(event)
             self.heard(master)
@@ -234,7 +234,7 @@ class SimPod:
             if reply is not None and self.cluster.copies():
                 stop = protocol.read_stop(reply)
                 if stop is not None:
-                    self.later(0.0, lambda: self.handle(m.StopAsked(*stop)))
+                    self.later(0.0, lambda: self.handle(m.StopRequested(*stop)))
 
         self.cluster.spawn(tell())
 
@@ -248,7 +248,7 @@ class SimPod:
             self.later(0.0, lambda: self.handle(m.BarrierOpened()))
         if self.told.stop is not None and self.told.stop != known.stop:
             stop = self.told.stop
-            self.later(0.0, lambda: self.handle(m.StopAsked(*stop)))
+            self.later(0.0, lambda: self.handle(m.StopRequested(*stop)))
 
     def poll(self) -> None:
         """The lease: a member that is cut off from its master stops itself."""
@@ -266,9 +266,9 @@ class SimPod:
             if not pod.is_alive:
                 gone = pod.shown
                 if gone.phase is PodPhase.ENDED:
-                    self.handle(gang.MemberGone(pod.pod.name, gone.exit_code, gone.reason, gone.outputs))
+                    self.handle(master_machine.SidecarEnded(pod.pod.name, gone.exit_code, gone.reason, gone.outputs))
                 else:
-                    self.handle(gang.MemberGone(pod.pod.name))
+                    self.handle(master_machine.SidecarEnded(pod.pod.name))
         self.later(LOOK_S, self.look_after_members)
 
 
@@ -383,7 +383,7 @@ class SimCluster:
         for name, pod in self.pods.get(key, {}).items():
             if pods is not None and name not in pods:
                 continue
-            pod.later(self.chance.uniform(0.0, 0.2), partial(pod.handle, m.StopAsked(grace_s, "the cluster was told so")))
+            pod.later(self.chance.uniform(0.0, 0.2), partial(pod.handle, m.StopRequested(grace_s, "")))
             self.loop.call_later(grace_s + FORCE_S, pod.end)
 
     def forget(self, job_id: str, attempt: int, *, erase: bool) -> None:
@@ -514,7 +514,7 @@ class Door:
         if is_unheard:
             raise ClusterUnreachable("the call took too long.")
 
-    async def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None = None) -> None:
+    async def stop(self, job_id: str, attempt: int, grace_s: float, pods: Collection[str] | None = None, *, why: str = "") -> None:
         is_unheard = await self._call()
         self._act()
         self._world.stop(job_id, attempt, grace_s, pods)
@@ -528,6 +528,12 @@ class Door:
 
     async def logs(self, job_id: str, attempt: int, pod: str, start: int, limit: int) -> LogChunk:
         raise NotFound(f"pod {pod} of attempt {attempt} of job {job_id}: no log is kept here.")
+
+    async def usage(self, job_id: str, attempt: int, pod: str) -> Usage:
+        raise NotFound(f"pod {pod} of attempt {attempt} of job {job_id}: nothing is known of what it used.")
+
+    async def displays(self, job_id: str, attempt: int, pod: str, start: int) -> DisplayChunk:
+        return DisplayChunk((), start)
 
     async def _come_back(self, is_unheard: bool) -> None:
         await asyncio.sleep(self._world.delay())

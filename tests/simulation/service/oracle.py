@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import ClassVar
 
-from tuttilab.scheduler.model import (
+from tuttilab.scheduler.domain.model import (
     MASTER,
     Attempt,
     AttemptPhase,
@@ -23,7 +23,7 @@ from tuttilab.scheduler.model import (
     StopReason,
     When,
 )
-from tuttilab.scheduler.resources import total
+from tuttilab.scheduler.domain.resources import total
 from tuttilab.scheduler.store.base import Batch
 
 LIVE = ("Admitted", "Launching", "Running", "Stopping")

@@ -11,8 +11,8 @@ from tests.builders import request
 from tests.simulation.service import virtual
 from tests.simulation.service.cluster import Faults
 from tests.simulation.service.world import Simulation
-from tuttilab.scheduler.launch import Secrets
-from tuttilab.scheduler.requests import PodRequest
+from tuttilab.scheduler.domain.requests import PodRequest
+from tuttilab.scheduler.service.launch_plans import Secrets
 
 AWAY_S = 3600.0
 LONG, SHORT = ("run", "9000", "0"), ("run", "3000", "3")
@@ -45,7 +45,7 @@ async def away(seed: int, folder: Path) -> Simulation:
     return sim
 
 
-@pytest.mark.feature("J09", "S17", "B06")
+@pytest.mark.feature("J09", "S17")
 @pytest.mark.parametrize("seed", range(3))
 def test_an_hour_without_a_control_plane_stops_no_job_and_loses_no_end(seed: int, tmp_path: Path) -> None:
     Secrets.in_folder(tmp_path)

@@ -32,7 +32,7 @@ def _block(folder: str, first: int) -> tuple[list[str], Counter[str]]:
     return [outcome.violation for outcome in outcomes if outcome.violation], counts
 
 
-@pytest.mark.feature("J09", "S15", "S17", "B06")
+@pytest.mark.feature("J09", "S02", "S17", "B06")
 @pytest.mark.timeout(0 if IS_SOAK else 1800)
 def test_no_seed_breaks_a_promise(tmp_path: Path, tell: Callable[[str], None]) -> None:
     counts: Counter[str] = Counter()

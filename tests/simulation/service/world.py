@@ -21,23 +21,24 @@ from tests.builders import ADMIN, node, queue, request
 from tests.simulation.service import virtual
 from tests.simulation.service.cluster import Door, Faults, SimCluster, SimPod
 from tests.simulation.service.oracle import Oracle, Violation, must
-from tuttilab.scheduler import reports
-from tuttilab.scheduler.clock import World
 from tuttilab.scheduler.clusters.base import LaunchPlan
-from tuttilab.scheduler.config import ClusterConfig, Limits, default_config
-from tuttilab.scheduler.errors import CommitUnknown, StoreError, TuttiError
-from tuttilab.scheduler.events import Event
-from tuttilab.scheduler.graphs import Graphs
-from tuttilab.scheduler.jobs import Jobs
-from tuttilab.scheduler.launch import Secrets
-from tuttilab.scheduler.model import Job, Run, When
-from tuttilab.scheduler.requests import DagRequest, JobRequest, NodeRequest, OutputRequest, PodRequest, RunRequest
-from tuttilab.scheduler.resources import GPU
-from tuttilab.scheduler.service import Service
+from tuttilab.scheduler.config.load import default_config
+from tuttilab.scheduler.config.model import ClusterConfig, Limits
+from tuttilab.scheduler.domain.errors import CommitUnknown, StoreError, TuttiError
+from tuttilab.scheduler.domain.events import Event
+from tuttilab.scheduler.domain.model import Job, Run, When
+from tuttilab.scheduler.domain.requests import DagRequest, JobRequest, NodeRequest, OutputRequest, PodRequest, RunRequest
+from tuttilab.scheduler.domain.resources import GPU
+from tuttilab.scheduler.domain.wire import MemberReport, PodReport
+from tuttilab.scheduler.service.clock import World
+from tuttilab.scheduler.service.launch_plans import Secrets
+from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.base import Batch
 from tuttilab.scheduler.store.memory import MemoryStore
-from tuttilab.scheduler.verify import Replay
-from tuttilab.scheduler.wire import MemberReport, PodReport
+from tuttilab.scheduler.store.verify import Replay
+from tuttilab.scheduler.usecases import pod_reports
+from tuttilab.scheduler.usecases.dags import Dags
+from tuttilab.scheduler.usecases.jobs import Jobs
 from tuttilab.sidecar.protocol import Member
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Store(MemoryStore):
         for entry in batch.entries:
             self.replayed.take(entry.event, entry.at)
         must(self.replayed.accounts == self._accounts, "I12: the journal gives other accounts of overtaking than the rows")
-        keys = {f"{keyed.owner}/{keyed.key}": keyed.made_id for keyed in self._keys.values()}
+        keys = {f"{row.owner}/{row.key}": row.made_id for row in self._keys.values()}
         self._sim.oracle.committed(batch, keys)
         return seq
 
@@ -284,7 +285,7 @@ class Simulation:
         told = tuple(MemberReport(**one._asdict()) for one in members)
         report = PodReport(plan.job_id, plan.attempt, plan.epoch, seq, told)
         sender = next((pod for pod in plan.pods if pod.is_master), plan.pods[0])
-        answer = await self._try(life, lambda: reports.take_in(life.service, report, sender.token))
+        answer = await self._try(life, lambda: pod_reports.handle_report(life.service, report, sender.token))
         if answer is not None and answer["stop"] is not None:
             row = self.oracle.attempts[plan.job_id, plan.attempt]
             must(row.stopping_at is not None, f"I1: {plan.job_id} was told to stop, and its row does not say so")
@@ -311,7 +312,7 @@ class Simulation:
             (6, self.submit_again),
             (6, self.cancel),
             (6, self.delete),
-            (1, self.tidy),
+            (1, self.purge),
             (3, self.submit_run),
             (2, self.retry_run),
             (1, self.cancel_run),
@@ -336,7 +337,7 @@ class Simulation:
         """Whoever asks is shown what is committed."""
 
         async def look() -> None:
-            await life.service.settled()
+            await life.service.wait_until_committed()
             rows = self.store.rows()
             for job in life.service.state.jobs.values():
                 must(rows.get(job.id) == job, f"I1: {job.id} is shown as {job.phase}, its row is {rows.get(job.id)}")
@@ -403,7 +404,7 @@ class Simulation:
             job_id = self.chance.choice(self.acknowledged)
             self.cluster.spawn(self._try(life, lambda: Jobs(life.service).delete(job_id, ADMIN)))
 
-    def tidy(self) -> None:
+    def purge(self) -> None:
         """What has ended some time ago is let go of, as the configuration says."""
         life = self.life
         if life is None or not life.is_ready:
@@ -412,7 +413,7 @@ class Simulation:
 
         async def go() -> None:
             life.service.config = replace(self._config, limits=limits)
-            went = await self._try(life, life.service.retention.tidy)
+            went = await self._try(life, life.service.retention.purge)
             life.service.config = self._config
             if went is not None:
                 self.oracle.counts["old jobs let go of"] += went[0]
@@ -446,13 +447,13 @@ class Simulation:
             run_id = self.chance.choice(list(self.oracle.accepted_runs))
             self._ask_of_graphs(lambda graphs: graphs.cancel(run_id, ADMIN))
 
-    def _ask_of_graphs(self, call: Callable[[Graphs], Awaitable[Run]]) -> None:
+    def _ask_of_graphs(self, call: Callable[[Dags], Awaitable[Run]]) -> None:
         life = self.life
         if life is None or not life.is_ready:
             return
 
         async def go() -> None:
-            run = await self._try(life, lambda: call(Graphs(life.service)))
+            run = await self._try(life, lambda: call(Dags(life.service)))
             if run is not None:
                 self.oracle.accepted_run(run.id)
 

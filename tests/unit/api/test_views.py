@@ -1,19 +1,19 @@
-"""What people see of a job, a queue and an event."""
+"""Views of a job, a queue and a Spark session; an event as a sentence; metrics."""
 
 from dataclasses import replace
 
 import pytest
 
 from tests.contract.building import SMALL, a_job, an_attempt, an_ended_job
-from tuttilab.scheduler import events as ev
+from tuttilab.scheduler.api.event_text import sentence
 from tuttilab.scheduler.api.health import gauges
-from tuttilab.scheduler.api.narrate import sentence
 from tuttilab.scheduler.api.views import is_session_ready, job_view, queue_views, use_views
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.model import AttemptPhase, Cluster, JobPhase, Node, Queue, StopReason, Wait, Why
-from tuttilab.scheduler.requests import Who
-from tuttilab.scheduler.resources import Resources
-from tuttilab.scheduler.wire import to_json
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.model import AttemptPhase, Cluster, JobPhase, Node, Queue, StopReason, Wait, Why
+from tuttilab.scheduler.domain.requests import Who
+from tuttilab.scheduler.domain.resources import Resources
+from tuttilab.scheduler.domain.wire import to_json
 
 CPU4 = Resources.of({"cpu": 4000})
 
@@ -31,7 +31,7 @@ def state_of(*jobs_and_attempts: object, **clusters: Cluster) -> State:
     ("attempt_phase", "shown"),
     [(AttemptPhase.LAUNCHING, "Launching"), (AttemptPhase.RUNNING, "Running"), (AttemptPhase.STOPPING, "Stopping")],
 )
-def test_phase_is_the_live_attempts(attempt_phase: AttemptPhase, shown: str) -> None:
+def test_phase_is_that_of_the_live_attempt(attempt_phase: AttemptPhase, shown: str) -> None:
     job = a_job(phase=JobPhase.ACTIVE, attempts=2)
     attempts = [an_attempt(job, 1, AttemptPhase.LOST), an_attempt(job, 2, attempt_phase)]
 
@@ -49,7 +49,7 @@ def test_phase_is_the_jobs_own_when_no_attempt_is_live() -> None:
     assert (view.phase, view.reason, view.exit_code, view.is_ended, view.wait) == ("Failed", "Error", 3, True, None)
 
 
-def test_waiting_job_shows_why_and_what_it_will_cost() -> None:
+def test_waiting_job_shows_its_cause_and_its_charge() -> None:
     job = a_job()
     here = Cluster("here", "fake", sidecar_cost=Resources.of({"cpu": 10}), master_cost=Resources.of({"cpu": 100}))
     state = state_of(job, here=here)
@@ -62,7 +62,7 @@ def test_waiting_job_shows_why_and_what_it_will_cost() -> None:
     assert [(p.role, p.count, p.cpus, p.memory, p.gpus) for p in view.pods] == [("worker", 2, "1500m", "2Gi", 1)]
 
 
-def test_stopping_job_says_what_for_and_its_cluster_that_is_away() -> None:
+def test_stopping_job_shows_its_reason_and_its_unreachable_cluster() -> None:
     job = a_job(phase=JobPhase.ACTIVE, attempts=1)
     attempt = an_attempt(job, phase=AttemptPhase.STOPPING, stop_reason=StopReason.TIMEOUT)
     state = state_of(job, attempt, here=Cluster("here", "fake", unreachable_since=12.5))
@@ -83,7 +83,7 @@ def test_view_of_a_job_holds_nothing_private() -> None:
     assert [word for word in ("secret-uid", "epoch", "77", "10.1.2.3", "endpoints") if word in text] == []
 
 
-def test_queue_counts_what_is_below_it() -> None:
+def test_queue_counts_include_its_children() -> None:
     waiting, running = a_job(1), a_job(2, phase=JobPhase.ACTIVE, attempts=1)
     state = state_of(waiting, running, an_attempt(running))
 
@@ -98,7 +98,7 @@ def test_queue_counts_what_is_below_it() -> None:
     assert not queue_views(state, Who("ben"))[1].mine
 
 
-def test_use_without_a_limit_has_none() -> None:
+def test_use_without_a_limit_shows_no_maximum() -> None:
     (use,) = use_views(CPU4, Resources.of({"cpu": 500}), Resources.of({}))
 
     assert (use.used_text, use.guaranteed_text, use.max, use.max_text) == ("4", "500m", None, "")
@@ -116,25 +116,25 @@ def test_session_is_ready_when_it_runs_and_offers_its_endpoint() -> None:
 @pytest.mark.parametrize(
     ("event", "text"),
     [
-        (ev.JobSubmitted(a_job(retry_of="old")), "submitted to queue research, again after old"),
+        (ev.JobSubmitted(a_job(retry_of="old")), "submitted to queue research, as a retry of old"),
         (ev.JobCancelRequested("j", "ben"), "ben asked to cancel"),
         (
             ev.GangAdmitted("j", 2, "here", (ev.Placement("worker", 0, "b"), ev.Placement("worker", 1, "a")), 77),
             "attempt 2: 2 pods admitted to cluster here, nodes a, b",
         ),
-        (ev.PodSeen("j", 1, "p", "secret-uid"), "attempt 1: pod p is there"),
+        (ev.PodSeen("j", 1, "p", "secret-uid"), "attempt 1: pod p was created"),
         (ev.PodOffers("j", 1, "p", {"connect": "10.1.2.3:1"}), "attempt 1: pod p offers connect"),
-        (ev.PodEnded("j", 1, "p", None, "Lost"), "attempt 1: pod p ended, nobody can tell how (Lost)"),
-        (ev.LaunchFailed("j", 1, "no image", permanent=True), "attempt 1 cannot start: no image (trying again cannot help)"),
+        (ev.PodEnded("j", 1, "p", None, "Lost"), "attempt 1: pod p ended, exit code unknown (Lost)"),
+        (ev.LaunchFailed("j", 1, "no image", permanent=True), "attempt 1 cannot start: no image (a retry cannot help)"),
         (ev.RunTimedOut("j", 1), "attempt 1: the run-time limit has passed"),
         (ev.JobDeleted("j"), ""),
     ],
 )
-def test_event_in_words(event: ev.Event, text: str) -> None:
+def test_event_as_a_sentence(event: ev.Event, text: str) -> None:
     assert sentence(event) == text
 
 
-def test_gauges_escape_what_labels_may_not_hold() -> None:
+def test_gauges_escape_special_characters_in_labels() -> None:
     odd = Cluster('a"b\\c\nd', "fake", (Node("n", "x", SMALL),))
 
     lines = list(gauges(state_of(odd=odd), 5))
@@ -142,3 +142,10 @@ def test_gauges_escape_what_labels_may_not_hold() -> None:
     assert 'tuttilab_cluster_reachable{cluster="a\\"b\\\\c\\nd"} 1' in lines
     assert "tuttilab_journal_seq 5" in lines
     assert 'tuttilab_queue_max{queue="root",resource="cpu"} 4000' in lines
+
+
+def test_B30_a_history_names_members_and_not_ids() -> None:
+    job_id = "0123456789abcdefghijklmnop"
+    assert sentence(ev.PodStarted(job_id, 1, f"{job_id}-1-worker-0")) == "attempt 1: worker 0 runs"
+    assert sentence(ev.PodEnded(job_id, 2, f"{job_id}-2-master", 0)) == "attempt 2: master ended, exit code 0"
+    assert sentence(ev.GangShrunk(job_id, 1, (f"{job_id}-1-my-role-3",), "given back")) == "attempt 1: stops my-role 3, given back"

@@ -1,11 +1,11 @@
-"""Bars, tables of use, and pairs."""
+"""Bars, tables of use, and KEY=VALUE options."""
 
 import click
 import pytest
 
 from tuttilab.scheduler.cli.console import bar, pairs
-from tuttilab.scheduler.cli.site import in_tree, room_rows, use_rows
-from tuttilab.scheduler.wire import QueueView, UseView
+from tuttilab.scheduler.cli.site import room_rows, use_rows, with_depth
+from tuttilab.scheduler.domain.wire import QueueView, UseView
 
 
 def view(name: str, parent: str | None = None, *use: UseView) -> QueueView:
@@ -71,7 +71,7 @@ def test_node_shows_what_it_has_even_when_nothing_is_used() -> None:
 def test_queues_stand_below_their_parents_and_orphans_at_the_end() -> None:
     views = [view("b", "root"), view("lost", "hidden"), view("root"), view("c", "b")]
 
-    assert [(depth, one.name) for depth, one in in_tree(views)] == [(0, "root"), (1, "b"), (2, "c"), (0, "lost")]
+    assert [(depth, one.name) for depth, one in with_depth(views)] == [(0, "root"), (1, "b"), (2, "c"), (0, "lost")]
 
 
 def test_value_may_hold_the_sign_that_separates_it() -> None:

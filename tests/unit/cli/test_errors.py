@@ -1,4 +1,4 @@
-"""What is said, and which exit code is given, for what is refused before any service is asked."""
+"""Messages and exit codes of input that the command line refuses itself."""
 
 import pytest
 
@@ -24,7 +24,8 @@ from tuttilab.scheduler.cli.root import run
         ),
         (
             ["submit"],
-            "Nothing to submit was given; expected `tuttilab submit FILE.yaml` or `tuttilab submit [OPTIONS] -- COMMAND`.",
+            "Nothing to submit was given; expected `tuttilab submit FILE.yaml`, `tuttilab submit NOTEBOOK.ipynb` or "
+            "`tuttilab submit [OPTIONS] -- COMMAND`.",
         ),
         (
             ["submit", "python", "train.py"],
@@ -55,7 +56,7 @@ def test_bad_input_is_one_sentence_on_stderr_and_exit_2(
     assert (code, said.out, said.err) == (2, "", f"tuttilab: {sentence}\n")
 
 
-def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_the_traceback_in_any_position(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["submit", "--gpus", "1.5", "--debug", "--", "x"])
 
     said = capsys.readouterr().err
@@ -64,7 +65,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixt
     assert said.endswith("tuttilab: --gpus: '1.5' is not whole; expected a whole number such as 0, 1 or 4.\n")
 
 
-def test_debug_of_the_jobs_own_command_is_not_ours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_in_the_jobs_own_command_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     run(["submit", "--gpus", "1.5", "--", "x", "--debug"])
 
     assert "Traceback" not in capsys.readouterr().err

@@ -1,13 +1,13 @@
-"""Following a log: every line once, in order, with its rank, over attempts; and the exit code that comes of it."""
+"""Following a log: every line once, in order, with its rank, over attempts; and the exit code of `--wait`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
-from tuttilab.scheduler.cli.follow import Stream, describe, exit_code_of
-from tuttilab.scheduler.errors import NotFound
-from tuttilab.scheduler.wire import AttemptView, JobView, LogView, PodView, WaitView
+from tuttilab.scheduler.cli.follow import Stream, exit_code_of, status_line
+from tuttilab.scheduler.domain.errors import NotFound
+from tuttilab.scheduler.domain.wire import AttemptView, JobView, LogView, PodView, WaitView
 
 JOB = JobView(
     id="0123456789abcdef",
@@ -23,11 +23,12 @@ JOB = JobView(
 
 
 class Written:
-    """A source of logs: what each rank of each attempt has written, in pages of two lines."""
+    """A source of logs: the lines of each rank of each attempt, in pages of two lines."""
 
     def __init__(self, lines: Mapping[tuple[int, int], list[str]]) -> None:
         self.lines = dict(lines)
         self.ended: set[tuple[int, int]] = set()
+        self.times: dict[tuple[int, int], list[tuple[int, float]]] = {}
 
     def job(self, job_id: str) -> JobView:
         return JOB
@@ -39,7 +40,9 @@ class Written:
             raise NotFound("There is no log yet.")
         page = tuple(written[start : start + 2])
         is_end = (attempt, rank) in self.ended and start + len(page) >= len(written)
-        return LogView(pod="p", rank=rank, start=start, lines=page, next=start + len(page), is_end=is_end)
+        known = [entry for entry in self.times.get((attempt, rank), []) if entry[0] < start + len(page)]
+        times = tuple(known[max(0, len([entry for entry in known if entry[0] <= start]) - 1) :])
+        return LogView(pod="p", rank=rank, start=start, lines=page, next=start + len(page), is_end=is_end, times=times)
 
 
 def attempt(number: int, *ranks: int) -> AttemptView:
@@ -59,13 +62,23 @@ def test_one_rank_has_no_prefix_and_each_line_comes_once() -> None:
     assert (first, second, said) == (3, 1, ["a", "b", "c", "d"])
 
 
-def test_several_ranks_are_told_apart_and_the_master_is_left_out() -> None:
+def test_several_ranks_have_prefixes_and_the_master_is_left_out() -> None:
     said: list[str] = []
     source = Written({(1, -1): ["barrier"], (1, 0): ["a"], (1, 10): ["b"]})
 
     Stream(source, JOB.id, said.append).read(attempt(1, -1, 0, 10))
 
     assert said == ["[ 0] a", "[10] b"]
+
+
+def test_a_gang_is_read_in_the_order_of_time_where_that_is_known() -> None:
+    said: list[str] = []
+    source = Written({(1, 0): ["a", "b", "c", "d", "e"], (1, 1): ["p", "q", "r"], (1, 2): ["unknown"]})
+    source.times = {(1, 0): [(0, 10.0), (3, 30.0)], (1, 1): [(0, 5.0), (1, 20.0), (2, 30.0)]}
+
+    Stream(source, JOB.id, said.append).read(attempt(1, 0, 1, 2))
+
+    assert said == ["[2] unknown", "[1] p", "[0] a", "[0] b", "[0] c", "[1] q", "[0] d", "[0] e", "[1] r"]
 
 
 def test_chosen_rank_alone_has_no_prefix() -> None:
@@ -94,16 +107,16 @@ def test_new_attempt_is_read_from_its_beginning() -> None:
     assert said == ["a", "b", "c"]
 
 
-def test_log_is_complete_only_when_every_rank_says_so() -> None:
+def test_log_is_complete_when_every_rank_has_ended() -> None:
     source = Written({(1, 0): ["a"], (1, 1): []})
     stream = Stream(source, JOB.id, lambda line: None)
     source.ended.add((1, 0))
     stream.read(attempt(1, 0, 1))
-    before = stream.has_all(attempt(1, 0, 1))
+    before = stream.is_complete(attempt(1, 0, 1))
     source.ended.add((1, 1))
     stream.read(attempt(1, 0, 1))
 
-    assert (before, stream.has_all(attempt(1, 0, 1))) == (False, True)
+    assert (before, stream.is_complete(attempt(1, 0, 1))) == (False, True)
 
 
 def test_pod_without_a_log_yet_is_no_error() -> None:
@@ -125,16 +138,16 @@ def test_exit_code_is_the_jobs_or_1(phase: str, exit_code: int | None, expected:
     assert exit_code_of(replace(JOB, phase=phase, exit_code=exit_code)) == expected
 
 
-def test_waiting_job_is_described_by_why_it_waits() -> None:
+def test_status_line_of_a_waiting_job_has_its_cause() -> None:
     wait = WaitView(why="quota", sentence="queue q uses 4 of 4 GPU", place=2)
 
-    assert describe(replace(JOB, phase="Queued", wait=wait)) == "01234567 train: Queued (queue q uses 4 of 4 GPU)"
-    assert describe(replace(JOB, phase="Failed", is_ended=True, exit_code=3, reason="Error")) == (
-        "01234567 train: Failed (Error, exit code 3)"
+    assert status_line(replace(JOB, phase="Queued", wait=wait), 0.0) == "01234567 train: Waiting (queue q uses 4 of 4 GPU)"
+    assert status_line(replace(JOB, phase="Failed", is_ended=True, exit_code=3, reason="Error"), 0.0, "2s") == (
+        "01234567 train: Failed (ran 2s; Error; exit code 3)"
     )
 
 
-def test_a_rank_that_comes_again_as_another_pod_is_read_from_its_beginning() -> None:
+def test_a_rank_replaced_by_another_pod_is_read_from_its_beginning() -> None:
     said: list[str] = []
     source = Written({(1, 0): ["a"], (1, 1): ["b", "c"]})
     source.ended.add((1, 1))

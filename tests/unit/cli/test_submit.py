@@ -1,15 +1,15 @@
-"""From the options of `tuttilab submit` to a request."""
+"""The request made from the options of `tuttilab submit`."""
 
 from typing import Any
 
 import pytest
 
 from tuttilab.scheduler.cli.submit import request_of
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.requests import InputRequest, JobRequest, OutputRequest, PodRequest
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, OutputRequest, PodRequest
 
 
-def test_J14_options_become_one_pod_set() -> None:
+def test_options_become_one_pod_set() -> None:
     options = {"name": "train", "cpus": "2", "memory": "4Gi", "gpus": "1", "workers": "2", "timeout": "10m", "retries": "3"}
 
     assert request_of(("python", "train.py"), options, "/home/me") == JobRequest(
@@ -48,7 +48,7 @@ def test_inputs_are_paths_of_the_current_directory_and_outputs_of_the_result_dir
         ),
     ],
 )
-def test_amount_that_is_none_is_refused_with_the_option(options: dict[str, Any], sentence: str) -> None:
+def test_invalid_amount_is_refused_naming_the_option(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadInput) as refusal:
         request_of(("x",), options, "/w")
 

@@ -7,7 +7,7 @@ import pytest
 from tests.contract.clusters import NODES, plan
 from tuttilab.scheduler.clusters.base import Observation
 from tuttilab.scheduler.clusters.fake import FakeCluster
-from tuttilab.scheduler.errors import ClusterUnreachable, LaunchRefused
+from tuttilab.scheduler.domain.errors import ClusterUnreachable, LaunchRefused
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""When a server tells that a cell runs: at once, again and again while it does, and never without one."""
+"""When a server reports a running cell: at once, periodically while it runs, and never without one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tuttilab.jupyter_ext.cells import LOOK_S, REPORT_S, RETRY_S, CellWatch
-from tuttilab.scheduler.core.rules import THE_SERVICES
-from tuttilab.scheduler.errors import NotFound, TuttiError, Unavailable
+from tuttilab.jupyter_ext.cells import POLL_S, REPORT_S, RETRY_S, CellWatch
+from tuttilab.scheduler.core.rules import SERVICE_RULES
+from tuttilab.scheduler.domain.errors import NotFound, TuttiError, Unavailable
 
 SLEEP = asyncio.sleep
 Watched = Callable[..., Awaitable[list[float]]]
@@ -21,7 +21,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
     async def run(states: Callable[[float], tuple[str, ...]], seconds: float, *failures: TuttiError | KeyError) -> list[float]:
         loop = asyncio.get_running_loop()
-        passed, told = 0.0, list[float]()
+        passed, sent = 0.0, list[float]()
         over = asyncio.Event()
         errors = list(failures)
 
@@ -34,7 +34,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
             await SLEEP(0)
 
         async def report() -> None:
-            told.append(passed)
+            sent.append(passed)
             if errors:
                 raise errors.pop(0)
 
@@ -44,19 +44,19 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
         watch.start()
         await over.wait()
         await watch.stop()
-        return told
+        return sent
 
     return run
 
 
-async def test_a_running_cell_is_told_at_once_and_as_long_as_it_runs(watched: Watched) -> None:
+async def test_running_cell_is_reported_at_once_and_periodically(watched: Watched) -> None:
     def states(at: float) -> tuple[str, ...]:
         return ("idle", "busy") if 5 <= at < 45 else ("idle", "starting")
 
     assert await watched(states, 120) == [5.0, 5.0 + REPORT_S, 5.0 + 2 * REPORT_S]
 
 
-async def test_nothing_is_told_without_a_running_cell(watched: Watched) -> None:
+async def test_nothing_is_reported_without_a_running_cell(watched: Watched) -> None:
     assert await watched(lambda at: ("idle", "starting", "restarting", "dead", ""), 100) == []
     assert await watched(lambda at: (), 100) == []
 
@@ -68,4 +68,4 @@ async def test_a_report_that_fails_is_sent_again_soon(watched: Watched) -> None:
 
 
 def test_three_lost_reports_do_not_make_a_cell_idle() -> None:
-    assert THE_SERVICES.idle_notebook_s > 3 * REPORT_S + LOOK_S
+    assert SERVICE_RULES.idle_notebook_s > 3 * REPORT_S + POLL_S

@@ -1,4 +1,4 @@
-"""What the change feed tells the pages: small notices, nothing twice, and whether the control plane answers."""
+"""What the change feed sends to pages: small notices, nothing twice, and whether the control plane answers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from tuttilab.jupyter_ext.events import MOST_KEYS, ChangeFeed, Notice, notice_of
-from tuttilab.scheduler import wire
-from tuttilab.scheduler.errors import NotFound, TuttiError, Unavailable
-from tuttilab.scheduler.wire import ChangesView, EventView
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.errors import NotFound, TuttiError, Unavailable
+from tuttilab.scheduler.domain.wire import ChangesView, EventView
 
 
 def change(kind: str, key: str, seq: int = 1) -> EventView:
@@ -27,7 +27,7 @@ def test_time_out_of_a_job_is_no_run() -> None:
     assert notice_of(0, 1, [change("RunTimedOut", "a")]).jobs == ("a",)
 
 
-def test_queues_clusters_and_dags_are_told_without_names() -> None:
+def test_queues_clusters_and_dags_only_set_the_site_flag() -> None:
     changes = [change("QueuesConfigured", ""), change("ClusterLost", "here"), change("DagApplied", "nightly")]
 
     assert notice_of(0, 3, changes) == Notice(status="up", since=0, seq=3, site=True)
@@ -64,7 +64,7 @@ def view(seq: int, *jobs: str) -> ChangesView:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., asyncio.Future[list[Notice]]]:
+def notices(monkeypatch: pytest.MonkeyPatch) -> Callable[..., asyncio.Future[list[Notice]]]:
     """All notices that a script of answers leads to."""
 
     async def run(*answers: ChangesView | TuttiError) -> list[Notice]:
@@ -72,10 +72,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., asyncio.Future[list[N
         notices: list[Notice] = []
         feed = ChangeFeed(script, notices.append)
 
-        async def no_rest(seconds: float) -> None:
+        async def no_pause(seconds: float) -> None:
             return
 
-        monkeypatch.setattr(feed, "_rest", no_rest)
+        monkeypatch.setattr(feed, "_pause", no_pause)
         feed.ensure_running()
         feed.ensure_running()
         await asyncio.wait_for(script.done.wait(), 10)
@@ -86,9 +86,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., asyncio.Future[list[N
 
 
 async def test_feed_begins_with_everything_and_goes_on_with_what_changed(
-    told: Callable[..., asyncio.Future[list[Notice]]],
+    notices: Callable[..., asyncio.Future[list[Notice]]],
 ) -> None:
-    assert await told(view(5), view(6, "a"), view(6), view(9, "b")) == [
+    assert await notices(view(5), view(6, "a"), view(6), view(9, "b")) == [
         Notice(status="up", seq=5, resync=True),
         Notice(status="up", since=5, seq=6, jobs=("a",)),
         Notice(status="up", since=6, seq=9, jobs=("b",)),
@@ -96,19 +96,19 @@ async def test_feed_begins_with_everything_and_goes_on_with_what_changed(
 
 
 async def test_feed_says_once_that_the_control_plane_is_down_and_then_that_it_is_back(
-    told: Callable[..., asyncio.Future[list[Notice]]],
+    notices: Callable[..., asyncio.Future[list[Notice]]],
 ) -> None:
     away = Unavailable("Nobody answers.")
 
-    assert await told(view(5), away, Unavailable("Nobody answers."), view(7)) == [
+    assert await notices(view(5), away, Unavailable("Nobody answers."), view(7)) == [
         Notice(status="up", seq=5, resync=True),
         Notice(status="down", detail="Nobody answers."),
         Notice(status="up", seq=7, resync=True),
     ]
 
 
-async def test_feed_whose_place_is_not_kept_begins_anew(told: Callable[..., asyncio.Future[list[Notice]]]) -> None:
-    assert await told(view(5), NotFound("not kept any more"), view(900)) == [
+async def test_feed_restarts_when_the_journal_dropped_its_position(notices: Callable[..., asyncio.Future[list[Notice]]]) -> None:
+    assert await notices(view(5), NotFound("not kept any more"), view(900)) == [
         Notice(status="up", seq=5, resync=True),
         Notice(status="up", seq=900, resync=True),
     ]

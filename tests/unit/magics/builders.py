@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tuttilab.scheduler.wire import AttemptView, JobView, PodShapeView, PodView, WaitView
+from tuttilab.scheduler.domain.wire import AttemptView, JobView, PodShapeView, PodView, WaitView
 
 NOW = 1_000_000.0
 

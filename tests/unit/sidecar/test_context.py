@@ -42,7 +42,7 @@ def test_other_stores_are_refused(url: str) -> None:
 @pytest.mark.parametrize("artifact", ["", "..", "../../etc/passwd", "A" * 64, "a" * 63, "a" * 64 + "\n"])
 def test_artifact_is_a_digest(artifact: str) -> None:
     with pytest.raises(ValueError, match="is no artifact"):
-        context.place("/store", artifact)
+        context.artifact_path("/store", artifact)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "..", "../x", "a/../../x", ".", "", "out/x", "loop/x"])
@@ -51,11 +51,11 @@ def test_path_that_leaves_its_folder_is_refused(tmp_path: Path, path: str) -> No
     (tmp_path / "data" / "out").symlink_to(tmp_path)
     (tmp_path / "data" / "loop").symlink_to("/")
 
-    assert context.inside(str(tmp_path / "data"), path) is None
+    assert context.path_below(str(tmp_path / "data"), path) is None
 
 
 def test_path_inside(tmp_path: Path) -> None:
-    assert context.inside(str(tmp_path), "a/../b/c.txt") == str(tmp_path / "b" / "c.txt")
+    assert context.path_below(str(tmp_path), "a/../b/c.txt") == str(tmp_path / "b" / "c.txt")
 
 
 def plan(tmp_path: Path, **given: Any) -> dict[str, Any]:
@@ -90,12 +90,13 @@ def test_bundle_is_unpacked(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "code" / "pkg" / "mod.py").is_file()
 
 
+@pytest.mark.feature("J06")
 @pytest.mark.parametrize(
     "content",
     [tar_of("../escape"), tar_of("x", tarfile.SYMTYPE, "/etc"), tar_of("x", tarfile.FIFOTYPE), b"no tar"],
 )
 def test_bundle_that_is_no_plain_tar_is_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(context.Unprepared, match="cannot be unpacked") as refused:
+    with pytest.raises(context.PreparationFailed, match="cannot be unpacked") as refused:
         context.prepare(plan(tmp_path, code=keep(tmp_path, content)))
 
     assert refused.value.reason == "InputCorrupt"
@@ -105,7 +106,7 @@ def test_bundle_that_is_no_plain_tar_is_refused(tmp_path: Path, content: bytes) 
 def test_bundle_with_another_content_is_refused(tmp_path: Path) -> None:
     code = keep(tmp_path, tar_of("mod.py"), name="ab" * 32)
 
-    with pytest.raises(context.Unprepared, match="another content") as refused:
+    with pytest.raises(context.PreparationFailed, match="another content") as refused:
         context.prepare(plan(tmp_path, code=code))
 
     assert (refused.value.reason, list((tmp_path / "code").iterdir())) == ("InputCorrupt", [])
@@ -119,6 +120,7 @@ def test_input_artifact_lies_below_data(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "a" / "b.txt").read_bytes() == b"x"
 
 
+@pytest.mark.feature("C09")
 @pytest.mark.parametrize(
     "needed",
     [
@@ -132,7 +134,7 @@ def test_input_artifact_lies_below_data(tmp_path: Path) -> None:
 def test_input_that_is_missing_is_named(tmp_path: Path, needed: dict[str, Any]) -> None:
     keep(tmp_path, b"x")
 
-    with pytest.raises(context.Unprepared, match=needed["path"]) as refused:
+    with pytest.raises(context.PreparationFailed, match=needed["path"]) as refused:
         context.prepare(plan(tmp_path, inputs=[needed]))
 
     assert refused.value.reason == "InputMissing"
@@ -151,6 +153,6 @@ def test_working_directory_of_the_job(tmp_path: Path) -> None:
     (tmp_path / "work" / "1").mkdir(parents=True)
 
     assert context.working_directory(plan(tmp_path, workdir="$(A)")) == str(tmp_path / "work" / "1")
-    with pytest.raises(context.Unprepared, match="/nowhere is not there") as refused:
+    with pytest.raises(context.PreparationFailed, match="/nowhere is not there") as refused:
         context.working_directory(plan(tmp_path, workdir="/nowhere"))
     assert refused.value.reason == "WorkdirMissing"

@@ -1,13 +1,18 @@
 """The writer of a pod's log and its reader: whatever is dropped, a line keeps its number."""
 
 import errno
+import itertools
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tuttilab.scheduler.clusters.base import LogChunk
-from tuttilab.scheduler.clusters.local_logs import PodLog as Reader
-from tuttilab.sidecar.log import LINE, PodLog
+from tuttilab.scheduler.clusters.local.logs import PodLog as Reader
+from tuttilab.sidecar.log import LINE_BYTES, PodLog
+from tuttilab.sidecar.log_times import MOST, Times
 
 CAP = 4096
 
@@ -102,7 +107,7 @@ def test_line_is_cut(tmp_path: Path, block: int) -> None:
         log.write(text[at : at + block])
     log.close()
 
-    assert Reader(tmp_path, CAP).read(0, 10, is_over=True) == LogChunk(0, ("x" * LINE, "next"), True)
+    assert Reader(tmp_path, CAP).read(0, 10, is_over=True) == LogChunk(0, ("x" * LINE_BYTES, "next"), True)
 
 
 @pytest.mark.parametrize("raw", [b"\xff" * 8000, "ä".encode() * 5000, b"ok \xff\xfe", b"a\x00b\rc"])
@@ -112,9 +117,10 @@ def test_line_is_valid_utf8_of_at_most_8_kib(tmp_path: Path, raw: bytes) -> None
     log.close()
 
     (line,) = Reader(tmp_path, CAP).read(0, 10, is_over=True).lines
-    assert len(line.encode()) <= LINE
-    assert line == raw.decode(errors="replace")[: len(line)]
-    assert len(line.encode()) >= min(len(raw), LINE) - 4
+    assert len(line.encode()) <= LINE_BYTES
+    shown = raw.rpartition(b"\r")[2]
+    assert line == shown.decode(errors="replace")[: len(line)]
+    assert len(line.encode()) >= min(len(shown), LINE_BYTES) - 4
 
 
 def test_note_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
@@ -140,7 +146,7 @@ def test_pod_that_printed_nothing(tmp_path: Path) -> None:
     assert Reader(tmp_path, CAP).read(5, 10, is_over=True) == LogChunk(5, (), True)
 
 
-def test_a_disk_on_which_no_segment_can_be_begun_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_on_which_no_segment_can_begin_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = PodLog(str(tmp_path), CAP)
     monkeypatch.setattr(PodLog, "_open", staticmethod(_no_space))
     log.write(text(0, 500))
@@ -168,3 +174,102 @@ def test_many_lines_are_found_by_number(tmp_path: Path) -> None:
 
     for start in (0, 1, 511, 512, 513, 1023, 1024, 2047, 2999):
         assert reader.read(start, 2, is_over=True).lines == lines(start, min(start + 2, 3000))
+
+
+def test_of_a_progress_bar_only_the_newest_state_is_kept_however_long_it_ran(tmp_path: Path) -> None:
+    log = PodLog(str(tmp_path), CAP)
+    for step in range(2000):
+        log.write(b"\r%3d%% of a bar" % (step // 20))
+    log.write(b"\r100% of a bar\nnext\r\n")
+    log.write(b"0%\r1%\r")
+    log.write(b"2%\r")
+    log.write(b"\n")
+    log.close()
+
+    assert Reader(tmp_path, CAP).read(0, 10, is_over=True) == LogChunk(0, ("100% of a bar", "next", "2%"), True)
+
+
+def test_the_unfinished_line_is_readable_while_it_changes(tmp_path: Path) -> None:
+    log, reader = PodLog(str(tmp_path), CAP), Reader(tmp_path, CAP)
+    log.write(b"begin\n\r10%")
+    assert log.show_partial()
+    assert reader.read(0, 10, is_over=False) == LogChunk(0, ("begin",), False, "10%")
+    assert reader.read(1, 10, is_over=False) == LogChunk(1, (), False, "10%")
+    assert reader.read(0, 0, is_over=False).partial == "", "there is a line before it"
+
+    log.write(b"\r20%")
+    while not log.show_partial():
+        time.sleep(0.01)
+    assert reader.read(1, 10, is_over=False) == LogChunk(1, (), False, "20%")
+
+    log.write(b"\n")
+    assert log.show_partial()
+    assert reader.read(1, 10, is_over=False) == LogChunk(1, ("20%",), False, "")
+
+    log.write(b"last state")
+    log.close()
+    assert reader.read(2, 10, is_over=True) == LogChunk(2, ("last state",), True)
+
+
+def test_an_unfinished_line_of_the_first_seconds_is_readable_too(tmp_path: Path) -> None:
+    log = PodLog(str(tmp_path), CAP)
+    log.write(b"loading")
+    assert log.show_partial()
+
+    assert Reader(tmp_path, CAP).read(0, 10, is_over=False) == LogChunk(0, (), False, "loading")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: os.mkfifo(path), lambda path: path.symlink_to("/etc/passwd"), lambda path: path.mkdir()]
+)
+def test_what_a_job_puts_in_place_of_the_unfinished_line_is_not_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    PodLog(str(tmp_path), CAP).write(b"line\n")
+    make(tmp_path / "partial")
+
+    assert Reader(tmp_path, CAP).read(0, 10, is_over=False) == LogChunk(0, ("line",), False, "")
+
+
+def test_lines_have_the_time_of_the_write_that_they_came_with(tmp_path: Path) -> None:
+    clock = iter([100.0, 100.05, 100.2, 200.0])
+    times = Times(str(tmp_path), lambda: next(clock))
+    for line in (0, 3, 5, 9):
+        times.note(line)
+    (tmp_path / "log").write_text("".join(f"{line}\n" for line in lines(0, 12)))
+    reader = Reader(tmp_path, CAP)
+
+    # Line 3 came so soon after line 0 that it has the same time.
+    assert reader.read(0, 12, is_over=True).times == ((0, 100.0), (5, 100.2), (9, 200.0))
+    assert reader.read(4, 3, is_over=True).times == ((0, 100.0), (5, 100.2))
+    assert reader.read(9, 3, is_over=True).times == ((9, 200.0),)
+
+
+def test_times_stay_few_however_long_the_log_is(tmp_path: Path) -> None:
+    now = 0.0
+    times = Times(str(tmp_path), lambda: now)
+    for line in range(50_000):
+        now = line * 0.5
+        times.note(line)
+    (tmp_path / "log").write_text("x\n" * 50_000)
+
+    found = Reader(tmp_path, CAP).read(0, 50_000, is_over=True).times
+
+    assert 1000 < len(found) <= MOST
+    assert all(0 <= at - line * 0.5 < 0.001 for line, at in found)
+    assert max(later[0] - earlier[0] for earlier, later in itertools.pairwise(found)) <= 64
+
+
+def test_times_that_user_code_wrote_over_are_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("a\nb\nc\n")
+    (tmp_path / "times").write_text("0 5000\nx y\n1 4000\n1 9000\n2 99999999999999999999999999999999999999\n-1 3")
+
+    found = Reader(tmp_path, CAP).read(0, 3, is_over=True)
+
+    assert (found.lines, found.times) == (("a", "b", "c"), ((0, 5.0), (1, 5.0)))
+
+
+def test_a_real_log_has_times(tmp_path: Path) -> None:
+    before = time.time()
+    found = written(tmp_path, 50).read(0, 50, is_over=True)
+
+    assert found.times[0][0] == 0
+    assert before - 0.001 <= found.times[0][1] <= time.time()

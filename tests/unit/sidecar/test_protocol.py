@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tuttilab.scheduler import wire
-from tuttilab.scheduler.model import PodPhase
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.model import PodPhase
 from tuttilab.sidecar import protocol
 from tuttilab.sidecar.protocol import Member, Orders, Stop
 

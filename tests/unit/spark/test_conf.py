@@ -1,4 +1,4 @@
-"""What a session may be given, and the settings that its owner cannot touch."""
+"""Settings of a session: those that its owner may choose, and the fixed ones."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tuttilab.scheduler.errors import BadInput
+from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.spark.conf import MIB, SparkSpec, check_conf, heap_bytes, parse_spec, server_conf
 
 SPEC = SparkSpec(cores=4, memory_bytes=4096 * MIB)
 
 
-@pytest.mark.feature("M11")
 def test_allowed_settings_pass_as_text() -> None:
     assert check_conf({"spark.sql.ansi.enabled": False, "spark.default.parallelism": 8, "spark.locality.wait": "1s"}) == {
         "spark.sql.ansi.enabled": "false",
@@ -22,7 +21,6 @@ def test_allowed_settings_pass_as_text() -> None:
     }
 
 
-@pytest.mark.feature("M11")
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
@@ -71,7 +69,7 @@ def test_the_heap_leaves_room_for_the_rest_of_the_process(memory: int, heap: int
     assert heap_bytes(memory * MIB) == heap * MIB
 
 
-def test_the_owner_cannot_replace_what_keeps_the_session_safe() -> None:
+def test_the_owner_cannot_override_fixed_settings() -> None:
     wishes = {"spark.sql.shuffle.partitions": "3", "spark.ui.enabled": "true", "spark.connect.grpc.binding.address": "0.0.0.0"}
     conf = server_conf(SparkSpec(4, 4096 * MIB, wishes), "secret", Path("/pod"))
     assert conf["spark.sql.shuffle.partitions"] == "3"

@@ -1,4 +1,4 @@
-"""Which Java is taken, what is said about those passed over, and the script that makes the small runtime work."""
+"""Which Java is chosen, the notes about others, and the wrapper script for the small runtime."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def no_bundled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java, "_bundled_home", lambda: None)
 
 
-@pytest.mark.feature("B03")
 def test_java_home_comes_before_path(tmp_path: Path) -> None:
     first, second = make_java(tmp_path / "a", "21.0.1"), make_java(tmp_path / "b", "17.0.2")
     found = find_java({"JAVA_HOME": str(first), "PATH": str(second / "bin")}, tmp_path)
@@ -40,7 +39,7 @@ def test_path_is_followed_through_links(tmp_path: Path) -> None:
     assert (found.home, found.version, found.source) == (home, 17, "PATH")
 
 
-def test_an_old_java_is_passed_over_with_a_note(tmp_path: Path) -> None:
+def test_an_old_java_is_skipped_with_a_note(tmp_path: Path) -> None:
     old, new = make_java(tmp_path / "old", "1.8.0_292"), make_java(tmp_path / "new", "17")
     found = find_java({"JAVA_HOME": str(old), "PATH": str(new / "bin")}, tmp_path)
     assert (found.home, found.source) == (new, "PATH")
@@ -48,7 +47,7 @@ def test_an_old_java_is_passed_over_with_a_note(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_bundled")
-def test_with_nothing_usable_one_sentence_says_what_was_found_and_what_to_do(tmp_path: Path) -> None:
+def test_without_a_usable_java_the_error_names_what_was_found_and_the_remedy(tmp_path: Path) -> None:
     old = make_java(tmp_path / "old", "11.0.2")
     with pytest.raises(JavaNotFound) as caught:
         find_java({"JAVA_HOME": str(old), "PATH": ""}, tmp_path)
@@ -59,7 +58,7 @@ def test_with_nothing_usable_one_sentence_says_what_was_found_and_what_to_do(tmp
 
 
 @pytest.mark.usefixtures("no_bundled")
-def test_with_no_java_at_all_the_sentence_says_so(tmp_path: Path) -> None:
+def test_without_any_java_the_error_says_so(tmp_path: Path) -> None:
     with pytest.raises(JavaNotFound, match=r"^Neither JAVA_HOME nor PATH has a Java\. Spark needs Java 17 or newer"):
         find_java({"PATH": ""}, tmp_path)
     assert spark_facts({"PATH": ""}, tmp_path)["java_error"].startswith("Neither JAVA_HOME nor PATH")
@@ -80,7 +79,7 @@ def test_a_home_without_java_is_named(tmp_path: Path) -> None:
         (["--add-modules=java.sql", "Main", "jdk.incubator.vector"], ["--add-modules=java.sql", "Main", "jdk.incubator.vector"]),
     ],
 )
-def test_the_script_drops_one_module_and_nothing_else(
+def test_the_wrapper_drops_one_module_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], passed_on: list[str]
 ) -> None:
     bundled = make_java(tmp_path / "bundled", "25.0.2")

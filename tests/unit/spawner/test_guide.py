@@ -7,9 +7,9 @@ import yaml
 from traitlets.config import Config
 
 from tests.e2e.hub.guide import blocks
-from tuttilab.scheduler.config import parse_config
-from tuttilab.scheduler.manifests import parse_manifests
-from tuttilab.scheduler.requests import ProfileRequest
+from tuttilab.scheduler.client.manifests import parse_manifests
+from tuttilab.scheduler.config.load import parse_config
+from tuttilab.scheduler.domain.requests import ProfileRequest
 
 pytest.importorskip("kubespawner")
 from tuttilab.spawner import TuttiLocalSpawner, TuttiSpawner

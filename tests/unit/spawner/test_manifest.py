@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tuttilab.scheduler.requests import MountRequest, ProfileRequest
-from tuttilab.scheduler.wire import JobView, NotebookView
+from tuttilab.scheduler.domain.requests import MountRequest, ProfileRequest
+from tuttilab.scheduler.domain.wire import JobView, NotebookView
 
 pytest.importorskip("kubespawner")
 from kubernetes_asyncio.client import ApiClient
@@ -53,7 +53,7 @@ async def manifest(spawner: Any, view: NotebookView) -> Any:
     return ApiClient().sanitize_for_serialization(await spawner.get_pod_manifest())
 
 
-@pytest.mark.feature("N01", "N06")
+@pytest.mark.feature("N01")
 async def test_pod_is_what_was_admitted(kubeconfig: None) -> None:
     spawner = TuttiSpawner(_mock=True, control_url="http://control", control_token="secret of the hub")
     profile = ProfileRequest(
@@ -77,8 +77,7 @@ async def test_pod_is_what_was_admitted(kubeconfig: None) -> None:
     assert "secret of the hub" not in str(pod)
 
 
-@pytest.mark.feature("S16")
-async def test_only_a_server_that_may_be_stopped_for_others_is_told_its_job(kubeconfig: None) -> None:
+async def test_only_a_preemptible_server_gets_its_job_id(kubeconfig: None) -> None:
     """It is the one that says when a cell runs; every word costs the hub a look at a token."""
     spawner = TuttiSpawner(_mock=True)
     for is_preemptible in (True, False):
@@ -87,7 +86,7 @@ async def test_only_a_server_that_may_be_stopped_for_others_is_told_its_job(kube
         assert environ.get("TUTTILAB_NOTEBOOK") == ("job1" if is_preemptible else None)
 
 
-@pytest.mark.feature("N14")
+@pytest.mark.feature("N14", "N06")
 async def test_nothing_of_a_spawn_is_left_for_the_next(kubeconfig: None) -> None:
     spawner = TuttiSpawner(_mock=True)
     # What an earlier site configuration, or a hook, may have set on the spawner itself.
@@ -109,13 +108,14 @@ async def test_nothing_of_a_spawn_is_left_for_the_next(kubeconfig: None) -> None
     assert [volume["name"] for volume in after["spec"].get("volumes", [])] == []
 
 
-async def test_no_pod_without_room_in_the_ledger(kubeconfig: None) -> None:
+async def test_no_pod_without_admission(kubeconfig: None) -> None:
     spawner = TuttiSpawner(_mock=True)
 
-    with pytest.raises(RuntimeError, match="has no room in the ledger"):
+    with pytest.raises(RuntimeError, match="is not admitted"):
         await spawner.get_pod_manifest()
 
 
+@pytest.mark.feature("N25")
 async def test_sites_own_settings_stay(kubeconfig: None) -> None:
     spawner = TuttiSpawner(
         _mock=True,

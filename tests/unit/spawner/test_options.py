@@ -2,8 +2,8 @@
 
 import pytest
 
-from tuttilab.scheduler.errors import BadInput
-from tuttilab.scheduler.requests import ProfileRequest
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.requests import ProfileRequest
 from tuttilab.spawner.options import NOTHING_OFFERED, checked, form, from_form
 
 EVIL = '"><script>alert(1)</script>'

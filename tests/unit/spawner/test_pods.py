@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tuttilab.scheduler.requests import HdfsRequest, IdleRequest, MountRequest, ProfileRequest
+from tuttilab.scheduler.domain.requests import HdfsRequest, IdleRequest, MountRequest, ProfileRequest
 from tuttilab.spawner.pods import Pieces, idle_arguments, merged_env, pieces_of
 from tuttilab.spawner.volumes import cephfs_static, folder_of, volumes_of
 

@@ -1,1 +1,1 @@
-"""One file a schema change, never edited after its release."""
+"""One file per schema change, never edited after its release."""

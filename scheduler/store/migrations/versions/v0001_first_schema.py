@@ -1,4 +1,4 @@
-"""The first schema: journal, jobs, attempts, queues, idempotency keys, artifacts, and the two tables that number things."""
+"""The first schema: journal, jobs, attempts, queues, idempotency keys, artifacts, the epoch and the counters."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,5 +1,5 @@
-"""Who leads, for the replicas of a site; a checkpoint, so that old journal lines may go; an index to find old jobs; what
-deleted jobs left on their clusters."""
+"""The leader of a site's replicas; the checkpoint, so that old journal lines can be deleted; an index to find old jobs; pending
+cleanups of deleted jobs on clusters."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Attempts say how much their cluster had in all when they were admitted. Those that live get what their cluster showed last."""
+"""Attempts record the total resources of their cluster at admission. Live attempts get the last known total."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def upgrade() -> None:
 
 
 def _clusters() -> Mapping[str, Mapping[str, object]]:
-    """As the checkpoint has them, or a later line of the journal."""
+    """From the checkpoint, or from a later journal line."""
     kept = sa.table("checkpoint_rows", sa.column("kind"), sa.column("key"), sa.column("body"))
     journal = sa.table("journal", sa.column("seq"), sa.column("kind"), sa.column("key"), sa.column("body"))
     last = sa.select(sa.func.max(journal.c.seq)).where(journal.c.kind == "ClusterObserved").group_by(journal.c.key)
@@ -35,7 +35,7 @@ def _clusters() -> Mapping[str, Mapping[str, object]]:
 
 
 def _total(cluster: Mapping[str, object]) -> Mapping[str, object]:
-    """Of the nodes that are ready."""
+    """Sum over the ready nodes."""
     amounts: dict[str, int] = {}
     nodes = cluster["nodes"]
     assert isinstance(nodes, list)

@@ -1,4 +1,4 @@
-"""Idempotency keys stand for runs too, which have one for each time that they were started over: what they made is not unique."""
+"""Idempotency keys are used for runs too. A run has a key for each retry, so `made_id` is not unique."""
 
 from alembic import op
 
@@ -6,7 +6,7 @@ revision = "0004"
 down_revision = "0003"
 
 NAMES = {"uq": "%(table_name)s_%(column_0_name)s_key"}
-"""By which Postgres knows the constraint; SQLite, where the table is made anew, knows it by none."""
+"""Name of the constraint on Postgres. On SQLite, where the table is rebuilt, the constraint has no name."""
 
 
 def upgrade() -> None:

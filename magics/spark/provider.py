@@ -1,0 +1,160 @@
+"""Provides Spark sessions for `%%spark`: they are jobs of the service."""
+
+from __future__ import annotations
+
+import collections
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from tuttilab.magics.shared.connection import client
+from tuttilab.magics.shared.job_text import end_sentence, newest, short_id, waiting
+from tuttilab.magics.spark.session import SessionRequest, SparkEndpoint, SparkSessionInfo
+from tuttilab.scheduler.domain.errors import Conflict, NotFound, TuttiError, Unavailable
+from tuttilab.scheduler.domain.requests import SparkRequest
+from tuttilab.scheduler.domain.wire import JobView, SparkSessionView
+from tuttilab.scheduler.domain.words import word
+
+_POLL_S: Final = 0.2
+
+_SLOWEST_POLL_S: Final = 1.0
+_STOP_LIMIT_S: Final = 60.0
+_LOG_PAGE: Final = 1000
+_RECENT: Final = 20
+
+
+class RestProvider:
+    """A `SessionProvider` over the REST client."""
+
+    def __init__(self) -> None:
+        # The service returns a session's size, not the other options: those are known for sessions started here.
+        self._requests: dict[str, SessionRequest] = {}
+
+    def endpoint(self, name: str, on_wait: Callable[[str], None]) -> SparkEndpoint:
+        ready = next((view for view in client().spark_sessions() if view.name == name and view.is_ready), None)
+        return self._wait_until_ready(ready or self._submit(name, SessionRequest()), on_wait)
+
+    def start(self, name: str, request: SessionRequest, on_wait: Callable[[str], None]) -> SparkEndpoint:
+        running = next((view for view in client().spark_sessions() if view.name == name), None)
+        if running is not None:
+            self._stop_and_wait(running, on_wait)
+        return self._wait_until_ready(self._submit(name, request), on_wait)
+
+    def list(self) -> list[SparkSessionInfo]:
+        return [self._info(view) for view in client().spark_sessions()]
+
+    def stop(self, name: str) -> None:
+        try:
+            client().spark_stop(name)
+        except NotFound:
+            return
+
+    def why_ended(self, job_id: str) -> str:
+        try:
+            job = client().job(job_id)
+        except TuttiError:
+            return "ended"
+        if job.phase == "Succeeded":
+            return "was idle for as long as --idle allows and ended"
+        if job.reason.startswith("was "):
+            return job.reason
+        if not job.is_ended:
+            return "ends"
+        return f"ended ({job.reason})" if job.reason else "ended"
+
+    def logs(self, name: str, lines: int) -> str:
+        view = self._find(name)
+        last: collections.deque[str] = collections.deque(maxlen=lines)
+        start = 0
+        while True:
+            page = client().logs(view.job_id, start=start, limit=_LOG_PAGE)
+            last.extend(line.rstrip("\n") for line in page.lines)
+            if not page.lines:
+                return "\n".join(last)
+            start = page.next
+
+    def _find(self, name: str) -> SparkSessionView:
+        for view in client().spark_sessions():
+            if view.name == name:
+                return view
+        raise NotFound(f"There is no Spark session {name}; `%spark list` shows yours, `%spark start {name}` starts it.")
+
+    def _submit(self, name: str, request: SessionRequest) -> SparkSessionView:
+        default = SparkRequest()
+        # Functions of the notebook run in the server's Python: on this machine it is the kernel's own.
+        local = all(cluster.kind == "local" for cluster in client().clusters())
+        spark = SparkRequest(
+            name=name,
+            cpus=request.cores,
+            memory=request.memory,
+            queue=request.queue,
+            conf=dict(request.conf),
+            idle=default.idle if request.idle_s is None else max(1, round(request.idle_s)),
+            ui=request.ui,
+            keep=request.keep,
+            interpreter=sys.executable if local else None,
+        )
+        view = client().spark_start(spark)
+        self._requests[view.job_id] = request
+        return view
+
+    def _wait_until_ready(self, session: SparkSessionView, on_wait: Callable[[str], None]) -> SparkEndpoint:
+        """Wait until the session answers. Raises Unavailable with the reason when it ends instead."""
+        last_status = ""
+        pause = _POLL_S
+        while True:
+            job = client().job(session.job_id)
+            if job.is_ended:
+                raise Unavailable(f"The Spark session {session.name} did not start: {self._failure_text(job)}")
+            try:
+                found = client().spark_endpoint(session.name)
+                return SparkEndpoint(found.host, found.port, found.token, found.job_id, found.name)
+            except (Conflict, NotFound):
+                pass
+            now = f"Spark session {session.name}: {_state(job)}"
+            if now != last_status:
+                on_wait(now)
+                last_status = now
+            time.sleep(pause)
+            pause = min(pause * 1.2, _SLOWEST_POLL_S)
+
+    def _failure_text(self, job: JobView) -> str:
+        """How it ended, and the last line of its log, which usually names the cause."""
+        try:
+            last = self._last_line(job)
+        except TuttiError:
+            last = ""
+        return end_sentence(job) + (f" Its last line: {last[:200]}" if last else "")
+
+    def _last_line(self, job: JobView) -> str:
+        lines = client().logs(job.id, limit=_LOG_PAGE).lines
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def _stop_and_wait(self, view: SparkSessionView, on_wait: Callable[[str], None]) -> None:
+        on_wait(f"Spark session {view.name}: the one that runs is being stopped")
+        self.stop(view.name)
+        try:
+            client().wait(view.job_id, timeout_s=_STOP_LIMIT_S)
+        except TimeoutError as error:
+            sentence = f"The Spark session {view.name} does not end; `%job {short_id(view.job_id)}` shows why."
+            raise Unavailable(sentence) from error
+
+    def _info(self, view: SparkSessionView) -> SparkSessionInfo:
+        asked = self._requests.get(view.job_id, SessionRequest())
+        job = client().job(view.job_id)
+        cores = int(view.cpus) if view.cpus.isdigit() else None
+        request = SessionRequest(cores, view.memory, job.queue, asked.idle_s, asked.conf, asked.ui, asked.keep)
+        phase = "ready" if view.is_ready else word(view.phase).lower()
+        reason = waiting(view.wait, time.time()) if view.wait is not None else view.reason
+        ui = client().spark_endpoint(view.name).ui if view.is_ready else None
+        return SparkSessionInfo(view.name, view.job_id, phase, reason, request, job.started_at, ui)
+
+
+def _state(job: JobView) -> str:
+    if job.wait is not None:
+        return f"{word(job.phase).lower()}: {waiting(job.wait, time.time())}"
+    attempt = newest(job)
+    if attempt is not None and attempt.started_at is not None:
+        return "its server is starting"
+    return word(job.phase).lower() + (f": {job.reason}" if job.reason else "")

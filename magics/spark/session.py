@@ -1,0 +1,76 @@
+"""Types of Spark sessions: endpoint, request, description, provider.
+
+This module needs no Spark: importing pyspark takes more than a second, and kernels without Spark cells should not load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class SparkEndpoint:
+    """The address and token of a session; `job_id` changes when the session is restarted."""
+
+    host: str
+    port: int
+    token: str = field(repr=False)
+    job_id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class SessionRequest:
+    """The options of a new session; None leaves the choice to the service. `memory` as in "8Gi"."""
+
+    cores: int | None = None
+    memory: str | None = None
+    queue: str | None = None
+    idle_s: float | None = None
+    conf: tuple[tuple[str, str], ...] = ()
+    ui: bool = False
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class SparkSessionInfo:
+    """A session as `%spark list` shows it. `reason` says why it waits or why it ended; `ui` is a link or None."""
+
+    name: str
+    job_id: str
+    phase: str
+    reason: str
+    request: SessionRequest
+    started_at: float | None = None
+    ui: str | None = None
+
+
+class SessionProvider(Protocol):
+    """Starts and stops sessions for this kernel. Each call may block and may raise TuttiError."""
+
+    def endpoint(self, name: str, on_wait: Callable[[str], None]) -> SparkEndpoint:
+        """The running session of that name, started with defaults if there is none. Blocks until it answers, calling
+        `on_wait` with a line like "waiting: quota of research is used up" whenever the reason changes."""
+        ...
+
+    def start(self, name: str, request: SessionRequest, on_wait: Callable[[str], None]) -> SparkEndpoint:
+        """Start a session of that size; a running one of the same name is stopped first."""
+        ...
+
+    def list(self) -> list[SparkSessionInfo]:
+        """This user's sessions, running and waiting, and those that ended lately with the reason."""
+        ...
+
+    def stop(self, name: str) -> None:
+        """End the session; does nothing when there is none of that name."""
+        ...
+
+    def why_ended(self, job_id: str) -> str:
+        """What became of the session with this job, as "was idle and gave way to your job train" or "ended"."""
+        ...
+
+    def logs(self, name: str, lines: int) -> str:
+        """The last lines that the session's server wrote."""
+        ...

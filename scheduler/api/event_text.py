@@ -1,0 +1,52 @@
+"""Describes an event of the journal in one short sentence, for a job's history. Epochs, uids and tokens are left out."""
+
+from __future__ import annotations
+
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.titles import SHORT_ID, pod_title
+
+
+def sentence(event: ev.Event) -> str:
+    match event:
+        case ev.JobSubmitted(job):
+            return f"submitted to queue {job.queue}" + (f", as a retry of {job.retry_of[:SHORT_ID]}" if job.retry_of else "")
+        case ev.JobCancelRequested(_, by):
+            return f"{by} asked to cancel"
+        case ev.GangAdmitted(_, number, cluster, placements, _):
+            nodes = ", ".join(sorted({placement.node for placement in placements}))
+            return f"attempt {number}: {len(placements)} pods admitted to cluster {cluster}, nodes {nodes}"
+        case ev.GangPreempted(_, number, _, reason):
+            return f"attempt {number}: {reason}"
+        case ev.SessionGaveWay(_, number, _, reason):
+            return f"attempt {number}: {reason}"
+        case ev.GangGrown(_, number, placements, _):
+            nodes = ", ".join(sorted({placement.node for placement in placements}))
+            return f"attempt {number}: given {len(placements)} more pods, on nodes {nodes}"
+        case ev.GangShrunk(_, number, pods, reason):
+            return f"attempt {number}: stops {', '.join(map(pod_title, pods))}, {reason}"
+        case ev.GrowthFailed(_, number, pods, reason, _):
+            return f"attempt {number}: goes on without {', '.join(map(pod_title, pods))}: {reason}"
+        case ev.PodSeen(_, number, pod, _):
+            return f"attempt {number}: {pod_title(pod)} was created"
+        case ev.PodReady(_, number, pod):
+            return f"attempt {number}: {pod_title(pod)} waits for the others"
+        case ev.PodStarted(_, number, pod):
+            return f"attempt {number}: {pod_title(pod)} runs"
+        case ev.PodOffers(_, number, pod, endpoints):
+            return f"attempt {number}: {pod_title(pod)} offers {', '.join(sorted(endpoints))}"
+        case ev.PodEnded(_, number, pod, exit_code, reason, _):
+            how = "exit code unknown" if exit_code is None else f"exit code {exit_code}"
+            return f"attempt {number}: {pod_title(pod)} ended, {how}" + (f" ({reason})" if reason else "")
+        case ev.LaunchFailed(_, number, reason, permanent, _):
+            return f"attempt {number} cannot start: {reason}" + (" (a retry cannot help)" if permanent else "")
+        case ev.HeartbeatMissed(_, number, pod):
+            return f"attempt {number}: no heartbeat from {pod_title(pod)}"
+        case ev.BarrierTimedOut(_, number):
+            return f"attempt {number}: its pods did not all become ready in time"
+        case ev.NotebookExpired():
+            return "ended: the hub did not ask for it any more"
+        case ev.RunTimedOut(_, number):
+            return f"attempt {number}: the run-time limit has passed"
+        case _:
+            # The other events are about queues and clusters, or a deletion, and are not in a job's history.
+            return ""

@@ -1,0 +1,232 @@
+"""The client's HTTP transport: connections, safe retries, finding the service again, errors as the classes of `errors`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from tuttilab.scheduler.domain import wire
+from tuttilab.scheduler.domain.errors import BadInput, TuttiError, Unauthenticated, Unavailable
+from tuttilab.scheduler.runtime.http_library import httpx
+
+PREFIX: Final = "/api/v1"
+RETRIES_S: Final = (0.1, 0.4, 1.0)
+"""Pauses before the retries of idempotent requests: reads, and requests with an idempotency key."""
+CONNECT_S: Final = 2.0
+"""Time limit to connect to another port of a host that has just answered."""
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+Rediscover = Callable[[], "tuple[str, str] | None"]
+"""Returns the service's current URL and token, None when they are not known. May block; called in a thread."""
+
+Param = str | int | float | bool | list[str] | None
+Params = Mapping[str, Param]
+
+
+def _error_classes() -> dict[str, type[TuttiError]]:
+    found: dict[str, type[TuttiError]] = {}
+    queue: list[type[TuttiError]] = [TuttiError]
+    for cls in queue:
+        # A subclass with its parent's type is raised as the parent.
+        found.setdefault(cls.type, cls)
+        queue.extend(cls.__subclasses__())
+    return found
+
+
+def error_of(response: httpx.Response) -> TuttiError:
+    """The error of a response whose body has been read."""
+    try:
+        problem = wire.from_json(wire.Problem, response.content)
+    except ValueError:
+        shown = response.text[:200].strip()
+        if response.is_server_error:
+            return Unavailable(f"{response.url.host} answers {response.status_code} in the service's place; try again in a moment.")
+        return TuttiError(f"{response.url} answered {response.status_code}, which is no answer of the service: {shown!r}.")
+    return _error_classes().get(problem.type, TuttiError)(problem.detail)
+
+
+class Transport:
+    """HTTP/1.1 connections to one service. Make and use it in one event loop."""
+
+    def __init__(self, url: str, token: str, *, timeout_s: float, rediscover: Rediscover | None = None) -> None:
+        self._timeout_s = timeout_s
+        self._rediscover = rediscover
+        self._http: httpx.AsyncClient | None = None
+        self._uses_one_port = False
+        """Another port of the service's host could not be reached, as through a tunnel: everything goes to its one URL."""
+        self._set_address(url, token)
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    def _set_address(self, url: str, token: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BadInput(f"the service's URL is {url!r}; expected one such as http://127.0.0.1:8080.")
+        if not token or not token.isascii() or not token.isprintable():
+            raise BadInput(f"the token for {parts.netloc} is empty or has characters that no token has; set TUTTILAB_TOKEN.")
+        self._url = url.rstrip("/").removesuffix(PREFIX)
+        self._token = token
+
+    def _client(self) -> httpx.AsyncClient:
+        if self._http is None:
+            self._http = httpx.AsyncClient(
+                timeout=self._timeout_s,
+                # Requests to this machine must not go through a proxy of the environment.
+                trust_env=urlsplit(self._url).hostname not in LOOPBACK,
+                limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
+                # Without TLS there is nothing to verify, and reading the machine's certificates takes 30 ms.
+                verify=urlsplit(self._url).scheme == "https",
+            )
+        return self._http
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
+    async def find_again(self) -> None:
+        """Find the service's current address, which differs after a restart at another port."""
+        found = await asyncio.to_thread(self._rediscover) if self._rediscover is not None else None
+        if found is not None and found != (self._url, self._token):
+            await self.close()
+            self._set_address(*found)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        may_repeat: bool = False,
+        wait_s: float = 0.0,
+    ) -> bytes:
+        """The body of the response. Raises the error that the service returned, or Unavailable when there is no response.
+
+        ``may_repeat``: the request is idempotent, so it is retried when no response came. ``wait_s``: how much longer than usual
+        the response may take, as for a long poll.
+        """
+        pauses = iter(RETRIES_S if may_repeat else ())
+        while True:
+            try:
+                async with self.stream(method, path, params=params, content=body, headers=headers, wait_s=wait_s) as response:
+                    return await response.aread()
+            except Unavailable:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        content: bytes | Callable[[], AsyncIterator[bytes]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0.0,
+        at: str | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """A successful response whose body is still to be read. Pass ``content`` as a function if each try needs a new iterator.
+
+        ``at`` is a signed URL of another process of the service, with the same effect as ``path``; the location of a 307 is such a
+        URL too. No token is sent to these URLs, and when the other process cannot be reached, ``path`` is used instead.
+        """
+        response = await self._open_at(method, at, content, headers) if at is not None else None
+        if response is None:
+            response = await self._open(method, path, params, content, headers, wait_s)
+        if response.status_code == HTTPStatus.TEMPORARY_REDIRECT:
+            await response.aread()
+            there = await self._open_at(method, response.headers.get("location", ""), content, headers)
+            here = {key: value for key, value in (params or {}).items() if key != "redirect"}
+            response = there or await self._open(method, path, here, content, headers, wait_s)
+        try:
+            if not response.is_success:
+                await response.aread()
+                raise error_of(response)
+            yield response
+        except httpx.TransportError as error:
+            raise self._unavailable(error) from error
+        finally:
+            await response.aclose()
+
+    async def _open_at(
+        self, method: str, url: str, content: bytes | Callable[[], AsyncIterator[bytes]] | None, headers: Mapping[str, str] | None
+    ) -> httpx.Response | None:
+        """None when the URL cannot be reached, or when it would be unencrypted although the service's own URL is not."""
+        if self._uses_one_port or (self._url.startswith("https:") and not url.startswith("https:")):
+            return None
+        client, timeout = self._client(), httpx.Timeout(self._timeout_s, connect=CONNECT_S)
+        body = content() if callable(content) else content
+        try:
+            return await client.send(client.build_request(method, url, content=body, headers=headers, timeout=timeout), stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL):
+            self._uses_one_port = True
+            return None
+        except httpx.TransportError as error:
+            raise self._unavailable(error) from error
+
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        params: Params | None,
+        content: bytes | Callable[[], AsyncIterator[bytes]] | None,
+        headers: Mapping[str, str] | None,
+        wait_s: float,
+    ) -> httpx.Response:
+        """Send the request, and once more to the service's new address when the old one refuses the connection or the token.
+
+        That is safe for every request, because the first try had no effect.
+        """
+        for is_last in (self._rediscover is None, True):
+            client, before = self._client(), (self._url, self._token)
+            request = client.build_request(
+                method,
+                f"{self._url}{PREFIX}{path}",
+                params=[
+                    (key, _text(one))
+                    for key, value in (params or {}).items()
+                    for one in (value if isinstance(value, list) else [value])
+                    if one is not None
+                ],
+                content=content() if callable(content) else content,
+                headers={"Authorization": f"Bearer {self._token}", **(headers or {})},
+                timeout=httpx.Timeout(self._timeout_s, read=self._timeout_s + wait_s),
+            )
+            try:
+                response = await client.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                await self.find_again()
+                if is_last or before == (self._url, self._token):
+                    raise self._unavailable(error) from error
+                continue
+            except httpx.TransportError as error:
+                raise self._unavailable(error) from error
+            if response.status_code == Unauthenticated.status and not is_last:
+                await self.find_again()
+                if before != (self._url, self._token):
+                    await response.aclose()
+                    continue
+            return response
+        raise AssertionError("the second try returns or raises")
+
+    def _unavailable(self, error: httpx.TransportError) -> Unavailable:
+        if isinstance(error, httpx.ConnectError):
+            return Unavailable(f"Nobody answers at {self._url}; `tuttilab status` shows what runs, `tuttilab up` starts it.")
+        if isinstance(error, httpx.TimeoutException):
+            return Unavailable(f"{self._url} did not answer within {self._timeout_s:g} s; it may be overloaded, try again.")
+        return Unavailable(f"The connection to {self._url} broke ({type(error).__name__}); it may be restarting, try again.")
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

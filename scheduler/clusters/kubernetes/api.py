@@ -1,0 +1,154 @@
+"""HTTP to one API server: the official client's configuration, TLS and connections, with JSON as it is.
+
+Typed models of the client cost about a millisecond an object, so bodies and answers are plain JSON. Connections are kept alive and
+shared; all calls belong to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from kubernetes.aio import client as kubernetes_client
+from kubernetes.aio import config
+from kubernetes.aio.client import rest
+
+from tuttilab.scheduler.clusters.kubernetes.errors import from_body
+from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.domain.errors import ClusterUnreachable
+
+# Any: the package says that it has types, and these functions have none.
+kubernetes_config: Any = config
+# The library that the client stands on: its version is the client's business, and so is that it is installed.
+aiohttp: Any = rest.aiohttp  # type: ignore[attr-defined]  # it is imported there
+
+CALL_S: Final = 15.0
+"""Of one call; the API server gives up on its own after 60."""
+LONGEST_S: Final = 24 * 3600
+CONNECTIONS: Final = 100
+REFRESH_S: Final = 60.0
+"""Between two runs of a kubeconfig's program for credentials."""
+LINE_BYTES: Final = 2**22
+
+MERGE: Final = "application/merge-patch+json"
+
+
+class Api:
+    """``cluster``: for messages."""
+
+    def __init__(self, cluster: str, settings: KubernetesSettings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._client: Any = None
+        self._connecting = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: Mapping[str, object] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """The answer's JSON. Raises ApiError for a refusal, ClusterUnreachable without an answer."""
+        async with self._open(method, path, body, query, content_type, CALL_S) as response:
+            try:
+                text = await response.text()
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise self._unreachable(error) from error
+            answer: dict[str, Any] = json.loads(text)
+            return answer
+
+    async def batches(self, path: str, query: Mapping[str, object], idle_s: float) -> AsyncGenerator[list[bytes]]:
+        """The lines, without line feeds, of an answer that goes on: a watch, or a log that is followed.
+
+        As many at a time as have come. Ends with the answer, or after ``idle_s`` without a byte. Raises as `call`.
+        """
+        async with self._open("GET", path, None, query, "application/json", LONGEST_S) as response:
+            rest = b""
+            while True:
+                try:
+                    async with asyncio.timeout(idle_s):
+                        block = await response.content.readany()
+                except TimeoutError:
+                    return
+                except (aiohttp.ClientError, OSError) as error:
+                    raise self._unreachable(error) from error
+                if not block:
+                    break
+                *whole, rest = (rest + block).split(b"\n")
+                rest = rest[:LINE_BYTES]
+                if whole:
+                    yield whole
+            if rest:
+                yield [rest]
+
+    @contextlib.asynccontextmanager
+    async def _open(
+        self, method: str, path: str, body: object, query: Mapping[str, object] | None, content_type: str, limit_s: float
+    ) -> AsyncGenerator[Any]:
+        client = await self._connected()
+        url = f"{client.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
+        headers = {"Content-Type": content_type, "Accept": "application/json, */*"}
+        try:
+            auth = await client.configuration.auth_settings()
+            if "BearerToken" in auth:
+                headers["Authorization"] = auth["BearerToken"]["value"]
+            timeout = aiohttp.ClientTimeout(total=limit_s, sock_connect=CALL_S)
+            answer = await client.call_api(method, url, headers, body, _request_timeout=timeout)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        response = answer.response
+        try:
+            if response.status >= 400:
+                try:
+                    text = await response.text()
+                except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                    raise self._unreachable(error) from error
+                raise from_body(response.status, text)
+            yield response
+        finally:
+            response.release() if response.content.at_eof() else response.close()
+
+    async def _connected(self) -> Any:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await self._connect()
+            return self._client
+
+    async def _connect(self) -> Any:
+        settings, configuration = self._settings, kubernetes_client.Configuration()
+        where = settings.kubeconfig or "the service account of this pod"
+        try:
+            if settings.kubeconfig is None:
+                kubernetes_config.load_incluster_config(configuration)
+            else:
+                loader = await kubernetes_config.load_kube_config(
+                    settings.kubeconfig, settings.context, configuration, persist_config=False
+                )
+                refreshing = kubernetes_config.kube_config.refresh_token(loader, configuration, REFRESH_S)
+                self._refreshing = asyncio.create_task(refreshing, name=f"credentials of {self._cluster}")
+        except (kubernetes_config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+            raise ClusterUnreachable(
+                f"cluster {self._cluster}: {where} cannot be used ({error}); mend clusters[].kubeconfig or context."
+            ) from error
+        configuration.connection_pool_maxsize = CONNECTIONS
+        return kubernetes_client.ApiClient(configuration)
+
+    def _unreachable(self, error: BaseException) -> ClusterUnreachable:
+        what = str(error) or type(error).__name__
+        return ClusterUnreachable(f"cluster {self._cluster}: its API server does not answer ({what[:300]}).")
+
+    async def close(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
+        if self._client is not None:
+            await self._client.close()
+            self._client = None

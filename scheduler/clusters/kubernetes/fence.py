@@ -1,0 +1,80 @@
+"""Who leads the pods of a cluster: the epoch in a Lease, compared before each call that changes something.
+
+The API server has no condition that spans objects, so a control plane that is suspended between the comparison and its write still
+writes when it goes on. What holds then: a pod that it makes carries its epoch, and the token of its side-car is of that epoch, so
+that the new leader takes no report of it and gives it no code; the new leader finds the pod by its labels and removes it when it
+looks next; what is deleted is named by its uid.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from tuttilab.scheduler.clusters.kubernetes.api import Api
+from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_cluster_error
+from tuttilab.scheduler.clusters.local import fence as local_fence
+from tuttilab.scheduler.domain.errors import ClusterUnreachable, StaleEpoch
+from tuttilab.scheduler.domain.model import DOMAIN
+
+EPOCH: Final = f"{DOMAIN}/epoch"
+TRIES: Final = 5
+
+
+class LeaseFence:
+    """The fence of one control plane. ``folder``: keeps the newest epoch too, for a new database in an old state folder."""
+
+    def __init__(self, api: Api, cluster: str, namespace: str, installation: str, folder: Path) -> None:
+        self._api = api
+        self._cluster = cluster
+        self._namespace = namespace
+        self._name = f"tuttilab-{installation}"
+        self._folder = folder
+        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._epoch = 0
+        self._is_raised = True
+
+    async def raise_to(self, epoch: int) -> None:
+        """From now on, calls of earlier epochs are refused. Raises StaleEpoch, ClusterUnreachable; the next call tries again."""
+        self._epoch, self._is_raised = epoch, False
+        for _ in range(TRIES):
+            lease = await self._read()
+            self._compare(lease)
+            try:
+                if lease is None:
+                    metadata = {"name": self._name, "annotations": {EPOCH: str(epoch)}}
+                    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}
+                    await self._api.call("POST", self._path, body)
+                else:
+                    lease["metadata"]["annotations"] = {**lease["metadata"].get("annotations", {}), EPOCH: str(epoch)}
+                    await self._api.call("PUT", f"{self._path}/{self._name}", lease)
+            except ApiError as error:
+                if error.status == 409:
+                    continue  # somebody else wrote it meanwhile
+                raise as_cluster_error(error, self._cluster, f"write the lease {self._name}") from error
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._folder / local_fence.FILE).write_text(f"{epoch:020d}")
+            self._is_raised = True
+            return
+        raise ClusterUnreachable(f"cluster {self._cluster}: others write the lease {self._name} all the time; it is tried again.")
+
+    async def check(self) -> None:
+        """Before an effect. Raises StaleEpoch, ClusterUnreachable."""
+        if not self._is_raised:
+            await self.raise_to(self._epoch)
+        else:
+            self._compare(await self._read())
+
+    async def _read(self) -> dict[str, Any] | None:
+        try:
+            return await self._api.call("GET", f"{self._path}/{self._name}")
+        except ApiError as error:
+            if error.is_gone:
+                return None
+            raise as_cluster_error(error, self._cluster, f"read the lease {self._name}") from error
+
+    def _compare(self, lease: dict[str, Any] | None) -> None:
+        text = (lease or {"metadata": {}})["metadata"].get("annotations", {}).get(EPOCH, "0")
+        leads = int(text) if text.isdecimal() else 0
+        if leads > self._epoch:
+            raise StaleEpoch(f"epoch {self._epoch} was given, and {leads} leads the pods of cluster {self._cluster}.")

@@ -1,0 +1,170 @@
+"""Creates the objects of an attempt in the launch protocol's order, each once, and removes those of a gang that cannot start.
+
+The first pod (the master, or a single pod) comes first; the Service and the Secret belong to it and go with it; then all others at
+once. What exists already with the same digest is taken for ours, with another digest it is a bug (ADR 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
+from tuttilab.scheduler.clusters.kubernetes import names, objects
+from tuttilab.scheduler.clusters.kubernetes.api import MERGE, Api
+from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts, Noted
+from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_refusal
+from tuttilab.scheduler.clusters.kubernetes.informer import Informer
+from tuttilab.scheduler.clusters.kubernetes.pods import Body, launched_with, pod_body
+from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.domain.errors import Bug, LaunchRefused
+from tuttilab.scheduler.domain.model import Framework, JobKind
+from tuttilab.scheduler.runtime.crash_points import point
+
+AT_ONCE: Final = 50
+"""Requests under way for one gang."""
+LARGEST_OUTPUT_LIST: Final = 3500
+"""Bytes of the outputs' names and ids in the message of a container."""
+
+
+class Launcher:
+    """``times``: ``heartbeat_s`` and ``lease_s`` of side-cars."""
+
+    def __init__(
+        self, cluster: str, settings: KubernetesSettings, api: Api, pods: dict[str, Informer], installation: str, times: Body
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._api = api
+        self._pods = pods
+        """By namespace."""
+        self._installation = installation
+        self._times = times
+
+    def check(self, plan: LaunchPlan, nodes: Iterable[str]) -> None:
+        """Raises LaunchRefused for what cannot run here at all, or on a node that is not there."""
+        known = set(nodes)
+        for pod in plan.pods:
+            if pod.node not in known and not pod.was_made:
+                listed = ", ".join(sorted(known)[:20])
+                raise LaunchRefused(f"node {pod.node!r} is not part of cluster {self._cluster}; it has {listed}.", node=pod.node)
+        if plan.kind == JobKind.SPARK:
+            raise LaunchRefused(f"Spark sessions do not run on cluster {self._cluster} yet; name a local one.", permanent=True)
+        if not plan.work.sidecar:
+            raise LaunchRefused(f"sidecar: false is not possible on cluster {self._cluster} yet; leave it out.", permanent=True)
+        if plan.work.image is None and self._settings.image is None:
+            raise LaunchRefused(
+                f"the job names no image, and cluster {self._cluster} has no default one; give --image.", permanent=True
+            )
+        if sum(len(output.name) + 76 for output in plan.work.outputs) > LARGEST_OUTPUT_LIST:
+            raise LaunchRefused(
+                f"{len(plan.work.outputs)} outputs are too many for a pod of cluster {self._cluster}; pack them into one.",
+                permanent=True,
+            )
+
+    async def create(self, plan: LaunchPlan, noted: Noted, attempts: Attempts) -> None:
+        """The pods that are neither made nor excluded. Raises LaunchRefused, Bug, ClusterUnreachable."""
+        wanted = [pod for pod in plan.pods if not pod.was_made and pod.name not in noted.made and pod.name not in noted.never]
+        if noted.is_stopped or not wanted:
+            return
+        first = next((pod for pod in plan.pods if pod.is_master), plan.pods[0])
+        others = [pod for pod in wanted if pod is not first]
+        if first in wanted:
+            await self._create_pod(plan, first, noted, attempts, None)
+        owner = await self._owner(plan, first, noted)
+        await self._create_beside(plan, wanted, noted, owner)
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def create(pod: PodPlan) -> None:
+            async with gate:
+                await self._create_pod(plan, pod, noted, attempts, owner)
+
+        results = await asyncio.gather(*(create(pod) for pod in others), return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        # A refusal ends the launch; of others it is tried again.
+        for failure in sorted(failures, key=lambda each: not isinstance(each, LaunchRefused | Bug)):
+            raise failure
+
+    async def _create_pod(self, plan: LaunchPlan, pod: PodPlan, noted: Noted, attempts: Attempts, owner: Body | None) -> None:
+        point("grow.pod" if pod.joins else "launch.pod")
+        body = pod_body(plan, pod, self._settings, self._installation, owner)
+        path = f"/api/v1/namespaces/{noted.namespace}/pods"
+        try:
+            made = await self._api.call("POST", path, body)
+        except ApiError as error:
+            if not error.exists_already:
+                raise as_refusal(error, self._cluster, f"create pod {noted.namespace}/{body['metadata']['name']}") from error
+            made = await self._existing(plan, pod, f"{path}/{body['metadata']['name']}")
+        self._pods[noted.namespace].put(made)
+        noted.made[pod.name] = made["metadata"]["uid"]
+
+    async def _existing(self, plan: LaunchPlan, pod: PodPlan, path: str) -> Body:
+        """A pod of that name, made by an earlier call whose answer was lost. Raises Bug when it is another one."""
+        try:
+            made = await self._api.call("GET", path)
+        except ApiError as error:
+            raise as_refusal(error, self._cluster, f"read {path}") from error
+        labels = made["metadata"].get("labels", {})
+        if labels.get(names.INSTALLATION) != self._installation:
+            raise LaunchRefused(f"{path} exists and is not ours; another control plane, or a person, made a pod of that name.")
+        was = (labels.get(names.DIGEST), labels.get(names.GANG), labels.get(names.EPOCH))
+        if was != (pod.digest, plan.digest, str(plan.epoch)):
+            raise Bug(f"pod {pod.name} was launched with another digest ({was[0]}).")
+        return made
+
+    async def _owner(self, plan: LaunchPlan, first: PodPlan, noted: Noted) -> Body:
+        known = self._pods[noted.namespace].objects.get((noted.namespace, names.pod_name(first.name)))
+        if known is None:
+            raise LaunchRefused(f"the first pod of {plan.title} is gone; nothing can join it.")
+        return objects.owner_reference(known)
+
+    async def _create_beside(self, plan: LaunchPlan, wanted: Sequence[PodPlan], noted: Noted, owner: Body) -> None:
+        """The Service of a gang, and the Secrets of these pods."""
+        base = f"/api/v1/namespaces/{noted.namespace}"
+        bodies: list[tuple[str, Body]] = []
+        if len(plan.pods) > 1 or plan.work.framework is not Framework.NONE:
+            bodies.append((f"{base}/services", objects.service_body(plan, self._installation, owner)))
+        for pods in {part[0].name: part for part in (launched_with(plan, pod) for pod in wanted)}.values():
+            secret = objects.secret_body(plan, pods, self._settings, self._installation, owner, self._times)
+            bodies.append((f"{base}/secrets", secret))
+        for path, body in bodies:
+            try:
+                await self._api.call("POST", path, body)
+            except ApiError as error:
+                if not error.exists_already:
+                    what = f"create {body['kind'].lower()} {noted.namespace}/{body['metadata']['name']}"
+                    raise as_refusal(error, self._cluster, what) from error
+
+
+class Remover:
+    """Deletes pods, each by its uid, so that a pod that took its name since is not meant."""
+
+    def __init__(self, api: Api, cluster: str) -> None:
+        self._api = api
+        self._cluster = cluster
+
+    async def delete(self, pod: Body, grace_s: float) -> None:
+        """Ask the kubelet to end it. A pod that is gone, or another one of its name, is ignored."""
+        metadata = pod["metadata"]
+        options = {"gracePeriodSeconds": max(0, round(grace_s + 0.499)), "preconditions": {"uid": metadata["uid"]}}
+        await self._try("DELETE", _path(pod), {"kind": "DeleteOptions", "apiVersion": "v1", **options})
+
+    async def release(self, pod: Body) -> None:
+        """Take our finalizer off, so that the API server forgets the pod once it is deleted."""
+        kept = [each for each in pod["metadata"].get("finalizers", []) if each != names.FINALIZER]
+        patch = {"metadata": {"uid": pod["metadata"]["uid"], "finalizers": kept}}
+        await self._try("PATCH", _path(pod), patch, MERGE)
+
+    async def _try(self, method: str, path: str, body: Any, content_type: str = "application/json") -> None:
+        try:
+            await self._api.call(method, path, body, content_type=content_type)
+        except ApiError as error:
+            if error.is_gone or (error.status == 409 and not error.exists_already):
+                return
+            raise as_refusal(error, self._cluster, f"{method.lower()} {path}") from error
+
+
+def _path(pod: Body) -> str:
+    metadata = pod["metadata"]
+    return f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"

@@ -1,0 +1,85 @@
+"""The bodies beside the pods: the gang's headless Service, and the Secret with the plan of each pod's side-car."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
+from tuttilab.scheduler.clusters.kubernetes import names
+from tuttilab.scheduler.clusters.kubernetes.env import DIRS, hosts_to_know
+from tuttilab.scheduler.clusters.kubernetes.pods import OWN_DIR, PORT, Body
+from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+
+
+def service_body(plan: LaunchPlan, installation: str, owner: Body) -> Body:
+    """Without an address, and with names for pods that are not ready: members find each other at the barrier."""
+    labels = names.attempt_labels(plan, installation)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": names.service_name(plan),
+            "labels": labels,
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {key: labels[key] for key in (names.INSTALLATION, names.JOB, names.ATTEMPT, names.EPOCH)},
+        },
+    }
+
+
+def secret_body(
+    plan: LaunchPlan, pods: tuple[PodPlan, ...], settings: KubernetesSettings, installation: str, owner: Body, times: Body
+) -> Body:
+    """One key a pod, of which the pod mounts its own. ``times``: ``heartbeat_s`` and ``lease_s``."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": names.secret_name(plan, pods),
+            "labels": names.attempt_labels(plan, installation),
+            "ownerReferences": [owner],
+        },
+        "type": "Opaque",
+        "immutable": True,
+        "stringData": {names.pod_name(pod.name): json.dumps(sidecar_plan(plan, pod, settings) | times) for pod in pods},
+    }
+
+
+def sidecar_plan(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings) -> dict[str, Any]:
+    """What the programs of `sidecar/container` read. Only the master's has the gang's key."""
+    master = next((other for other in plan.pods if other.is_master), None)
+    is_member = master is not None and not pod.is_master
+    members = [{"pod": other.name, "rank": other.rank} for other in plan.pods if not other.is_master]
+    return {
+        "job_id": plan.job_id,
+        "attempt": plan.attempt,
+        "epoch": plan.epoch,
+        "pod": pod.name,
+        "rank": pod.rank,
+        "env": dict(plan.work.env),
+        "code": plan.work.code,
+        "inputs": [asdict(needed) for needed in plan.work.inputs],
+        "outputs": [asdict(output) for output in plan.work.outputs],
+        "artifacts_url": settings.report_url,
+        "report_url": settings.report_url,
+        "grace_s": plan.work.grace_s,
+        "dirs": {**DIRS, "pod": OWN_DIR},
+        "token": pod.token,
+        "gang_key": plan.gang_key if pod.is_master else None,
+        "members": members if pod.is_master else [],
+        "master": {"address": f"{names.host_name(plan, master)}:{PORT}"} if master and is_member else None,
+        "hosts": [] if pod.is_master else hosts_to_know(plan),
+        "port": PORT,
+        "message_file": "/dev/termination-log",
+    }
+
+
+def owner_reference(pod: Body) -> Body:
+    """To the pod as the API server has it: what has this reference goes when that pod goes."""
+    metadata = pod["metadata"]
+    return {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}

@@ -1,0 +1,204 @@
+"""The body of a pod: a pure function of the plan, from an allowlist of typed fields.
+
+What it meets: Pod Security Standards "restricted"; requests equal to limits for the user's container; no GPU visible in a pod that
+asked for none; `/dev/shm` as large as the pod's memory allows; tolerations from the cluster's configuration only; no service
+account's token. Containers in order: ours prepares folders, code and inputs; the user's image runs a program that ends at once (so
+it is pulled before the barrier); our side-car, whose start-up probe is the barrier; the user's, with its own command. ADR 26.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
+from tuttilab.scheduler.clusters.kubernetes import names
+from tuttilab.scheduler.clusters.kubernetes.env import DIRS, ROOT, pod_env
+from tuttilab.scheduler.clusters.kubernetes.settings import MASTER_COST, SIDECAR_COST, KubernetesSettings
+from tuttilab.scheduler.domain.resources import CPU, MEMORY, Resources
+
+Body = dict[str, Any]
+"""Any: JSON of the Kubernetes API."""
+
+MAIN: Final = "main"
+SIDECAR: Final = "sidecar"
+PREPARE: Final = "prepare"
+IMAGE: Final = "image"
+PORT: Final = 15990
+"""Of the side-car's probes, and of the master in its own pod."""
+PROGRAM: Final = "/opt/tuttilab/sidecar/container/__main__.py"
+"""In our image (deploy/kubernetes/sidecar.Containerfile)."""
+SECRETS: Final = "/run/tuttilab"
+PLAN_FILE: Final = f"{SECRETS}/plan.json"
+OWN_DIR: Final = f"{ROOT}/pod"
+FLUSH_S: Final = 120
+"""For the side-car to keep outputs after user code has ended by itself."""
+LONGEST_BARRIER_S: Final = 7 * 86400
+"""The start-up probe never gives up before the control plane does: the kubelet would only restart the side-car."""
+_OWN_CPU: Final = "1"
+"""Most of a core that our containers may use at times; they request a hundredth."""
+
+
+def pod_body(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, installation: str, owner: Body | None) -> Body:
+    """``owner``: an ownerReference to the gang's master, for its members."""
+    metadata: Body = {
+        "name": names.pod_name(pod.name),
+        "labels": names.pod_labels(plan, pod, installation),
+        "annotations": {names.POD: pod.name, names.JOB: plan.job_id},
+        "finalizers": [names.FINALIZER],
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [owner]
+    spec: Body = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "hostname": names.pod_name(pod.name),
+        "subdomain": names.service_name(plan),
+        "terminationGracePeriodSeconds": math.ceil(plan.work.grace_s) + FLUSH_S,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": settings.uid,
+            "runAsGroup": settings.uid,
+            "fsGroup": settings.uid,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "affinity": _on_node(pod.node),
+        "tolerations": _tolerations(settings),
+        "volumes": _volumes(plan, pod),
+    }
+    if pod.is_master:
+        spec["containers"] = [_master(settings)]
+    else:
+        image = plan.work.image or settings.image or ""
+        spec["initContainers"] = [_prepare(settings), _image_check(image), _sidecar(settings)]
+        spec["containers"] = [_main(plan, pod, image)]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _on_node(node: str) -> Body:
+    """To the node that the core chose. kube-scheduler binds, so that taints and volumes are honoured."""
+    field = {"key": "metadata.name", "operator": "In", "values": [node]}
+    term = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}
+
+
+def _tolerations(settings: KubernetesSettings) -> list[Body]:
+    found = []
+    for each in settings.tolerations:
+        toleration: Body = {"key": each.key, "operator": "Exists" if each.value is None else "Equal"}
+        found.append(toleration | ({"value": each.value} if each.value else {}) | ({"effect": each.effect} if each.effect else {}))
+    return found
+
+
+def _volumes(plan: LaunchPlan, pod: PodPlan) -> list[Body]:
+    own = {"name": "own", "emptyDir": {}}
+    items = [{"key": names.pod_name(pod.name), "path": "plan.json"}]
+    secret = {"secretName": names.secret_name(plan, launched_with(plan, pod)), "defaultMode": 0o440, "items": items}
+    volumes: list[Body] = [own, {"name": "plan", "secret": secret}]
+    if not pod.is_master:
+        shm: Body = {"medium": "Memory"}
+        if pod.resources[MEMORY]:
+            shm["sizeLimit"] = str(pod.resources[MEMORY])
+        volumes.append({"name": "shm", "emptyDir": shm})
+    return volumes
+
+
+SECRET_PODS: Final = 400
+"""Plans in one Secret, which may have 1 MiB."""
+
+
+def launched_with(plan: LaunchPlan, pod: PodPlan) -> tuple[PodPlan, ...]:
+    """The pods whose plans are in the same Secret. Those of one growth are apart from those of the start and of other growths."""
+    if pod.joins:
+        # Grown pods carry their growth at the end of their names (ADR 15).
+        growth = pod.name.rpartition("-")[2]
+        group = [other for other in plan.pods if other.joins and other.name.rpartition("-")[2] == growth]
+        group = group if pod in group else [pod]
+    else:
+        group = [other for other in plan.pods if not other.joins]
+    at = group.index(pod) // SECRET_PODS * SECRET_PODS
+    return tuple(group[at : at + SECRET_PODS])
+
+
+def _quantities(resources: Resources) -> dict[str, str]:
+    return {key: f"{amount}m" if key == CPU else str(amount) for key, amount in resources}
+
+
+def _restricted() -> Body:
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def _ours(name: str, program: str, settings: KubernetesSettings, cost: Resources) -> Body:
+    requests = _quantities(cost)
+    return {
+        "name": name,
+        "image": settings.sidecar_image,
+        "command": ["python3", "-I", "-S", PROGRAM, program, PLAN_FILE],
+        "env": [{"name": "TUTTILAB_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}],
+        "resources": {"requests": requests, "limits": {**requests, CPU: _OWN_CPU}},
+        "securityContext": {**_restricted(), "readOnlyRootFilesystem": True},
+        "volumeMounts": [{"name": "own", "mountPath": ROOT}, {"name": "plan", "mountPath": SECRETS, "readOnly": True}],
+    }
+
+
+def _master(settings: KubernetesSettings) -> Body:
+    return _ours(MAIN, "master", settings, MASTER_COST)
+
+
+def _prepare(settings: KubernetesSettings) -> Body:
+    return _ours(PREPARE, "prepare", settings, SIDECAR_COST)
+
+
+def _image_check(image: str) -> Body:
+    requests = _quantities(SIDECAR_COST)
+    return {
+        "name": IMAGE,
+        "image": image,
+        "command": [f"{OWN_DIR}/nothing"],
+        "resources": {"requests": requests, "limits": {**requests, CPU: _OWN_CPU}},
+        "securityContext": _restricted(),
+        "volumeMounts": [{"name": "own", "mountPath": ROOT}],
+    }
+
+
+def _sidecar(settings: KubernetesSettings) -> Body:
+    probe = {"httpGet": {"path": "/started", "port": PORT}, "periodSeconds": 1, "timeoutSeconds": 5}
+    return {
+        **_ours(SIDECAR, "member", settings, SIDECAR_COST),
+        "restartPolicy": "Always",
+        "startupProbe": {**probe, "failureThreshold": LONGEST_BARRIER_S},
+    }
+
+
+def _main(plan: LaunchPlan, pod: PodPlan, image: str) -> Body:
+    amounts = _quantities(pod.resources)
+    mounts: list[Body] = [{"name": "own", "mountPath": ROOT}, {"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108
+    container: Body = {
+        "name": MAIN,
+        "image": image,
+        "command": list(plan.work.command),
+        "env": _variables(pod_env(plan, pod)),
+        "resources": {"requests": amounts, "limits": amounts},
+        "securityContext": _restricted(),
+        "volumeMounts": mounts,
+        # A pod that is cut off is ended by its own kubelet, through a partition too: within 15 s after the lease is lost.
+        "livenessProbe": {
+            "httpGet": {"path": "/alive", "port": PORT},
+            "periodSeconds": 5,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+            "terminationGracePeriodSeconds": max(1, math.ceil(plan.work.grace_s)),
+        },
+    }
+    workdir = plan.work.workdir
+    if workdir is not None or plan.work.code:
+        # Else the folder is the image's own.
+        container["workingDir"] = workdir if workdir and workdir.startswith("/") else f"{DIRS['work']}/{workdir or ''}".rstrip("/")
+    return container
+
+
+def _variables(env: Mapping[str, str]) -> list[Body]:
+    """Sorted, so that the same plan gives the same body. `$` is doubled where it would be taken for a reference."""
+    return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in sorted(env.items())]

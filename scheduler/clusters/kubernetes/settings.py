@@ -1,0 +1,44 @@
+"""What an administrator says of a Kubernetes cluster in `tuttilab.yaml`, parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from tuttilab.scheduler.domain.model import Toleration
+from tuttilab.scheduler.domain.resources import Resources
+
+SIDECAR_COST: Final = Resources.parse({"cpu": "10m", "memory": "64Mi"})
+"""Requested for the side-car of each pod, and charged with the gang."""
+MASTER_COST: Final = Resources.parse({"cpu": "100m", "memory": "128Mi"})
+"""Requested for the master of a gang, and charged with the gang."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesSettings:
+    """``kubeconfig`` None: the service account of the pod that the control plane runs in. ``context`` None: the file's own."""
+
+    namespace: str
+    sidecar_image: str
+    report_url: str
+    """Where pods reach the control plane: what listens at `listen.pods`, or a proxy before it."""
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    """Namespace by group; other groups' pods go to ``namespace``."""
+    image: str | None = None
+    """For jobs that name no image. None: they do not run here."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Taints of nodes that are there for our pods; no job can name others."""
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    """Only nodes with all of them are used. Empty: all nodes."""
+    uid: int = 1000
+    """User and group that containers run as."""
+
+    def namespace_of(self, group: str) -> str:
+        return self.namespaces.get(group, self.namespace)
+
+    @property
+    def all_namespaces(self) -> tuple[str, ...]:
+        return tuple(sorted({self.namespace, *self.namespaces.values()}))

@@ -1,0 +1,112 @@
+"""The schema of `tuttilab.yaml`: sections, keys and their types, before anything is checked beyond that.
+
+`StoreConfig`, `ArtifactsConfig`, `AuthConfig` and `ListenConfig` have the same keys in the file as in the service, so the file's
+schema uses them as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from tuttilab.scheduler.config.model import ArtifactsConfig, AuthConfig, ListenConfig, StoreConfig
+from tuttilab.scheduler.domain.requests import Amount
+from tuttilab.scheduler.domain.wire import STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFile:
+    name: str
+    cpus: Amount
+    memory: Amount
+    resources: Mapping[str, Amount] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[str, ...] = ()
+    """As kubectl writes them: ``dedicated=ml:NoSchedule``; without an effect NoSchedule."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFile:
+    name: str
+    kind: str
+    nodes: tuple[NodeFile, ...] | None = None
+    grows: bool = False
+    """Whether nodes may be added later: jobs that fit on none of its nodes wait for one instead of being refused."""
+    kubeconfig: str | None = None
+    in_cluster: bool = False
+    context: str | None = None
+    namespace: str | None = None
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    image: str | None = None
+    sidecar_image: str | None = None
+    report_url: str | None = None
+    tolerations: tuple[str, ...] = ()
+    """As taints are written: ``dedicated=ml:NoSchedule``."""
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    uid: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueFile:
+    name: str
+    parent: str | None = None
+    weight: int = 1
+    priority: int = 0
+    guaranteed: Mapping[str, Amount] = field(default_factory=dict)
+    max: Mapping[str, Amount] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    max_jobs: int | None = None
+    max_pods: int | None = None
+    clusters: tuple[str, ...] = ()
+    can_borrow: bool = True
+    can_reclaim: bool = True
+    stops_busy_notebooks: bool = False
+    overtaking: float | int = 0.15
+    overtaking_s: float | int = 900
+    class_cap_s: float | int = 86400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultsFile:
+    queue: str | None = None
+    timeout: str | int | None = None
+    spark_conf: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsFile:
+    bundle_bytes: Amount = 200 * 2**20
+    barrier_s: int | float = 300
+    idle_stop_s: int | float = 1800
+    lost_after_s: int | float = 60
+    keep_jobs: str | int = "90d"
+    keep_journal: str | int = "30d"
+    heartbeat_s: int | float = 5
+    lease_s: int | float = 45
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigFile:
+    store: StoreConfig = StoreConfig()  # noqa: RUF009  frozen
+    artifacts: ArtifactsConfig = ArtifactsConfig()  # noqa: RUF009  frozen
+    auth: AuthConfig = AuthConfig()  # noqa: RUF009  frozen
+    listen: ListenConfig = ListenConfig()  # noqa: RUF009  frozen
+    clusters: tuple[ClusterFile, ...] = (ClusterFile(name="here", kind="local"),)
+    queues: tuple[QueueFile, ...] = (QueueFile(name="root"), QueueFile(name="default", parent="root"))
+    defaults: DefaultsFile = DefaultsFile()
+    limits: LimitsFile = LimitsFile()
+
+
+SECTIONS: Final[Mapping[str, type]] = {
+    "store": StoreConfig,
+    "artifacts": ArtifactsConfig,
+    "auth": AuthConfig,
+    "listen": ListenConfig,
+    "defaults": DefaultsFile,
+    "limits": LimitsFile,
+}
+"""Sections whose keys a variable overrides: TUTTILAB_LISTEN_PORT is `port` of `listen`."""
+
+for _cls in (ConfigFile, NodeFile, ClusterFile, QueueFile, *SECTIONS.values()):
+    _cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]  # pydantic's documented hook for stdlib dataclasses

@@ -1,0 +1,124 @@
+"""The configuration as the service uses it: every value checked, amounts and durations parsed, paths absolute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.domain.model import Node, Queue
+
+POSTGRES: Final = "postgresql+psycopg"
+"""Scheme of a `store.url` that names a Postgres database."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    url: str = "sqlite:///state.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactsConfig:
+    url: str = "artifacts"
+    """A folder, as a path or as a file: URL."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthConfig:
+    """``local``: one token for one user. ``hub``: the users of a JupyterHub, by its tokens."""
+
+    kind: str = "local"
+    key_file: str | None = None
+    """A file of 32 bytes or more from which all tokens derive, the same on all replicas. None: the key of the state folder."""
+    url: str = ""
+    """The hub's API, such as https://hub.example/hub/api. Default for a service that the hub started: JUPYTERHUB_API_URL."""
+    service: str = "tuttilab"
+    """The name under which the hub knows this service."""
+    token_file: str = ""
+    """Holds the token that the hub gave the service. Default: JUPYTERHUB_API_TOKEN."""
+    admin_groups: tuple[str, ...] = ()
+    unsafe_shared_user: bool = False
+    """Allow pods of all users to run as the user of this process, where they can read each other's files: for tests only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenConfig:
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 lets the system choose a free one."""
+    names: tuple[str, ...] = ()
+    """Other host names of the service, such as that of a TLS proxy in front of it."""
+    pods: str = ""
+    """Address and port, such as 10.0.0.5:8790, at which pods of Kubernetes are served, and nobody else. Empty: none."""
+
+    @property
+    def pods_address(self) -> tuple[str, int] | None:
+        """Host and port of ``pods``, which was checked."""
+        host, _, port = self.pods.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.pods else None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    name: str
+    kind: str
+    nodes: tuple[Node, ...] | None
+    """None: one node with the resources of this machine."""
+    grows: bool = False
+    """Whether nodes may be added later (`core.placement.never`)."""
+    kubernetes: KubernetesSettings | None = None
+    """Of a cluster of kind ``kubernetes``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    queue: str
+    timeout_s: float | None = None
+    spark_conf: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    bundle_bytes: int = 200 * 2**20
+    """Largest artifact, code bundles of jobs included."""
+    barrier_s: float = 300.0
+    """From all members' images pulled to all members ready."""
+    idle_stop_s: float = 1800.0
+    """The local control plane ends after this time without live jobs and without requests."""
+    lost_after_s: float = 60.0
+    """A member whose node is missing counts as lost after this time without a heartbeat."""
+    keep_jobs_s: float = 90 * 86400.0
+    """An ended job is deleted, with its logs and results, this time after its end."""
+    keep_journal_s: float = 30 * 86400.0
+    """Older events are deleted; a client that asks for changes since then has to fetch everything again."""
+    heartbeat_s: float = 5.0
+    """Period of a pod's heartbeat while nothing changes."""
+    lease_s: float = 45.0
+    """A member that has no contact with its gang's master for this time stops itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    store: StoreConfig
+    artifacts: ArtifactsConfig
+    auth: AuthConfig
+    listen: ListenConfig
+    clusters: tuple[ClusterConfig, ...]
+    queues: tuple[Queue, ...]
+    defaults: Defaults
+    limits: Limits
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """Names and addresses under which the service is asked."""
+        pods = self.listen.pods_address
+        urls = [urlsplit(one.kubernetes.report_url).hostname for one in self.clusters if one.kubernetes is not None]
+        given = (self.listen.host, *self.listen.names, pods[0] if pods else None, *urls)
+        return tuple(dict.fromkeys(name for name in given if name))
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return Path(unquote(urlsplit(self.artifacts.url).path))

@@ -1,0 +1,107 @@
+"""Candidates of each queue, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from operator import attrgetter
+
+import numpy as np
+import numpy.typing as npt
+
+from tuttilab.scheduler.core.causes import Cause
+from tuttilab.scheduler.core.ordering.run_times import expected_s
+from tuttilab.scheduler.core.placement.shapes import Shape
+from tuttilab.scheduler.domain.model import Job, Prediction
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A waiting gang that may be considered in this cycle, with what decides its place."""
+
+    job: Job
+    shape: Shape
+    prediction: Prediction
+    is_protected: bool
+    is_class_exempt: bool
+    place: int = 0
+    cause: Cause | None = None
+    size: float = 0.0
+    """Sort key in its class, smallest first; see `sort_candidates`."""
+    number: int = 0
+    """Row in `CandidateArrays`."""
+
+    @property
+    def protected_rank(self) -> tuple[bool, int, int]:
+        """Order among protected gangs, lowest first: class exempt ones, then by class, then by submission."""
+        return (not self.is_class_exempt, -self.job.priority, self.job.order)
+
+
+@dataclass(slots=True)
+class Line:
+    """The candidates of one queue."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    shapes: dict[int | None, Shape] = field(default_factory=dict)
+    """By shape number, those of ``candidates``."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateArrays:
+    """Candidates as arrays: dominant share, predicted seconds and spread, run-time limit (infinite without one)."""
+
+    share: Floats
+    seconds: Floats
+    spread: Floats
+    limit: Floats
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate]) -> CandidateArrays:
+        for number, candidate in enumerate(candidates):
+            candidate.number = number
+        return cls(
+            np.array([c.shape.share for c in candidates]),
+            np.array([c.prediction.seconds for c in candidates]),
+            np.array([c.prediction.spread for c in candidates]),
+            np.array([inf if c.job.timeout_s is None else c.job.timeout_s for c in candidates]),
+        )
+
+    def take(self, candidates: Iterable[Candidate]) -> CandidateArrays:
+        """The rows of ``candidates``."""
+        rows = np.array([c.number for c in candidates], dtype=np.intp)
+        return CandidateArrays(self.share[rows], self.seconds[rows], self.spread[rows], self.limit[rows])
+
+    def work(self) -> Floats:
+        """Expected room-seconds of each. Serving least expected work first minimizes the mean wait (Rothkopf 1966).
+
+        Expectation, not median: of two runs with the same median, the less certain one is more often very long.
+        """
+        return self.share * np.minimum(expected_s(self.seconds, self.spread), self.limit)
+
+
+def sort_candidates(lines: Mapping[str, list[Candidate]], arrays: CandidateArrays | None) -> None:
+    """Sort by class, then protected gangs first, then least expected work (ignored without ``arrays``), then submission.
+
+    Of the protected gangs, those of several pods go first, largest first: the room that one of them leaves serves the next without
+    draining the cluster again. The hold goes by submission (`WorkingSet.hold_for_protected`).
+    """
+    works: list[float] | None = None if arrays is None else arrays.work().tolist()
+    for line in lines.values():
+        has_protected = False
+        for candidate in line:
+            if candidate.is_protected:
+                has_protected = True
+                candidate.size = -candidate.shape.share if candidate.job.gang.size > 1 else 0.0
+            elif works is not None:
+                candidate.size = works[candidate.number]
+        # Stable sorts, least significant key first.
+        line.sort(key=attrgetter("job.order"))
+        line.sort(key=attrgetter("size"))
+        if has_protected:
+            line.sort(key=lambda candidate: not candidate.is_protected)
+        line.sort(key=attrgetter("job.priority"), reverse=True)
+        for place, candidate in enumerate(line, start=1):
+            candidate.place = place

@@ -1,0 +1,141 @@
+"""The range in which a gang's start is told, and what was told before: that stays told until something moved it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+import numpy as np
+
+from tuttilab.scheduler.core.backfill import EndDistribution, Floats, Hold
+from tuttilab.scheduler.core.explain.forecast import DEVIATIONS, Forecast
+from tuttilab.scheduler.core.ordering.accuracy import GRACE_S
+from tuttilab.scheduler.core.quota import Shortage, counts_of
+from tuttilab.scheduler.core.snapshot import Running
+from tuttilab.scheduler.core.working_set import WorkingSet
+from tuttilab.scheduler.domain.model import Wait
+
+FINE_TIMES: Final = np.concatenate([[0.0], np.geomspace(1.0, 90 * 86400.0, 120)])
+"""Seconds from now at which the ends of running gangs are summed up for the one gang with the hold."""
+CLEARLY_SOONER: Final = 0.5
+"""A range is told anew if the time until its end is at most this part of what was told."""
+WIDEST: Final = 30.0
+"""The latest start that is told is at most so many times as far as the earliest."""
+LEAST_CHANGE_S: Final = 60.0
+"""Sooner by less than this is not told anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """When a gang starts, in service time, and on what basis. Without ``latest`` no start is told, and the basis says why."""
+
+    start: float | None
+    earliest: float | None
+    latest: float | None
+    basis: str
+
+
+@dataclass(slots=True)
+class EndTable:
+    """By `FINE_TIMES` and gang, the probability that it has ended; and the same as far as something is known of it.
+
+    Computed once for all ``running`` gangs of a cycle, because many a reason is about some of them.
+    """
+
+    running: Sequence[Running]
+    now: float
+    _tables: tuple[Floats, Floats] | None = None
+    _columns: dict[int, int] = field(default_factory=dict)
+
+    def of(self, running: Sequence[Running]) -> tuple[Floats, Floats]:
+        """The columns of these gangs, which are some of those of the table."""
+        if self._tables is None:
+            expected, told = EndDistribution.of(self.running, self.now), EndDistribution.told(self.running, self.now)
+            self._tables = expected.ended_by(FINE_TIMES), told.ended_by(FINE_TIMES)
+            self._columns = {id(runner): column for column, runner in enumerate(self.running)}
+        chosen = [self._columns[id(runner)] for runner in running]
+        return np.take(self._tables[0], chosen, axis=1), np.take(self._tables[1], chosen, axis=1)
+
+
+def first_end(running: Sequence[Running], ends: EndTable) -> tuple[float, float]:
+    """Seconds until the first of the running gangs ends, at the earliest and at the latest; infinite if nobody knows."""
+    if not running:
+        return inf, inf
+    early, late = ends.of(running)
+    is_none_ended = np.prod(1 - early, axis=1), np.prod(1 - late, axis=1)
+    return _crossing(0.9 - is_none_ended[0]), _crossing(0.1 - is_none_ended[1])
+
+
+def hold_range(working_set: WorkingSet, hold: Hold, ends: EndTable) -> tuple[float, float]:
+    """Seconds until the room of the hold is free, at the earliest and at the latest; infinite if nobody knows."""
+    now, releases = working_set.now, hold.releases
+    if releases is None or not hold.pods_to_end:
+        return max(hold.start - now, 0.0), max(hold.start - now, 0.0)
+    shares = releases.shares()
+    missing = float(shares[: hold.pods_to_end].sum()) - float(shares[hold.pods_to_end - 1]) / 2
+    held: dict[str, float] = {}
+    for job_id, share in zip(releases.jobs, shares.tolist(), strict=True):
+        held[job_id] = held.get(job_id, 0.0) + share
+    running = [runner for runner in working_set.running if runner.job_id in held]
+    return _freed(ends.of(running), np.array([held[runner.job_id] for runner in running]), missing)
+
+
+def quota_range(running: Sequence[Running], shortage: Shortage, predicted: Sequence[float], ends: EndTable) -> tuple[float, float]:
+    """The same for quota: seconds until the gangs that use it have released what is short. ``predicted``: the end of each."""
+    ranges = [(0.0, 0.0)]
+    for key, over in shortage.over + shortage.counted:
+        amounts = np.array([float((runner.charge + counts_of(runner.pods))[key]) for runner in running])
+        released = 0.0
+        for number in np.argsort(predicted, kind="stable"):
+            released += amounts[number]
+            if released >= over:
+                ranges.append(_freed(ends.of(running), amounts, released - amounts[number] / 2))
+                break
+        else:
+            return inf, inf
+    return max(early for early, _ in ranges), max(late for _, late in ranges)
+
+
+def _freed(ended: tuple[Floats, Floats], amounts: Floats, missing: float) -> tuple[float, float]:
+    """When the running gangs have freed ``missing``, at the earliest and at the latest."""
+    early, late = ended
+    scatter = DEVIATIONS * np.sqrt((late * (1 - late)) @ amounts**2)
+    return _crossing(early @ amounts + scatter - missing), _crossing(late @ amounts - scatter - missing)
+
+
+def _crossing(reached: Floats) -> float:
+    """The time from which on the value is not negative; infinite if it is at the end."""
+    below = np.nonzero(reached < 0)[0]
+    if not len(below):
+        return 0.0
+    last = int(below[-1])
+    if last + 1 >= len(reached):
+        return inf
+    part = -reached[last] / max(reached[last + 1] - reached[last], 1e-12)
+    return float(FINE_TIMES[last] + part * (FINE_TIMES[last + 1] - FINE_TIMES[last]))
+
+
+def later_of(forecast: Forecast, bounds: tuple[float, float]) -> tuple[float, float]:
+    """The range of the forecast, but not before what has to end first."""
+    return max(forecast.earliest, bounds[0]), max(forecast.latest, bounds[1])
+
+
+def is_narrow(after: tuple[float, float]) -> bool:
+    """Whether the range says anything: a start somewhere between a minute and a day from now is none."""
+    return after[1] < inf and after[1] + GRACE_S <= WIDEST * (after[0] + GRACE_S)
+
+
+def told(start: float, after: tuple[float, float], basis: str, before: Wait | None, now: float) -> Told:
+    """What to tell: what was told ``before`` if it still holds, else the new range (``after``: seconds from now)."""
+    earliest, latest = now + after[0], now + after[1]
+    start = min(max(start, earliest), latest)
+    if before is None or before.earliest is None or before.latest is None or before.estimated_start is None:
+        return Told(start, earliest, latest, basis)
+    is_missed = now > before.latest or not before.earliest <= start <= before.latest
+    left, left_before = latest - now, before.latest - now
+    is_clearly_sooner = left <= CLEARLY_SOONER * left_before and left_before - left >= LEAST_CHANGE_S
+    if is_missed or is_clearly_sooner:
+        return Told(start, earliest, latest, basis)
+    return Told(before.estimated_start, before.earliest, before.latest, before.basis)

@@ -1,0 +1,76 @@
+"""A job's definition: the request that submits the same job again. The inverse of `kinds.build`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.model import Job, JobKind, PodSet, Toleration
+from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, OutputRequest, PodRequest
+from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, show_amount
+
+_OTHER_WAY: Final[Mapping[JobKind, str]] = {
+    JobKind.SPARK: "a Spark session; `tuttilab spark start` starts one",
+    JobKind.NOTEBOOK: "a notebook server; the hub starts it",
+}
+RUN_LABELS: Final = ("dag-run", "dag-node")
+"""Labels that a run of a DAG writes on its jobs: a job that is submitted again is no part of the run."""
+
+
+def definition_of(job: Job) -> JobRequest:
+    """The request, with every amount as text. Without the submitter's environment: whoever submits has one.
+
+    Raises BadInput for what is not submitted as a job.
+    """
+    if job.kind in _OTHER_WAY:
+        raise BadInput(f"{job.name} has no manifest: it is {_OTHER_WAY[job.kind]}.")
+    work = job.work
+    return JobRequest(
+        name=job.name,
+        group=job.group,
+        queue=job.queue,
+        priority=job.priority,
+        pods=tuple(_pod(pods) for pods in job.gang.pod_sets),
+        image=work.image,
+        command=work.command,
+        env=dict(work.env),
+        # Without one the pod has a private folder, which a manifest says so.
+        workdir=work.workdir or ("" if work.image is None else None),
+        code=work.code,
+        inputs=tuple(InputRequest(path=one.path, artifact=one.artifact) for one in work.inputs),
+        outputs=tuple(OutputRequest(name=one.name, path=one.path, optional=one.is_optional) for one in work.outputs),
+        framework=str(work.framework),
+        timeout=None if job.timeout_s is None else _seconds(job.timeout_s),
+        grace=_seconds(work.grace_s),
+        retries=job.retries,
+        after=job.after,
+        cluster=job.cluster,
+        labels={key: value for key, value in job.labels.items() if key not in RUN_LABELS},
+        sidecar=work.sidecar,
+    )
+
+
+def _pod(pods: PodSet) -> PodRequest:
+    others = {key: text for key, text in pods.resources.show().items() if key not in (CPU, MEMORY, GPU)}
+    return PodRequest(
+        role=pods.role,
+        count=pods.count,
+        min_count=pods.min_count,
+        cpus=show_amount(CPU, pods.resources[CPU]),
+        memory=show_amount(MEMORY, pods.resources[MEMORY]),
+        gpus=pods.resources[GPU],
+        node_labels=dict(pods.node_labels),
+        tolerations=tuple(map(_toleration, pods.tolerations)),
+        resources=others,
+        ends=str(pods.ends),
+    )
+
+
+def _toleration(one: Toleration) -> str:
+    """As `placement.taints.toleration_of` reads it."""
+    return one.key + (f"={one.value}" if one.value is not None else "") + (f":{one.effect}" if one.effect is not None else "")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:g}s" if seconds < 1e6 else f"{seconds:.0f}s"

@@ -1,0 +1,46 @@
+"""Which kinds of clusters run which kinds of jobs: an image needs containers, a program of the machine needs the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final
+
+from tuttilab.scheduler.domain.model import Cluster, Job, JobKind
+
+LOCAL: Final = "local"
+KUBERNETES: Final = "kubernetes"
+
+
+class WorkPlace(Enum):
+    """Where the programs of a job are."""
+
+    HUB = 1
+    """The hub makes the pod, on whatever cluster."""
+    MACHINE = 2
+    """Nowhere named: on the machine, or in the default image of a cluster."""
+    IMAGE = 3
+    SPARK = 4
+    """In the Spark of this installation."""
+
+    @classmethod
+    def of(cls, job: Job) -> WorkPlace:
+        if job.kind is JobKind.NOTEBOOK:
+            return cls.HUB
+        if job.kind is JobKind.SPARK:
+            return cls.SPARK
+        return cls.MACHINE if job.work.image is None else cls.IMAGE
+
+
+def fitting(job: Job, clusters: Sequence[Cluster], *, is_named: bool) -> list[Cluster]:
+    """Those of ``clusters`` that run such a job. ``is_named``: whether the job names its cluster.
+
+    A job without an image goes to containers only if it says so, or where there is nothing else.
+    """
+    place = WorkPlace.of(job)
+    if place is WorkPlace.IMAGE:
+        return [cluster for cluster in clusters if cluster.kind != LOCAL]
+    others = [cluster for cluster in clusters if cluster.kind != KUBERNETES]
+    if place is WorkPlace.SPARK:
+        return others
+    return others if place is WorkPlace.MACHINE and others and not is_named else list(clusters)

@@ -1,0 +1,56 @@
+"""Invariants of the rows, and between the rows and the usage counted from them (I1 to I5, I10 and I27)."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+
+from tuttilab.scheduler.core.placement.node_arrays import node_arrays_of
+from tuttilab.scheduler.core.placement.room import NodeKey
+from tuttilab.scheduler.core.rows.rows import Rows
+from tuttilab.scheduler.domain.errors import Bug
+from tuttilab.scheduler.domain.model import JobPhase
+from tuttilab.scheduler.domain.resources import NOTHING, Resources, total
+
+
+def check(rows: Rows, lowered: Container[str] = ()) -> None:
+    """Raises Bug when one does not hold. ``lowered``: queues whose limits were set below what runs, which keeps running."""
+    _check_jobs(rows)
+    _check_quota(rows, lowered)
+    _check_room(rows)
+    if set(rows.accounts.rows) != {job.id for job in rows.queued()}:
+        raise Bug("I27: the overtaking accounts are not those of the queued jobs")
+    for _, attempt in rows.live():
+        if total(pod.resources for pod in attempt.pods) != attempt.charge:
+            raise Bug(f"I5: attempt {attempt.job_id}/{attempt.number} is charged {attempt.charge}, its pods hold something else")
+
+
+def _check_jobs(rows: Rows) -> None:
+    for job in rows.jobs.values():
+        live = [a for (job_id, _), a in rows.attempts.items() if job_id == job.id and a.phase.is_live]
+        if len(live) > 1 or (len(live) == 1) != (job.phase is JobPhase.ACTIVE):
+            raise Bug(f"I2: job {job.id} is {job.phase} with {len(live)} live attempts")
+        if rows.is_queued(job.id) != (job.phase is JobPhase.QUEUED):
+            raise Bug(f"I1: job {job.id} is {job.phase} but the list of queued jobs says otherwise")
+        if job.failures > job.retries:
+            raise Bug(f"I10: job {job.id} failed {job.failures} times with {job.retries} retries")
+
+
+def _check_quota(rows: Rows, lowered: Container[str]) -> None:
+    ledger, counted = rows.ledger(), rows.usage.ledger
+    for name, queue in rows.queues.items():
+        if (name not in lowered and not ledger.use[name].within(queue.max)) or ledger.use[name].is_negative():
+            raise Bug(f"I4: queue {name} uses {ledger.use[name]}, its max is {queue.max}")
+        if ledger.use[name] != rows.use(name) or (ledger.use[name], ledger.pods[name]) != (counted.use[name], counted.pods[name]):
+            raise Bug(f"I4: queue {name}: {counted.use[name]} in the ledger, {rows.use(name)} in its rows")
+
+
+def _check_room(rows: Rows) -> None:
+    nodes: Mapping[NodeKey, Resources] = {(c.name, n.name): n.allocatable for c in rows.clusters.values() for n in c.nodes}
+    for key, used in rows.node_use().items():
+        if key in nodes and not used.fits(nodes[key]):
+            raise Bug(f"I3: node {key} holds {used} of {nodes[key]}")
+    for name, free in rows.usage.room(rows.clusters).free.items():
+        for row, node in enumerate(node_arrays_of(rows.clusters[name]).nodes):
+            left = node.allocatable - rows.node_use().get((name, node.name), NOTHING)
+            if node_arrays_of(rows.clusters[name]).amounts(free[row]) != left:
+                raise Bug(f"I3: node {name}/{node.name} has {left} left by its rows, the usage says otherwise")

@@ -1,0 +1,112 @@
+"""Which phase may follow which, and the timers of a live attempt. Every change of phase goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from tuttilab.scheduler.core.rows.resizing import is_joining
+from tuttilab.scheduler.domain.errors import Bug
+from tuttilab.scheduler.domain.events import BarrierTimedOut, GrowthFailed, RunTimedOut
+from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Job, JobKind, JobPhase
+from tuttilab.scheduler.domain.resources import show_duration
+
+JOB_EDGES: Final[Mapping[JobPhase, frozenset[JobPhase]]] = {
+    JobPhase.QUEUED: frozenset({JobPhase.ACTIVE, JobPhase.FAILED, JobPhase.CANCELLED}),
+    JobPhase.ACTIVE: frozenset({JobPhase.QUEUED, JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.CANCELLED}),
+    JobPhase.SUCCEEDED: frozenset(),
+    JobPhase.FAILED: frozenset(),
+    JobPhase.CANCELLED: frozenset(),
+}
+
+_A = AttemptPhase
+ATTEMPT_EDGES: Final[Mapping[AttemptPhase, frozenset[AttemptPhase]]] = {
+    _A.ADMITTED: frozenset({_A.LAUNCHING, _A.STOPPING}),
+    _A.LAUNCHING: frozenset({_A.RUNNING, _A.STOPPING, _A.FAILED, _A.LOST}),
+    _A.RUNNING: frozenset({_A.STOPPING, _A.SUCCEEDED, _A.FAILED, _A.CANCELLED, _A.PREEMPTED, _A.LOST}),
+    _A.STOPPING: frozenset({_A.SUCCEEDED, _A.FAILED, _A.CANCELLED, _A.PREEMPTED, _A.LOST}),
+    _A.SUCCEEDED: frozenset(),
+    _A.FAILED: frozenset(),
+    _A.CANCELLED: frozenset(),
+    _A.PREEMPTED: frozenset(),
+    _A.LOST: frozenset(),
+}
+
+BACK_OFF_S: Final = 10.0
+LONGEST_BACK_OFF_S: Final = 600.0
+MOST_FAILED_LAUNCHES: Final = 5
+
+
+def move_job(job: Job, phase: JobPhase) -> Job:
+    if phase not in JOB_EDGES[job.phase]:
+        raise Bug(f"job {job.id}: {job.phase} may not become {phase}")
+    return replace(job, phase=phase)
+
+
+def move_attempt(attempt: Attempt, phase: AttemptPhase) -> Attempt:
+    if phase not in ATTEMPT_EDGES[attempt.phase]:
+        raise Bug(f"job {attempt.job_id} attempt {attempt.number}: {attempt.phase} may not become {phase}")
+    return replace(attempt, phase=phase)
+
+
+def back_off_s(tries: int) -> float:
+    """Seconds to wait before the next attempt after ``tries`` that did not succeed: 10 doubling to 600."""
+    return min(BACK_OFF_S * 2.0 ** min(max(tries - 1, 0), 10), LONGEST_BACK_OFF_S)
+
+
+def run_deadline(job: Job, attempt: Attempt) -> float | None:
+    """Service time at which the run-time limit is reached; None without a limit or before user code started."""
+    if job.timeout_s is None or attempt.phase is not AttemptPhase.RUNNING or attempt.started_at is None:
+        return None
+    return attempt.started_at + job.timeout_s
+
+
+def barrier_deadline(job: Job, attempt: Attempt, barrier_s: float) -> float | None:
+    """Service time by which every member must run; None once it does. It includes the time to pull images.
+
+    A notebook server has no barrier: the hub that starts it has its own timeout (`core.kinds.notebook`).
+    """
+    has_barrier = attempt.phase is AttemptPhase.LAUNCHING and job.kind is not JobKind.NOTEBOOK
+    return attempt.admitted_at + barrier_s if has_barrier else None
+
+
+Timer = RunTimedOut | BarrierTimedOut | GrowthFailed
+
+
+def due_timers(live: Iterable[tuple[Job, Attempt]], now: float, barrier_s: float) -> tuple[list[Timer], float | None]:
+    """The timers that have run out at ``now``, and the time of the next one."""
+    due: list[Timer] = []
+    upcoming: list[float] = []
+    for job, attempt in live:
+        limit = run_deadline(job, attempt)
+        if limit is not None:
+            if limit <= now:
+                due.append(RunTimedOut(job.id, attempt.number))
+            else:
+                upcoming.append(limit)
+        limit = barrier_deadline(job, attempt, barrier_s)
+        if limit is not None:
+            if limit <= now:
+                due.append(BarrierTimedOut(job.id, attempt.number))
+            else:
+                upcoming.append(limit)
+        late, limit = _late_joiners(attempt, now, barrier_s)
+        if late:
+            why = f"it was not ready after {show_duration(barrier_s)}"
+            due.append(GrowthFailed(job.id, attempt.number, late, why))
+        if limit is not None:
+            upcoming.append(limit)
+    return due, min(upcoming, default=None)
+
+
+def _late_joiners(attempt: Attempt, now: float, barrier_s: float) -> tuple[tuple[str, ...], float | None]:
+    """Pods that joined a running gang and should run by now, and the deadline of the next one.
+
+    The gang does not wait for them, but their room is charged: they get as long as a whole gang has for its barrier.
+    """
+    if attempt.phase is not AttemptPhase.RUNNING or not attempt.growths:
+        return (), None
+    limits = {pod.name: pod.joined_at + barrier_s for pod in attempt.pods if pod.joined_at is not None and is_joining(pod)}
+    late = tuple(name for name, limit in limits.items() if limit <= now)
+    return late, min((limit for limit in limits.values() if limit > now), default=None)

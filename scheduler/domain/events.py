@@ -1,0 +1,299 @@
+"""Events: what happened, in the past tense. They are the only input of `core.state`; each is one journal entry.
+
+Handling is idempotent: an event may arrive late or more than once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tuttilab.scheduler.domain.model import Cluster, Dag, Job, Prediction, Profile, Queue, Run
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelRequested:
+    job_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobDeleted:
+    """An ended job was deleted, with everything its attempts left."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueuesConfigured:
+    queues: tuple[Queue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterObserved:
+    """The current nodes of the cluster."""
+
+    cluster: Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLost:
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterBack:
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One pod of a gang and its node."""
+
+    role: str
+    rank: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class GangAdmitted:
+    """The decision to start an attempt, with the node of every pod. ``attempt`` is the number of the new attempt."""
+
+    job_id: str
+    attempt: int
+    cluster: str
+    placements: tuple[Placement, ...]
+    epoch: int
+    is_class_exempt: bool = False
+    """Whether higher classes had passed it for `class_cap_s`."""
+    prediction: Prediction | None = None
+    """Run-time estimate at admission."""
+    waited_for: str = ""
+    """Why the gang waited, as it was last told; empty when it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class GangPreempted:
+    """The decision to stop a whole attempt for the job ``by``: to reclaim a guaranteed share, or because its class is higher."""
+
+    job_id: str
+    attempt: int
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionGaveWay:
+    """The decision to end an idle Spark session because the job ``by`` of the same owner waits for what it holds."""
+
+    job_id: str
+    attempt: int
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GangGrown:
+    """The decision to add pods to a running elastic gang, up to the count it asked for."""
+
+    job_id: str
+    attempt: int
+    placements: tuple[Placement, ...]
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class GangShrunk:
+    """The decision to remove the named pods, on borrowed room, from a running gang; the gang continues with the others."""
+
+    job_id: str
+    attempt: int
+    pods: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrowthFailed:
+    """Pods of a growth could not be created on ``node``, or did not start. The gang continues without them."""
+
+    job_id: str
+    attempt: int
+    pods: tuple[str, ...]
+    reason: str
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookActive:
+    """A notebook server reports a running cell."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """The cluster shows the pod for the first time; ``uid`` is the identity that the cluster gave it."""
+
+    job_id: str
+    attempt: int
+    pod: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodReady:
+    """The pod waits at the barrier."""
+
+    job_id: str
+    attempt: int
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodStarted:
+    """User code runs in the pod."""
+
+    job_id: str
+    attempt: int
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodOffers:
+    """The pod's main process published addresses."""
+
+    job_id: str
+    attempt: int
+    pod: str
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PodEnded:
+    """The pod's terminal record. ``exit_code`` is None when it is unknown (the pod is lost), and 128 + number for a signal."""
+
+    job_id: str
+    attempt: int
+    pod: str
+    exit_code: int | None
+    reason: str = ""
+    """Completed, Error, OOMKilled, Lost, Stopped, InputMissing, OutputMissing, CommandNotFound …"""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """Uploaded outputs: declared name to artifact id."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFailed:
+    """The cluster refused the gang. ``permanent``: a retry cannot help."""
+
+    job_id: str
+    attempt: int
+    reason: str
+    permanent: bool = False
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatMissed:
+    """The pod sent no heartbeat for so long that it counts as lost."""
+
+    job_id: str
+    attempt: int
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierTimedOut:
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimedOut:
+    """The attempt ran longer than the job's run-time limit, counted from the start of user code."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookExpired:
+    """The hub did not renew the notebook in time while it waited, started or stopped."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileApplied:
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileDeleted:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DagApplied:
+    """A new version of a named DAG."""
+
+    dag: Dag
+
+
+@dataclass(frozen=True, slots=True)
+class RunSubmitted:
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelRequested:
+    run_id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRetried:
+    """Nodes of an ended run are retried: ``jobs`` maps each node name to its new job. Nodes that succeeded stay unchanged."""
+
+    run_id: str
+    jobs: Mapping[str, Job]
+
+
+Event = (
+    JobSubmitted
+    | JobCancelRequested
+    | JobDeleted
+    | QueuesConfigured
+    | ClusterObserved
+    | ClusterLost
+    | ClusterBack
+    | GangAdmitted
+    | GangPreempted
+    | SessionGaveWay
+    | GangGrown
+    | GangShrunk
+    | GrowthFailed
+    | NotebookActive
+    | PodSeen
+    | PodReady
+    | PodStarted
+    | PodOffers
+    | PodEnded
+    | LaunchFailed
+    | HeartbeatMissed
+    | BarrierTimedOut
+    | RunTimedOut
+    | NotebookExpired
+    | ProfileApplied
+    | ProfileDeleted
+    | DagApplied
+    | RunSubmitted
+    | RunCancelRequested
+    | RunRetried
+)

@@ -1,0 +1,262 @@
+"""Requests: the keys of submits and manifests, with amounts as people write them.
+
+Only these classes list the keys a caller may use; `wire` refuses all others. `core.kinds` turns a request into a `Job` with its
+`Gang` and parses the amounts there, with the field's path in every error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+MOST_ENV_BYTES: Final = 64 * 1024
+"""Of the submitter's environment, names and values together: it is kept with every job."""
+
+SLASH: Final = "%2F"
+"""Stands for a slash of a name in a URL's path."""
+
+Amount = str | int | float
+"""``2``, ``"1500m"``, ``"8Gi"``: parsed by `resources`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodRequest:
+    """One role of a gang. ``resources``: extended resources by their Kubernetes key.
+
+    A node takes its pods only if it has all of ``node_labels``; ``gpu_type`` is short for the label ``gpu-model``.
+    ``tolerations`` are written as kubectl writes taints: ``dedicated=ml:NoSchedule``, or only the key.
+    """
+
+    role: str = "worker"
+    count: int = 1
+    min_count: int | None = None
+    cpus: Amount = 1
+    memory: Amount = "1Gi"
+    gpus: Amount = 0
+    gpu_type: str | None = None
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[str, ...] = ()
+    resources: Mapping[str, Amount] = field(default_factory=dict)
+    ends: str = "required"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRequest:
+    path: str
+    artifact: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRequest:
+    name: str
+    path: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """A submit. ``kind``: ``batch`` (one pod or a distributed gang) or ``spark``; only the hub submits ``notebook``."""
+
+    name: str = "job"
+    kind: str = "batch"
+    group: str | None = None
+    queue: str | None = None
+    priority: int = 0
+    pods: tuple[PodRequest, ...] = (PodRequest(),)
+    image: str | None = None
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The submitter's environment, below ``env``; without it a pod gets a few variables of its cluster."""
+    workdir: str | None = None
+    code: str | None = None
+    inputs: tuple[InputRequest, ...] = ()
+    outputs: tuple[OutputRequest, ...] = ()
+    framework: str = "none"
+    timeout: str | int | None = None
+    """Seconds, or ``90s``, ``10m``, ``2h``, ``1d``."""
+    grace: str | int = "30s"
+    retries: int = 0
+    after: tuple[str, ...] = ()
+    cluster: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    sidecar: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparkRequest:
+    """A Spark session by name: started if it does not exist, else returned as it is."""
+
+    name: str = "default"
+    cpus: Amount | None = None
+    memory: Amount | None = None
+    """Without one: 2 cores and 2 GiB, but at most half of the largest node."""
+    queue: str | None = None
+    conf: Mapping[str, str] = field(default_factory=dict)
+    idle: str | int = "60m"
+    ui: bool = False
+    """Whether the session serves Spark's web UI, on loopback."""
+    keep: bool = False
+    """Whether it stays although it is idle and other work of its owner waits for what it holds."""
+    interpreter: str | None = None
+    """Python that runs the session's server process; the service's own when absent (local clusters only)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariableRequest:
+    """A run variable. ``type``: string, integer, number or boolean. Required in a run when it has no default."""
+
+    type: str = "string"
+    default: str | int | float | bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRequest:
+    """One node of a DAG: a job, or one SQL statement that Spark runs in a job of its own and saves as Parquet, CSV or JSON.
+
+    In a manifest also ``notebook``, a file, with ``parameters``: the client makes a job of it before it sends the DAG.
+
+    ``${name}`` in any text is replaced by a run variable; a text that is only ``${name}`` takes the variable's type. ``$${`` stands
+    for ``${``, so that a shell in the job sees its own variables.
+    """
+
+    name: str
+    after: tuple[str, ...] = ()
+    when: str = "all_succeeded"
+    ignore_fail: bool = False
+    job: JobRequest | None = None
+    spark_sql: str | None = None
+    save: str | None = None
+    notebook: str | None = None
+    parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    cpus: Amount = 1
+    memory: Amount = "2Gi"
+    """``cpus`` and ``memory`` apply to a spark_sql or notebook node; a job has its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagRequest:
+    """A graph of jobs. ``workdir`` and ``queue`` are defaults for the nodes."""
+
+    name: str
+    variables: Mapping[str, VariableRequest] = field(default_factory=dict)
+    nodes: tuple[NodeRequest, ...] = ()
+    workdir: str | None = None
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """Run an applied DAG by ``name``, or the given ``dag``. ``variables`` override the defaults.
+
+    ``inherited``: the submitter's environment, for the jobs of its nodes.
+    """
+
+    name: str | None = None
+    dag: DagRequest | None = None
+    variables: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountRequest:
+    """A volume of a notebook: ``cephfs`` names a shared CephFS volume, ``claim`` an existing PersistentVolumeClaim.
+
+    ``sub_path``: a folder of the volume, in which ``{owner}`` stands for the user. ``mode``: ``rw`` or ``r``.
+    """
+
+    path: str
+    cephfs: str | None = None
+    claim: str | None = None
+    sub_path: str = ""
+    mode: str = "rw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HdfsRequest:
+    """``config`` names the ConfigMap with core-site.xml and hdfs-site.xml; ``kerberos`` adds an in-memory ticket cache."""
+
+    config: str
+    kerberos: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleRequest:
+    """When an idle server is stopped, and how long before that its user is warned."""
+
+    stop_after: str | int
+    warn_before: str | int = "10m"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileRequest:
+    """A notebook profile, offered to the members of ``groups`` (to everybody when there are none).
+
+    ``images``: further images that a user may choose. ``custom_images``: registries and repositories whose images are all allowed.
+    """
+
+    name: str
+    title: str = ""
+    description: str = ""
+    groups: tuple[str, ...] = ()
+    disabled: bool = False
+    queue: str | None = None
+    image: str | None = None
+    images: tuple[str, ...] = ()
+    custom_images: tuple[str, ...] = ()
+    cpus: Amount = 1
+    memory: Amount = "2Gi"
+    gpus: Amount = 0
+    gpu_type: str | None = None
+    resources: Mapping[str, Amount] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    preemptible: bool = False
+    """Whether its servers may be preempted; only such servers borrow above their queue's guarantee."""
+    mounts: tuple[MountRequest, ...] = ()
+    hdfs: HdfsRequest | None = None
+    idle: IdleRequest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotebookRequest:
+    """The hub's request for room for a server of ``owner``, before its pod is created. ``groups``: the owner's groups in the hub.
+
+    Without ``profile``: the first one offered to the owner. ``cluster``: where the hub creates its pods. ``is_running``: the server
+    runs already, and this control plane did not know it: it has another database than the one that admitted the server.
+    """
+
+    owner: str
+    groups: tuple[str, ...] = ()
+    server: str = ""
+    profile: str | None = None
+    image: str | None = None
+    cluster: str | None = None
+    is_running: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewRequest:
+    """The hub's report on a server; it renews the server's lease.
+
+    ``phase``: ``waiting`` (a user waits for it, or it is being started), ``running``, or ``ended``.
+    """
+
+    phase: str
+    exit_code: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """The authenticated caller. A local token stands for one user, admin, in every group."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    is_admin: bool = False
+    in_every_group: bool = False
+    is_hub: bool = False
+    """Whether the caller is the hub itself, which requests servers for its users."""
+
+    def is_in(self, group: str) -> bool:
+        return self.in_every_group or group in self.groups

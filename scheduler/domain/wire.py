@@ -1,0 +1,543 @@
+"""JSON of the API and the journal: strict parsing of requests, and the views that callers get.
+
+Requests are parsed strictly: no booleans as numbers, no unknown key at any depth; errors name the path and the nearest key.
+Views are separate classes, so that epochs, digests and secrets stay private. Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from math import isfinite
+from typing import Any, Final, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.events import Event
+from tuttilab.scheduler.domain.requests import (
+    DagRequest,
+    HdfsRequest,
+    IdleRequest,
+    InputRequest,
+    JobRequest,
+    MountRequest,
+    NodeRequest,
+    NotebookRequest,
+    OutputRequest,
+    PodRequest,
+    ProfileRequest,
+    RenewRequest,
+    RunRequest,
+    SparkRequest,
+    VariableRequest,
+)
+
+T = TypeVar("T")
+
+UNKNOWN_KEY: Final = ("unexpected_keyword_argument", "extra_forbidden")
+"""pydantic's error types for an unknown key, in dataclasses and in models."""
+
+MAX_DEPTH: Final = 20
+
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    name: str
+    rank: int
+    role: str
+    node: str
+    phase: str
+    exit_code: int | None = None
+    reason: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    given_back: str = ""
+    """Why it was removed from the running gang; empty if it was not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptView:
+    number: int
+    phase: str
+    cluster: str
+    reason: str = ""
+    admitted_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    charge: Mapping[str, str] = field(default_factory=dict)
+    pods: tuple[PodView, ...] = ()
+    left: tuple[PodView, ...] = ()
+    """Ended pods that a shrink removed from the running gang."""
+    waited_for: str = ""
+    """Why the job waited before this attempt, as it was last told; empty when it did not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitView:
+    """Why a job waits: one sentence, and the same as data. ``short``: what is missing, by Kubernetes resource key.
+
+    It starts between ``earliest`` and ``latest`` (seconds since 1970), on ``basis``; without them ``basis`` says why no start is
+    told. ``held_by``: those who hold what is missing, as far as the caller may know.
+    """
+
+    why: str
+    sentence: str
+    place: int
+    short: Mapping[str, str] = field(default_factory=dict)
+    queue: str | None = None
+    role: str | None = None
+    blockers: tuple[str, ...] = ()
+    estimated_start: float | None = None
+    basis: str = ""
+    earliest: float | None = None
+    latest: float | None = None
+    held_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodShapeView:
+    role: str
+    count: int
+    cpus: str
+    memory: str
+    gpus: int
+    resources: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job. ``phase``: that of the live attempt, else the job's own."""
+
+    id: str
+    name: str
+    owner: str
+    group: str
+    queue: str
+    kind: str
+    phase: str
+    reason: str
+    created_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    is_ended: bool = False
+    cluster: str | None = None
+    unreachable_since: float | None = None
+    priority: int = 0
+    pods: tuple[PodShapeView, ...] = ()
+    charge: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    retry_of: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    timeout_s: float | None = None
+    wait: WaitView | None = None
+    attempts: tuple[AttemptView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobList:
+    jobs: tuple[JobView, ...]
+    next: str | None = None
+    """Cursor of the next page; None on the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRunView:
+    """What a submit would lead to now. ``verdict``: starts, waits or refused."""
+
+    verdict: str
+    sentence: str
+    charge: Mapping[str, str] = field(default_factory=dict)
+    placements: Mapping[str, str] = field(default_factory=dict)
+    """Role and rank (``worker-0``) to node, if it would start now."""
+    wait: WaitView | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseView:
+    """Use of one resource in a queue: integers in the units of `resources`, and texts for people."""
+
+    resource: str
+    used: int
+    guaranteed: int
+    max: int | None
+    used_text: str
+    guaranteed_text: str
+    max_text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueView:
+    name: str
+    parent: str | None
+    weight: int
+    priority: int
+    groups: tuple[str, ...]
+    waiting: int
+    running: int
+    use: tuple[UseView, ...]
+    mine: bool
+    """Whether the caller may submit to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    name: str
+    cluster: str
+    is_ready: bool
+    allocatable: Mapping[str, str]
+    used: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    name: str
+    kind: str
+    nodes: int
+    is_reachable: bool
+    unreachable_since: float | None
+    allocatable: Mapping[str, str]
+    used: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogView:
+    """Whole lines from ``start``; read on from ``next``. ``is_end``: the pod ended and its log is complete.
+
+    ``partial``: newest state of the unfinished line after them, such as a progress bar; empty when there is none.
+    ``times``: numbers of lines with when they were written, in seconds since 1970, each up to the next entry's; empty where the
+    cluster cannot tell.
+    """
+
+    pod: str
+    rank: int
+    start: int
+    lines: tuple[str, ...]
+    next: int
+    is_end: bool
+    partial: str = ""
+    times: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventView:
+    seq: int
+    at: float
+    kind: str
+    key: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesView:
+    """Changes after ``since``: kind and id of each changed object. The client fetches what it shows."""
+
+    seq: int
+    changes: tuple[EventView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparkSessionView:
+    """A Spark session of the caller. ``is_ready``: its endpoint is available."""
+
+    name: str
+    job_id: str
+    phase: str
+    reason: str
+    is_ready: bool
+    cpus: str
+    memory: str
+    created_at: float
+    wait: WaitView | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparkEndpointView:
+    """How the owner's kernel connects to the session. Sent to the owner only."""
+
+    name: str
+    job_id: str
+    host: str
+    port: int
+    token: str
+    ui: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactView:
+    id: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadView:
+    """Where to PUT the bytes. ``url`` None: to the service itself."""
+
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultView:
+    """Outputs of one rank: output name to artifact id."""
+
+    job_id: str
+    attempt: int
+    rank: int
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunNodeView:
+    """A node of a run. ``phase``: that of its job while the job exists, else the node's own."""
+
+    name: str
+    phase: str
+    after: tuple[str, ...] = ()
+    reason: str = ""
+    job_id: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    id: str
+    name: str
+    owner: str
+    phase: str
+    created_at: float
+    ended_at: float | None = None
+    is_ended: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    nodes: tuple[RunNodeView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagView:
+    name: str
+    version: int
+    owner: str
+    applied_at: float
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileView:
+    profile: ProfileRequest
+    applied_by: str
+    applied_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotebookView:
+    """The job of a notebook server, for the hub only.
+
+    ``is_admitted``: create its pod, on ``node`` of the job's cluster. ``is_wanted`` false: stop the server and its pod.
+    """
+
+    job: JobView
+    profile: ProfileRequest
+    is_admitted: bool
+    is_wanted: bool
+    node: str | None = None
+    image: str | None = None
+    place: int | None = None
+    refusal: str = ""
+    """While it waits: what it asks for, what is free, and which members of the owner's group use the rest."""
+    expires_at: float | None = None
+    """When it is cancelled unless it is renewed; None once the server runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityView:
+    name: str
+    groups: tuple[str, ...]
+    admin: bool
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadView:
+    """What a reload of the configuration changed, one sentence each."""
+
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """RFC 9457 problem document. ``type``: the stable ``type`` of a class in `errors`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberReport:
+    """State of one pod, reported by its sidecar or by the master of its gang."""
+
+    pod: str
+    rank: int
+    phase: str
+    uid: str = ""
+    exit_code: int | None = None
+    reason: str = ""
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PodReport:
+    """Report of a sidecar or a master; ``seq`` increases with each report of one sender."""
+
+    job_id: str
+    attempt: int
+    epoch: int
+    seq: int
+    members: tuple[MemberReport, ...]
+
+
+# Any: the dataclasses do not declare `__pydantic_config__`.
+_REQUESTS: tuple[Any, ...] = (
+    JobRequest,
+    PodRequest,
+    InputRequest,
+    OutputRequest,
+    SparkRequest,
+    DagRequest,
+    NodeRequest,
+    VariableRequest,
+    RunRequest,
+    ProfileRequest,
+    MountRequest,
+    HdfsRequest,
+    IdleRequest,
+    NotebookRequest,
+    RenewRequest,
+    MemberReport,
+    PodReport,
+)
+for _request in _REQUESTS:
+    _request.__pydantic_config__ = STRICT
+
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
+def adapter(cls: Any) -> TypeAdapter[Any]:
+    """The cached TypeAdapter of the type: building one takes milliseconds."""
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
+
+
+def _known_keys(cls: Any, path: Sequence[str | int]) -> list[str]:
+    """The keys allowed at the level where ``path`` ends, found by walking the dataclass."""
+    for step in path[:-1]:
+        if isinstance(step, int):
+            continue
+        hints = typing.get_type_hints(cls) if is_dataclass(cls) else {}
+        if step not in hints:
+            return []
+        cls = hints[step]
+        for _ in range(3):
+            inner = [a for a in typing.get_args(cls) if is_dataclass(a) or typing.get_origin(a) in (tuple, types.UnionType)]
+            if is_dataclass(cls) or not inner:
+                break
+            cls = inner[0]
+    return [f.name for f in fields(cls)] if is_dataclass(cls) else []
+
+
+def show_path(path: Sequence[str | int]) -> str:
+    """``pods[0].gpus`` for ``("pods", 0, "gpus")``."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else (f".{step}" if text else str(step))
+    return text
+
+
+def parse(cls: type[T], data: object, what: str) -> T:
+    """A request of type ``cls`` from decoded JSON or YAML. Raises BadInput with path and nearest key."""
+    try:
+        text = json.dumps(data, allow_nan=False)
+    except RecursionError:
+        raise BadInput(f"{what}: it is nested too deeply to be read; expected a few levels.") from None
+    except (TypeError, ValueError) as error:
+        where = _not_finite(data)
+        if where is not None:
+            raise BadInput(f"{what}: {show_path(where)}: it is no finite number; expected one that is.") from None
+        raise BadInput(f"{what}: {error}; expected values that JSON can hold.") from error
+    return parse_json(cls, text, what)
+
+
+def _not_finite(data: object, path: tuple[str | int, ...] = ()) -> tuple[str | int, ...] | None:
+    """The path of the first NaN or infinity, down to `MAX_DEPTH` levels; requests are only a few levels deep."""
+    if isinstance(data, float) and not isfinite(data):
+        return path
+    items: Iterable[tuple[str | int, object]] = ()
+    if isinstance(data, Mapping):
+        items = ((str(key), value) for key, value in data.items())
+    elif isinstance(data, (list, tuple)):
+        items = enumerate(data)
+    found = (_not_finite(value, (*path, step)) for step, value in items if len(path) < MAX_DEPTH)
+    return next((one for one in found if one is not None), None)
+
+
+def parse_json(cls: type[T], text: str | bytes, what: str) -> T:
+    try:
+        return typing.cast(T, adapter(cls).validate_json(text))
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        # A misspelt required key gives two errors, unknown and missing; the unknown one helps more.
+        first = next((one for one in found if one["type"] in UNKNOWN_KEY), found[0])
+        path = [step for step in first["loc"] if not (isinstance(step, str) and step in ("str", "int", "float"))]
+        where = show_path(path) or what
+        if first["type"] in UNKNOWN_KEY:
+            known = _known_keys(cls, path)
+            near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
+            raise BadInput(f"{what}: unknown key {where}; {hint}") from None
+        given = first.get("input")
+        given = f"{given[:80]}…" if isinstance(given, str) and len(given) > 80 else given
+        shown = "" if isinstance(given, (dict, list)) else f" (given: {given!r})"
+        raise BadInput(f"{what}: {where}: {first['msg'].lower()}{shown}.") from None
+
+
+def to_json(value: object, cls: Any = None) -> bytes:
+    return adapter(cls or type(value)).dump_json(value)
+
+
+def to_data(value: object, cls: Any = None) -> Any:
+    """The value as plain dicts and lists. ``Any``: JSON has no narrower static type."""
+    return adapter(cls or type(value)).dump_python(value, mode="json")
+
+
+def from_json(cls: type[T], text: str | bytes) -> T:
+    """Strictly parse JSON that the product itself wrote (rows, journal, replies). Raises ValidationError: invalid data is a bug."""
+    return typing.cast(T, adapter(cls).validate_json(text))
+
+
+def event_kind(event: Event) -> str:
+    return type(event).__name__
+
+
+EVENT_TYPES: Mapping[str, type] = {cls.__name__: cls for cls in typing.get_args(Event)}
+
+
+def event_to_json(event: Event) -> str:
+    return to_json(event).decode()
+
+
+def event_from_json(kind: str, body: str) -> Event:
+    return typing.cast(Event, from_json(EVENT_TYPES[kind], body))

@@ -1,0 +1,62 @@
+"""Builds the clusters that the configuration names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tuttilab.scheduler.clusters.base import Cluster
+    from tuttilab.scheduler.config.model import ClusterConfig, Config, Limits
+
+
+def build_clusters(config: Config, state: Path, environ: Mapping[str, str]) -> dict[str, Cluster]:
+    """By their names."""
+    installation = ""
+    if any(cluster.kubernetes is not None for cluster in config.clusters):
+        from tuttilab.scheduler.service.launch_plans import Secrets
+
+        # Of the key and not of the folder: whoever has the key can speak to the pods, and nobody else adopts them.
+        installation = Secrets.of(config.auth.key_file, state).digest()[:16]
+    return {cluster.name: _build(cluster, config.limits, state, environ, installation) for cluster in config.clusters}
+
+
+def _build(cluster: ClusterConfig, limits: Limits, state: Path, environ: Mapping[str, str], installation: str) -> Cluster:
+    if cluster.kind == "fake":
+        from tuttilab.scheduler.clusters.fake import FakeCluster
+
+        return FakeCluster(cluster.name, cluster.nodes or ())
+    if cluster.kubernetes is not None:
+        from tuttilab.scheduler.clusters.kubernetes.cluster import KubernetesCluster
+
+        return KubernetesCluster(
+            cluster.name,
+            cluster.kubernetes,
+            _folder(cluster, state),
+            installation,
+            heartbeat_s=limits.heartbeat_s,
+            lease_s=limits.lease_s,
+        )
+    from tuttilab.scheduler.clusters.local.cluster import LocalCluster
+
+    folder = _folder(cluster, state)
+    heartbeat_s, lease_s = limits.heartbeat_s, limits.lease_s
+    return LocalCluster(cluster.name, cluster.nodes, folder, environ, sys.executable, heartbeat_s=heartbeat_s, lease_s=lease_s)
+
+
+def _folder(cluster: ClusterConfig, state: Path) -> Path:
+    # A folder each: two clusters must not adopt one another's pods.
+    return state / "clusters" / cluster.name
+
+
+def has_local_cluster(config: Config) -> bool:
+    return any(cluster.kind == "local" for cluster in config.clusters)
+
+
+def newest_fenced_epoch(config: Config, state: Path) -> int:
+    """The newest epoch that led a local cluster here, 0 without one; with another database it may be above that one's epoch."""
+    from tuttilab.scheduler.clusters.local import fence
+
+    return max((fence.recorded(_folder(cluster, state)) for cluster in config.clusters if cluster.kind == "local"), default=0)

@@ -1,0 +1,115 @@
+"""Turns observations of clusters into events: changes as they come, and complete observations periodically."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, Protocol, TypeVar
+
+from tuttilab.scheduler.clusters.base import Cluster, Observation, PodState
+from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.errors import ClusterError, StaleEpoch, StoreError, Unavailable
+from tuttilab.scheduler.domain.instructions import Instruction
+from tuttilab.scheduler.service import reconcile
+from tuttilab.scheduler.service.heartbeats import Heartbeats
+from tuttilab.scheduler.service.performer import Performer, observe_once
+from tuttilab.scheduler.service.turn import Turn
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+OBSERVE_EVERY_S: Final = 30.0
+
+
+class Loop(Protocol):
+    """What the watcher needs of the service."""
+
+    state: State
+    heartbeats: Heartbeats
+
+    async def ask(self, run: Callable[[Turn], T], /) -> T:
+        """``run`` in the next turn; returns after the commit of what it applied."""
+        ...
+
+    def apply_pod_states(self, turn: Turn, pods: Collection[PodState], /) -> None:
+        """Apply the changes of these pods."""
+        ...
+
+    def step_down(self, stale: StaleEpoch, /) -> None:
+        """Stop deciding and committing: another process leads."""
+        ...
+
+
+class Watcher:
+    def __init__(self, loop: Loop, performer: Performer, kinds: Mapping[str, str]) -> None:
+        """``performer`` does to_repeat what a observe_once finds undone; ``kinds``: of each cluster."""
+        self._loop = loop
+        self._performer = performer
+        self._kinds = kinds
+
+    async def watch(self, name: str, cluster: Cluster, observed: asyncio.Event) -> None:
+        """Turn observations into events for as long as the service runs. Sets ``observed`` after the first one."""
+        pause = 0.2
+        while True:
+            try:
+                known = reconcile.seen_pods(self._loop.state)
+                async for observation in cluster.observe():
+                    await self._apply_observation(name, observation, known)
+                    observed.set()
+                    pause = 0.2
+            except StaleEpoch as stale:
+                self._loop.step_down(stale)
+                return
+            except ClusterError as error:
+                log.warning("cluster %s does not answer: %s", name, error)
+                observed.set()
+                with contextlib.suppress(StoreError, Unavailable):
+                    await self._loop.ask(lambda turn: self._lose(turn, name))
+            except (StoreError, Unavailable) as error:
+                log.warning("what cluster %s shows could not be committed, it is observed at again: %s", name, error)
+            except Exception:
+                log.exception("watching cluster %s broke, it is observed at again", name)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 30.0)
+
+    async def observe_periodically(self, name: str, cluster: Cluster) -> None:
+        """Observe the cluster completely: a stream of changes shows neither missing pods nor instructions without effect."""
+        while True:
+            await asyncio.sleep(OBSERVE_EVERY_S)
+            try:
+                known = reconcile.seen_pods(self._loop.state)
+                await self._apply_observation(name, await observe_once(cluster), known)
+            except (ClusterError, StoreError, Unavailable) as error:
+                log.warning("cluster %s could not be observed: %s", name, error)
+
+    @staticmethod
+    def _lose(turn: Turn, name: str) -> None:
+        known = turn.state.clusters.get(name)
+        if known is not None and known.unreachable_since is None:
+            turn.apply(ev.ClusterLost(name), name)
+
+    async def _apply_observation(self, name: str, seen: Observation, known: frozenset[str]) -> None:
+        """``known``: pods seen before the observation began. A pod created since is not missing."""
+        to_repeat: list[Instruction] = []
+
+        def run(turn: Turn) -> None:
+            row = turn.state.clusters.get(name)
+            if row is not None and row.unreachable_since is not None:
+                turn.apply(ev.ClusterBack(name), name)
+            nodes = reconcile.cluster_event(turn.state, name, self._kinds.get(name, "fake"), seen)
+            if nodes is not None:
+                turn.apply(nodes, name)
+            to_repeat.extend(reconcile.orphan_cleanups(turn.state, name, seen.pods))
+            pods = [pod for pod in seen.pods if not reconcile.is_of_other_epoch(turn.state, pod)]
+            self._loop.apply_pod_states(turn, pods)
+            if seen.is_complete:
+                missing = reconcile.missing_pods(turn.state, name, pods, known)
+                self._loop.heartbeats.record_observation(turn.state, missing, [pod.name for pod in pods], turn.now)
+                to_repeat.extend(reconcile.instructions_to_repeat(turn.state, name, pods))
+
+        await self._loop.ask(run)
+        for instruction in to_repeat:
+            self._performer.perform(instruction)

@@ -1,0 +1,28 @@
+"""The `QueryStore` protocol: reads that the API needs beyond what the loop needs (`base`). Every store here implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tuttilab.scheduler.domain.events import Event
+from tuttilab.scheduler.domain.model import Attempt
+from tuttilab.scheduler.store.base import ArtifactRow, Change, Store
+
+
+class QueryStore(Store, Protocol):
+    async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
+        """As in `Store`; with ``key`` only the lines about that object, as far back as they are kept."""
+        ...
+
+    async def journal(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[tuple[int, float, Event]]:
+        """As in `Store`; with ``key`` only the lines about that object, as far back as they are kept."""
+        ...
+
+    async def attempts_of(self, job_ids: Sequence[str]) -> Sequence[Attempt]:
+        """Every attempt of several jobs, by job id and number."""
+        ...
+
+    async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
+        """The row of this owner, or of anybody when ``owner`` is None."""
+        ...

@@ -1,0 +1,62 @@
+"""Requests about Spark sessions, which are jobs: start one, list them, get the endpoint."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from tuttilab.scheduler.core.kinds import build
+from tuttilab.scheduler.core.kinds import spark as spark_kind
+from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.errors import Conflict, NotFound
+from tuttilab.scheduler.domain.model import Job, JobKind, JobPhase
+from tuttilab.scheduler.domain.requests import SparkRequest, Who
+from tuttilab.scheduler.domain.wire import SparkEndpointView
+from tuttilab.scheduler.domain.words import word
+from tuttilab.scheduler.service.loop import Service
+from tuttilab.scheduler.service.turn import Turn
+
+
+class SparkSessions:
+    """Methods that change something return after the commit. All raise the errors of `domain.errors`."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def live(self, who: Who) -> list[Job]:
+        """The caller's live sessions."""
+        live = [job for job in self._service.state.jobs.values() if job.kind is JobKind.SPARK and job.owner == who.name]
+        return [job for job in live if job.phase in (JobPhase.QUEUED, JobPhase.ACTIVE)]
+
+    async def start(self, request: SparkRequest, who: Who) -> Job:
+        """The caller's live session of that name, or a new one that is queued."""
+        conf = {**self._service.config.defaults.spark_conf, **request.conf}
+        nodes = [node for cluster in self._service.state.clusters.values() for node in cluster.nodes]
+        submit = spark_kind.request_of(replace(request, conf=conf), sys.executable, nodes)
+
+        def run(turn: Turn) -> Job:
+            for job in turn.state.jobs.values():
+                if spark_kind.is_live_session(job, request.name, who.name):
+                    return job
+            service = self._service
+            service.last_order += 1
+            job = build(submit, who, service.site(), job_id=service.new_id(), order=service.last_order, now=turn.now)
+            turn.apply(ev.JobSubmitted(job), job.id)
+            return turn.state.jobs[job.id]
+
+        return await self._service.ask(run)
+
+    def endpoint(self, name: str, who: Who) -> SparkEndpointView:
+        """Address and token of the session. Raises NotFound without one, Conflict while it is not ready."""
+        job = next((j for j in self.live(who) if spark_kind.is_live_session(j, name, who.name)), None)
+        if job is None:
+            raise NotFound(f"There is no Spark session {name!r}; `%spark start {name}` starts one.")
+        attempt = self._service.state.live_attempt(job.id)
+        endpoints = attempt.members[0].endpoints if attempt is not None else {}
+        if attempt is None or spark_kind.CONNECT_ENDPOINT not in endpoints:
+            wait = self._service.state.waits.get(job.id)
+            why = wait.sentence if wait else word(attempt.phase if attempt else job.phase).lower()
+            raise Conflict(f"Spark session {name!r} is not ready yet: {why}.")
+        host, _, port = endpoints[spark_kind.CONNECT_ENDPOINT].rpartition(":")
+        token = self._service.secrets.spark_token(job.id, attempt.number)
+        return SparkEndpointView(name=name, job_id=job.id, host=host, port=int(port), token=token, ui=endpoints.get("ui"))

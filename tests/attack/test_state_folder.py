@@ -1,0 +1,74 @@
+"""Folders and files that are not what a state folder has, and commands that must not start somebody else's control plane."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.user_machine import UserMachine, eventually, made_machine
+from tuttilab.scheduler.runtime import discovery
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[UserMachine]:
+    with made_machine(tmp_path) as machine:
+        yield machine
+
+
+def test_a_folder_of_something_else_keeps_its_mode(machine: UserMachine, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    (shared / "report.csv").touch()
+
+    said = machine.run("up", TUTTILAB_STATE_DIR=str(shared))
+    assert (said.code, shared.stat().st_mode & 0o777) == (2, 0o755)
+    assert "is open to others (mode 755) and holds files of something else" in said.err
+    assert [path.name for path in shared.iterdir()] == ["report.csv"]
+
+
+def test_a_folder_of_ours_is_closed_to_others_again(machine: UserMachine) -> None:
+    assert machine.run("up").code == 0
+    assert machine.run("down").code == 0
+    machine.state.chmod(0o755)
+
+    assert machine.run("up").code == 0
+    assert machine.state.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["runtime.json", "last.json"])
+def test_no_command_waits_for_a_file_that_is_none(machine: UserMachine, name: str) -> None:
+    machine.state.mkdir(mode=0o700)
+    os.mkfifo(machine.state / name)
+
+    assert machine.run("status", timeout_s=20).code in (0, 4)
+    assert machine.run("up", timeout_s=40).code == 0
+
+
+def test_a_long_error_of_a_start_is_told_in_any_script(machine: UserMachine) -> None:
+    config = machine.home / "tuttilab.yaml"
+    config.write_text(f"queues:\n  - {{name: root}}\n  - {{name: a, parent: {'很长的名字' * 400}}}\n")
+
+    said = machine.run("up", "--config", str(config))
+    assert said.code == 2
+    assert "很长的名字" in said.err
+    assert "bug" not in said.err.lower()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sites_control_plane_is_started_by_no_command_that_only_looks(machine: UserMachine, number: signal.Signals) -> None:
+    serving = machine.start("scheduler", "serve")
+    eventually(lambda: discovery.find(machine.state).runtime, 60)
+    serving.send_signal(number)
+    serving.wait(30)
+
+    for command in (["jobs"], ["quota"], ["nodes"], ["submit", "--", "true"]):
+        said = machine.run(*command)
+        assert (said.code, "start it as your site does" in said.err) == (4, True), said
+    assert discovery.find(machine.state).runtime is None
+
+    assert machine.run("up").code == 0
+    assert machine.run("jobs").code == 0

@@ -1,0 +1,63 @@
+"""What the cluster tests share; the clusters themselves are fixtures of `tests/conftest.py`, for the tests of every folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.kube import product_images, real
+from tests.kube.cluster import Cluster
+from tests.kube.real import RealCluster
+
+OTHERS_LIMIT_S = 300.0
+"""For another run on this machine to end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that make real clusters of their own come before the one of the whole run is made, which lives until the end."""
+    items.sort(key=lambda item: "no_cluster" not in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture
+def no_cluster() -> None:
+    """There is none on this machine, nor anything of one."""
+    with real.alone(OTHERS_LIMIT_S):
+        real.remove_leftovers()
+
+
+@pytest.fixture
+def fake_namespace(control_plane_cluster: Cluster) -> Iterator[str]:
+    with control_plane_cluster.namespace() as name:
+        yield name
+
+
+@pytest.fixture
+def namespace(real_cluster: RealCluster) -> Iterator[str]:
+    """On the real cluster."""
+    with real_cluster.namespace() as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def product_cluster(real_cluster: RealCluster) -> RealCluster:
+    """The real cluster, with the product's images on its nodes."""
+    for image in product_images.made():
+        real_cluster.load_image(image)
+    return real_cluster
+
+
+@pytest.fixture(scope="session")
+def product_kubeconfig(product_cluster: RealCluster) -> Path:
+    """Of an account with the rights in deploy/kubernetes/roles.yaml and no other."""
+    text = (product_images.ROOT / "deploy" / "kubernetes" / "roles.yaml").read_text(encoding="utf-8")
+    rules = [rule for document in yaml.safe_load_all(text) for rule in document.get("rules", [])]
+    return product_cluster.service_account_kubeconfig(rules, name="product")
+
+
+@pytest.fixture
+def restricted_namespace(real_cluster: RealCluster) -> Iterator[str]:
+    """On the real cluster, with the strictest of Kubernetes' Pod Security levels."""
+    with real_cluster.namespace(labels={"pod-security.kubernetes.io/enforce": "restricted"}) as name:
+        yield name

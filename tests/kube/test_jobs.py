@@ -1,0 +1,339 @@
+"""Jobs of a user, from the command line and from a notebook, in containers of a real Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.e2e.magics.conftest import Kernel
+from tests.kube import images, product_images
+from tests.kube.processes import free_port
+from tests.kube.real import RealCluster
+from tests.user_machine import CommandResult, UserMachine, eventually, made_machine
+
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(240)]
+
+LOST_AFTER_S = 8
+SLEEPER = (
+    "python3",
+    "-c",
+    "import signal, time; signal.signal(15, lambda *_: exit(143)); print('on', flush=True); time.sleep(600)",
+)
+
+
+class Site:
+    """A user's machine whose one cluster is Kubernetes."""
+
+    def __init__(self, machine: UserMachine, cluster: RealCluster, kubeconfig: Path, namespace: str) -> None:
+        self.machine = machine
+        self.cluster = cluster
+        self.namespace = namespace
+        self.file = machine.home / "tuttilab.yaml"
+        port = free_port(cluster.host)
+        self.settings: dict[str, Any] = {
+            "name": "k",
+            "kind": "kubernetes",
+            "kubeconfig": str(kubeconfig),
+            "namespace": namespace,
+            "sidecar_image": product_images.SIDECAR,
+            "report_url": f"http://{cluster.host}:{port}",
+        }
+        self.config: dict[str, Any] = {
+            "listen": {"pods": f"{cluster.host}:{port}"},
+            "limits": {"lost_after_s": LOST_AFTER_S, "barrier_s": 60},
+            "clusters": [self.settings],
+        }
+
+    def up(self) -> None:
+        self.file.write_text(yaml.safe_dump(self.config), encoding="utf-8")
+        said = self.machine.run("up", "--config", str(self.file))
+        assert said.code == 0, said
+
+    def kill(self) -> None:
+        process = psutil.Process(self.machine.runtime().pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+
+    def submit(self, *arguments: str, image: str = images.PYTHON, timeout_s: float = 120.0) -> CommandResult:
+        return self.machine.run("submit", "--cpus", "0.1", "--memory", "64Mi", "--image", image, *arguments, timeout_s=timeout_s)
+
+    def started(self, *arguments: str, image: str = images.PYTHON) -> str:
+        """Submit without waiting; the id of the job."""
+        said = self.submit("--json", *arguments, image=image)
+        assert said.code == 0, said
+        return str(said.json["id"])
+
+    def job(self, job_id: str) -> Any:
+        said = self.machine.run("job", job_id, "--json")
+        assert said.code == 0, said
+        return said.json
+
+    def until(self, job_id: str, *phases: str, limit_s: float = 60.0) -> Any:
+        def is_there() -> Any:
+            job = self.job(job_id)
+            return job if job["phase"] in phases else None
+
+        try:
+            return eventually(is_there, limit_s)
+        except AssertionError:
+            raise AssertionError(f"{self.job(job_id)}\n{self.log()}\n{json.dumps(self.pods(), indent=1)[:6000]}") from None
+
+    def until_running(self, job_id: str, limit_s: float = 60.0) -> Any:
+        def is_running() -> Any:
+            job = self.job(job_id)
+            return job if job["attempts"] and job["attempts"][-1]["phase"] == "Running" else None
+
+        try:
+            return eventually(is_running, limit_s)
+        except AssertionError:
+            raise AssertionError(f"{self.job(job_id)}\n{self.log()}\n{json.dumps(self.pods(), indent=1)[:6000]}") from None
+
+    def until_it_waits_for(self, job_id: str, sentence: str) -> None:
+        """A launch that was refused is tried again a few times, and the reason is told meanwhile."""
+        eventually(lambda: sentence in self.machine.run("explain", job_id).out.replace("\n", " "), 60)
+
+    def logs(self, job_id: str) -> str:
+        said = self.machine.run("logs", job_id)
+        assert said.code == 0, said
+        return said.out
+
+    def log(self) -> str:
+        """The end of what the control plane said."""
+        return (self.machine.state / "control.log").read_text(encoding="utf-8")[-4000:]
+
+    def pods(self) -> list[Any]:
+        found: list[Any] = self.cluster.api.get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]
+        return found
+
+    def until_nothing_is_left(self) -> None:
+        def left() -> list[str]:
+            base = f"/api/v1/namespaces/{self.namespace}"
+            items = [item for kind in ("pods", "services", "secrets") for item in self.cluster.api.get(f"{base}/{kind}")["items"]]
+            return [item["metadata"]["name"] for item in items]
+
+        eventually(lambda: not left(), 40)
+
+
+@pytest.fixture
+def site(product_cluster: RealCluster, product_kubeconfig: Path, restricted_namespace: str, tmp_path: Path) -> Iterator[Site]:
+    with made_machine(tmp_path) as machine:
+        site = Site(machine, product_cluster, product_kubeconfig, restricted_namespace)
+        site.up()
+        yield site
+        machine.run("down", "--now", timeout_s=60)
+
+
+def test_a_gang_of_two_goes_to_containers_and_its_logs_and_exit_codes_come_back(site: Site) -> None:
+    code = "import os, socket; rank = int(os.environ['TUTTILAB_RANK']); print('rank', rank, socket.gethostname())"
+
+    good = site.submit("--workers", "2", "--wait", "--", "python3", "-c", code)
+    bad = site.started("--workers", "2", "--", "python3", "-c", f"{code}; exit(rank * 3)")
+
+    assert good.code == 0, (good, site.log())
+    assert "rank 0" in good.out + good.err
+    failed = site.until(bad, "Failed")
+    codes = {pod["rank"]: pod["exit_code"] for pod in failed["attempts"][-1]["pods"]}
+    assert (codes[1], failed["exit_code"]) == (3, 3)
+    assert "rank 1" in site.logs(bad)
+    site.until_nothing_is_left()
+
+
+def test_members_of_a_gang_meet_by_name_once_all_are_there(site: Site) -> None:
+    code = """
+import os, socket, time
+rank, host = int(os.environ["RANK"]), os.environ["MASTER_ADDR"]
+if rank == 0:
+    with socket.create_server(("", 29500)) as server:
+        for _ in range(1):
+            server.accept()[0].sendall(b"welcome")
+else:
+    until = time.time() + 20
+    while True:
+        try:
+            print(socket.create_connection((host, 29500), 2).recv(99).decode())
+            break
+        except OSError:
+            assert time.time() < until
+            time.sleep(0.1)
+"""
+    job = site.started("--workers", "2", "--framework", "torch", "--", "python3", "-c", code)
+
+    site.until(job, "Succeeded")
+
+    assert "welcome" in site.logs(job)
+
+
+@pytest.mark.feature("J01", "C03")
+def test_a_users_image_needs_nothing_of_ours(site: Site) -> None:
+    job = site.started("--", "sh", "-c", "ls /; id -u; echo $TUTTILAB_RANK", image=images.BUSYBOX)
+
+    site.until(job, "Succeeded")
+
+    lines = site.logs(job).split()
+    assert lines[-2:] == ["1000", "0"]
+
+
+@pytest.mark.parametrize(
+    ("how", "phase", "reason"),
+    [("cancel", "Cancelled", "cancelled by"), ("timeout", "Failed", "ran past its limit of 3s")],
+)
+def test_a_job_that_is_stopped_gets_its_signal_and_leaves_nothing(site: Site, how: str, phase: str, reason: str) -> None:
+    job = site.started("--workers", "2", *(["--timeout", "3s"] if how == "timeout" else []), "--", *SLEEPER)
+    site.until_running(job)
+    if how == "cancel":
+        assert site.machine.run("cancel", job).code == 0
+
+    ended = site.until(job, phase)
+
+    assert reason in ended["reason"]
+    members = [pod for pod in ended["attempts"][-1]["pods"] if pod["role"] != "master"]
+    assert [(pod["exit_code"], pod["reason"]) for pod in members] == [(143, "Stopped")] * 2
+    assert site.logs(job).count("on") == 2
+    site.until_nothing_is_left()
+
+
+def test_a_control_plane_that_was_killed_adopts_what_runs_and_starts_nothing_twice(site: Site) -> None:
+    code = "import time; print('begun', flush=True)\nfor n in range(35): print('n', n, flush=True); time.sleep(1)"
+    job = site.started("--workers", "2", "--", "python3", "-c", code)
+    site.until_running(job)
+    uids = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in site.pods()}
+    site.kill()
+    time.sleep(3)
+    site.up()
+    site.until_running(job)
+    assert {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in site.pods()} == uids
+
+    ended = site.until(job, "Succeeded", limit_s=90)
+
+    assert len(ended["attempts"]) == 1
+    log = site.logs(job)
+    assert log.count("begun") == 2
+    assert [log.count(f"n {n}\n") for n in range(35)] == [2] * 35
+
+
+@pytest.mark.feature("S02")
+def test_a_job_that_waits_for_its_quota_has_no_pod(site: Site) -> None:
+    site.machine.run("down", "--now")
+    site.config["queues"] = [{"name": "root"}, {"name": "default", "parent": "root", "max_jobs": 1}]
+    site.up()
+    first = site.started("--", *SLEEPER)
+    site.until_running(first)
+    second = site.started("--workers", "2", "--", "true", image=images.BUSYBOX)
+    time.sleep(3)
+    assert {pod["metadata"]["labels"]["tuttilab.io/job"] for pod in site.pods()} == {first}
+
+    assert site.machine.run("cancel", first).code == 0
+
+    site.until(second, "Succeeded")
+
+
+def test_a_gang_whose_end_nobody_saw_has_ended_all_the_same(site: Site) -> None:
+    job = site.started("--", "python3", "-c", "import time; time.sleep(5); print('by myself'); exit(4)")
+    site.until_running(job)
+    site.kill()
+    eventually(lambda: [pod["status"]["phase"] for pod in site.pods()] == ["Failed"], 40)
+    site.up()
+
+    ended = site.until(job, "Failed")
+
+    assert ended["exit_code"] == 4
+    assert "by myself" in site.logs(job)
+
+
+def test_a_job_on_a_node_that_goes_is_started_again_elsewhere(site: Site) -> None:
+    job = site.started("--retries", "1", "--", *SLEEPER)
+    site.until_running(job)
+    (pod,) = site.pods()
+    node = pod["spec"]["nodeName"]
+    site.cluster.stop_node(node)
+    try:
+
+        def is_elsewhere() -> bool:
+            attempts = site.job(job)["attempts"]
+            return len(attempts) == 2 and attempts[1]["phase"] == "Running"
+
+        eventually(is_elsewhere, 120)
+        assert {pod["spec"]["nodeName"] for pod in site.pods() if pod["status"]["phase"] == "Running"} > {node} - {node}
+        assert site.job(job)["attempts"][0]["phase"] == "Lost"
+        assert site.machine.run("cancel", job).code == 0
+        site.until(job, "Cancelled")
+    finally:
+        site.cluster.start_node(node)
+
+
+def test_an_image_that_is_not_there_ends_the_job_with_its_name(site: Site) -> None:
+    job = site.started("--", "true", image="localhost/nobody-has-this:1")
+
+    ended = site.until(job, "Failed", limit_s=90)
+
+    assert "image" in ended["reason"]
+    assert "'localhost/nobody-has-this:1' cannot be pulled" in site.logs(job)
+
+
+def test_memory_beyond_the_limit_is_told_as_such(site: Site) -> None:
+    job = site.started("--", "python3", "-c", "x = bytearray(300 << 20)")
+
+    assert "used more memory than it asked for" in site.until(job, "Failed")["reason"]
+
+
+def test_a_command_that_is_not_in_the_image_is_told_as_such(site: Site) -> None:
+    job = site.started("--", "no-such-program")
+
+    assert "the command does not exist" in site.until(job, "Failed")["reason"]
+
+
+def test_a_namespace_that_is_not_there_is_named(site: Site) -> None:
+    site.machine.run("down", "--now")
+    site.config["clusters"] = [{**site.settings, "namespaces": {"default": "not-there"}}]
+    site.up()
+    job = site.started("--", "true")
+
+    site.until_it_waits_for(job, "there is no namespace 'not-there'")
+
+
+def test_missing_rights_are_told_with_verb_and_resource(site: Site, product_cluster: RealCluster) -> None:
+    look = [
+        {"apiGroups": [""], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+    ]
+    kubeconfig = product_cluster.service_account_kubeconfig(look, name="looks-only")
+    site.machine.run("down", "--now")
+    site.config["clusters"] = [{**site.settings, "kubeconfig": str(kubeconfig)}]
+    site.up()
+    job = site.started("--", "true")
+
+    site.until_it_waits_for(job, "may not create pods")
+
+
+@pytest.fixture
+def kernel(site: Site, tmp_path: Path) -> Iterator[Kernel]:
+    made = Kernel({**site.machine.environ, "IPYTHONDIR": str(tmp_path / "ipython")}, "kube.ipynb", cwd=site.machine.home)
+    yield made
+    made.close()
+
+
+CELL = f"%%submit total --image {product_images.NOTEBOOK} --workers 2 --cpus 0.2 --memory 128Mi\n"
+
+
+def test_a_cell_runs_in_containers_and_its_value_is_bound(site: Site, kernel: Kernel) -> None:
+    assert kernel.run("values = [1, 2, 3]\ndef double(x): return 2 * x").status == "ok"
+
+    ran = kernel.run(CELL + "print('here', len(values))\ntotal = sum(map(double, values))", timeout=120)
+
+    assert ran.status == "ok", (ran.error, ran.text, site.log())
+    assert kernel.value("total") in ("12", "[12, 12]")
+
+
+def test_an_image_without_cloudpickle_is_told_as_such(site: Site, kernel: Kernel) -> None:
+    ran = kernel.run(CELL.replace(product_images.NOTEBOOK, images.PYTHON) + "total = 1", timeout=120)
+
+    assert ran.status == "error"
+    assert "cloudpickle" in "".join(ran.traceback)

@@ -1,0 +1,100 @@
+"""What an administrator says of a Kubernetes cluster, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.config.load import parse_config
+from tuttilab.scheduler.config.model import Config
+from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.model import Toleration
+
+LEAST = {
+    "name": "k",
+    "kind": "kubernetes",
+    "kubeconfig": "k.conf",
+    "namespace": "ml",
+    "sidecar_image": "registry.example/sidecar:1",
+    "report_url": "http://10.0.0.5:8790/",
+}
+
+
+def parsed(cluster: dict[str, Any], **more: Any) -> Config:
+    return parse_config({"clusters": [cluster], **more}, Path("/state"), "t.yaml")
+
+
+def test_the_least_that_has_to_be_said() -> None:
+    (cluster,) = parsed(LEAST).clusters
+
+    assert (cluster.name, cluster.kind, cluster.nodes) == ("k", "kubernetes", None)
+    assert cluster.kubernetes == KubernetesSettings(
+        kubeconfig="/state/k.conf",
+        namespace="ml",
+        sidecar_image="registry.example/sidecar:1",
+        report_url="http://10.0.0.5:8790",
+    )
+
+
+def test_all_that_can_be_said() -> None:
+    own = {
+        "context": "prod",
+        "namespaces": {"research": "ml-research"},
+        "image": "registry.example/python@sha256:00",
+        "tolerations": ["dedicated=ml:NoSchedule", "spot"],
+        "node_labels": {"pool": "ml"},
+        "uid": 2000,
+    }
+
+    config = parsed({**LEAST, **own}, listen={"pods": "10.0.0.5:8790"})
+
+    settings = config.clusters[0].kubernetes
+    assert settings is not None
+    assert settings.tolerations == (Toleration("dedicated", "ml", "NoSchedule"), Toleration("spot"))
+    assert (settings.namespace_of("research"), settings.namespace_of("others")) == ("ml-research", "ml")
+    assert settings.all_namespaces == ("ml", "ml-research")
+    assert (config.listen.pods_address, config.host_names) == (("10.0.0.5", 8790), ("127.0.0.1", "10.0.0.5"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"kubeconfig": None}, "clusters[0].kubeconfig: expected a kubeconfig, or in_cluster: true for a control plane in a pod"),
+        ({"in_cluster": True}, "clusters[0].kubeconfig: expected a kubeconfig, or in_cluster: true"),
+        ({"kubeconfig": None, "in_cluster": True, "context": "c"}, "clusters[0].context: it names a part of a kubeconfig;"),
+        ({"namespace": None}, "clusters[0].namespace: None is not a namespace;"),
+        ({"namespace": "ML"}, "clusters[0].namespace: 'ML' is not a namespace;"),
+        ({"namespaces": {"a": "x.y"}}, "clusters[0].namespaces.a: 'x.y' is not a namespace;"),
+        ({"sidecar_image": None}, "clusters[0].sidecar_image: '' is not an image;"),
+        ({"image": "a b"}, "clusters[0].image: 'a b' is not an image;"),
+        ({"report_url": None}, "clusters[0].report_url: None is no URL at which pods reach the control plane;"),
+        ({"report_url": "ftp://x"}, "clusters[0].report_url: 'ftp://x' is no URL"),
+        ({"tolerations": ["a=b:Sometimes"]}, "clusters[0].tolerations[0]: 'a=b:Sometimes' is no taint;"),
+        ({"uid": 0}, "clusters[0].uid: 0 cannot be used; expected 1 to 2147483647: pods do not run as root."),
+        ({"nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}, "clusters[0].nodes: a kubernetes cluster has nodes of its own;"),
+        ({"kubeconfg": "x"}, "unknown key clusters[0].kubeconfg; did you mean 'kubeconfig'?"),
+    ],
+)
+def test_refusal_names_the_key_and_the_remedy(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        parsed({key: value for key, value in {**LEAST, **changes}.items() if value is not None})
+
+    assert str(refusal.value).startswith(f"t.yaml: {sentence}")
+
+
+@pytest.mark.parametrize("key", ["kubeconfig", "namespace", "image", "report_url", "uid"])
+def test_keys_of_kubernetes_go_with_its_kind_only(key: str) -> None:
+    with pytest.raises(BadInput, match=rf"clusters\[0\].{key}: it goes with kind kubernetes"):
+        parsed({"name": "here", "kind": "local", key: 5 if key == "uid" else "x"})
+
+
+def test_replicas_on_postgres_are_refused() -> None:
+    with pytest.raises(BadInput, match="kubernetes does not go with replicas on Postgres yet"):
+        parsed(LEAST, store={"url": "postgresql+psycopg://u@h/d"})
+
+
+@pytest.mark.parametrize("pods", ["10.0.0.5", ":80", "10.0.0.5:0", "10.0.0.5:http"])
+def test_an_address_for_pods_that_is_none(pods: str) -> None:
+    with pytest.raises(BadInput, match=r"listen.pods: .* is no address and port"):
+        parsed(LEAST, listen={"pods": pods})

@@ -1,0 +1,78 @@
+"""Which kinds of clusters a job may come to: by its kind, its image, and whether it names a cluster."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.builders import job, node, queue
+from tuttilab.scheduler.core.kinds import Site
+from tuttilab.scheduler.core.placement.fit import permitted_clusters
+from tuttilab.scheduler.domain.errors import NeverFits
+from tuttilab.scheduler.domain.model import Cluster, JobKind
+
+KINDS = {"machine": "local", "k": "kubernetes", "other": "kubernetes"}
+
+
+def clusters(*names: str) -> dict[str, Cluster]:
+    return {name: Cluster(name, KINDS[name], (replace(node("a"), cluster=name),)) for name in names}
+
+
+def site(clusters: dict[str, Cluster], **given: Any) -> Site:
+    return Site({"main": queue()}, clusters, "main", **given)
+
+
+ALL = clusters("machine", "k", "other")
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "allowed"),
+    [
+        ({}, ALL, ["machine"]),
+        ({"image": "i"}, ALL, ["k", "other"]),
+        ({"cluster": "k"}, ALL, ["k"]),
+        ({"cluster": "k", "image": "i"}, ALL, ["k"]),
+        ({}, clusters("k", "other"), ["k", "other"]),
+        ({"image": "i"}, clusters("k"), ["k"]),
+    ],
+)
+def test_a_job_with_an_image_goes_to_containers_and_one_without_to_the_machine(
+    given: dict[str, Any], known: dict[str, Cluster], allowed: list[str]
+) -> None:
+    made = job(site(known), **given)
+
+    assert [cluster.name for cluster in permitted_clusters(made, known)] == allowed
+
+
+def test_a_spark_session_goes_to_no_cluster_of_containers_and_a_notebook_wherever_the_hub_has_its_pods() -> None:
+    made = job(site(ALL))
+
+    assert [cluster.name for cluster in permitted_clusters(replace(made, kind=JobKind.SPARK), ALL)] == ["machine"]
+    assert len(permitted_clusters(replace(made, kind=JobKind.NOTEBOOK), ALL)) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "without_default", "sentence"),
+    [
+        ({"cluster": "k"}, {"k"}, "image: k has no default image for jobs that name none; give the job's --image."),
+        (
+            {"cluster": "machine", "image": "i"},
+            set(),
+            "image: 'i' cannot be run here: pods of machine are processes of the machine;",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_when_it_is_submitted(given: dict[str, Any], without_default: set[str], sentence: str) -> None:
+    checked = site(ALL, without_images=frozenset({"machine"}), without_default_image=frozenset(without_default))
+
+    with pytest.raises(NeverFits) as refusal:
+        job(checked, **given)
+
+    assert str(refusal.value).startswith(sentence)
+
+
+def test_a_gang_with_an_image_is_refused_where_there_are_only_machines() -> None:
+    checked = site(clusters("machine"), without_images=frozenset({"machine"}))
+
+    with pytest.raises(NeverFits, match="cannot be run here"):
+        job(checked, workers=2, image="i")

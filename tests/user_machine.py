@@ -1,0 +1,139 @@
+"""A user's machine for a test: its own state folder, the command line as a process, and no process left at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tuttilab.scheduler.runtime import discovery
+
+TIMEOUT_S = 60.0
+
+CONFIG = """
+clusters:
+  - name: here
+    kind: local
+    nodes:
+      - {name: a, cpus: 4, memory: 8Gi, resources: {nvidia.com/gpu: 2}}
+      - {name: b, cpus: 4, memory: 8Gi}
+queues:
+  - {name: root, max: {nvidia.com/gpu: 2}}
+  - {name: research, parent: root, guaranteed: {nvidia.com/gpu: 1}, max: {nvidia.com/gpu: 2}}
+  - {name: small, parent: root, max: {cpu: 1}}
+defaults: {queue: research}
+"""
+
+
+def eventually(is_so: Callable[[], object], limit_s: float = 20.0) -> Any:
+    """Poll ``is_so`` until it returns a true value, and return that. Raises AssertionError after ``limit_s``."""
+    until = time.monotonic() + limit_s
+    while not (answer := is_so()):
+        if time.monotonic() > until:
+            raise AssertionError(f"not so after {limit_s} s")
+        time.sleep(0.05)
+    return answer
+
+
+def _restore_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class UserMachine:
+    """A home, a state folder, an environment, and the processes started here."""
+
+    home: Path
+    state: Path
+    environ: dict[str, str]
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def run(self, *arguments: str, cwd: Path | None = None, timeout_s: float = TIMEOUT_S, **environ: str) -> CommandResult:
+        command = [sys.executable, "-m", "tuttilab.scheduler.cli", *arguments]
+        done = subprocess.run(
+            command, cwd=cwd or self.home, env={**self.environ, **environ}, capture_output=True, text=True, timeout=timeout_s
+        )
+        return CommandResult(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tuttilab.scheduler.cli", *arguments],
+            cwd=cwd or self.home,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A suite started in the background passes on an ignored SIGINT; a terminal does not.
+            preexec_fn=_restore_sigint,
+        )
+        self.started.append(process)
+        return process
+
+    def runtime(self) -> discovery.Runtime:
+        runtime = discovery.find(self.state).runtime
+        assert runtime is not None
+        return runtime
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes with this state folder, or a path below it, in their command line or environment."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                texts = [*process.cmdline(), *process.environ().values()]
+                is_zombie = process.status() == psutil.STATUS_ZOMBIE
+                if process.pid != os.getpid() and not is_zombie and any(str(self.state) in text for text in texts):
+                    found.append(process)
+        return found
+
+
+def hide_programs(machine: UserMachine, beginnings: Collection[str]) -> None:
+    """Leave PATH with links to all of its programs but those, and take away the variables that lead to them."""
+    links = machine.home.parent / "bin"
+    links.mkdir()
+    for folder in machine.environ["PATH"].split(os.pathsep):
+        for program in Path(folder).glob("*"):
+            if not program.name.startswith(tuple(beginnings)) and not (links / program.name).is_symlink():
+                (links / program.name).symlink_to(program)
+    machine.environ["PATH"] = str(links)
+    for name in ("JAVA_HOME", "NODE_PATH"):
+        machine.environ.pop(name, None)
+
+
+@contextmanager
+def made_machine(folder: Path) -> Iterator[UserMachine]:
+    home = folder / "home"
+    home.mkdir()
+    state = folder / "state"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUTTILAB_", "JUPYTER", "XDG_"))}
+    machine = UserMachine(home, state, {**kept, "HOME": str(home), "TUTTILAB_STATE_DIR": str(state)})
+    try:
+        yield machine
+    finally:
+        for process in machine.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        for left in machine.processes():
+            with suppress(psutil.Error):
+                left.send_signal(signal.SIGKILL)
