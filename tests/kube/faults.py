@@ -97,7 +97,7 @@ class FaultyApi:
 
     def drop_watches(self) -> int:
         """All that are open break off; their number."""
-        return self._each_watch(Watch.abort)
+        return self._end_each_watch(Watch.abort)
 
     def expire_watches(self) -> int:
         """All that are open end with the event that says their resourceVersion is too old (410); their number."""
@@ -106,7 +106,7 @@ class FaultyApi:
             watch.send(json.dumps({"type": "ERROR", "object": EXPIRED}).encode() + b"\n")
             watch.end()
 
-        return self._each_watch(expire)
+        return self._end_each_watch(expire)
 
     @contextmanager
     def held_events(self) -> Iterator[None]:
@@ -154,6 +154,15 @@ class FaultyApi:
             return len(watches)
 
         return self._proxy.do(each)
+
+    def _end_each_watch(self, end: Callable[[Watch], None]) -> int:
+        """From then on they count as open no more."""
+
+        def each(watch: Watch) -> None:
+            end(watch)
+            self._proxy.watches.discard(watch)
+
+        return self._each_watch(each)
 
     async def _exchange(self, exchange: Exchange) -> None:
         rule = next((rule for rule in self._rules if rule.takes(exchange.method, exchange.target)), None)

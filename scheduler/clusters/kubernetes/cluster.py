@@ -212,12 +212,12 @@ class KubernetesCluster:
             return found is None or found.is_over
 
         try:
-            await logs.follow(self._api, namespace, name, copy, is_over)
+            cut = await logs.follow(self._api, namespace, name, copy, is_over)
             noted = self._attempts.get(*key[:2])
             last = present()
             message = str(states.message_of(last).get("message") or "") if last is not None else ""
             note = (noted.notes.get(key[2], "") if noted is not None else "") or message
-            await asyncio.to_thread(copy.finish, note)
+            await asyncio.to_thread(copy.finish, cut, note)
             self._wake()
         except OSError as error:
             log.warning("the log of %s cannot be kept: %s", name, error)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -28,6 +30,10 @@ SILENCE_S: Final = 3600.0
 PAUSE_S: Final = 0.3
 LONGEST_PAUSE_S: Final = 10.0
 _BLOCK: Final = 2**20
+_TIMED: Final = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) ")
+"""How each line begins that a container printed. Others are the kubelet's own words: asked for a container that is removed, it
+answers 200 and "unable to retrieve container logs for ..." (kubernetes issue 142258)."""
+CUT: Final = "the node removed the container before the end of its log was copied: lines may be missing above."
 
 
 class LogCopy:
@@ -48,10 +54,13 @@ class LogCopy:
         self._lines += self._to_skip
         self._is_full = self._size >= cap
         self._known_until = ""
+        self.is_refused = False
+        """Whether the kubelet had words of its own in place of the log."""
 
     def begin(self) -> None:
         """Before the first line of an answer that begins at about `last`: what it repeats is left out."""
         self._known_until = self.last
+        self.is_refused = False
 
     def _mend(self) -> tuple[int, int]:
         """Cut a half-written last line; size and number of lines."""
@@ -70,11 +79,14 @@ class LogCopy:
         """Lines as the kubelet gives them, each after its time and a space."""
         text = bytearray()
         for line in batch:
-            at, _, content = line.partition(b" ")
-            time = at.decode(errors="replace")
-            if time <= self._known_until:
+            if _TIMED.match(line) is None:
+                self.is_refused = True
                 continue
-            self.last = time
+            at, _, content = line.partition(b" ")
+            told = at.decode(errors="replace")
+            if told <= self._known_until:
+                continue
+            self.last = told
             if self._to_skip:
                 self._to_skip -= 1
                 continue
@@ -96,10 +108,10 @@ class LogCopy:
             view = view[os.write(self._file, view) :]
         self._size += len(text)
 
-    def finish(self, note: str) -> None:
-        """Mark it as whole, after a line of our own if there is a ``note``."""
+    def finish(self, *notes: str) -> None:
+        """Mark it as whole, after a line of our own for each of ``notes`` that is not empty."""
         if self._is_current() and not (self._folder / WHOLE).exists():
-            if note:
+            for note in filter(None, notes):
                 self._is_full = False
                 self._write(f"tuttilab: {note}\n".encode())
             (self._folder / WHOLE).touch()
@@ -116,26 +128,37 @@ class LogCopy:
         os.close(self._file)
 
 
-async def follow(api: Api, namespace: str, pod: str, copy: LogCopy, is_over: Callable[[], bool]) -> None:
-    """Until the pod is over and all it printed is copied. ``is_over`` says so also of a pod that is gone or never ran."""
+async def follow(api: Api, namespace: str, pod: str, copy: LogCopy, is_over: Callable[[], bool]) -> str:
+    """Until the pod is over and all it printed is copied. ``is_over`` says so also of a pod that is gone or never ran.
+
+    Returns `CUT` where the log went before its end was copied, else "".
+    """
     path, pause = f"/api/v1/namespaces/{namespace}/pods/{pod}/log", PAUSE_S
+    is_read = is_whole = False
     while True:
         was_over = is_over()  # before the request: what is printed by then comes with it
         query: dict[str, object] = {"container": MAIN, "timestamps": "true", "follow": "false" if was_over else "true"}
         if copy.last:
             query["sinceTime"] = copy.last.partition(".")[0].rstrip("Z") + "Z"
         copy.begin()
+        heard = time.monotonic()
         try:
             async for batch in api.batches(path, query, SILENCE_S):
                 await asyncio.to_thread(copy.add, batch)
-                pause = PAUSE_S
-            if was_over:
-                return
+                pause, heard = PAUSE_S, time.monotonic()
+            if copy.is_refused:
+                if was_over:
+                    return "" if is_whole else CUT
+            else:
+                # The kubelet ends what is followed when the container has ended.
+                is_read, is_whole = True, time.monotonic() - heard < SILENCE_S
+                if was_over:
+                    return ""
         except ApiError as error:
             # 400 while the container waits to start, and for one that never will; 404 once the pod is gone.
             if was_over and error.status in (400, 404):
-                return
+                return CUT if is_read and not is_whole else ""
         except ClusterUnreachable:
-            pass
+            is_read, is_whole = is_read or bool(copy.last), False
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_S)

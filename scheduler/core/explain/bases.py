@@ -8,9 +8,7 @@ from math import inf
 from typing import Final
 
 from tuttilab.scheduler.core.candidates import Candidate
-from tuttilab.scheduler.core.explain.names import Holders, count, named
-from tuttilab.scheduler.core.ordering.run_times import told_spread
-from tuttilab.scheduler.domain.model import Job, StartForecast
+from tuttilab.scheduler.core.explain.names import HeldBy, Holders, count
 
 TOO_WIDE: Final = "no start is told: the run times of the jobs ahead differ too much to say"
 NOBODY_KNOWS: Final = "no start is told: nothing is known of when what holds it ends"
@@ -18,11 +16,11 @@ NOBODY_KNOWS: Final = "no start is told: nothing is known of when what holds it 
 
 @dataclass(slots=True)
 class _Line:
-    """The waiting gangs of one queue: places from which on some of them have past runs, or only a limit."""
+    """The waiting gangs of one queue: places from which on some of them have past runs, only a limit, or nothing."""
 
     first_known: float = inf
     first_limited: float = inf
-    first_unknown: tuple[int, Job] | None = None
+    first_unknown: float = inf
 
 
 @dataclass(slots=True)
@@ -30,17 +28,21 @@ class Bases:
     _lines: dict[str, _Line] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, waiting: Sequence[Candidate]) -> Bases:
-        bases = cls()
-        for candidate in waiting:
-            line = bases._lines.setdefault(candidate.job.queue, _Line())
-            if told_spread(candidate.prediction, candidate.job) < inf:
-                line.first_known = min(line.first_known, candidate.place)
-            elif candidate.job.timeout_s is not None:
-                line.first_limited = min(line.first_limited, candidate.place)
-            elif line.first_unknown is None or candidate.place < line.first_unknown[0]:
-                line.first_unknown = (candidate.place, candidate.job)
-        return bases
+    def of(cls, waiting: Sequence[Candidate], spreads: Sequence[float]) -> Bases:
+        """``spreads``: `told_spread` of each."""
+        lines: dict[str, _Line] = {}
+        for candidate, spread in zip(waiting, spreads, strict=True):
+            job, place = candidate.job, candidate.place
+            line = lines.get(job.queue)
+            if line is None:
+                line = lines[job.queue] = _Line()
+            if spread < inf:
+                line.first_known = min(line.first_known, place)
+            elif job.timeout_s is not None:
+                line.first_limited = min(line.first_limited, place)
+            elif place < line.first_unknown:
+                line.first_unknown = place
+        return cls(lines)
 
     def of_start(self, candidate: Candidate, holders: Holders | None) -> str:
         """``past run times of 3 jobs ahead``."""
@@ -53,15 +55,10 @@ class Bases:
         )
         return f"{what} of {count(ahead, 'job')} ahead" if ahead > 0 else f"{what} of what runs"
 
-    def of_none(self, candidate: Candidate, holders: Holders | None, made_of: StartForecast | None) -> str:
-        """Why no start is told."""
-        line = self._lines[candidate.job.queue]
-        if made_of is not None:
-            return TOO_WIDE
-        unknown = holders.shown_to(candidate.job).first_unknown if holders is not None else None
-        if unknown is not None:
-            what = named(unknown.job, candidate.job.owner, with_remedy=False)
-            return f"no start is told: {what} has no time limit and no past run to go by"
-        if line.first_unknown is not None and line.first_unknown[0] < candidate.place:
+    def of_none(self, candidate: Candidate, held: HeldBy | None) -> str:
+        """Why no start is told: what is known of what runs or is ahead."""
+        if held is not None and held.first_unknown:
+            return f"no start is told: {held.first_unknown} has no time limit and no past run to go by"
+        if self._lines[candidate.job.queue].first_unknown < candidate.place:
             return "no start is told: a job ahead has no time limit and no past run to go by"
         return NOBODY_KNOWS

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from tuttilab.scheduler.core.backfill import EndDistribution, Floats
 from tuttilab.scheduler.core.candidates import Candidate, CandidateArrays
-from tuttilab.scheduler.core.ordering.run_times import log_logistic, told_spread
+from tuttilab.scheduler.core.ordering.run_times import log_logistic
 from tuttilab.scheduler.core.placement.shapes import Shape
 from tuttilab.scheduler.core.quota import JOBS, PODS, counts_of
 from tuttilab.scheduler.core.snapshot import Running
@@ -47,11 +47,11 @@ class Forecast(NamedTuple):
     latest: float
 
 
-def predicted_starts(working_set: WorkingSet, waiting: Sequence[Candidate]) -> list[Forecast]:
-    """The forecast for each waiting gang."""
+def predicted_starts(working_set: WorkingSet, waiting: Sequence[Candidate], told: Sequence[float]) -> list[Forecast]:
+    """The forecast for each waiting gang. ``told``: `told_spread` of each."""
     if not waiting:
         return []
-    spreads = np.array([told_spread(candidate.prediction, candidate.job) for candidate in waiting])
+    spreads = np.array(told)
     offers = _offers_of_room(working_set)
     needs = _Needs.of(_arrays(working_set, waiting), spreads)
     by_line = needs.starts(offers, np.argsort([c.place for c in waiting], kind="stable"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -52,8 +53,20 @@ class HeldBy:
     """Each visible holder with the time it has left, then the number of the others."""
     blockers: tuple[str, ...]
     """Ids of those that the reader's group may see."""
-    first_unknown: Running | None = None
-    """A visible holder whose end nobody knows."""
+    first_unknown: str = ""
+    """The name of a visible holder whose end nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What each owner may know of the own holders: the same in every group that the owner is in."""
+
+    count: int
+    by_group: Mapping[str, int]
+    parts: tuple[str, ...]
+    """Of the sentence."""
+    listed: tuple[str, ...]
+    first_unknown: str
 
 
 @dataclass(slots=True)
@@ -67,8 +80,12 @@ class Holders:
     _by_group: dict[str, list[Running]] = field(default_factory=dict)
     _without_end: dict[str, list[Running]] = field(default_factory=dict)
     """By group. There may be thousands of holders and of readers: a reader looks at no more of them than are shown."""
-    _to_others: dict[str, str] = field(default_factory=dict)
-    """How a holder is listed to others of its group, by its job."""
+    _owns: dict[str, _Own] = field(default_factory=dict)
+    """By owner."""
+    _to_others: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """How a holder is named to others of its group, and the same with the time it has left, by its job."""
+    _blockers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By group: ids of those that it may see."""
     is_any_known: bool = False
     """Whether past runs tell anything of the end of any of them."""
     is_any_limited: bool = False
@@ -96,32 +113,46 @@ class Holders:
         return known
 
     def _shown_to(self, job: Job) -> HeldBy:
-        # Sessions first: their owner can free that room at once.
-        own = sorted(self._by_owner.get(job.owner, ()), key=lambda runner: runner.job.kind is not JobKind.SPARK)
+        own = self._own_of(job.owner)
         members = self._by_group.get(job.group, [])
-        group = list(islice((runner for runner in members if runner.job.owner != job.owner), MOST_LISTED))
-        of_group = len(members) - sum(runner.job.group == job.group for runner in own)
-        others = len(self.running) - len(own) - of_group
-        parts = [_own(runner) for runner in own[:MOST_NAMED]]
-        parts += [f"{count(len(own) - MOST_NAMED, 'more job')} of yours"] if len(own) > MOST_NAMED else []
-        parts += [named(runner.job, job.owner) for runner in group[:MOST_NAMED]]
+        group = list(islice((runner for runner in members if runner.job.owner != job.owner), MOST_LISTED - len(own.listed)))
+        named_of_group = group[:MOST_NAMED] or list(islice((one for one in members if one.job.owner != job.owner), MOST_NAMED))
+        of_group = len(members) - own.by_group.get(job.group, 0)
+        others = len(self.running) - own.count - of_group
+        parts = [*own.parts, *[self._to_other(runner)[0] for runner in named_of_group]]
         parts += [f"{count(of_group - MOST_NAMED, 'more job')} of {job.group}"] if of_group > MOST_NAMED else []
         parts += [f"{count(others, 'job')} of other groups"] if others else []
-        listed = [named(runner.job, job.owner) + self._left(runner) for runner in own[:MOST_LISTED]]
-        listed += [self._listed(runner) for runner in group[: MOST_LISTED - len(listed)]]
-        rest = len(own) + of_group - len(listed) + others
+        listed = [*own.listed, *[self._to_other(runner)[1] for runner in group]]
+        rest = own.count + of_group - len(listed) + others
         listed += [f"{count(rest, 'more job' if listed else 'job')}{' of other groups' if rest == others else ''}"] if rest else []
-        blockers = tuple(runner.job_id for runner in members[:MOST_LISTED])
-        unknown = next((one for one in own if _has_no_end(one)), None) or next(
-            (one for one in self._without_end.get(job.group, ()) if one.job.owner != job.owner), None
-        )
+        blockers = self._blockers.get(job.group)
+        if blockers is None:
+            blockers = self._blockers[job.group] = tuple([runner.job_id for runner in members[:MOST_LISTED]])
+        unknown = own.first_unknown
+        if not unknown:
+            of_others = next((one for one in self._without_end.get(job.group, ()) if one.job.owner != job.owner), None)
+            unknown = "" if of_others is None else self._to_other(of_others)[0]
         return HeldBy(f"held by {join(parts)}" if parts else "", tuple(listed), blockers, unknown)
 
-    def _listed(self, runner: Running) -> str:
-        """To others of its group."""
+    def _own_of(self, owner: str) -> _Own:
+        known = self._owns.get(owner)
+        if known is None:
+            # Sessions first: their owner can free that room at once.
+            own = sorted(self._by_owner.get(owner, ()), key=lambda runner: runner.job.kind is not JobKind.SPARK)
+            parts = [_own(runner) for runner in own[:MOST_NAMED]]
+            parts += [f"{count(len(own) - MOST_NAMED, 'more job')} of yours"] if len(own) > MOST_NAMED else []
+            listed = tuple(named(runner.job, owner) + self._left(runner) for runner in own[:MOST_LISTED])
+            unknown = next((named(one.job, owner, with_remedy=False) for one in own if _has_no_end(one)), "")
+            by_group = Counter(runner.job.group for runner in own)
+            known = self._owns[owner] = _Own(len(own), by_group, tuple(parts), listed, unknown)
+        return known
+
+    def _to_other(self, runner: Running) -> tuple[str, str]:
+        """How it is named to others of its group, and the same with the time it has left."""
         text = self._to_others.get(runner.job_id)
         if text is None:
-            text = self._to_others[runner.job_id] = named(runner.job, "", with_remedy=False) + self._left(runner)
+            name = named(runner.job, "", with_remedy=False)
+            text = self._to_others[runner.job_id] = name, name + self._left(runner)
         return text
 
     def _left(self, runner: Running) -> str:

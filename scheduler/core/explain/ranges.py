@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from tuttilab.scheduler.core.backfill import EndDistribution, Floats, Hold
+from tuttilab.scheduler.core.backfill import EndDistribution, Floats, Hold, Releases
 from tuttilab.scheduler.core.explain.forecast import DEVIATIONS, Forecast
 from tuttilab.scheduler.core.ordering.accuracy import GRACE_S
 from tuttilab.scheduler.core.quota import Shortage, counts_of
@@ -27,14 +27,25 @@ LEAST_CHANGE_S: Final = 60.0
 """Sooner by less than this is not told anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """When a gang starts, in service time, and on what basis. Without ``latest`` no start is told, and the basis says why."""
 
     start: float | None
     earliest: float | None
     latest: float | None
     basis: str
+
+
+NOTHING_TOLD: Final = Told(None, None, None, "")
+
+
+@dataclass(frozen=True, slots=True)
+class FreedRoom:
+    """What some running gangs free. ``shares``: of each of their pods; ``most`` and ``least``: of all, by `FINE_TIMES`."""
+
+    shares: Floats
+    most: Floats
+    least: Floats
 
 
 @dataclass(slots=True)
@@ -48,6 +59,21 @@ class EndTable:
     now: float
     _tables: tuple[Floats, Floats] | None = None
     _columns: dict[int, int] = field(default_factory=dict)
+    _freed: dict[int, tuple[Releases, FreedRoom]] = field(default_factory=dict)
+    """By identity of what is released, which is kept for that: many holds wait for the same."""
+
+    def freed_by(self, releases: Releases) -> FreedRoom:
+        """What gangs that run free of what ``releases`` names."""
+        known = self._freed.get(id(releases))
+        if known is None:
+            held: dict[str, float] = {}
+            shares = releases.shares()
+            for job_id, share in zip(releases.jobs, shares.tolist(), strict=True):
+                held[job_id] = held.get(job_id, 0.0) + share
+            running = [runner for runner in self.running if runner.job_id in held]
+            room = FreedRoom(shares, *_sums(self.of(running), np.array([held[runner.job_id] for runner in running])))
+            known = self._freed[id(releases)] = releases, room
+        return known[1]
 
     def of(self, running: Sequence[Running]) -> tuple[Floats, Floats]:
         """The columns of these gangs, which are some of those of the table."""
@@ -73,13 +99,9 @@ def hold_range(working_set: WorkingSet, hold: Hold, ends: EndTable) -> tuple[flo
     now, releases = working_set.now, hold.releases
     if releases is None or not hold.pods_to_end:
         return max(hold.start - now, 0.0), max(hold.start - now, 0.0)
-    shares = releases.shares()
-    missing = float(shares[: hold.pods_to_end].sum()) - float(shares[hold.pods_to_end - 1]) / 2
-    held: dict[str, float] = {}
-    for job_id, share in zip(releases.jobs, shares.tolist(), strict=True):
-        held[job_id] = held.get(job_id, 0.0) + share
-    running = [runner for runner in working_set.running if runner.job_id in held]
-    return _freed(ends.of(running), np.array([held[runner.job_id] for runner in running]), missing)
+    room = ends.freed_by(releases)
+    missing = float(room.shares[: hold.pods_to_end].sum()) - float(room.shares[hold.pods_to_end - 1]) / 2
+    return _when_freed(room.most, room.least, missing)
 
 
 def quota_range(running: Sequence[Running], shortage: Shortage, predicted: Sequence[float], ends: EndTable) -> tuple[float, float]:
@@ -91,18 +113,23 @@ def quota_range(running: Sequence[Running], shortage: Shortage, predicted: Seque
         for number in np.argsort(predicted, kind="stable"):
             released += amounts[number]
             if released >= over:
-                ranges.append(_freed(ends.of(running), amounts, released - amounts[number] / 2))
+                ranges.append(_when_freed(*_sums(ends.of(running), amounts), released - amounts[number] / 2))
                 break
         else:
             return inf, inf
     return max(early for early, _ in ranges), max(late for _, late in ranges)
 
 
-def _freed(ended: tuple[Floats, Floats], amounts: Floats, missing: float) -> tuple[float, float]:
-    """When the running gangs have freed ``missing``, at the earliest and at the latest."""
+def _sums(ended: tuple[Floats, Floats], amounts: Floats) -> tuple[Floats, Floats]:
+    """What the running gangs have freed by `FINE_TIMES`, at the most and at the least."""
     early, late = ended
     scatter = DEVIATIONS * np.sqrt((late * (1 - late)) @ amounts**2)
-    return _crossing(early @ amounts + scatter - missing), _crossing(late @ amounts - scatter - missing)
+    return early @ amounts + scatter, late @ amounts - scatter
+
+
+def _when_freed(most: Floats, least: Floats, missing: float) -> tuple[float, float]:
+    """When ``missing`` is freed, at the earliest and at the latest."""
+    return _crossing(most - missing), _crossing(least - missing)
 
 
 def _crossing(reached: Floats) -> float:

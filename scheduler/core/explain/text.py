@@ -11,11 +11,22 @@ from typing import Final
 from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, end_of, hold_for
 from tuttilab.scheduler.core.candidates import Candidate
 from tuttilab.scheduler.core.causes import Cause
-from tuttilab.scheduler.core.explain.bases import Bases
+from tuttilab.scheduler.core.explain.bases import TOO_WIDE, Bases
 from tuttilab.scheduler.core.explain.forecast import Forecast, predicted_starts
-from tuttilab.scheduler.core.explain.names import Holders, blocked_by, count
-from tuttilab.scheduler.core.explain.ranges import EndTable, Told, first_end, hold_range, is_narrow, later_of, quota_range, told
+from tuttilab.scheduler.core.explain.names import HeldBy, Holders, blocked_by, count
+from tuttilab.scheduler.core.explain.ranges import (
+    NOTHING_TOLD,
+    EndTable,
+    Told,
+    first_end,
+    hold_range,
+    is_narrow,
+    later_of,
+    quota_range,
+    told,
+)
 from tuttilab.scheduler.core.ordering.accuracy import widened
+from tuttilab.scheduler.core.ordering.run_times import told_spread
 from tuttilab.scheduler.core.placement.fit import Misfit, named_clusters, possible_clusters
 from tuttilab.scheduler.core.placement.shapes import Shape
 from tuttilab.scheduler.core.quota import Shortage
@@ -84,30 +95,32 @@ class _Explainer:
     def waits(self, waiting: Sequence[Candidate]) -> Iterator[Wait]:
         causes, overtaken_s = self._causes, self.working_set.protection.overtaken_s
         now, before, factors = self.working_set.now, self.working_set.snapshot.told, self.working_set.snapshot.factors
-        bases = Bases.of(waiting)
-        for candidate, forecast in zip(waiting, predicted_starts(self.working_set, waiting), strict=True):
+        spreads = [told_spread(candidate.prediction, candidate.job) for candidate in waiting]
+        bases = Bases.of(waiting, spreads)
+        for candidate, forecast in zip(waiting, predicted_starts(self.working_set, waiting, spreads), strict=True):
             job, cause = candidate.job, candidate.cause
             assert cause is not None
             template = causes.get(cause)
             if template is None:
                 template = causes[cause] = self._template(candidate, cause)
             _, why, sentence, _, short, queue, role, blockers, *_ = template.pattern
-            held_by: tuple[str, ...] = ()
+            held: HeldBy | None = None
+            listed: tuple[str, ...] = ()
             if template.holders is not None:
                 held = template.holders.shown_to(job)
-                blockers, held_by = held.blockers, held.listed
-                sentence = "; ".join(part for part in (sentence, held.text, template.detail) if part)
+                blockers, listed = held.blockers, held.listed
+                sentence = "; ".join([part for part in (sentence, held.text, template.detail) if part])
             elif template.behind is not None:
                 sentence, blockers = self._behind(template.behind, template.what, job)
             start, made_of = self._start(template, job, forecast)
-            after = widened(made_of, factors) if made_of is not None else (0.0, inf)
-            if start is not None and made_of is not None and is_narrow(after):
+            says = NOTHING_TOLD
+            if start is not None and made_of is not None and is_narrow(after := widened(made_of, factors)):
                 says = told(start, after, bases.of_start(candidate, template.holders), before.get(job.id), now)
-            else:
-                says = Told(None, None, None, bases.of_none(candidate, template.holders, made_of) if template.is_by_line else "")
+            elif template.is_by_line:
+                says = Told(None, None, None, TOO_WIDE if made_of is not None else bases.of_none(candidate, held))
             yield Wait(
                 job.id, why, sentence, candidate.place, short, queue, role, blockers, says.start, says.basis,
-                overtaken_s.get(job.id, 0.0), candidate.is_protected, says.earliest, says.latest, held_by, made_of,
+                overtaken_s.get(job.id, 0.0), candidate.is_protected, says.earliest, says.latest, listed, made_of,
             )  # fmt: skip
 
     def _start(self, template: _Template, job: Job, forecast: Forecast) -> tuple[float | None, StartForecast | None]:

@@ -146,6 +146,7 @@ def test_many_are_cancelled_run_again_and_deleted_after_one_question(browser: Br
     expect(bar).to_contain_text("3 chosen")
     page.keyboard.press("Delete")
     expect(dialog).to_contain_text("Delete 3 jobs?")
+    expect(dialog.get_by_role("button", name="Keep them")).to_be_focused()  # Lab gives it the focus once the names are drawn
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator(".tl-Job")).to_have_count(2)

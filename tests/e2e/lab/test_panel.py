@@ -67,7 +67,7 @@ def test_every_action_by_keyboard(page: Page, lab: Lab) -> None:
     page.keyboard.press("ArrowDown")
     expect(row(page, older)).to_be_focused()
     page.keyboard.press("Delete")
-    page.get_by_role("dialog").wait_for()
+    expect(page.get_by_role("dialog").get_by_role("button", name="Keep it")).to_be_focused()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(row(page, older)).to_contain_text("Cancelled")
@@ -83,8 +83,9 @@ def test_every_action_by_keyboard(page: Page, lab: Lab) -> None:
     page.keyboard.press("ArrowRight")
     expect(page.get_by_role("button", name="Cancel newer")).to_be_focused()
     page.keyboard.press("Enter")
-    page.get_by_role("dialog").wait_for()
+    expect(page.get_by_role("dialog").get_by_role("button", name="Keep it")).to_be_focused()
     page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
     assert lab.client.job(newer.id).phase == "Running"
     lab.client.cancel(newer.id)
 

@@ -1,10 +1,18 @@
 """The copy of a pod's log, also over a restart in the midst of it."""
 
+import asyncio
 import shutil
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
+from typing import cast
 
-from tuttilab.scheduler.clusters.kubernetes.logs import PLACE, WHOLE, LogCopy
+import pytest
+
+from tuttilab.scheduler.clusters.kubernetes.api import Api
+from tuttilab.scheduler.clusters.kubernetes.errors import ApiError
+from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, follow
 from tuttilab.scheduler.clusters.local.logs import PodLog
+from tuttilab.scheduler.domain.errors import ClusterUnreachable
 
 
 def lines(*texts: str, first: int = 0) -> list[bytes]:
@@ -94,3 +102,44 @@ def test_a_copy_whose_folder_was_erased_says_nothing_of_the_next_one(tmp_path: P
     assert read(folder) == ()
     for copy in (old, new):
         copy.close()
+
+
+class Answers:
+    """The API's answers for one log, in turn: lines, or an error to raise."""
+
+    def __init__(self, *answers: list[bytes] | Exception) -> None:
+        self._answers = list(answers)
+
+    async def batches(self, path: str, query: Mapping[str, object], idle_s: float) -> AsyncGenerator[list[bytes]]:
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer
+
+
+REMOVED = b"unable to retrieve container logs for containerd://5a94088fe1f6"
+
+
+def followed(folder: Path, *answers: list[bytes] | Exception) -> tuple[str, ...]:
+    """What is kept of a pod that is over once its first answer has come."""
+    copy = LogCopy(folder)
+    over = iter([False])
+    note = asyncio.run(follow(cast(Api, Answers(*answers)), "team", "job-0", copy, lambda: next(over, True)))
+    copy.finish(note)
+    copy.close()
+    return read(folder)
+
+
+def test_words_of_the_kubelet_are_no_line_of_the_log(tmp_path: Path) -> None:
+    assert followed(tmp_path, lines("a", "b"), [REMOVED]) == ("a", "b")
+
+
+@pytest.mark.parametrize("gone", [[REMOVED], ApiError(404, "NotFound", "pods job-0 not found")], ids=["removed", "gone"])
+def test_a_log_that_went_before_its_end_was_copied_says_so(tmp_path: Path, gone: list[bytes] | Exception) -> None:
+    shown = followed(tmp_path, lines("a"), ClusterUnreachable("the API server does not answer"), gone)
+
+    assert shown == ("a", f"tuttilab: {CUT}")
+
+
+def test_a_pod_that_never_ran_has_no_log_and_no_note(tmp_path: Path) -> None:
+    assert followed(tmp_path, ApiError(400, "BadRequest", "waiting to start"), ApiError(404, "NotFound", "")) == ()
