@@ -73,15 +73,13 @@ class EndDistribution:
         middle, age = np.log(seconds), np.maximum(now - started, 1e-6)
         return cls(middle, shape, age, _odds(shape, middle, age), certain, ends)
 
-    @classmethod
-    def told(cls, running: Sequence[Running], now: float) -> EndDistribution:
-        """As `of`, for what users are told: a run of which nothing is known ends at its limit only (`told_spread`)."""
-        ends = cls.of(running, now)
+    def told(self, running: Sequence[Running]) -> EndDistribution:
+        """The same for what users are told: a run of which nothing is known ends at its limit only (`told_spread`)."""
         spreads = np.array([told_spread(runner.prediction, runner.job) for runner in running])
         is_known = np.isfinite(spreads)
-        middle = np.where(is_known, ends.log_middle, NEVER)
+        middle = np.where(is_known, self.log_middle, NEVER)
         shape = log_logistic(np.where(is_known, spreads, 1.0))
-        return replace(ends, log_middle=middle, shape=shape, odds=_odds(shape, middle, ends.age_s))
+        return replace(self, log_middle=middle, shape=shape, odds=_odds(shape, middle, self.age_s))
 
     def take(self, numbers: Sequence[int]) -> EndDistribution:
         """The elements at these indexes, repeated as often as given."""
@@ -97,8 +95,12 @@ class EndDistribution:
     def ended_by(self, seconds: Floats) -> Floats:
         """`ended_probability` at several times: a row per time, a column per gang."""
         later = seconds[:, None]
-        survives = (1 + self.odds) / (1 + _odds(self.shape, self.log_middle, self.age_s + later))
-        found: Floats = np.where(later >= self.certain_s, 1.0, 1 - survives)
+        found = np.zeros((len(seconds), len(self.shape)))
+        known = np.nonzero(self.log_middle < NEVER)[0]  # the others end at their limits only
+        if len(known):
+            shape, middle, age = self.shape[known], self.log_middle[known], self.age_s[known]
+            found[:, known] = 1 - (1 + self.odds[known]) / (1 + _odds(shape, middle, age + later))
+        found[later >= self.certain_s] = 1.0
         return found
 
 

@@ -61,7 +61,7 @@ def predicted_starts(working_set: WorkingSet, waiting: Sequence[Candidate], told
     after = _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))
     for rows, later in _by_limits(working_set, waiting, spreads):
         after[:, rows] = np.maximum(after[:, rows], later)
-    return [Forecast(*row) for row in after.T.tolist()]
+    return [*map(Forecast._make, zip(*after.tolist(), strict=True))]
 
 
 def _arrays(working_set: WorkingSet, candidates: Sequence[Candidate]) -> CandidateArrays:
@@ -143,8 +143,8 @@ class _Offers:
         if not running:
             rows = np.full((3, len(TIMES)), free)
             return cls(rows, _cumulative(rows), np.zeros(len(TIMES)))
-        expected, told = EndDistribution.of(running, now), EndDistribution.told(running, now)
-        ended, late = expected.ended_by(TIMES), told.ended_by(TIMES)
+        expected = EndDistribution.of(running, now)
+        ended, late = expected.ended_by(TIMES), expected.told(running).ended_by(TIMES)
         means = free + np.stack([ended @ shares, ended @ shares, late @ shares])
         scatter = DEVIATIONS * np.sqrt((late * (1 - late)) @ shares**2)
         most = free + float(shares.sum())

@@ -58,7 +58,7 @@ class EndTable:
     running: Sequence[Running]
     now: float
     _tables: tuple[Floats, Floats] | None = None
-    _columns: dict[int, int] = field(default_factory=dict)
+    _columns: dict[str, int] = field(default_factory=dict)
     _freed: dict[int, tuple[Releases, FreedRoom]] = field(default_factory=dict)
     """By identity of what is released, which is kept for that: many holds wait for the same."""
 
@@ -66,23 +66,27 @@ class EndTable:
         """What gangs that run free of what ``releases`` names."""
         known = self._freed.get(id(releases))
         if known is None:
-            held: dict[str, float] = {}
+            early, late = self._all()
             shares = releases.shares()
-            for job_id, share in zip(releases.jobs, shares.tolist(), strict=True):
-                held[job_id] = held.get(job_id, 0.0) + share
-            running = [runner for runner in self.running if runner.job_id in held]
-            room = FreedRoom(shares, *_sums(self.of(running), np.array([held[runner.job_id] for runner in running])))
+            columns = np.array([self._columns[job_id] for job_id in releases.jobs], dtype=np.intp)
+            chosen = np.unique(columns)
+            amounts = np.bincount(columns, shares)[chosen]
+            room = FreedRoom(shares, *_sums((np.take(early, chosen, axis=1), np.take(late, chosen, axis=1)), amounts))
             known = self._freed[id(releases)] = releases, room
         return known[1]
 
     def of(self, running: Sequence[Running]) -> tuple[Floats, Floats]:
         """The columns of these gangs, which are some of those of the table."""
+        early, late = self._all()
+        chosen = [self._columns[runner.job_id] for runner in running]
+        return np.take(early, chosen, axis=1), np.take(late, chosen, axis=1)
+
+    def _all(self) -> tuple[Floats, Floats]:
         if self._tables is None:
-            expected, told = EndDistribution.of(self.running, self.now), EndDistribution.told(self.running, self.now)
-            self._tables = expected.ended_by(FINE_TIMES), told.ended_by(FINE_TIMES)
-            self._columns = {id(runner): column for column, runner in enumerate(self.running)}
-        chosen = [self._columns[id(runner)] for runner in running]
-        return np.take(self._tables[0], chosen, axis=1), np.take(self._tables[1], chosen, axis=1)
+            expected = EndDistribution.of(self.running, self.now)
+            self._tables = expected.ended_by(FINE_TIMES), expected.told(self.running).ended_by(FINE_TIMES)
+            self._columns = {runner.job_id: column for column, runner in enumerate(self.running)}
+        return self._tables
 
 
 def first_end(running: Sequence[Running], ends: EndTable) -> tuple[float, float]:

@@ -103,7 +103,7 @@ class _Explainer:
             template = causes.get(cause)
             if template is None:
                 template = causes[cause] = self._template(candidate, cause)
-            _, why, sentence, _, short, queue, role, blockers, *_ = template.pattern
+            _, why, sentence, _, short, queue, role, blockers = template.pattern[:8]
             held: HeldBy | None = None
             listed: tuple[str, ...] = ()
             if template.holders is not None:
@@ -125,7 +125,10 @@ class _Explainer:
 
     def _start(self, template: _Template, job: Job, forecast: Forecast) -> tuple[float | None, StartForecast | None]:
         """The expected start in service time, and the range around it; None where nothing tells its end."""
-        if template.start is not None and job is template.holder:
+        is_first = template.start is not None and job is template.holder
+        if not is_first and (forecast.latest == inf or template.bounds[1] == inf):
+            return None, None
+        if template.start is not None and is_first:
             start, bounds, kind = template.start, template.bounds, StartKind.FIRST
         elif template.is_by_line and forecast.expected < inf:
             expected = self.working_set.now + forecast.expected
