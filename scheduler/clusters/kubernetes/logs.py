@@ -30,7 +30,7 @@ SILENCE_S: Final = 3600.0
 PAUSE_S: Final = 0.3
 LONGEST_PAUSE_S: Final = 10.0
 _BLOCK: Final = 2**20
-_TIMED: Final = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) ")
+_TIMED: Final = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) ")
 """How each line begins that a container printed. Others are the kubelet's own words: asked for a container that is removed, it
 answers 200 and "unable to retrieve container logs for ..." (kubernetes issue 142258)."""
 CUT: Final = "the node removed the container before the end of its log was copied: lines may be missing above."
@@ -79,7 +79,7 @@ class LogCopy:
         """Lines as the kubelet gives them, each after its time and a space."""
         text = bytearray()
         for line in batch:
-            if _TIMED.match(line) is None:
+            if _TIMED.search(line) is None:
                 self.is_refused = True
                 continue
             at, _, content = line.partition(b" ")
