@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -266,4 +268,27 @@ def test_a_progress_bar_is_live_in_the_log_tab(page: Page, lab: Lab) -> None:
     expect(bar).to_have_count(1)
     assert bar.get_by_text(re.compile("^ *[0-9]+%$")).evaluate("node => node.style.color") == "var(--tl-ansi-2)"
     assert log.inner_text().count("of the work") == 1
+    lab.client.cancel(job.id)
+
+
+CLOCK = "import time\nwhile True:\n    print(f'\\r{time.time():.2f} on its clock', end='', flush=True)\n    time.sleep(0.1)"
+
+
+@pytest.mark.feature("B21")
+def test_the_state_in_the_log_tab_is_less_than_a_second_old(page: Page, lab: Lab) -> None:
+    job = lab.until(lab.submit("clock", sys.executable, "-c", CLOCK), "Running")
+    page.get_by_role("button", name="Logs of clock").click()
+    bar = page.locator(f"#tuttilab-log-{job.id}").get_by_role("log").locator(".tl-mod-partial")
+    expect(bar).to_contain_text("on its clock")
+
+    shown: dict[float, float] = {}
+    for _ in range(40):
+        found = re.search(r"[0-9]+\.[0-9]+", bar.inner_text())
+        if found:
+            shown.setdefault(float(found[0]), time.time() - float(found[0]))
+        page.wait_for_timeout(100)
+
+    # Of most of what was seen: the machine may stand still for a moment.
+    assert len(shown) > 5
+    assert statistics.median(shown.values()) < 1.0
     lab.client.cancel(job.id)

@@ -1,12 +1,14 @@
 """`%%submit` in a real kernel against a real control plane: values, names, errors, sizes, options."""
 
 import re
+import statistics
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.magics.conftest import SMALL, ControlPlane, Kernel
+from tests.e2e.magics.conftest import SMALL, ControlPlane, Kernel, Ran
 
 pytestmark = pytest.mark.tier("local")
 
@@ -200,6 +202,23 @@ def test_a_progress_bar_is_live_in_the_cell_and_keeps_its_colours(kernel: Kernel
     assert ran.last_text.endswith("  | begin\n  | 40 of 40")
     assert '<span style="color:#00a250">40 of 40</span>' in ran.updates[-1][1]["text/html"]
     assert '<span style="color:#00a250">40 of 40</span>' in kernel.run("bars.logs()").html
+
+
+@pytest.mark.feature("B21")
+def test_most_states_of_a_bar_are_in_the_cell_within_a_second(kernel: Kernel) -> None:
+    loop = "for _ in range(40):\n    print(f'\\r{time.time():.2f}', end='')\n    time.sleep(0.1)"
+    sent = kernel.send(f"%%submit clock {SMALL}\nimport time\n{loop}")
+    ages: dict[str, float] = {}
+
+    def look(ran: Ran) -> bool:
+        found = re.search(r"\| (\d{10}\.\d\d)", str(ran.updates[-1][1]["text/plain"])) if ran.updates else None
+        if found:
+            ages.setdefault(found[1], time.time() - float(found[1]))
+        return False
+
+    kernel.gather(sent, until=look)
+    assert len(ages) > 5
+    assert statistics.median(ages.values()) < 1.0
 
 
 @pytest.mark.feature("B21")

@@ -8,10 +8,13 @@ import os
 import pty
 import re
 import signal
+import statistics
 import struct
 import subprocess
 import sys
 import termios
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -291,8 +294,8 @@ print("after")
 """
 
 
-def seen_on_a_terminal(machine: UserMachine, *arguments: str) -> str:
-    """Everything that the command writes to a terminal of 80 columns."""
+def seen_on_a_terminal(machine: UserMachine, *arguments: str, at: Callable[[bytes], None] = lambda block: None) -> str:
+    """Everything that the command writes to a terminal of 80 columns; each part is given to ``at`` as it comes."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
@@ -309,6 +312,7 @@ def seen_on_a_terminal(machine: UserMachine, *arguments: str) -> str:
         try:
             while block := terminal.read(4096):
                 text += block
+                at(block)
         except OSError:
             pass  # the other end is closed
     assert process.wait(30) == 0, text
@@ -329,6 +333,21 @@ def test_a_progress_bar_is_live_on_a_terminal_and_its_last_state_is_in_the_log(r
     # Each state replaces the one before it, and the finished line stands above what was printed after it.
     assert all(text[: match.start()].endswith(("\x1b[2K", "\n")) for match in list(re.finditer(r" ?\d+ of 40", text))[1:]), text
     assert re.search(r"40 of 40\r\n(?:\x1b\[\w+|[^\n])*after\r\n", text)
+
+
+@pytest.mark.feature("B21")
+def test_most_states_of_a_bar_are_on_the_terminal_within_a_second(running: UserMachine) -> None:
+    clock = "import time\nfor _ in range(40):\n    print(f'\\r{time.time():.2f}', end='', flush=True)\n    time.sleep(0.1)"
+    ages: dict[bytes, float] = {}
+
+    def look(block: bytes) -> None:
+        for state in re.findall(rb"\d{10}\.\d\d", block):
+            ages.setdefault(state, time.time() - float(state))
+
+    seen_on_a_terminal(running, "logs", submit(running, "--name", "clock", "--", sys.executable, "-c", clock), "-f", at=look)
+
+    assert len(ages) > 5
+    assert statistics.median(ages.values()) < 1.0
 
 
 @pytest.mark.feature("B21")
