@@ -13,7 +13,7 @@ import signal
 import time
 import traceback
 
-from tuttilab.sidecar import processes
+from tuttilab.sidecar import processes, records
 
 TITLE = "tuttilab-keeper"
 KILL_INTERVAL_S = 0.02
@@ -45,3 +45,5 @@ def _supervise(sidecar: int, pod_dir: str) -> None:
     while processes.reap()[1]:
         processes.kill(processes.descendants(os.getpid()))
         time.sleep(KILL_INTERVAL_S)
+    # In the pod's own folder, which this process is in, whatever the job put in its place.
+    records.write(records.SWEPT, {"at": time.time()}, is_durable=False)

@@ -11,6 +11,8 @@ from typing import Any
 from tuttilab.sidecar import keeper, records
 from tuttilab.sidecar.processes import become_subreaper
 
+ENTER_TRIES = 10
+
 
 def _option(arguments: list[str], name: str) -> int | None:
     return int(arguments[arguments.index(name) + 1]) if name in arguments else None
@@ -24,6 +26,19 @@ def _close_other_descriptors(keep: set[int]) -> None:
                 os.close(int(name))
             except OSError:
                 pass  # the descriptor that listed the folder
+
+
+def _enter(cgroup: str) -> None:
+    """Moves this process, and all that it will start, into the pod's own cgroup. Raises OSError: outside it no pod may run."""
+    for _ in range(ENTER_TRIES):
+        os.makedirs(cgroup, exist_ok=True)
+        try:
+            with open(f"{cgroup}/cgroup.procs", "w") as file:
+                file.write("0")
+            return
+        except FileNotFoundError:
+            pass  # somebody who sweeps empty ones took it
+    raise SystemExit(f"{cgroup} cannot be entered: it is removed again and again.")
 
 
 def main(arguments: list[str]) -> None:
@@ -40,6 +55,8 @@ def main(arguments: list[str]) -> None:
     plan = records.read(plan_file)
     if plan is None:
         raise SystemExit(f"{plan_file} cannot be read: expected the plan of a pod.")
+    if plan.get("cgroup"):
+        _enter(plan["cgroup"])
     first = os.getpid()
     if plan["role"] != "master":  # a master starts no processes
         keeper.fork_sidecar(pod_dir)

@@ -15,12 +15,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from tuttilab.scheduler.clusters.base import DisplayChunk, LaunchPlan, LogChunk, Observation, PodState, Usage
-from tuttilab.scheduler.clusters.local import known
+from tuttilab.scheduler.clusters.local import cgroups, known
 from tuttilab.scheduler.clusters.local import launch as local_launch
 from tuttilab.scheduler.clusters.local import nodes as local_nodes
 from tuttilab.scheduler.clusters.local import pods as local_pods
@@ -185,10 +186,14 @@ class LocalCluster:
         for key in list(self._watched):
             self._unwatch(key)
         self._reading.shutdown(wait=False, cancel_futures=True)
+        if self._settings.cgroups is not None:
+            cgroups.close(self._settings.cgroups)
 
     async def _adopt(self) -> None:
         async with self._launching:
             if not self._is_adopted:
+                place = await asyncio.to_thread(cgroups.place_for, self._state_dir)
+                self._settings = replace(self._settings, cgroups=place)
                 for pod in await asyncio.to_thread(lambda: list(known.all_pods(self._state_dir))):
                     self._pods[pod.job_id, pod.attempt, pod.name] = pod
                 self._is_adopted = True

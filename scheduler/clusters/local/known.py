@@ -9,11 +9,13 @@ simple attacks; users are kept apart by pods that run as their owners.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from tuttilab.scheduler.clusters.local import cgroups
 from tuttilab.scheduler.clusters.local.pods import FORGOTTEN, NAME, ROOT, LocalPod, found_pods
 from tuttilab.sidecar import records
 
@@ -25,6 +27,7 @@ def note(state_dir: Path, pod: LocalPod) -> None:
     file = _folder(state_dir, pod.job_id, pod.attempt) / f"{pod.name}.json"
     body = {
         "boot_id": records.boot_id(),
+        "pid_namespace": _pid_namespace(),
         "pid": pod.pid,
         "start_time": pod.start_time,
         "sidecar": list(pod.sidecar) if pod.sidecar else None,
@@ -32,6 +35,8 @@ def note(state_dir: Path, pod: LocalPod) -> None:
         "epoch": pod.epoch,
         "gpus": list(pod.gpus),
         "ports": list(pod.ports),
+        "is_master": pod.is_master,
+        "cgroup": None if pod.cgroup is None else str(pod.cgroup),
     }
     # What is known is not worth a failed launch: the pod's own folder has it too.
     with contextlib.suppress(OSError):
@@ -46,6 +51,9 @@ def is_noted(state_dir: Path, job_id: str, attempt: int, pod: str) -> bool:
 def drop(state_dir: Path, job_id: str, attempt: int) -> None:
     """Of an attempt that is forgotten or could not start."""
     folder = _folder(state_dir, job_id, attempt)
+    for pod in _noted_pods(state_dir, job_id, attempt):
+        if pod.cgroup is not None:
+            cgroups.drop(pod.cgroup)
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # other attempts are still there
         folder.parent.rmdir()
@@ -57,6 +65,7 @@ def all_pods(state_dir: Path, job_id: str = "*", attempt: int | str = "*") -> It
     for pod in found_pods(state_dir, job_id, attempt):
         if was := noted.pop((pod.job_id, pod.attempt, pod.name), None):
             pod.pid, pod.start_time, pod.sidecar = was.pid, was.start_time, was.sidecar
+            pod.is_of_this_boot, pod.is_master, pod.cgroup = was.is_of_this_boot, was.is_master, was.cgroup
         yield pod
     for pod in noted.values():
         if not (pod.folder.parent / FORGOTTEN).exists():
@@ -93,9 +102,17 @@ def _pod(file: Path, record: dict[str, Any]) -> LocalPod | None:
             if record["sidecar"]:
                 pid, start_time = record["sidecar"]
                 pod.sidecar = (int(pid), int(start_time))
+            pod.is_of_this_boot = record.get("pid_namespace") == _pid_namespace()
+        pod.is_master = bool(record.get("is_master"))
+        pod.cgroup = Path(record["cgroup"]) if record.get("cgroup") else None
     except (KeyError, TypeError, ValueError):
         return None
     return pod
+
+
+def _pid_namespace() -> int:
+    """Another one in each container: of pods of an earlier one nothing lives, although the machine is the same."""
+    return os.stat("/proc/self/ns/pid").st_ino
 
 
 def _folder(state_dir: Path, job_id: str, attempt: int) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
-from tuttilab.scheduler.clusters.local import known
+from tuttilab.scheduler.clusters.local import cgroups, known
 from tuttilab.scheduler.clusters.local import pods as local_pods
 from tuttilab.scheduler.clusters.local.env import HOST, PodDirs, pod_env, ports_needed
 from tuttilab.scheduler.clusters.local.pods import LocalPod
@@ -47,6 +47,8 @@ class Settings:
     heartbeat_s: float
     lease_s: float
     log_bytes: int
+    cgroups: Path | None = None
+    """Where pods get cgroups of their own; None where the machine lets us make none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,10 @@ def _ensure_started(plan: LaunchPlan, pod: PodPlan, attempt: Path, reserved: Res
         gpus = reserved.gpus[pod.name]
         names = [settings.devices[pod.node][index] for index in gpus]
         env = pod_env(plan, pod, settings.base_env, dirs, names, reserved.ports)
-        body = _sidecar_plan(plan, pod, attempt, dirs, env, settings, listening)
+        # A master runs no user code.
+        place = None if pod.is_master else settings.cgroups
+        cgroup = None if place is None else cgroups.path_of(place, plan.job_id, plan.attempt, pod.name)
+        body = _sidecar_plan(plan, pod, attempt, dirs, env, settings, listening, cgroup)
         records.write(str(dirs.pod / records.PLAN), body)
         records.sync_folder(str(attempt))
         point("launch.spawn")
@@ -249,6 +254,9 @@ def _ensure_started(plan: LaunchPlan, pod: PodPlan, attempt: Path, reserved: Res
         pid=pid,
         start_time=records.start_time(pid),
         is_child=True,
+        is_of_this_boot=True,
+        is_master=pod.is_master,
+        cgroup=cgroup,
     )
 
 
@@ -267,6 +275,7 @@ def _sidecar_plan(
     env: Mapping[str, str],
     settings: Settings,
     listening: socket.socket | None,
+    cgroup: Path | None,
 ) -> dict[str, object]:
     """The plan in the format of the sidecar; plain values only."""
     master = next((other for other in plan.pods if other.is_master), None)
@@ -297,6 +306,7 @@ def _sidecar_plan(
         "heartbeat_s": settings.heartbeat_s,
         "lease_s": settings.lease_s,
         "log_bytes": settings.log_bytes,
+        "cgroup": None if cgroup is None else str(cgroup),
         "listens_at": None if listening is None else f"{HOST}:{listening.getsockname()[1]}",
         "members": [{"pod": m.name, "rank": m.rank} for m in members] if listening else [],
         "master": None if master is None or pod.is_master else _master_address(attempt / master.name),

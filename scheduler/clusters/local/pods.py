@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import PodState
-from tuttilab.scheduler.clusters.local import leftovers
+from tuttilab.scheduler.clusters.local import cgroups, leftovers
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import PodPhase
 from tuttilab.scheduler.runtime.crash_points import point
@@ -52,6 +52,7 @@ class _End:
 
 _LOST: Final = _End(None, "Lost")
 _GONE: Final = _End(137, "FolderGone")
+_UNTRACED: Final = _End(137, "Untraced")
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +73,11 @@ class LocalPod:
     sidecar: tuple[int, int] | None = None
     """Pid and start time of its sidecar, once recorded."""
     is_child: bool = False
+    is_of_this_boot: bool = False
+    """Whether we know that it was started since the machine, and the container that we are in, began."""
+    is_master: bool = False
+    cgroup: Path | None = None
+    """All that it started is in it."""
     is_forgotten: bool = False
     """It is being erased: a missing folder says nothing."""
     state: PodState | None = None
@@ -264,8 +270,8 @@ def _record_lost(pod: LocalPod) -> _End:
     Sidecar and keeper were killed, or they run and the job took their files away.
     """
     is_tampered = _runs(pod)
-    _kill_all(pod)
-    end = _GONE if is_tampered else _LOST
+    is_ended = _kill_all(pod)
+    end = _GONE if is_tampered else _LOST if is_ended or (pod.folder / records.SWEPT).exists() else _UNTRACED
     point("lost.before")
     records.write(str(pod.folder / records.END), {**asdict(end), "started_at": None, "ended_at": time.time()})
     return end
@@ -286,8 +292,14 @@ def _identities(pod: LocalPod) -> frozenset[tuple[int, int]]:
     return frozenset((pid, start) for pid, start in ((pod.pid, pod.start_time), pod.sidecar or (None, None)) if pid and start)
 
 
-def _kill_all(pod: LocalPod) -> None:
+def _kill_all(pod: LocalPod) -> bool:
+    """Kill all processes of the pod; whether none is left for certain.
+
+    Without a cgroup nobody can say so of a pod whose keeper was killed: what it had started may have left every trace behind.
+    """
+    is_empty = pod.cgroup is not None and cgroups.kill(pod.cgroup)
     leftovers.kill_leftovers(pod.folder, _identities(pod))
+    return is_empty or pod.is_master or not pod.is_of_this_boot
 
 
 def _end_without_folder(pod: LocalPod) -> PodState:

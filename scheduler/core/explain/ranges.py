@@ -70,7 +70,7 @@ class EndTable:
             shares = releases.shares()
             columns = np.array([self._columns[job_id] for job_id in releases.jobs], dtype=np.intp)
             chosen = np.unique(columns)
-            amounts = np.bincount(columns, shares)[chosen]
+            amounts = np.bincount(columns, shares)[chosen].astype(np.float64)
             room = FreedRoom(shares, *_sums((np.take(early, chosen, axis=1), np.take(late, chosen, axis=1)), amounts))
             known = self._freed[id(releases)] = releases, room
         return known[1]

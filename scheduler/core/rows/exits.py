@@ -13,8 +13,14 @@ LEASE_LOST: Final = "LeaseLost"
 BAD_IMAGE: Final = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageNotRunnable")
 """Reasons of a pod whose image is not there, or starts on no node of that kind."""
 BAD_CONTAINER: Final = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+UNTRACED: Final = "Untraced"
 NOT_STARTED: Final = ("NeverStarted", "InputMissing", "WorkdirMissing", "CommandNotFound", *BAD_IMAGE, *BAD_CONTAINER)
 """Reasons of a pod that ended before its user code ran."""
+
+
+def untraced_pod(attempt: Attempt) -> Pod | None:
+    """A pod of which something may still run: its job must not be started again."""
+    return next((pod for pod in attempt.pods if pod.reason == UNTRACED), None)
 
 
 def has_not_run(pod: Pod) -> bool:
@@ -41,6 +47,8 @@ def describe_end(gang: Gang, pod: Pod) -> str:
         "CommandNotFound": f"{who} could not start: the command does not exist in its environment",
         "FolderGone": f"{who} deleted or replaced its own folder or files that tuttilab keeps there, and was killed; "
         "a job writes to its working directory and RESULT_DIR",
+        UNTRACED: f"{who} was lost with the processes that watch it, its side-car and keeper, and without a cgroup nobody can say "
+        "whether something it started still runs; so it is not started again",
         "InputMissing": f"{who} did not start: a declared input is missing",
         "OutputMissing": f"{who} ended without leaving a declared output",
         "WorkdirMissing": f"{who} did not start: its working directory does not exist",

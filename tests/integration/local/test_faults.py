@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.contract.clusters import Place, all_lines, first_lines, plan, watchin
 from tests.integration.local.conftest import DEADLINE_S, left_of
 from tests.integration.local.control_plane import ControlPlane
 from tuttilab.scheduler.clusters.base import Cluster, PodState
+from tuttilab.scheduler.clusters.local import cgroups
 from tuttilab.scheduler.clusters.local import cluster as local
 from tuttilab.scheduler.clusters.local import launch as local_launch
 from tuttilab.sidecar import keeper, records
@@ -113,6 +115,77 @@ async def test_sidecar_and_keeper_killed_at_once_take_along_whom_the_sidecar_had
         os.kill(sidecar, signal.SIGKILL)
         (lost,) = await seen.ended("job-1-0")
         assert (lost.reason, _lives(left)) == ("Lost", False)
+
+
+# A process without environment, session and parent that kills side-car and keeper before it can have been written down.
+KILLER = """
+import json, os, sys, time
+inner = '''
+import json, os, time
+open("stranger.new", "w").write(str(os.getpid()))
+os.rename("stranger.new", "stranger")
+who = json.load(open("../sidecar.json"))
+os.kill(who["pid"], 9)
+os.kill(who["sidecar"][0], 9)
+time.sleep(300)
+'''
+if os.fork():
+    time.sleep(300)
+os.setsid()
+if os.fork():
+    os._exit(0)
+os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", inner], {})
+"""
+
+
+@pytest.mark.parametrize("has_cgroups", [True, False])
+async def test_who_kills_sidecar_and_keeper_unseen_is_ended_by_the_cgroup_or_the_pod_is_untraced(
+    monkeypatch: pytest.MonkeyPatch, place: Place, has_cgroups: bool
+) -> None:
+    if not has_cgroups:
+        monkeypatch.setattr(cgroups, "place_for", lambda state_dir: None)
+    cluster = place.open()
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", sys.executable, "-c", KILLER))
+        (lost,) = await seen.ended("job-1-0")
+    stranger = stranger_of(place, lost)
+
+    try:
+        if has_cgroups:
+            assert (lost.exit_code, lost.reason) == (None, "Lost")
+            assert not _lives(stranger)
+        else:
+            assert (lost.exit_code, lost.reason) == (137, "Untraced")
+    finally:
+        if _lives(stranger):
+            stranger.kill()
+
+
+async def test_without_cgroups_a_pod_whose_keeper_swept_is_lost(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
+    monkeypatch.setattr(cgroups, "place_for", lambda state_dir: None)
+    cluster = place.open()
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", "sleep", "300"))
+        (pod,) = await seen.phase("Running", "job-1-0")
+        os.kill(pid_of(pod), signal.SIGKILL)
+        (lost,) = await seen.ended("job-1-0")
+
+    assert (lost.exit_code, lost.reason) == (None, "Lost")
+
+
+async def test_cgroups_go_with_their_pods(place: Place, cluster: Cluster) -> None:
+    place_of_groups = cgroups.place_for(place.folder)
+    assert place_of_groups is not None
+    async with watching(cluster) as seen:
+        await cluster.launch(plan("job", "sh", "-c", "grep ^0:: /proc/self/cgroup; sleep 300"))
+        (line,) = (await first_lines(cluster, plan("job", ""))).lines
+        assert line.endswith(f"/{place_of_groups.name}/job.1.job-1-0")
+        await cluster.stop("job", 1, 5.0)
+        await seen.ended("job-1-0")
+        await cluster.forget("job", 1)
+        assert not (place_of_groups / "job.1.job-1-0").exists()
+        await place.close()
+        assert not place_of_groups.exists()
 
 
 def _lives(process: psutil.Process) -> bool:

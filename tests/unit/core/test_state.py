@@ -119,6 +119,25 @@ def test_a_lost_pod_requeues_the_gang_without_using_a_retry(one: State) -> None:
     assert (one.jobs[job.id].phase, one.jobs[job.id].failures) == (JobPhase.QUEUED, 0)
 
 
+def test_a_job_of_which_something_may_still_run_is_not_started_again(one: State) -> None:
+    job = started(one, retries=3)
+    end_all(one, job.id, 137, at=10.0, reason="Untraced")
+    ended = one.jobs[job.id]
+    assert (ended.phase, ended.attempts) == (JobPhase.FAILED, 1)
+    assert ended.reason == (
+        "it was lost with the processes that watch it, its side-car and keeper, and without a cgroup nobody can say whether "
+        "something it started still runs; so it is not started again"
+    )
+
+
+def test_a_gang_that_lost_a_member_is_not_started_again_while_another_may_still_run(one: State) -> None:
+    job = started(one, workers=2, retries=3)
+    end_pod(one, job.id, 0, None, reason="Lost")
+    end_pod(one, job.id, 1, 137, reason="Untraced")
+    end_pod(one, job.id, -1, 143, reason="Stopped")
+    assert (one.jobs[job.id].phase, one.jobs[job.id].attempts) == (JobPhase.FAILED, 1)
+
+
 def test_J11_a_queued_job_is_cancelled_at_once_and_a_running_one_when_its_pods_ended(one: State) -> None:
     running, queued = started(one), submit(one)
     assert one.handle(ev.JobCancelRequested(queued.id, "ann"), 1.0) == []
