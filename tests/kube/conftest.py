@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.kube import product_images, real
 from tests.kube.cluster import Cluster
 from tests.kube.real import RealCluster
+from tests.kube.site import product_rules
 
 OTHERS_LIMIT_S = 300.0
 """For another run on this machine to end."""
@@ -51,9 +51,7 @@ def product_cluster(real_cluster: RealCluster) -> RealCluster:
 @pytest.fixture(scope="session")
 def product_kubeconfig(product_cluster: RealCluster) -> Path:
     """Of an account with the rights in deploy/kubernetes/roles.yaml and no other."""
-    text = (product_images.ROOT / "deploy" / "kubernetes" / "roles.yaml").read_text(encoding="utf-8")
-    rules = [rule for document in yaml.safe_load_all(text) for rule in document.get("rules", [])]
-    return product_cluster.service_account_kubeconfig(rules, name="product")
+    return product_cluster.service_account_kubeconfig(product_rules(), name="product")
 
 
 @pytest.fixture

@@ -117,8 +117,16 @@ def test_make_kube_up_prints_where_the_cluster_is_and_kube_down_leaves_nothing()
         said = make("up")
         [kubeconfig] = [line.split()[1] for line in said.splitlines() if line.startswith("kubeconfig:")]
         assert json.loads(Path(kubeconfig).read_text())["clusters"][0]["cluster"]["server"].startswith("https://")
+        [url] = [line.split()[-1] for line in said.splitlines() if line.startswith("control plane:")]
+        assert url.startswith("http://127.0.0.1:")
         again = make("up")
         assert kubeconfig in again
+        # As written: what a person pastes.
+        pasted = "\n".join(line for line in said.splitlines() if line.startswith("  "))
+        done = subprocess.run(["sh", "-ec", pasted], cwd="/", capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done
+        ranks = [line.split() for line in done.stdout.splitlines() if line.startswith("[")]
+        assert [words[1] for words in sorted(ranks)] == ["0", "1"]
     finally:
         assert "Nothing of the cluster is left." in make("down")
     assert real.leftovers() == []

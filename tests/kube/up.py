@@ -19,9 +19,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.kube import real
+from tests.kube import product_images, real, site
 from tests.kube.processes import tail
-from tests.kube.real import HOLDER, PYTHONPATH, ROOT, ClusterInUse, RealCluster, running_real_cluster
+from tests.kube.real import HOLDER, PYTHONPATH, ROOT, ClusterInUse, running_real_cluster
 from tests.kube.tools import build, debian
 
 MODULE = "tests.kube.up"
@@ -30,16 +30,17 @@ STARTED_LIMIT_S = 180.0
 ENDED_LIMIT_S = 60.0
 
 
-def places(cluster: RealCluster) -> dict[str, str]:
-    """What a person connects to, by the word it is printed with."""
-    return {"kubeconfig": str(cluster.kubeconfig)}
-
-
 def next_steps(said: dict[str, str]) -> str:
     program = build.program()
+    command = Path(sys.executable).with_name("tuttilab")
     return f"""
+A gang of two in containers:
+  export TUTTILAB_STATE_DIR={said["state folder"]}
+  {command} submit --workers 2 --wait -- python3 -c 'import os, socket; print(os.environ["TUTTILAB_RANK"], socket.gethostname())'
+From a notebook: the same variable, and %%submit --workers 2 --image {product_images.NOTEBOOK}
+
 To look at it:  {program} kubectl --kubeconfig {said["kubeconfig"]} get nodes,pods -A
-Images there:   localhost/busybox:1 and localhost/python:1 (imagePullPolicy: Never); nvidia.com/gpu: 4 on each node
+Images there:   localhost/busybox:1, localhost/python:1 and {product_images.NOTEBOOK}; nvidia.com/gpu: 4 on each node
 To end it:      make kube-down"""
 
 
@@ -49,7 +50,7 @@ def up(wait_s: float) -> int:
         return refuse(problem)
     said = running()
     if said is None:
-        print("Starting etcd, the API server and two nodes (about 15 s)", flush=True)
+        print("Starting etcd, the API server, two nodes and a control plane of tuttilab (about 20 s)", flush=True)
         try:
             said = start(wait_s)
         except (RuntimeError, TimeoutError) as error:
@@ -118,9 +119,9 @@ def serve(wait_s: float) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     try:
-        with running_real_cluster(wait_s=wait_s) as cluster:
+        with running_real_cluster(wait_s=wait_s) as cluster, site.running_control_plane(cluster) as control_plane:
             ready = ROOT / f"{READY}.new"
-            ready.write_text(json.dumps(places(cluster)), encoding="utf-8")
+            ready.write_text(json.dumps({"kubeconfig": str(cluster.kubeconfig)} | control_plane), encoding="utf-8")
             ready.rename(ROOT / READY)
             ended.wait()
     except ClusterInUse as problem:

@@ -59,7 +59,7 @@ def test_a_follower_answers_as_the_leader_does(site: Site) -> None:
         bundle = os.urandom(3_000_000)
         assert to_leader.get_artifact(to_follower.put_artifact(bundle)) == bundle
     headers = {"Authorization": f"Bearer {follower.runtime.token}"}
-    with httpx.Client(base_url=follower.runtime.url, headers=headers) as raw:
+    with httpx.Client(base_url=follower.runtime.url, headers=headers, timeout=30.0) as raw:
         assert raw.get("/api/v1/jobs/nosuchjob").json()["type"] == "not-found"
         assert raw.get("/api/v1/jobs", headers={"Authorization": "Bearer wrong"}).status_code == 401
         assert raw.get("/api/v1/jobs", headers={"Host": "evil.example"}).status_code == 403

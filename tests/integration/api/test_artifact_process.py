@@ -42,7 +42,7 @@ def process_of(site: Site) -> ArtifactProcess:
 
 async def upload_url(site: Site, id: str = ID, size: int = len(CONTENT)) -> str:
     """The URL to upload to."""
-    async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=HEADERS) as http:
+    async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=HEADERS, timeout=30.0) as http:
         url = (await http.get(f"/artifacts/{id}/upload", params={"size": size})).json()["url"]
         assert isinstance(url, str)
         return url
@@ -57,7 +57,7 @@ async def test_a_big_artifact_does_not_pass_through_the_control_plane(apart: Sit
     served_by = psutil.Process(pid)
     # What is written to disk is counted, what goes to a socket is not.
     assert served_by.io_counters().write_chars >= len(CONTENT)
-    async with httpx.AsyncClient(base_url=f"{apart.url}/api/v1", headers=HEADERS) as http:
+    async with httpx.AsyncClient(base_url=f"{apart.url}/api/v1", headers=HEADERS, timeout=30.0) as http:
         moved = await http.get(f"/artifacts/{ID}", params={"redirect": "true"})
         straight = await http.get(f"/artifacts/{ID}")
     assert moved.status_code == 307
@@ -81,7 +81,7 @@ async def test_only_a_valid_ticket_is_accepted(apart: Site) -> None:
     def changed(path: str = parts.path, **more: str) -> str:
         return urlunsplit(parts._replace(path=path, query=urlencode(query | more)))
 
-    async with httpx.AsyncClient(headers=HEADERS) as http:
+    async with httpx.AsyncClient(headers=HEADERS, timeout=30.0) as http:
         bare = urlunsplit(parts._replace(query=""))
         for wrong, status in (
             (bare, 400),
@@ -108,7 +108,7 @@ async def test_a_ticket_expires(apart: Site, monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as patched:
         patched.setattr("tuttilab.scheduler.api.artifacts.process.time.time", lambda: now - 3700)
         url = await upload_url(apart)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=30.0) as http:
         answer = await http.put(url, content=CONTENT)
     assert (answer.status_code, "has run out" in answer.json()["detail"]) == (401, True)
 
@@ -116,7 +116,7 @@ async def test_a_ticket_expires(apart: Site, monkeypatch: pytest.MonkeyPatch) ->
 async def test_the_process_applies_the_rules_of_the_control_plane(apart: Site) -> None:
     url = await upload_url(apart, "c" * 64)
     folder = apart.service.config.artifacts_dir
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=30.0) as http:
         other = await http.put(url, content=CONTENT)
         assert (other.status_code, other.json()["type"]) == (400, "bad-input")
 

@@ -343,7 +343,7 @@ async def test_artifact_above_the_limit_is_refused_and_leaves_nothing(small_limi
 async def test_artifact_with_another_digest_is_refused(site: Site, client: AsyncClient) -> None:
     wrong = hashlib.sha256(b"other").hexdigest()
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=headers) as http:
+    async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=headers, timeout=30.0) as http:
         answer = await http.put(f"/artifacts/{wrong}", content=b"content")
         odd = await http.put("/artifacts/..%2F..%2Fetc", content=b"")
         upper = await http.put(f"/artifacts/{'A' * 64}", content=b"")
@@ -364,7 +364,7 @@ async def test_body_without_a_declared_length_is_cut_off_at_the_limit(small_limi
             yield b"x" * 2**16
 
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=headers) as http:
+    async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=headers, timeout=30.0) as http:
         answer = await http.put(f"/artifacts/{'a' * 64}", content=endless())
 
     assert (answer.status_code, answer.json()["type"]) == (413, "too-large")

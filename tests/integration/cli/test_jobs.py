@@ -284,11 +284,15 @@ def test_json_of_one_job_is_one_object(running: UserMachine) -> None:
     assert json.loads(said.out)["command"] == ["true"]
 
 
+# Goes on once somebody has seen it begin.
 BAR = """
-import time
+import os, sys, time
+until = time.monotonic() + 60
 for i in range(41):
     print(f"\\r{i:2d} of 40", end="", flush=True)
     time.sleep(0.1)
+    while not os.path.exists(sys.argv[1]) and time.monotonic() < until:
+        time.sleep(0.05)
 print()
 print("after")
 """
@@ -321,12 +325,20 @@ def seen_on_a_terminal(machine: UserMachine, *arguments: str, at: Callable[[byte
 
 @pytest.mark.feature("B21")
 @pytest.mark.parametrize("how", ["logs", "submit"])
-def test_a_progress_bar_is_live_on_a_terminal_and_its_last_state_is_in_the_log(running: UserMachine, how: str) -> None:
-    command = ["--name", "bar", "--", sys.executable, "-c", BAR]
+def test_a_progress_bar_is_live_on_a_terminal_and_its_last_state_is_in_the_log(
+    running: UserMachine, tmp_path: Path, how: str
+) -> None:
+    go = tmp_path / "go"
+    command = ["--name", "bar", "--", sys.executable, "-c", BAR, str(go)]
+
+    def look(block: bytes) -> None:
+        if b" 0 of 40" in block:
+            go.touch()
+
     if how == "logs":
-        text = seen_on_a_terminal(running, "logs", submit(running, *command), "-f")
+        text = seen_on_a_terminal(running, "logs", submit(running, *command), "-f", at=look)
     else:
-        text = seen_on_a_terminal(running, "submit", "--wait", *command)
+        text = seen_on_a_terminal(running, "submit", "--wait", *command, at=look)
     states = re.findall(r"(\d+) of 40", text)
     assert len(set(states)) > 2, text
     assert states == sorted(states, key=int)
@@ -337,7 +349,7 @@ def test_a_progress_bar_is_live_on_a_terminal_and_its_last_state_is_in_the_log(r
 
 @pytest.mark.feature("B21")
 def test_most_states_of_a_bar_are_on_the_terminal_within_a_second(running: UserMachine) -> None:
-    clock = "import time\nfor _ in range(40):\n    print(f'\\r{time.time():.2f}', end='', flush=True)\n    time.sleep(0.1)"
+    clock = "import time\nfor _ in range(100):\n    print(f'\\r{time.time():.2f}', end='', flush=True)\n    time.sleep(0.1)"
     ages: dict[bytes, float] = {}
 
     def look(block: bytes) -> None:
@@ -352,7 +364,7 @@ def test_most_states_of_a_bar_are_on_the_terminal_within_a_second(running: UserM
 
 @pytest.mark.feature("B21")
 def test_of_a_progress_bar_the_log_has_one_line(running: UserMachine) -> None:
-    said = running.run("submit", "--wait", "--", sys.executable, "-c", BAR)
+    said = running.run("submit", "--wait", "--", sys.executable, "-c", BAR, "/")
     job, *log = said.out.splitlines()
     assert log == ["40 of 40", "after"]
     assert running.run("logs", job).out.splitlines() == log
