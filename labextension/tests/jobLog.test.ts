@@ -9,9 +9,10 @@ afterEach(() => vi.useRealTimers());
 
 const settle = (ms = 3000): Promise<unknown> => vi.advanceTimersByTimeAsync(ms);
 
-/** Logs by rank, and what was asked for. */
+/** Logs by rank, and what was asked for. `times`: from which line on which time holds, as the service tells it. */
 class Source {
   lines: Record<number, string[]> = { 0: [] };
+  times: Record<number, [number, number][]> = {};
   partials: Record<number, string> = {};
   asked: string[] = [];
   hasEnded = false;
@@ -22,15 +23,80 @@ class Source {
     const lines = all.slice(start, start + limit);
     const next = start + lines.length;
     const partial = this.partials[rank] ?? '';
-    return { pod: 'p', rank, start, lines, next, is_end: this.hasEnded && next === all.length, partial, times: [] };
+    const known = lines.length > 0 ? (this.times[rank] ?? []).filter(([number]) => number < next) : [];
+    const times = known.slice(Math.max(0, known.filter(([number]) => number <= start).length - 1));
+    return { pod: 'p', rank, start, lines, next, is_end: this.hasEnded && next === all.length, partial, times };
   }
 }
 
 const shown = (log: JobLog): string[] =>
-  Array.from({ length: log.count }, (_, index) => `${log.rankOf(index)}:${log.numberOf(index)} ${log.plain(index)}`);
+  log.lines.map(line => `${line.file.rank}:${line.number + 1} ${log.plain(line)}`);
 
 describe('a log of several ranks', () => {
-  it('is one stream, in the order in which the lines came, each with the number of its own log', async () => {
+  it('is one stream in the order of time', async () => {
+    const source = new Source();
+    source.lines = { 0: ['a', 'b', 'c', 'd', 'e'], 1: ['p', 'q', 'r'] };
+    source.times = { 0: [[0, 10], [3, 30]], 1: [[0, 5], [1, 20], [2, 30]] };
+    const log = new JobLog(source, 'j', [0, 1], null);
+    log.start();
+    await settle();
+
+    expect(shown(log)).toEqual(['1:1 p', '0:1 a', '0:2 b', '0:3 c', '1:2 q', '0:4 d', '0:5 e', '1:3 r']);
+    expect(log.text(rank => `[${rank}] `)).toContain('[1] p\n[0] a\n');
+    log.dispose();
+  });
+
+  it('takes a late line in at its time, and each line that is there stays the same one', async () => {
+    const source = new Source();
+    source.lines = { 0: ['a0', 'a1'], 1: ['b0'] };
+    source.times = { 0: [[0, 10], [1, 20]], 1: [[0, 15]] };
+    const log = new JobLog(source, 'j', [0, 1], null);
+    log.start();
+    await settle();
+    const before = log.lines;
+    expect(shown(log)).toEqual(['0:1 a0', '1:1 b0', '0:2 a1']);
+
+    source.lines[1]!.push('b1', 'b2', 'b3');
+    source.times[1]!.push([2, 18], [3, 25]);
+    await settle();
+
+    expect(shown(log)).toEqual(['0:1 a0', '1:1 b0', '1:2 b1', '1:3 b2', '0:2 a1', '1:4 b3']);
+    expect([log.lines[0], log.lines[1], log.lines[4]]).toEqual([...before]);
+    expect(log.lines[4]).toBe(before[2]);
+    expect(new Set(log.lines.map(line => line.key)).size).toBe(6);
+    log.dispose();
+  });
+
+  it('keeps the order of each rank, whatever its clock says', async () => {
+    const source = new Source();
+    source.lines = { 0: ['a0', 'a1', 'a2'], 1: ['b0'] };
+    source.times = { 0: [[0, 30], [1, 10], [2, 40]], 1: [[0, 30]] };
+    const log = new JobLog(source, 'j', [0, 1], null);
+    log.start();
+    await settle();
+
+    expect(shown(log)).toEqual(['0:1 a0', '0:2 a1', '1:1 b0', '0:3 a2']);
+    log.dispose();
+  });
+
+  it('puts what was written at an unknown time below what is there', async () => {
+    const source = new Source();
+    source.lines = { 0: ['a0'], 1: ['b0'] };
+    source.times = { 0: [[0, 10]] };
+    const log = new JobLog(source, 'j', [0, 1], null);
+    log.start();
+    await settle();
+    source.lines[0]!.push('a1');
+    source.times[0]!.push([1, 20]);
+    await settle();
+    source.lines[1]!.push('b1');
+    await settle();
+
+    expect(shown(log)).toEqual(['0:1 a0', '1:1 b0', '0:2 a1', '1:2 b1']);
+    log.dispose();
+  });
+
+  it('is in the order in which the lines came where no time is known, each with the number of its own log', async () => {
     const source = new Source();
     source.lines = { 0: ['a0'], 1: ['b0'] };
     const log = new JobLog(source, 'j', [0, 1], null);
@@ -64,17 +130,20 @@ describe('a log of several ranks', () => {
     log.dispose();
   });
 
-  it('keeps the newest lines, whatever their rank', async () => {
+  it('keeps the newest lines of each rank, as many of each, and says how many it dropped', async () => {
     const source = new Source();
-    source.lines = { 0: Array.from({ length: MOST_LINES }, (_, index) => `a${index}`), 1: ['b0'] };
+    source.lines = { 0: Array.from({ length: MOST_LINES }, (_, index) => `a${index}`), 1: ['b0', 'Killed'] };
+    source.times = { 0: [[0, 10]], 1: [[0, 5], [1, 20]] };
     source.hasEnded = true;
     const log = new JobLog(source, 'j', [0, 1], null);
     log.start();
     await settle(60_000);
 
-    expect(log.count).toBeLessThanOrEqual(MOST_LINES);
-    expect(log.isEnd).toBe(true);
-    expect(log.plain(log.count - 1)).toBe(`a${MOST_LINES - 1}`);
+    const half = MOST_LINES / 2;
+    expect([log.lines.length, log.dropped, log.isEnd]).toEqual([half + 2, half, true]);
+    expect(shown(log).slice(0, 2)).toEqual(['1:1 b0', `0:${half + 1} a${half}`]);
+    expect(shown(log).slice(-2)).toEqual([`0:${MOST_LINES} a${MOST_LINES - 1}`, '1:2 Killed']);
+    expect(log.firstError()).toBe(half + 1);
   });
 
   it('begins anew with a new attempt, or reads the one that was chosen', async () => {
@@ -139,6 +208,21 @@ describe('searching', () => {
     source.lines[0]!.push('Traceback (most recent call last):', 'ValueError: no');
     await settle();
     expect(log.firstError()).toBe(2);
+    log.dispose();
+  });
+
+  it('finds them where they stand once an earlier line of another rank has come', async () => {
+    const source = new Source();
+    source.lines = { 0: ['start', 'Killed'], 1: [] };
+    source.times = { 0: [[0, 10], [1, 20]], 1: [[0, 15]] };
+    const log = new JobLog(source, 'j', [0, 1], null);
+    log.start();
+    await settle();
+    expect([log.firstError(), log.find('killed')]).toEqual([1, [1]]);
+
+    source.lines[1]!.push('ValueError: no');
+    await settle();
+    expect([log.firstError(), log.find('killed'), log.find('ValueError')]).toEqual([1, [2], [1]]);
     log.dispose();
   });
 

@@ -1,4 +1,4 @@
-/** The logs of one or more ranks as one stream: lines in the order in which they came, searchable, with the first error. */
+/** The logs of one or more ranks as one stream: lines in the order of time, searchable, with the first error. */
 
 import type { IDisposable } from '@lumino/disposable';
 import { type ISignal, Signal } from '@lumino/signaling';
@@ -20,10 +20,17 @@ export function isError(line: string): boolean {
   return ERROR.test(line);
 }
 
-interface ILine {
-  file: LogFile;
-  number: number;
+/** A line of one rank. The same object as long as it is kept, wherever it stands. */
+export interface ILogLine {
+  /** Other than that of every other line. */
+  readonly key: number;
+  readonly file: LogFile;
+  /** In its own log, from 0. */
+  readonly number: number;
+  /** When it was written, in seconds since 1970; not before those of its rank that stand before it. */
+  readonly at: number;
   lower?: string;
+  isError?: boolean;
 }
 
 export class JobLog implements IDisposable {
@@ -41,13 +48,13 @@ export class JobLog implements IDisposable {
     }
   }
 
-  /** Number of lines that are kept. */
-  get count(): number {
-    return this._lines.length;
+  /** The lines that are kept. Replaced, never changed in place. */
+  get lines(): readonly ILogLine[] {
+    return this._lines;
   }
   /** Number of older lines that were dropped. */
   get dropped(): number {
-    return this._dropped;
+    return this._files.reduce((sum, file) => sum + file.dropped, 0);
   }
   get isEnd(): boolean {
     return this._files.every(file => file.isEnd);
@@ -85,8 +92,6 @@ export class JobLog implements IDisposable {
   /** Read from the beginning: a new attempt writes new logs. */
   restart(): void {
     this._lines = [];
-    this._dropped = this._scanned = 0;
-    this._firstError = -1;
     this._taken.clear();
     this._files.forEach(file => file.restart());
     this._changed.emit();
@@ -96,34 +101,23 @@ export class JobLog implements IDisposable {
     this._files.forEach(file => file.setShown(isShown));
   }
 
-  rankOf(index: number): number {
-    return this._lines[index]!.file.rank;
-  }
-
-  /** The line's number in its own log, from 1. */
-  numberOf(index: number): number {
-    return this._lines[index]!.number + 1;
-  }
-
-  pieces(index: number): IPiece[] {
-    const { file, number } = this._lines[index]!;
-    return number < file.dropped ? [] : file.pieces(number - file.dropped);
+  pieces({ file, number }: ILogLine): IPiece[] {
+    return file.pieces(number - file.dropped);
   }
 
   /** Without colours. */
-  plain(index: number): string {
-    const { file, number } = this._lines[index]!;
-    return number < file.dropped ? '' : plain(file.lines[number - file.dropped]!);
+  plain({ file, number }: ILogLine): string {
+    return plain(file.lines[number - file.dropped]!);
   }
 
-  /** Lines that have the text, in whatever case. */
+  /** Places of lines that have the text, in whatever case. */
   find(text: string): number[] {
     const wanted = text.toLowerCase();
     const found: number[] = [];
     if (wanted !== '') {
       for (let index = 0; index < this._lines.length; index += 1) {
         const line = this._lines[index]!;
-        line.lower ??= this.plain(index).toLowerCase();
+        line.lower ??= this.plain(line).toLowerCase();
         if (line.lower.includes(wanted)) {
           found.push(index);
         }
@@ -132,46 +126,61 @@ export class JobLog implements IDisposable {
     return found;
   }
 
-  /** The first line that looks like an error; -1 when none does. */
+  /** The place of the first line that looks like an error; -1 when none does. */
   firstError(): number {
-    for (; this._firstError < 0 && this._scanned < this._lines.length; this._scanned += 1) {
-      if (isError(this.plain(this._scanned))) {
-        this._firstError = this._scanned;
-      }
-    }
-    return this._firstError;
+    return this._lines.findIndex(line => (line.isError ??= isError(this.plain(line))));
   }
 
   /** All kept lines without colours; `prefix` stands before each. */
   text(prefix: (rank: number) => string): string {
-    return this._lines.map((line, index) => prefix(line.file.rank) + this.plain(index) + '\n').join('');
+    return this._lines.map(line => prefix(line.file.rank) + this.plain(line) + '\n').join('');
   }
 
   private _take(file: LogFile): void {
-    for (let number = Math.max(this._taken.get(file) ?? 0, file.dropped); number < file.total; number += 1) {
-      this._lines.push({ file, number });
+    const taken = this._taken.get(file) ?? { total: 0, dropped: 0, at: 0 };
+    const newest = this._lines[this._lines.length - 1]?.at ?? 0;
+    const come: ILogLine[] = [];
+    let at = taken.at;
+    for (let number = Math.max(taken.total, file.dropped); number < file.total; number += 1) {
+      // A line of unknown time stands below what is there when it comes.
+      at = Math.max(at, file.timeOf(number - file.dropped) ?? newest);
+      come.push({ key: this._nextKey++, file, number, at });
     }
-    this._taken.set(file, file.total);
-    const tooMany = this._lines.length - MOST_LINES;
-    if (tooMany > 0) {
-      this._lines.splice(0, tooMany);
-      this._dropped += tooMany;
-      this._scanned = Math.max(0, this._scanned - tooMany);
-      this._firstError = this._firstError < tooMany ? -1 : this._firstError - tooMany;
-    }
+    const kept =
+      file.dropped > taken.dropped
+        ? this._lines.filter(line => line.file !== file || line.number >= file.dropped)
+        : this._lines;
+    this._lines = merged(kept, come);
+    this._taken.set(file, { total: file.total, dropped: file.dropped, at });
     this._changed.emit();
   }
 
   private readonly _changed = new Signal<this, void>(this);
   private readonly _files: readonly LogFile[];
-  private _lines: ILine[] = [];
-  /** Lines of each file that are in `_lines`, or were. */
-  private readonly _taken = new Map<LogFile, number>();
-  private _dropped = 0;
-  /** Lines that were looked at for an error. */
-  private _scanned = 0;
-  private _firstError = -1;
+  private _lines: readonly ILogLine[] = [];
+  private _nextKey = 0;
+  /** What of each file is in `_lines`, or was, and the time of its newest line there. */
+  private readonly _taken = new Map<LogFile, { total: number; dropped: number; at: number }>();
   private _isDisposed = false;
+}
+
+/** `come`, all of one rank, put into `lines` by time, below those of the same time. */
+function merged(lines: readonly ILogLine[], come: readonly ILogLine[]): readonly ILogLine[] {
+  if (come.length === 0) {
+    return lines;
+  }
+  let place = lines.length;
+  while (place > 0 && lines[place - 1]!.at > come[0]!.at) {
+    place -= 1;
+  }
+  const result = lines.slice(0, place);
+  for (const line of come) {
+    for (; place < lines.length && lines[place]!.at <= line.at; place += 1) {
+      result.push(lines[place]!);
+    }
+    result.push(line);
+  }
+  return result.concat(lines.slice(place));
 }
 
 const DOWNLOAD_PAGE = 10_000;

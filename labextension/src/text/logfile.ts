@@ -4,7 +4,7 @@ import type { IDisposable } from '@lumino/disposable';
 import { type ISignal, Signal } from '@lumino/signaling';
 
 import { messageOf, Refusal } from '../model/client';
-import type { IModel } from '../model/tokens';
+import type { IModel, LogPage } from '../model/tokens';
 import { type IPiece, type IStyle, parseLine, plain } from './ansi';
 
 export const MOST_LINES = 50_000;
@@ -86,12 +86,19 @@ export class LogFile implements IDisposable {
   /** Read from the beginning: a new attempt writes a new log. */
   restart(): void {
     this._lines = [];
+    this._times = [];
+    this._time = null;
     this._styles = [{}];
     this._dropped = this._next = 0;
     this._partial = '';
     this._isEnd = false;
     this._generation += 1;
     this.start();
+  }
+
+  /** When line `index` of `lines` was written, in seconds since 1970; null where nobody knows. */
+  timeOf(index: number): number | null {
+    return this._times[index]!;
   }
 
   /** Line `index` of `lines` with its colours; a colour that an earlier line set stays in effect. */
@@ -120,7 +127,7 @@ export class LogFile implements IDisposable {
         return;
       }
       if (page.lines.length > 0) {
-        this._add(page.lines);
+        this._add(page);
       }
       const hasMore = page.lines.length === PAGE;
       this._next = page.next;
@@ -156,13 +163,21 @@ export class LogFile implements IDisposable {
     return this._styles[index]!;
   }
 
-  private _add(lines: readonly string[]): void {
+  private _add({ start, lines, times }: LogPage): void {
     this._lines = [...this._lines, ...lines];
+    let entry = 0;
+    for (let number = start; number < start + lines.length; number += 1) {
+      for (; entry < times.length && times[entry]![0] <= number; entry += 1) {
+        this._time = times[entry]![1];
+      }
+      this._times.push(this._time);
+    }
     const tooMany = this._lines.length - this._options.mostLines;
     if (tooMany > 0) {
       this._styleBefore(tooMany);
       this._styles = this._styles.slice(tooMany);
       this._lines = this._lines.slice(tooMany);
+      this._times = this._times.slice(tooMany);
       this._dropped += tooMany;
     }
   }
@@ -170,6 +185,10 @@ export class LogFile implements IDisposable {
   private readonly _changed = new Signal<this, void>(this);
   private readonly _options: Required<ILogFileOptions>;
   private _lines: string[] = [];
+  /** Of each line. */
+  private _times: (number | null)[] = [];
+  /** Of the newest line. */
+  private _time: number | null = null;
   private _partial = '';
   /** The style at the beginning of each line, computed as far as lines were shown. */
   private _styles: IStyle[] = [{}];

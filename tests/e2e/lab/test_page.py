@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.lab import SMALL, Lab, pictures, row
 from tests.user_machine import eventually
@@ -249,6 +249,51 @@ def test_all_ranks_are_one_stream_with_their_names_or_one_is_chosen(page: Page, 
     expect(log).not_to_contain_text("of 0")
     expect(log.locator(".tl-Line-rank")).to_have_count(0)
     lab.client.cancel(job.id)
+
+
+# Rank 0 says 100 lines, then rank 1 says 20, then rank 0 another 100; each waits for the other.
+TURNS = r"""say() { for i in $(seq 1 $2); do echo "$1 $i"; done; sleep 0.5; touch "$DONE/$1"; }
+after() { while [ ! -e "$DONE/$1" ]; do sleep 0.05; done; }
+if [ $TUTTILAB_RANK = 0 ]; then say first 100; after second; say third 100; else after first; say second 20; fi"""
+
+
+@pytest.mark.feature("B24", "J10")
+def test_ranks_stand_in_the_order_of_time_and_late_lines_move_nothing_that_is_read(page: Page, lab: Lab, tmp_path: Path) -> None:
+    pods = (PodRequest(role="worker", count=2, cpus="100m", memory="64Mi"),)
+    job = lab.until(lab.submit("turns", "sh", "-c", f"DONE='{tmp_path}'\n{TURNS}", pods=pods), "Succeeded")
+    late: list[Route] = []
+    page.route(re.compile(r"/logs\?rank=1&"), lambda route: late.append(route))
+    shown = opened(page, job)
+    log = shown.get_by_role("log", name="Log of turns")
+    shown.get_by_label("Follow").check()
+    expect(log.get_by_text("third 100", exact=True)).to_be_visible()
+    shown.get_by_label("Follow").uncheck()
+    log.evaluate("node => node.scrollTo(0, 110 * 18)")
+    read = log.locator(".tl-Line", has_text=re.compile(r"third 15$"))
+    expect(read).to_be_in_viewport()
+    before = read.bounding_box()
+    assert before is not None
+    assert read.get_attribute("data-index") == "114"
+
+    for route in late:
+        route.continue_()
+    expect(read).to_have_attribute("data-index", "134")
+
+    after = read.bounding_box()
+    assert after is not None
+    assert abs(after["y"] - before["y"]) <= 1, (before, after)
+    log.evaluate("node => node.scrollTo(0, 98 * 18)")
+    expect(log.get_by_text("second 10", exact=True)).to_be_in_viewport()
+    at = log.locator(".tl-Line").evaluate_all(
+        "all => all.map(one => [+one.dataset.index, [...one.children].map(part => part.textContent).join(' ')])"
+    )
+    assert [text for index, text in sorted(at) if 99 <= index <= 120] == [
+        "100 worker 0 first 100",
+        *(f"{number} worker 1 second {number}" for number in range(1, 21)),
+        "101 worker 0 third 1",
+    ]
+    log.evaluate("node => node.scrollTo(0, 0)")
+    expect(log.get_by_text("first 1", exact=True)).to_be_in_viewport()
 
 
 BAR = r"""printf 'begin\n'; i=0

@@ -36,12 +36,16 @@ interface IProps {
 export const Lines = React.forwardRef<ILinesHandle, IProps>(function Lines(props, handle): React.JSX.Element {
   const { log, job, query, current, isFollowing, setFollowing, isWrapped, names, trans } = props;
   const scroller = React.useRef<HTMLDivElement>(null);
-  const partials = log.partials;
-  const count = log.count + partials.length;
+  const { lines, partials } = log;
+  const count = lines.length + partials.length;
+  const getItemKey = React.useCallback((index: number) => lines[index]?.key ?? `partial ${index - lines.length}`, [lines]);
   const virtual = useVirtualizer({
     count,
     getScrollElement: () => scroller.current,
     estimateSize: () => LINE_HEIGHT,
+    getItemKey,
+    // What is read stays where it is when lines come in above it, unless one follows or looks at the beginning.
+    anchorTo: isFollowing || (scroller.current?.scrollTop ?? 0) === 0 ? 'start' : 'end',
     overscan: 30
   });
   React.useEffect(() => virtual.measure(), [isWrapped, log]);
@@ -56,7 +60,7 @@ export const Lines = React.forwardRef<ILinesHandle, IProps>(function Lines(props
     if (isFollowing && count > 0) {
       virtual.scrollToIndex(count - 1, { align: 'end' });
     }
-  }, [isFollowing, count, newest, isWrapped, log]);
+  }, [isFollowing, lines, count, newest, isWrapped, log]);
   React.useImperativeHandle(handle, () => ({
     scrollTo: index => virtual.scrollToIndex(index, { align: 'center' }),
     firstShown: () => virtual.getVirtualItemForOffset(scroller.current?.scrollTop ?? 0)?.index ?? 0
@@ -88,10 +92,9 @@ export const Lines = React.forwardRef<ILinesHandle, IProps>(function Lines(props
       {log.dropped > 0 && <div className="tl-Log-dropped">{trans.__('%1 older lines are not shown.', log.dropped)}</div>}
       <div style={{ height: virtual.getTotalSize(), position: 'relative' }}>
         {virtual.getVirtualItems().map(item => {
-          const partial = item.index < log.count ? null : partials[item.index - log.count]!;
-          const rank = partial?.rank ?? log.rankOf(item.index);
-          const pieces = partial?.pieces ?? log.pieces(item.index);
-          const classes = ['tl-Line', item.index === current ? 'tl-mod-current' : '', partial !== null ? 'tl-mod-partial' : ''];
+          const line = lines[item.index];
+          const { rank, pieces } = line ? { rank: line.file.rank, pieces: log.pieces(line) } : partials[item.index - lines.length]!;
+          const classes = ['tl-Line', item.index === current ? 'tl-mod-current' : '', line ? '' : 'tl-mod-partial'];
           return (
             <div
               key={item.key}
@@ -101,7 +104,7 @@ export const Lines = React.forwardRef<ILinesHandle, IProps>(function Lines(props
               style={{ transform: `translateY(${item.start}px)` }}
             >
               <span className="tl-Line-number" aria-hidden="true">
-                {partial === null ? log.numberOf(item.index) : ''}
+                {line ? line.number + 1 : ''}
               </span>
               {names !== null && (
                 <>

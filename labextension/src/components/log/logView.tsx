@@ -4,7 +4,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { Attempt, IModel, Job } from '../../model/tokens';
-import { JobLog, MOST_TOGETHER } from '../../text/jobLog';
+import { type ILogLine, JobLog, MOST_TOGETHER } from '../../text/jobLog';
 import { useIsShown } from '../hooks';
 import { Bar } from './bar';
 import { type ILinesHandle, Lines } from './lines';
@@ -34,7 +34,7 @@ export function LogView({ id, job, follow, model, trans }: IProps): React.JSX.El
   const [isFollowing, setFollowing] = React.useState(follow);
   const [isWrapped, setWrapped] = React.useState(lastWrap);
   const [query, setQuery] = React.useState('');
-  const [current, setCurrent] = React.useState(-1);
+  const [currentLine, setCurrentLine] = React.useState<ILogLine | null>(null);
   const pods = podsOf(job, choice.attempt);
   const ranks = choice.rank !== null ? [choice.rank] : pods.length > MOST_TOGETHER ? [pods[0]!.rank] : pods.map(pod => pod.rank);
   const log = useJobLog(model, id, ranks.length > 0 ? ranks : [0], choice.attempt, job);
@@ -42,12 +42,14 @@ export function LogView({ id, job, follow, model, trans }: IProps): React.JSX.El
   const isShown = useIsShown(root);
   React.useEffect(() => log.setShown(isShown), [log, isShown]);
   const matches = React.useMemo(() => log.find(query), [log, query, version]);
+  // By the line, not by its place: others may come before it.
+  const current = React.useMemo(() => (currentLine === null ? -1 : log.lines.indexOf(currentLine)), [log, currentLine, version]);
   const names = new Map(pods.map(pod => [pod.rank, trans.__('%1 %2', pod.role, pod.rank)]));
   const isTogether = ranks.length > 1;
 
   const goTo = (index: number): void => {
     setFollowing(false);
-    setCurrent(index);
+    setCurrentLine(log.lines[index] ?? null);
     lines.current?.scrollTo(index);
   };
   const search = (text: string): void => {
@@ -59,7 +61,7 @@ export function LogView({ id, job, follow, model, trans }: IProps): React.JSX.El
     if (next !== undefined) {
       goTo(next);
     } else {
-      setCurrent(-1);
+      setCurrentLine(null);
     }
   };
   const step = (by: 1 | -1): void => {
@@ -90,7 +92,7 @@ export function LogView({ id, job, follow, model, trans }: IProps): React.JSX.El
         choice={choice}
         setChoice={next => {
           setChoice(next);
-          setCurrent(-1);
+          setCurrentLine(null);
         }}
         input={input}
         query={query}
