@@ -194,6 +194,29 @@ def test_heights_chips_order_and_grouping_are_kept_over_a_reload_and_no_section_
     small.context.close()
 
 
+def test_the_text_and_which_groups_are_open_are_kept_over_a_reload(browser: Browser, full: Lab) -> None:
+    page = open_lab(browser, full, height=900)
+    for key in ("notebook:", "run:", "map:"):
+        group(page, key).locator(".tl-Job-name").click()
+    text = page.get_by_role("searchbox", name="Filter jobs by name")
+    text.fill("sweep-")
+    expect(row(page, named(full, "old-runner"))).to_have_count(0)
+    page.wait_for_timeout(2500)  # Lab saves its state a moment later.
+    page.goto(page.url.split("?")[0])
+    show_panel(page)
+    expect(text).to_have_value("sweep-")
+    expect(group(page, "map:")).to_have_attribute("aria-expanded", "true")
+    expect(row(page, named(full, "sweep-0a1b2c3d[9]"))).to_be_visible()
+    assert {name.partition("[")[0] for name in rows(page)} == {"sweep-0a1b2c3d"}
+    text.fill("")
+    expect(row(page, named(full, "old-runner"))).to_have_count(1)
+    group(page, "map:").locator(".tl-Job-name").click()  # its rows leave no room for the others
+    expect(group(page, "run:")).to_have_attribute("aria-expanded", "true")
+    expect(group(page, "notebook:")).to_have_attribute("aria-expanded", "false")
+    expect(row(page, named(full, "features"))).to_have_count(0)
+    page.context.close()
+
+
 def sections(page: Page) -> list[float]:
     found: list[float] = page.locator("#tuttilab-panel .tl-Section").evaluate_all("all => all.map(one => one.offsetHeight)")
     return found

@@ -44,7 +44,7 @@ export function Jobs({ model, actions, store, trans }: IProps & { store: IViewSt
           rows={rows}
           chosen={chosen}
           setChosen={setMarked}
-          onToggle={(key, isOpen) => setView({ opened: new Map(view.opened).set(key, isOpen) })}
+          onToggle={(key, isOpen) => setView({ opened: toggledGroup(view.opened, key, isOpen) })}
         />
       ) : (
         <EmptyList model={model} trans={trans} isFiltered={view.states.size > 0} />
@@ -53,24 +53,33 @@ export function Jobs({ model, actions, store, trans }: IProps & { store: IViewSt
   );
 }
 
+/** With that group as the last one. */
+function toggledGroup(opened: ReadonlyMap<string, boolean>, key: string, isOpen: boolean): ReadonlyMap<string, boolean> {
+  const next = new Map(opened);
+  next.delete(key);
+  return next.set(key, isOpen);
+}
+
 /** The view as it was left, and then as it is changed here. */
 function useView(model: IModel, store: IViewStore | null): [IView, (change: Partial<IView>) => void] {
   const [view, setWholeView] = React.useState(FIRST_VIEW);
+  const [isFetched, setFetched] = React.useState(false);
   const isTouched = React.useRef(false);
+  const { text } = model.filter;
   React.useEffect(() => {
-    store?.fetch().then(
-      kept => {
+    store
+      ?.fetch()
+      .then(kept => {
         // Whoever was faster than the state database has chosen anew.
         if (kept === null || isTouched.current) {
           return;
         }
-        setWholeView(old => ({ ...old, ...kept }));
-        if ([...kept.states].some(state => ENDED.has(state))) {
-          model.setFilter({ ended: true });
-        }
-      },
-      (error: unknown) => console.warn('tuttilab: the view of the jobs could not be read', error)
-    );
+        setWholeView(kept);
+        const hasEnded = [...kept.states].some(state => ENDED.has(state));
+        model.setFilter({ text: model.filter.text || kept.text, ...(hasEnded ? { ended: true } : {}) });
+      })
+      .catch((error: unknown) => console.warn('tuttilab: the view of the jobs could not be read', error))
+      .finally(() => setFetched(true));
   }, [model, store]);
   const setView = React.useCallback(
     (change: Partial<IView>) => {
@@ -80,10 +89,10 @@ function useView(model: IModel, store: IViewStore | null): [IView, (change: Part
     []
   );
   React.useEffect(() => {
-    if (isTouched.current) {
-      store?.save(view);
+    if (isFetched) {
+      store?.save({ ...view, text });
     }
-  }, [store, view.states, view.order, view.isGrouped]);
+  }, [store, isFetched, view, text]);
   return [view, setView];
 }
 
