@@ -19,6 +19,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .log_line import LogLines, says_nothing, write
+
 LARGEST = 8 * 2**20
 """Bytes of one output; a larger one is replaced by a sentence."""
 LARGEST_TOGETHER = 64 * 2**20
@@ -44,20 +46,25 @@ class Displays:
         self._path = path
         self._written = 0
         self._ids = 0
+        self._lines = LogLines(os.environ)
 
     def show(
         self, data: dict[str, Any], metadata: dict[str, Any] | None = None, name: str | None = None, *, update: bool = False
     ) -> None:
         if update and name is None:
             return
-        self._write({"data": data, "metadata": metadata or {}, "id": name, "update": update})
-        # The log has the text, as a terminal would, unless the text says nothing.
-        text = data.get("text/plain")
-        says_nothing = any(kind.startswith("image/") for kind in data) or str(text).startswith(("<IPython.core.display", "<Figure"))
-        if isinstance(text, str) and text and not says_nothing:
-            sys.stdout.write(text[:MOST_TEXT] + "\n")
+        is_kept = self._write({"data": data, "metadata": metadata or {}, "id": name, "update": update})
+        if update:
+            return
+        # The log has the text, as a terminal would, and a line about what is more than text.
+        line = self._lines.next_of(data)
+        if not says_nothing(data):
+            sys.stdout.write(data["text/plain"][:MOST_TEXT] + "\n")
+        elif line and is_kept:
+            write(line)
 
     def clear(self) -> None:
+        self._lines.clear()
         self._write({"clear": True})
 
     def new_id(self) -> str:
@@ -85,22 +92,25 @@ class Displays:
         except Exception as error:
             sys.stderr.write(f"tuttilab: a figure could not be drawn: {type(error).__name__}: {error}\n")
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: dict[str, Any]) -> bool:
+        """Whether it is there to be looked at."""
         try:
             body = json.dumps(line, default=str)
             if len(body) > LARGEST:
                 self._refuse(line, f"an output of {len(body) / 2**20:.0f} MiB is not shown, at most {LARGEST >> 20} MiB are")
-                return
+                return False
             if self._written + len(body) > LARGEST_TOGETHER:
                 if self._written <= LARGEST_TOGETHER:
                     self._refuse({}, f"further outputs are not shown: a cell shows at most {LARGEST_TOGETHER >> 20} MiB")
                     self._written = LARGEST_TOGETHER + 1
-                return
+                return False
             self._written += len(body)
             with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(body + "\n")
         except Exception as error:
             sys.stderr.write(f"tuttilab: an output is not shown: {type(error).__name__}: {error}\n")
+            return False
+        return True
 
     def _refuse(self, line: dict[str, Any], why: str) -> None:
         sys.stderr.write(f"tuttilab: {why}; write it to a file below RESULT_DIR.\n")

@@ -350,3 +350,39 @@ def test_polling_of_ours_reaches_no_logger_of_the_user(kernel: Kernel, control: 
         assert "HTTP Request: GET" in own.stderr
     finally:
         kernel.run("logging.basicConfig(level=logging.WARNING, force=True)")
+
+
+def test_the_log_has_a_line_where_something_was_shown(kernel: Kernel, control: ControlPlane) -> None:
+    cell = f"""
+from IPython.display import HTML, clear_output
+print("before")
+{FIGURE}plt.show()
+print("between")
+bar = display(HTML("<progress>"), display_id=True)
+for step in range(30):
+    bar.update(HTML(f"<progress value={{step}}>"))
+display("a text")
+for step in range(5):
+    clear_output(wait=True)
+    {FIGURE.replace(chr(10), ";")}plt.show()
+print("after")
+"""
+    ran = kernel.run(f"%%submit drawing {SMALL}{cell}")
+    assert ran.status == "ok", ran.error
+    lines = kernel.run("print(drawing.logs())").stdout.splitlines()
+    name = kernel.value("drawing.id").strip("'")[:8]
+    ways = f"see the cell, the job's page in JupyterLab or %attach {name}]"
+    figure = rf"\[figure 1: image/png, \d{{3}}x\d{{3}}, \d\d kB; {re.escape(ways)}"
+    assert lines[0] == "before"
+    assert re.fullmatch(figure, lines[1])
+    assert lines[2:] == ["between", f"[output 1: text/html, 10 B; see the cell or %attach {name}]", "'a text'", "after"]
+    assert control.client().logs(kernel.value("drawing.id").strip("'")).lines[1] == lines[1]
+    # The way that the line names.
+    assert "image/png" in kernel.run(f"%attach {name}").displays[1]
+
+
+def test_the_log_of_another_rank_names_the_way_to_its_outputs(kernel: Kernel) -> None:
+    ran = kernel.run(f"%%submit pair --workers 2 --cpus 100m {SMALL}\n{FIGURE}plt.show()\n1")
+    assert ran.status == "ok", ran.error
+    assert kernel.run("print(pair.logs(rank=1))").stdout.strip().endswith("see .displays(rank=1) of the handle]")
+    assert "image/png" in kernel.run("pair.displays(rank=1)").displays[0]
