@@ -135,7 +135,8 @@ def display_value(value: object) -> None:
 def below(header: str, shown: Shown) -> Shown:
     """Adds a line of text above."""
     text = "\n".join(part for part in (header, shown.text) if part)
-    return Shown(text, f"<div>{html.escape(header)}</div>{shown.html or preformatted(shown.text)}", shown.change_key, shown.box)
+    lines = "".join(f"<div>{html.escape(line)}</div>" for line in header.splitlines())
+    return Shown(text, f"{lines}{shown.html or preformatted(shown.text)}", shown.change_key, shown.box)
 
 
 def preformatted(text: str) -> str:

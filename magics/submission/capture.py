@@ -22,6 +22,7 @@ from IPython.core.getipython import get_ipython
 
 from tuttilab.magics.shared.display import show_bytes
 from tuttilab.magics.shared.parse import nearest
+from tuttilab.magics.submission.keyboard import Waiting, in_code
 from tuttilab.magics.submission.names import names_in_strings, needed_names
 from tuttilab.scheduler.domain.errors import BadInput, TooLarge
 
@@ -44,6 +45,8 @@ class Captured:
     pickled: bytes = b""
     sources: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """The lines of each function that travels, by number, under the name of its cell or file."""
+    waiting: tuple[Waiting, ...] = ()
+    """What waits at a keyboard in these functions."""
 
     @property
     def total(self) -> int:
@@ -124,7 +127,7 @@ def capture(values: Mapping[str, Any], limit: int = LIMIT_BYTES) -> Captured:
             sizes[name] = buffer.tell() - before
     if buffer.tell() > limit:
         raise _too_large(sizes, buffer.tell(), limit)
-    return Captured(sizes, tuple(modules), buffer.getvalue(), sources.lines)
+    return Captured(sizes, tuple(modules), buffer.getvalue(), sources.lines, tuple(sources.waiting))
 
 
 def _too_large(sizes: Mapping[str, int], total: int, limit: int) -> TooLarge:
@@ -140,6 +143,7 @@ class _Sources:
 
     def __init__(self) -> None:
         self.lines: dict[str, dict[int, str]] = {}
+        self.waiting: list[Waiting] = []
         self._names: dict[str, str] = {}
 
     def add(self, code: CodeType) -> str:
@@ -155,6 +159,7 @@ class _Sources:
         found = {n: text[n - 1].rstrip("\n") for n in range(max(1, code.co_firstlineno), min(last, len(text)) + 1)}
         if found:
             self.lines.setdefault(name, {}).update(found)
+        self.waiting += in_code(code, getattr(get_ipython(), "user_ns", ()), name)
         return name
 
     def _new_name(self, file: str) -> str:

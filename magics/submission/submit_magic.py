@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import re
 import time
 from dataclasses import replace
@@ -31,9 +32,10 @@ from tuttilab.magics.shared.parse import (
     variable_name,
     whole_number,
 )
-from tuttilab.magics.submission.bundle import read_files
-from tuttilab.magics.submission.capture import Captured, capture, choose_names
+from tuttilab.magics.submission.bundle import cell_source, read_files
+from tuttilab.magics.submission.capture import capture, choose_names
 from tuttilab.magics.submission.interpreter import interpreter
+from tuttilab.magics.submission.keyboard import in_cell, sentences
 from tuttilab.magics.submission.modules import unknown_to_the_image
 from tuttilab.magics.submission.names import brought_names
 from tuttilab.magics.submission.notebook_line import options_of, submit_notebook
@@ -126,6 +128,7 @@ _NOT_YET_ADVICE = {
     "--pip": "use a --python or an --image that has the package",
 }
 _SHELL_SYNTAX = re.compile(r"^\s*(?:[A-Za-z_]\w*\s*=\s*)?[%!]", re.MULTILINE)
+_DEBUG_MAGIC = re.compile(r"^%{1,2}(?:debug|pdb)\b")
 
 
 class CellSyntaxError(Exception):
@@ -172,10 +175,10 @@ class SubmitMagics(Magics):
         cell_name = f"<%%submit In[{cell_number(self.shell)}]>"
         self._check_syntax(cell, cell_name)
         self._check_variable(parsed.var, cell)
-        submission, captured, header = self._prepare(parsed, cell, cell_name)
+        submission, header = self._prepare(parsed, cell, cell_name)
         if parsed["dry-run"]:
             verdict = client().dry_run(submission.requests[0])
-            return show(_dry_run_text(verdict, captured, environment_of(submission)))
+            return show(_dry_run_text(verdict, header, environment_of(submission)))
         area = Area(header=header)
         area.update(Shown(f"sending {show_bytes(len(submission.bundle))} …"))
         jobs = self._send(submission, area, is_map=parsed["map"] is not None)
@@ -212,6 +215,11 @@ class SubmitMagics(Magics):
             check_syntax(cell, cell_name)
         except SyntaxError as error:
             line = (error.text or "").strip()
+            if _DEBUG_MAGIC.search(line):
+                raise UsageError(
+                    f"%%submit: line {error.lineno} ({line[:60]}) needs a keyboard, and a job has none: run the cell here, without "
+                    "its %%submit line, and debug it here."
+                ) from None
             if _SHELL_SYNTAX.search(line):
                 raise UsageError(
                     f"%%submit: line {error.lineno} ({line[:60]}) is notebook syntax, and a job runs plain Python; "
@@ -219,7 +227,8 @@ class SubmitMagics(Magics):
                 ) from None
             raise CellSyntaxError(error, self.shell) from error
 
-    def _prepare(self, parsed: Parsed, cell: str, cell_name: str) -> tuple[Submission, Captured, str]:
+    def _prepare(self, parsed: Parsed, cell: str, cell_name: str) -> tuple[Submission, str]:
+        """What is sent, and what is said about it before."""
         map_name = parsed["map"]
         chosen = choose_names(cell, self.shell.user_ns, self.shell.user_ns_hidden, parsed["in"])
         values = {name: self.shell.user_ns[name] for name in chosen}
@@ -244,7 +253,9 @@ class SubmitMagics(Magics):
             files=files,
         )
         notes = [unknown_to_the_image(cell, values, files)] if parsed["image"] else []
-        return submission, captured, "\n".join(line for line in (str(captured), *notes) if line)
+        waiting = (*in_cell(cell_source(cell), cell_name, self.shell.user_ns), *captured.waiting)
+        notes += sentences(waiting, {**os.environ, **dict(parsed["env"])})
+        return submission, "\n".join(line for line in (str(captured), *notes) if line)
 
     def _options(self, parsed: Parsed) -> Options:
         after: list[str] = []
@@ -284,10 +295,10 @@ def _accepted_text(jobs: JobHandle | MapHandle) -> Shown:
     return Shown(text, box=job_box(view, time.time()))
 
 
-def _dry_run_text(verdict: DryRunView, captured: Captured, environment: Environment) -> Shown:
+def _dry_run_text(verdict: DryRunView, header: str, environment: Environment) -> Shown:
     lines = [f"{verdict.verdict}: {verdict.sentence}"]
     if verdict.charge:
         lines.append("counts as: " + ", ".join(f"{amount} {key}" for key, amount in verdict.charge.items()))
     if verdict.placements:
         lines.append("places: " + ", ".join(f"{pod} at {node}" for pod, node in verdict.placements.items()))
-    return Shown("\n".join([*lines, *([str(captured)] if str(captured) else []), str(environment)]))
+    return Shown("\n".join([*lines, *([header] if header else []), str(environment)]))

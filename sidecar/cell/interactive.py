@@ -1,4 +1,5 @@
-"""What a notebook has and a job has not: somebody who answers `input`, and widgets. Code that counts on them is told, or helped.
+"""What a notebook has and a job has not: somebody at a keyboard, who answers `input` or steps through a debugger, and widgets. Code
+that counts on them is told, or helped.
 
 `tqdm.notebook` draws with widgets; here its names are those of the bar of text, which is live in the cell and in the log.
 """
@@ -6,7 +7,9 @@
 from __future__ import annotations
 
 import builtins
+import os
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .display import AfterImport
@@ -22,7 +25,12 @@ NobodyAnswers.__name__ = NobodyAnswers.__qualname__ = "EOFError"
 def install() -> None:
     """For the cell that runs next."""
     builtins.input = _refusal("input()")
-    sys.meta_path.insert(0, AfterImport({"getpass": _take_over_getpass, "tqdm.notebook": _take_over_tqdm}))
+    sys.breakpointhook = _hook(sys.breakpointhook)
+    calls: dict[str, Callable[[Any], None]]
+    calls = {"getpass": _take_over_getpass, "pdb": _take_over_pdb, "tqdm.notebook": _take_over_tqdm}
+    for name in [name for name in calls if name in sys.modules]:
+        calls.pop(name)(sys.modules[name])
+    sys.meta_path.insert(0, AfterImport(calls))
 
 
 def _refusal(what: str) -> Any:  # Any: takes whatever the function that it replaces takes
@@ -33,6 +41,45 @@ def _refusal(what: str) -> Any:  # Any: takes whatever the function that it repl
         )
 
     return refuse
+
+
+def _hook(usual: Any) -> Any:  # Any: as `sys.breakpointhook` is
+    def hook(*args: object, **keywords: object) -> Any:  # Any: whatever the function returns that PYTHONBREAKPOINT names
+        if os.environ.get("PYTHONBREAKPOINT"):
+            return usual(*args, **keywords)
+        raise _nobody_steps("breakpoint()", "pass over it with --env PYTHONBREAKPOINT=0")
+
+    return hook
+
+
+def _nobody_steps(what: str, otherwise: str = "print what you look for") -> RuntimeError:
+    return RuntimeError(
+        f"{what} in a job has no keyboard to stop at: run the cell in the notebook, without its %%submit line, to step through it, "
+        f"or {otherwise}."
+    )
+
+
+def _take_over_pdb(module: Any) -> None:
+    """IPython's debugger and ipdb build upon it. One that listens on a socket has an input of its own, and goes on."""
+    usual_trace, usual_interaction = module.Pdb.set_trace, module.Pdb.interaction
+
+    def set_trace(self: Any, *args: Any, **keywords: Any) -> Any:
+        if _is_ours(self.stdin):
+            raise _nobody_steps("set_trace()")
+        frame = () if args or "frame" in keywords else (sys._getframe(1),)
+        return usual_trace(self, *frame, *args, **keywords)
+
+    def interaction(self: Any, *args: Any, **keywords: Any) -> Any:
+        if _is_ours(self.stdin):
+            raise _nobody_steps("The debugger")
+        return usual_interaction(self, *args, **keywords)
+
+    module.Pdb.set_trace, module.Pdb.interaction = set_trace, interaction
+
+
+def _is_ours(stream: object) -> bool:
+    """The job's own input, where nobody types."""
+    return stream is sys.stdin or stream is sys.__stdin__
 
 
 def _take_over_getpass(module: Any) -> None:

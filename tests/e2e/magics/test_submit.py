@@ -124,6 +124,7 @@ def test_too_much_is_refused_in_a_sentence_before_anything_is_sent(kernel: Kerne
         ("%%submit --map nothing\n1", "%%submit: --map names nothing, which this notebook does not define."),
         ("%%submit --files nowhere.py\n1", "--files nowhere.py: there is no such file or folder here"),
         ("%%submit\nx = 1\n!ls", "%%submit: line 3 (!ls) is notebook syntax, and a job runs plain Python;"),
+        ("%%submit\n1 / 0\n%debug", "%%submit: line 3 (%debug) needs a keyboard, and a job has none: run the cell here, without"),
         ("%%submit --queue nowhere\n1", "nowhere"),
         ("%submit", "%submit NOTEBOOK.ipynb [-p NAME=VALUE] runs a notebook file as a job; to run the code of a cell, write"),
         ("%submit train.py", "%submit: 'train.py' is no notebook; expected a file that ends with .ipynb."),
@@ -136,6 +137,40 @@ def test_what_is_wrong_with_the_line_or_the_cell_is_one_sentence(kernel: Kernel,
     assert sentence in ran.error
     assert len(ran.error.strip().splitlines()) == 1
     assert len(ran.error.encode()) < 1024
+
+
+def test_a_debugger_in_a_job_is_one_sentence_before_it_is_queued_and_one_at_its_line(kernel: Kernel) -> None:
+    kernel.run("def check(x):\n    if x > 2:\n        breakpoint()\n    return x")
+    ran = kernel.run(f"%%submit {SMALL}\nvalues = [1, 5]\n[check(x) for x in values]", timeout=30)
+    assert ran.error.splitlines()[0] == (
+        "RuntimeError: breakpoint() in a job has no keyboard to stop at: run the cell in the notebook, without its %%submit line, "
+        "to step through it, or pass over it with --env PYTHONBREAKPOINT=0."
+    )
+    assert "-->   3         breakpoint()" in ran.error
+    assert len(ran.error.encode()) < 1024
+    first = str(ran.displays[0]["text/plain"]).splitlines()
+    assert first[1] == (
+        f"a job has no keyboard and fails where it comes to breakpoint() in line 3 of <In[{ran.number - 1}]>: run the cell here, "
+        "without its %%submit line, to step through it, or pass over it with --env PYTHONBREAKPOINT=0."
+    )
+    assert f"<div>{first[0]}</div><div>a job has no keyboard" in ran.displays[0]["text/html"]
+    over = kernel.run(f"%%submit --env PYTHONBREAKPOINT=0 {SMALL}\n[check(x) for x in [1, 5]]")
+    assert (over.status, over.value) == ("ok", "[1, 5]"), over.error
+    assert "keyboard" not in over.text
+    unreached = kernel.run(f"%%submit {SMALL}\nimport pdb\nif len('ab') > 5:\n    pdb.set_trace()\n'end'")
+    assert (unreached.status, unreached.value) == ("ok", "'end'"), unreached.error
+    assert "fails where it comes to pdb.set_trace() in line 4: run the cell here" in unreached.last_text
+
+
+def test_a_question_in_a_job_is_named_before_and_answered_by_an_error(kernel: Kernel) -> None:
+    dry = kernel.run(f"%%submit --dry-run {SMALL}\nname = input('who? ')").text
+    assert (
+        "a job has no keyboard and fails where it comes to input() in line 2: assign the answer to a variable in a cell before"
+        in dry
+    )
+    ran = kernel.run(f"%%submit {SMALL}\nname = input('who? ')", timeout=30)
+    assert ran.error.startswith("EOFError: input() in a job has nobody to ask: assign the answer to a variable in a cell before")
+    assert "fails where it comes to input() in line 2" in ran.last_text
 
 
 def test_a_syntax_error_is_shown_as_a_local_one(kernel: Kernel) -> None:

@@ -162,6 +162,47 @@ def test_a_question_to_nobody_is_one_sentence_with_the_way_out(tmp_path: Path, c
     assert not any(frame["own"] for frame in ran.error["frames"][1:])
 
 
+@pytest.mark.parametrize(
+    ("cell", "line", "what"),
+    [
+        ("x = 1\nbreakpoint()\nx", 2, "breakpoint()"),
+        ("import pdb\npdb.set_trace()", 2, "set_trace()"),
+        ("from IPython.core.debugger import set_trace\n1\nset_trace()", 3, "set_trace()"),
+        ("import pdb\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    pdb.post_mortem()", 5, "The debugger"),
+        ("import pdb\npdb.run('x = 1')", 2, "The debugger"),
+    ],
+)
+def test_a_debugger_says_at_the_users_line_that_nobody_is_there(tmp_path: Path, cell: str, line: int, what: str) -> None:
+    ran = run(tmp_path, cell, env={"PYTHONBREAKPOINT": ""})
+
+    assert (ran.exit_code, ran.result) == (1, None)
+    assert ran.error is not None
+    assert (ran.error["type"], ran.error["frames"][0]["line"]) == ("RuntimeError", line)
+    assert ran.error["message"].startswith(
+        f"{what} in a job has no keyboard to stop at: run the cell in the notebook, without its %%submit line, to step through it,"
+    )
+
+
+def test_breakpoints_are_passed_over_or_go_elsewhere_as_the_environment_says(tmp_path: Path) -> None:
+    assert run(tmp_path / "a", "breakpoint()\n1", env={"PYTHONBREAKPOINT": "0"}).result == {"value": 1, "out": {}}
+    assert run(tmp_path / "b", "breakpoint()", env={"PYTHONBREAKPOINT": "builtins.list"}).result == {"value": [], "out": {}}
+    asked = run(tmp_path / "c", "breakpoint()", env={"PYTHONBREAKPOINT": "pdb.set_trace"}).error
+    assert asked is not None
+    assert asked["message"].startswith("set_trace() in a job has no keyboard to stop at:")
+
+
+def test_a_debugger_with_an_input_of_its_own_stops_where_it_is_called(tmp_path: Path) -> None:
+    cell = (
+        "import io, pdb\nsaid = io.StringIO()\nseen = 42\ndebugger = pdb.Pdb(stdin=io.StringIO('p seen\\nc\\n'), stdout=said)\n"
+        "debugger.set_trace()\nafter = 1\nsaid.getvalue()"
+    )
+    ran = run(tmp_path, cell)
+
+    assert ran.result is not None, ran.output
+    assert "after = 1" in ran.result["value"]
+    assert "(Pdb) 42" in ran.result["value"]
+
+
 def test_a_question_that_the_cell_is_ready_to_miss_is_missed(tmp_path: Path) -> None:
     assert run(tmp_path, "try:\n    x = input()\nexcept EOFError:\n    x = 'default'\nx").result == {"value": "default", "out": {}}
 
