@@ -1,12 +1,11 @@
-/** Cells of Spark SQL: below their first line they are coloured as SQL; that line, as the rest of the notebook, stays Python. */
+/** Cells with Spark SQL: below a first line that says so, and after `%sparksql` in a line, they are coloured as SQL; the rest stays Python. */
 
 import { type Language, LRLanguage } from '@codemirror/language';
 import { Compartment, EditorState, type Extension, Prec, StateEffect, type Text } from '@codemirror/state';
 import { type EditorView, ViewPlugin, type ViewUpdate } from '@codemirror/view';
 import { EditorExtensionRegistry, type IEditorExtensionRegistry, type IEditorLanguageRegistry } from '@jupyterlab/codemirror';
-import { parseMixed } from '@lezer/common';
 
-import { isSqlCell, LONGEST_FIRST_LINE, startOfSql } from './firstLine';
+import { hasSql, LONGEST_LOOKED_AT } from './sqlPlaces';
 
 const PYTHON = 'text/x-ipython';
 const NONE: Extension = [];
@@ -32,7 +31,7 @@ function sqlCells(load: () => Promise<Language>): Extension {
   let mixed: Extension | null = null;
   const loaded = StateEffect.define<null>();
   const place = new Compartment();
-  const isSql = (doc: Text): boolean => isSqlCell(doc.sliceString(0, LONGEST_FIRST_LINE));
+  const isSql = (doc: Text): boolean => hasSql(doc.sliceString(0, LONGEST_LOOKED_AT));
   // With the change that makes a cell SQL, or no more, the language changes. A place that is empty counts as no language.
   const changer = EditorState.transactionExtender.of(change => {
     if (!change.docChanged && !change.effects.some(effect => effect.is(loaded))) {
@@ -84,18 +83,10 @@ function sqlCells(load: () => Promise<Language>): Extension {
 }
 
 async function loadMixed(languages: IEditorLanguageRegistry): Promise<Language> {
-  const [python, { SparkSQL }] = await Promise.all([languages.getLanguage(PYTHON), import('./sparkDialect')]);
+  const [python, { mixedOf }] = await Promise.all([languages.getLanguage(PYTHON), import('./mixed')]);
   const outer = python?.support?.language;
   if (!(outer instanceof LRLanguage)) {
     throw new Error(`Lab has no parser for ${PYTHON}`);
   }
-  return outer.configure({
-    wrap: parseMixed((node, input) => {
-      if (!node.type.isTop) {
-        return null;
-      }
-      const from = startOfSql(input.read(0, Math.min(input.length, LONGEST_FIRST_LINE)));
-      return from < node.to ? { parser: SparkSQL.language.parser, overlay: [{ from, to: node.to }] } : null;
-    })
-  });
+  return mixedOf(outer);
 }

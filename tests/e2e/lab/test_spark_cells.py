@@ -20,6 +20,11 @@ SQL = """%%sparksql df --limit 3
 -- the largest first
 SELECT `a b`, lambda, 'it''s' AS s FROM trades WHERE n > 12 AND pass IS NOT NULL"""
 PYTHON = "import math  # plain\nx = 'SELECT'"
+# SQL with variables of the notebook, and in lines of Python.
+VARIABLES = """%%sparksql
+SELECT n::int, ':text' FROM :trades WHERE n > :least"""
+LINES = """few = %sparksql SELECT lambda FROM t WHERE n < :most
+class After: pass"""
 # The colour of a piece of a cell's source.
 COLOUR = """(cell, piece) => {
     const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
@@ -71,6 +76,33 @@ def test_a_sql_cell_has_the_colours_of_sql_below_its_first_line(browser: Browser
     assert colour(sql, "lambda") != keyword
     page.context.close()
     lab.settings("@jupyterlab/apputils-extension/themes", {"theme": "JupyterLab Light"})
+
+
+def test_variables_in_sql_and_sql_in_one_line_have_their_colours(browser: Browser, lab: Lab) -> None:
+    page = open_lab(browser, lab)
+    opened(page, lab, notebook(lab, "variables", VARIABLES, LINES, PYTHON))
+    sql, lines, python = source(page, 0), source(page, 1), source(page, 2)
+    expect(python.locator("span", has_text="import").first).to_be_visible(timeout=30_000)
+    keyword, string = colour(python, "import"), colour(python, "'SELECT'")
+    expect(sql.locator("span", has_text="WHERE").first).to_have_css("color", keyword)
+    expect(lines.locator("span", has_text="WHERE").first).to_have_css("color", keyword)
+
+    variable = colour(sql, ":trades")
+    assert variable not in (plain(sql), keyword, string)
+    assert [colour(cell, name) for cell, name in ((sql, ":least"), (lines, ":most"))] == [variable] * 2
+    assert (colour(sql, ":text"), colour(sql, "::int")) == (string, plain(sql))
+    assert [colour(lines, word) for word in ("SELECT", "FROM", "class", "pass")] == [keyword] * 4
+    assert colour(lines, "lambda") != keyword
+
+    # A line that becomes one of SQL, and no more.
+    lines.click()
+    page.keyboard.press("Control+Home")
+    for _ in "few = ":
+        page.keyboard.press("Delete")
+    expect(lines.locator("span", has_text="WHERE").first).to_have_css("color", keyword)
+    page.keyboard.press("Delete")
+    expect(lines.locator("span", has_text="lambda").first).to_have_css("color", keyword)
+    page.context.close()
 
 
 def names(output: Locator) -> list[str]:
