@@ -28,6 +28,7 @@ from tuttilab.scheduler.config.model import (
     ListenConfig,
     StoreConfig,
 )
+from tuttilab.scheduler.config.resources import check_resources
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
 from tuttilab.scheduler.domain.errors import BadInput
@@ -114,12 +115,13 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
     file = parse(ConfigFile, data, what)
     try:
         queues = queues_of(file.queues, [cluster.name for cluster in file.clusters])
-        return Config(
+        clusters = _clusters(file, state_dir)
+        config = Config(
             store=StoreConfig(url=_store_url(file.store.url, state_dir)),
             artifacts=ArtifactsConfig(url=_folder_url(file.artifacts.url, state_dir)),
             auth=_auth(file, state_dir),
             listen=_listen(file.listen, file.auth),
-            clusters=_clusters(file, state_dir),
+            clusters=clusters,
             queues=queues,
             defaults=Defaults(
                 queue=_default_queue(file.defaults.queue, queues),
@@ -128,6 +130,8 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
             ),
             limits=_limits(file.limits),
         )
+        check_resources(queues, clusters)
+        return config
     except BadInput as error:
         raise BadInput(f"{what}: {error}") from error
 

@@ -31,7 +31,10 @@ class JobDeleted:
 
 @dataclass(frozen=True, slots=True)
 class QueuesConfigured:
+    """``by``: who had the configuration read again; empty for a start."""
+
     queues: tuple[Queue, ...]
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

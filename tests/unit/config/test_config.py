@@ -85,7 +85,7 @@ def test_a_node_may_have_taints_as_kubectl_writes_them() -> None:
         "memory": "1Gi",
         "taints": ["dedicated=ml:NoExecute", "gpu.example/only", "spot:PreferNoSchedule"],
     }
-    config = parsed(clusters=[{"name": "here", "kind": "fake", "nodes": [node]}])
+    config = parsed(clusters=[{"name": "here", "kind": "fake", "nodes": [node]}], queues=[{"name": "all"}], defaults={})
     (cluster,) = config.clusters
     assert cluster.nodes is not None
     assert cluster.nodes[0].taints == (
@@ -313,7 +313,13 @@ def test_misspelt_variable_is_refused_with_the_nearest() -> None:
 
 def test_hub_of_a_site_is_read() -> None:
     fake = {"name": "k", "kind": "fake", "nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}
-    config = parsed(auth={**HUB, "admin_groups": ["admins"]}, clusters=[fake], listen={"names": ["tuttilab.hub"]})
+    config = parsed(
+        auth={**HUB, "admin_groups": ["admins"]},
+        clusters=[fake],
+        listen={"names": ["tuttilab.hub"]},
+        queues=[{"name": "all"}],
+        defaults={},
+    )
 
     assert (config.auth.kind, config.auth.url, config.auth.service) == ("hub", "https://hub.example/hub/api", "tuttilab")
     assert config.auth.admin_groups == ("admins",)
