@@ -325,6 +325,27 @@ def test_hub_of_a_site_is_read() -> None:
     assert config.auth.admin_groups == ("admins",)
 
 
+POSTGRES: Mapping[str, Any] = {"url": "postgresql+psycopg://u@h/d"}
+
+
+def test_on_postgres_a_cluster_that_only_one_control_plane_knows_is_refused_unless_there_is_only_one() -> None:
+    with pytest.raises(BadInput) as refusal:
+        parsed(store=POSTGRES)
+
+    assert str(refusal.value) == (
+        "t.yaml: clusters[0].kind: local does not go with several control planes on Postgres: its pods are known to one state "
+        "folder, so no other could take over; expected another kind, or store.alone: true where there is only one."
+    )
+    assert parsed(store={**POSTGRES, "alone": True}).store.alone is True
+
+
+def test_hub_users_go_with_postgres() -> None:
+    fake = {**EXAMPLE["clusters"][0], "kind": "fake"}
+    config = parsed(store=POSTGRES, auth=HUB, clusters=[fake])
+
+    assert (config.auth.kind, config.store.url) == ("hub", POSTGRES["url"])
+
+
 def test_hub_that_started_the_service_says_where_it_is() -> None:
     told = {"JUPYTERHUB_API_URL": "http://127.0.0.1:8081/hub/api", "JUPYTERHUB_SERVICE_NAME": "gangs"}
 
