@@ -185,7 +185,7 @@ class Jobs:
             )  # fmt: skip
             # Nodes and limits may be others than when the old one was accepted.
             check_sizes(fresh, self._service.site())
-            turn.apply(ev.JobSubmitted(fresh), fresh.id)
+            turn.apply(ev.JobSubmitted(fresh, "" if who.name == fresh.owner else who.name), fresh.id)
             idempotency_keys.record(key, asked, fresh.id)
             turn.keys |= idempotency_keys.fresh
             return turn.state.jobs[fresh.id]
@@ -211,7 +211,7 @@ class Jobs:
                 )
             if not turn.adopt(job, attempts):
                 raise _not_found(job_id)
-            turn.apply(ev.JobDeleted(job.id), job.id)
+            turn.apply(ev.JobDeleted(job.id, who.name), job.id)
 
         await self._service.ask(run)
 
