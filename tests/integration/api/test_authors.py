@@ -51,11 +51,13 @@ async def test_who_cancelled_retried_and_deleted_a_job_is_in_the_journal(users: 
         job = await ann.submit(JOB)
         await root.cancel(job.id)
         again = await root.retry(job.id)
+        (submitted, *_) = await ann.events(again.id)
         await root.delete(job.id)
         await ann.cancel(again.id)
         await ann.delete(again.id)
 
     assert await authors(users, job.id) == [("JobSubmitted", ""), ("JobCancelRequested", "root"), ("JobDeleted", "root")]
+    assert submitted.text == f"submitted to queue research, as a retry of {job.id[:8]} by root"
     assert (again.owner, await authors(users, again.id)) == (
         "ann",
         [("JobSubmitted", "root"), ("JobCancelRequested", "ann"), ("JobDeleted", "ann")],
