@@ -8,6 +8,7 @@ a form of a foreign page cannot send.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -170,7 +171,9 @@ class StatusHandler(TuttiHandler):
     @authorized
     async def get(self) -> None:
         self.feed.ensure_running()
-        self.finish(self.feed.state.data() | {"seq": self.feed.seq})
+        # The control plane of a hub or a site is not its users' to start.
+        can_start = not os.environ.get("TUTTILAB_URL")
+        self.finish(self.feed.state.data() | {"seq": self.feed.seq, "can_start": can_start})
 
 
 class StartHandler(TuttiHandler):

@@ -19,6 +19,7 @@ from tuttilab.scheduler.client import AsyncClient
 from tuttilab.scheduler.domain.errors import (
     AboveMax,
     BadInput,
+    EnvironmentProblem,
     Forbidden,
     NeverFits,
     NotFound,
@@ -63,7 +64,12 @@ class NotebookJobs:
 
     @contextlib.asynccontextmanager
     async def _client(self) -> AsyncIterator[AsyncClient]:
-        async with AsyncClient(self.url, self.token, timeout_s=REQUEST_TIMEOUT_S) as client:
+        try:
+            client = AsyncClient(self.url, self.token, timeout_s=REQUEST_TIMEOUT_S)
+        except BadInput as error:
+            # No choice of the user's: `control_url` or `control_token` of the hub.
+            raise EnvironmentProblem(f"control_url or control_token of the hub: {error}") from error
+        async with client:
             yield client
 
     async def profiles(self, owner: str, groups: Sequence[str]) -> list[ProfileRequest]:
@@ -197,6 +203,9 @@ def refusal(error: TuttiError) -> SpawnException:
             return SpawnException(str(error), reason="rights", status_code=403)
         case BadInput():
             return SpawnException(str(error), reason="options", status_code=400)
+        case EnvironmentProblem():
+            what = "The hub is not set up to ask the control plane; an admin has to check its log. Nothing was started."
+            return SpawnException(what, reason="control-plane", status_code=503, log_message=f"{what} {error}")
         case Unauthenticated():
             what = "The control plane does not accept the hub's token; an admin has to check control_token. Nothing was started."
             return SpawnException(what, reason="control-plane", status_code=503, log_message=f"{what} {error}")

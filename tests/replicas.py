@@ -76,11 +76,15 @@ class Site:
     def url(self) -> str:
         return self.server.url(self.database)
 
-    def start(self, name: str) -> Replica:
+    def write_config(self, text: str = CONFIG) -> Path:
         config = self.folder / "tuttilab.yaml"
         key = self.folder / "key"
         key.write_bytes(b"k" * 32)
-        config.write_text(CONFIG.format(url=self.url, key=key))
+        config.write_text(text.format(url=self.url, key=key))
+        return config
+
+    def start(self, name: str, text: str = CONFIG) -> Replica:
+        config = self.write_config(text)
         state = self.folder / name
         environ = {**os.environ, "TUTTILAB_STATE_DIR": str(state)}
         command = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]

@@ -61,7 +61,7 @@ export function addCommands(app: JupyterFrontEnd, model: IModel, actions: IActio
   commands.addCommand(CommandIDs.startControlPlane, {
     label: trans.__('Start the Control Plane'),
     describedBy: NO_ARGUMENTS,
-    isEnabled: () => model.connection === 'down',
+    isEnabled: () => model.connection === 'down' && model.canStart,
     execute: () => actions.startControlPlane()
   });
   commands.addCommand(CommandIDs.openJob, {

@@ -75,6 +75,7 @@ export class FakeServer implements IRequests {
   jobs: Job[] = [];
   runs: Run[] = [];
   status: INotice = notice({ seq: 1 });
+  canStart = true;
   asked: string[] = [];
   isDown = false;
   isGone = false;
@@ -87,7 +88,7 @@ export class FakeServer implements IRequests {
       throw new TypeError('Failed to fetch');
     }
     if (path === 'status') {
-      return this.status as T;
+      return { can_start: this.canStart, ...this.status } as T;
     }
     if (this.isDown) {
       throw new Refusal('unavailable', 503, 'Nobody answers.');

@@ -110,6 +110,16 @@ describe('the control plane', () => {
     expect([model.connection, model.detail, model.jobs.length]).toEqual(['down', 'Nobody answers.', 2]);
   });
 
+  it('is started by its users only where it is theirs', async () => {
+    server.status = notice({ status: 'down', detail: 'Nobody answers.' });
+    await model.checkStatus();
+    expect([model.connection, model.canStart]).toEqual(['down', true]);
+
+    server.canStart = false;
+    await model.checkStatus();
+    expect([model.connection, model.canStart]).toEqual(['down', false]);
+  });
+
   it('that comes back is asked for everything', async () => {
     model.notice(notice({ status: 'down', detail: 'Nobody answers.' }));
     server.replace('a', { phase: 'Failed', is_ended: true });

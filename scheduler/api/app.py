@@ -13,6 +13,7 @@ from tuttilab.scheduler.api.artifacts import routes as artifact_routes
 from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
 from tuttilab.scheduler.api.dependencies import known_query_only
 from tuttilab.scheduler.api.middleware import PREFIX, AccessMiddleware
+from tuttilab.scheduler.domain.wire import ReloadView
 from tuttilab.scheduler.identity.auth import Authenticator
 from tuttilab.scheduler.service.loop import Service
 
@@ -41,7 +42,7 @@ def create_app(
     authenticator: Authenticator,
     *,
     shut_down: Callable[[bool], None] | None = None,
-    reload: Callable[[], Awaitable[tuple[str, ...]]] | None = None,
+    reload: Callable[[bool, tuple[str, ...], str], Awaitable[ReloadView]] | None = None,
     artifacts: ArtifactProcess | None = None,
 ) -> FastAPI:
     """The application for ``service``, which the caller starts and stops, because it outlives the application.

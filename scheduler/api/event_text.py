@@ -8,8 +8,9 @@ from tuttilab.scheduler.domain.titles import SHORT_ID, pod_title
 
 def sentence(event: ev.Event) -> str:
     match event:
-        case ev.JobSubmitted(job):
-            return f"submitted to queue {job.queue}" + (f", as a retry of {job.retry_of[:SHORT_ID]}" if job.retry_of else "")
+        case ev.JobSubmitted(job, by):
+            retry = f", as a retry of {job.retry_of[:SHORT_ID]}" if job.retry_of else ""
+            return f"submitted to queue {job.queue}{retry}" + (f" by {by}" if by else "")
         case ev.JobCancelRequested(_, by):
             return f"{by} asked to cancel"
         case ev.GangAdmitted(_, number, cluster, placements, _):

@@ -11,7 +11,7 @@ from fastapi.responses import PlainTextResponse
 
 from tuttilab.scheduler import __version__
 from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, parse_body
-from tuttilab.scheduler.api.schema import ShutdownRequest, takes
+from tuttilab.scheduler.api.schema import ReloadRequest, ShutdownRequest, takes
 from tuttilab.scheduler.api.views import shown_phase
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import wire
@@ -55,17 +55,21 @@ async def shutdown(request: Request, who: Caller) -> Response:
     return json_response(wire.IdentityView(name=who.name, groups=who.groups, admin=who.is_admin, version=__version__), status=202)
 
 
-@router.post("/reload", response_model=wire.ReloadView)
+@router.post("/reload", response_model=wire.ReloadView, openapi_extra=takes(ReloadRequest))
 async def reload(request: Request, who: Caller) -> Response:
-    """Read queues and defaults of the configuration file again; 409, and nothing changed, when more than these differs."""
-    reload_config = cast(Callable[[], Awaitable[tuple[str, ...]]] | None, request.app.state.reload)
+    """Read queues and defaults of the configuration file again.
+
+    409, and nothing changed, when more than these differs, and when a limit is loosened that the body does not accept.
+    """
+    reload_config = cast(Callable[[bool, tuple[str, ...], str], Awaitable[wire.ReloadView]] | None, request.app.state.reload)
     if not (who.is_admin and who.in_every_group):
         raise Forbidden("reload: only the user who runs the control plane does this; its token is in the state folder.")
     if reload_config is None:
         raise Conflict(
             "reload: this control plane has the built-in configuration; start it with --config to have one that can change."
         )
-    return json_response(wire.ReloadView(changes=await reload_config()))
+    wanted = await parse_body(request, ReloadRequest, "reload")
+    return json_response(await reload_config(wanted.dry_run, wanted.accept, who.name))
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

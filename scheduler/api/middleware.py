@@ -83,7 +83,7 @@ class AccessMiddleware:
         host = (match[1] or match[2]).lower() if match else ""
         if host not in self._hosts:
             shown = ", ".join(given)[:100]
-            raise Forbidden(f"host: {shown!r} is not a name of this service; expected {', '.join(sorted(self._hosts))}.")
+            raise Forbidden(f"host: {shown!r} is not a name of this service; expected one of listen.host and listen.names.")
 
 
 class PodsOnly:

@@ -108,7 +108,7 @@ async def apply_profile(request: Request, service: ServiceDep, who: Caller) -> R
 @router.delete("/profiles/{name}", status_code=204)
 async def delete_profile(name: str, service: ServiceDep, who: Caller) -> Response:
     _require_admin(who)
-    await Profiles(service).delete(name)
+    await Profiles(service).delete(name, who)
     return Response(status_code=204)
 
 

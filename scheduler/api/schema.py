@@ -37,7 +37,15 @@ class ShutdownRequest:
     now: bool = False
 
 
-_STRICT: Final[tuple[Any, ...]] = (BatchRequest, ShutdownRequest)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadRequest:
+    """Takes up the configuration file. ``dry_run``: only say what would change. ``accept``: sentences of ``loosened`` to allow."""
+
+    dry_run: bool = False
+    accept: tuple[str, ...] = ()
+
+
+_STRICT: Final[tuple[Any, ...]] = (BatchRequest, ReloadRequest, ShutdownRequest)
 for _request in _STRICT:
     # pydantic's documented hook for stdlib dataclasses, as in `wire`.
     _request.__pydantic_config__ = wire.STRICT
@@ -51,6 +59,7 @@ BODIES: Final = (
     NotebookRequest,
     RenewRequest,
     ProfileRequest,
+    ReloadRequest,
     ShutdownRequest,
     wire.PodReport,
 )

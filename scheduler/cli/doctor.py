@@ -8,34 +8,19 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 from tuttilab.scheduler import __version__
+from tuttilab.scheduler.cli.doctor_service import Finding, Level, check_hub, check_service, hub_of
+from tuttilab.scheduler.client.transport import is_user_of_hub
 from tuttilab.scheduler.domain.errors import StoreError, TuttiError
 from tuttilab.scheduler.runtime import discovery
 
 LOW_DISK_BYTES: Final = 2**30
 FULL_DISK_BYTES: Final = 100 * 2**20
 EXTRAS: Final = {"jupyterlab": "lab", "ipykernel": "lab", "fastapi": "scheduler", "sqlalchemy": "scheduler", "pyspark": "spark"}
-
-
-class Level(StrEnum):
-    OK = "ok"
-    NOTE = "note"
-    """Only some features are affected."""
-    BROKEN = "broken"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    level: Level
-    what: str
-    detail: str
-    remedy: str = ""
 
 
 def run_checks(environ: Mapping[str, str]) -> list[Finding]:
@@ -161,36 +146,43 @@ def _database(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _control_plane(environ: Mapping[str, str]) -> Iterator[Finding]:
-    url = environ.get("TUTTILAB_URL")
+    url, hub_token = environ.get("TUTTILAB_URL"), environ.get("JUPYTERHUB_API_TOKEN", "")
     if url:
-        yield _check_reachable("service", url, environ.get("TUTTILAB_TOKEN", ""), "Check TUTTILAB_URL and TUTTILAB_TOKEN.")
+        token, is_on_hub = environ.get("TUTTILAB_TOKEN", ""), is_user_of_hub(environ)
+        yield from check_service("service", url, token or hub_token, "Check TUTTILAB_URL and TUTTILAB_TOKEN.", is_on_hub=is_on_hub)
         return
+    if environ.get("JUPYTERHUB_USER") and hub_token:
+        yield Finding(
+            Level.NOTE,
+            "service",
+            "this server is on a hub that names no control plane, so that the first use starts one of your own, outside all quota",
+            "Ask the hub's admin whether there is one; servers that `tutti` or `tutti-local` starts get its TUTTILAB_URL.",
+        )
     runtime = discovery.find(discovery.state_dir(environ)).runtime
     if runtime is None:
-        yield Finding(Level.OK, "control plane", "not running; the first use starts it")
-    elif runtime.version != __version__:
-        yield Finding(
-            Level.BROKEN,
-            "control plane",
-            f"tuttilab {runtime.version} runs (pid {runtime.pid}), this is {__version__}",
-            "Run `tuttilab down`, then `tuttilab up`.",
-        )
-    else:
-        remedy = f"See {discovery.log_file(Path(runtime.state_dir))}; `tuttilab down` ends it, `tuttilab up` starts it anew."
-        yield _check_reachable("control plane", runtime.url, runtime.token, remedy)
-
-
-def _check_reachable(what: str, url: str, token: str, remedy: str) -> Finding:
-    from tuttilab.scheduler.client import Client
-
-    client = Client(url, token, timeout_s=5.0)
+        last = discovery.read_last(discovery.state_dir(environ))
+        if last is not None and last.is_site:
+            remedy = "Start it as your site does: `tuttilab scheduler serve --config FILE`, under its supervisor."
+            yield Finding(Level.BROKEN, "control plane", "not running; it ran as a service", remedy)
+        else:
+            yield Finding(Level.OK, "control plane", "not running; the first use starts it")
+        return
+    log = discovery.log_file(Path(runtime.state_dir))
+    if runtime.version != __version__:
+        again = "restart the service of your site" if runtime.is_site else "run `tuttilab down`, then `tuttilab up`"
+        detail = f"tuttilab {runtime.version} runs (pid {runtime.pid}), this is {__version__}"
+        yield Finding(Level.BROKEN, "control plane", detail, f"{again[0].upper()}{again[1:]}.")
+        return
+    again = "your site's supervisor starts it anew" if runtime.is_site else "`tuttilab down` ends it, `tuttilab up` starts it anew"
+    yield from check_service("control plane", runtime.url, runtime.token, f"See {log}; {again}.")
+    config = Path(runtime.config) if runtime.config else None
     try:
-        me = client.me()
-        return Finding(Level.OK, what, f"{url} answers {me.name}, version {me.version}")
+        auth = hub_of(config, Path(runtime.state_dir), environ)
     except TuttiError as error:
-        return Finding(Level.BROKEN, what, str(error), remedy)
-    finally:
-        client.close()
+        remedy = "Mend the file: the next start and `tuttilab scheduler reload` refuse it."
+        yield Finding(Level.BROKEN, "configuration", str(error), remedy)
+    else:
+        yield from check_hub(auth, environ) if auth is not None else ()
 
 
 def _spark(environ: Mapping[str, str]) -> Iterator[Finding]:

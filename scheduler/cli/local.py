@@ -13,7 +13,7 @@ import click
 from tuttilab.scheduler import __version__
 from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.console import count_of, note, short
-from tuttilab.scheduler.domain.errors import TuttiError, Unavailable
+from tuttilab.scheduler.domain.errors import Conflict, TuttiError, Unavailable
 from tuttilab.scheduler.domain.words import word
 from tuttilab.scheduler.runtime import discovery
 
@@ -36,6 +36,13 @@ config_option = click.option(
 @config_option
 def up(config: Path | None) -> None:
     """Start the local control plane, unless it runs."""
+    from tuttilab.scheduler.client.transport import is_user_of_hub
+
+    if is_user_of_hub(os.environ):
+        raise Conflict(
+            "This server uses the control plane of its hub, which only the hub's admin starts; one of your own would be outside "
+            "all quota, and nothing here would use it. `tuttilab doctor` says how the hub's is."
+        )
     state = discovery.state_dir(os.environ)
     before = discovery.find(state).runtime
     began = time.monotonic()
@@ -218,7 +225,8 @@ def _remote_status(url: str, as_json: bool) -> int:
 @console.json_option
 def doctor(as_json: bool) -> int:
     """Check what tuttilab depends on; exit code 1 when something is broken."""
-    from tuttilab.scheduler.cli.doctor import Level, run_checks
+    from tuttilab.scheduler.cli.doctor import run_checks
+    from tuttilab.scheduler.cli.doctor_service import Level
 
     findings = run_checks(os.environ)
     if as_json:

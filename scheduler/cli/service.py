@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -46,10 +47,14 @@ def check(config: Path | None, as_json: bool) -> None:
     the built-in configuration. Variables such as TUTTILAB_LISTEN_PORT override its values.
     """
     from tuttilab.scheduler.config.load import load_config
+    from tuttilab.scheduler.config.resources import unchecked_resources
 
     state = discovery.state_dir(os.environ)
     checked = load_config(config, state, os.environ)
+    unchecked = unchecked_resources(checked.queues, checked.clusters)
     if as_json:
+        for sentence in unchecked:
+            console.note(f"unchecked: {sentence}")
         console.put_json(checked)
         return
     click.echo(f"{config or 'The built-in configuration'} is sound.")
@@ -67,22 +72,38 @@ def check(config: Path | None, as_json: bool) -> None:
         parts += [f"guaranteed {queue.guaranteed}"] if queue.guaranteed else []
         parts += [f"max {queue.max}" if queue.max else "no limit"]
         click.echo(f"queue     {queue.name}: {', '.join(parts)}" + (" (default)" if queue.name == checked.defaults.queue else ""))
+    for sentence in unchecked:
+        click.echo(f"unchecked {sentence}")
 
 
 @scheduler.command()
+@click.option("--yes", is_flag=True, help="Loosen limits without a question, as in a script.")
 @console.json_option
-def reload(as_json: bool) -> None:
+def reload(yes: bool, as_json: bool) -> int:
     """Have the control plane read queues and defaults of its configuration file again, while jobs run.
 
     Running jobs go on. A file that is invalid, that changes more than these, or that leaves out a queue with live jobs is refused
-    as a whole.
+    as a whole. Limits that would be gone or larger are named, and nothing is changed before you have agreed.
     """
-    view = console.connected_client().reload()
+    client = console.connected_client()
+    plan = client.reload(dry_run=True)
+    may_loosen = yes
+    if plan.loosened and not yes and sys.stdin.isatty():
+        for sentence in plan.loosened:
+            console.note(f"loosens  {sentence}")
+        if not click.confirm("Is that meant?", err=True):
+            console.note("Nothing was changed.")
+            return Conflict.exit_code
+        may_loosen = True
+    view = client.reload(accept=plan.loosened if may_loosen else ())
     if as_json:
         console.put_json(view)
-        return
+        return 0
     for change in view.changes or ("Nothing changed.",):
         click.echo(change)
+    for sentence in view.unchecked:
+        console.note(f"unchecked: {sentence}")
+    return 0
 
 
 @scheduler.command()

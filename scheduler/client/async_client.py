@@ -293,9 +293,12 @@ class AsyncClient:
         """End a local control plane as soon as no job is live; with ``now`` all jobs are cancelled first."""
         await self._post(IdentityView, "/shutdown", {"now": now})
 
-    async def reload(self) -> ReloadView:
-        """Have the control plane read queues and defaults of its configuration file again. Raises Conflict when more differs."""
-        return await self._post(ReloadView, "/reload")
+    async def reload(self, *, dry_run: bool = False, accept: Sequence[str] = ()) -> ReloadView:
+        """Have the control plane read queues and defaults of its configuration file again; with ``dry_run`` only say what differs.
+
+        Raises Conflict, and changes nothing, when more differs, or when a limit is loosened that ``accept`` does not name.
+        """
+        return await self._post(ReloadView, "/reload", {"dry_run": dry_run, "accept": list(accept)})
 
     async def changes(self, since: int, wait_s: float = POLL_S, key: str | None = None) -> ChangesView:
         """Long poll for changes after ``since``. Raises NotFound when ``since`` is older than the journal kept."""

@@ -213,8 +213,8 @@ class Client:
     def me(self) -> IdentityView:
         return self._run(self._async.me())
 
-    def reload(self) -> ReloadView:
-        return self._run(self._async.reload())
+    def reload(self, *, dry_run: bool = False, accept: Sequence[str] = ()) -> ReloadView:
+        return self._run(self._async.reload(dry_run=dry_run, accept=accept))
 
     def shutdown(self, now: bool) -> None:
         self._run(self._async.shutdown(now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -20,11 +21,18 @@ CONNECT_S: Final = 2.0
 """Time limit to connect to another port of a host that has just answered."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
+HUBS_OWN: Final = "The control plane of this hub"
+
 Rediscover = Callable[[], "tuple[str, str] | None"]
 """Returns the service's current URL and token, None when they are not known. May block; called in a thread."""
 
 Param = str | int | float | bool | list[str] | None
 Params = Mapping[str, Param]
+
+
+def is_user_of_hub(environ: Mapping[str, str]) -> bool:
+    """Whether this process is in a server of a hub that names its control plane: only the hub's admin can start that."""
+    return bool(environ.get("TUTTILAB_URL") and environ.get("JUPYTERHUB_API_TOKEN") and not environ.get("TUTTILAB_TOKEN"))
 
 
 def _error_classes() -> dict[str, type[TuttiError]]:
@@ -221,11 +229,17 @@ class Transport:
         raise AssertionError("the second try returns or raises")
 
     def _unavailable(self, error: httpx.TransportError) -> Unavailable:
-        if isinstance(error, httpx.ConnectError):
-            return Unavailable(f"Nobody answers at {self._url}; `tuttilab status` shows what runs, `tuttilab up` starts it.")
-        if isinstance(error, httpx.TimeoutException):
-            return Unavailable(f"{self._url} did not answer within {self._timeout_s:g} s; it may be overloaded, try again.")
-        return Unavailable(f"The connection to {self._url} broke ({type(error).__name__}); it may be restarting, try again.")
+        is_on_hub = is_user_of_hub(os.environ)
+        who = HUBS_OWN if is_on_hub else self._url
+        if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+            return Unavailable(f"{who} did not answer within {self._timeout_s:g} s; it may be overloaded, try again.")
+        if not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+            return Unavailable(f"The connection to {who} broke ({type(error).__name__}); it may be restarting, try again.")
+        if is_on_hub:
+            return Unavailable(f"{who} does not answer; what runs goes on. Try again soon, and tell the hub's admin if it lasts.")
+        if self._rediscover is None:
+            return Unavailable(f"Nobody answers at {who}; try again in a minute, or tell whoever runs the control plane there.")
+        return Unavailable(f"Nobody answers at {who}; `tuttilab status` shows what runs, `tuttilab up` starts it.")
 
 
 def _text(value: Any) -> str:

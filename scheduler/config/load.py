@@ -26,8 +26,8 @@ from tuttilab.scheduler.config.model import (
     Defaults,
     Limits,
     ListenConfig,
-    StoreConfig,
 )
+from tuttilab.scheduler.config.resources import check_resources
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
 from tuttilab.scheduler.domain.errors import BadInput
@@ -114,12 +114,13 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
     file = parse(ConfigFile, data, what)
     try:
         queues = queues_of(file.queues, [cluster.name for cluster in file.clusters])
-        return Config(
-            store=StoreConfig(url=_store_url(file.store.url, state_dir)),
+        clusters = _clusters(file, state_dir)
+        config = Config(
+            store=replace(file.store, url=_store_url(file.store.url, state_dir)),
             artifacts=ArtifactsConfig(url=_folder_url(file.artifacts.url, state_dir)),
             auth=_auth(file, state_dir),
             listen=_listen(file.listen, file.auth),
-            clusters=_clusters(file, state_dir),
+            clusters=clusters,
             queues=queues,
             defaults=Defaults(
                 queue=_default_queue(file.defaults.queue, queues),
@@ -128,6 +129,8 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
             ),
             limits=_limits(file.limits),
         )
+        check_resources(queues, clusters)
+        return config
     except BadInput as error:
         raise BadInput(f"{what}: {error}") from error
 
@@ -155,8 +158,6 @@ def _auth(file: ConfigFile, state_dir: Path) -> AuthConfig:
     parts = urlsplit(auth.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"auth.url: {auth.url!r} is not the API of a hub; expected one such as https://hub.example/hub/api.")
-    if file.store.url.startswith(POSTGRES):
-        raise BadInput("auth.kind: hub does not go with replicas on Postgres yet; expected local, or a store.url of SQLite.")
     for index, cluster in enumerate(file.clusters):
         if cluster.kind == "local" and not auth.unsafe_shared_user:
             raise BadInput(
@@ -173,6 +174,11 @@ def _clusters(file: ConfigFile, state_dir: Path) -> tuple[ClusterConfig, ...]:
     result = []
     for index, cluster in enumerate(file.clusters):
         settings = kubernetes.settings_of(cluster, f"clusters[{index}]", state_dir)
+        if cluster.kind == "local" and file.store.url.startswith(POSTGRES) and not file.store.alone:
+            raise BadInput(
+                f"clusters[{index}].kind: local does not go with several control planes on Postgres: its pods are known to one "
+                "state folder, so no other could take over; expected another kind, or store.alone: true where there is only one."
+            )
         if settings is not None and file.store.url.startswith(POSTGRES):
             raise BadInput(
                 f"clusters[{index}].kind: kubernetes does not go with replicas on Postgres yet: logs of its pods are kept in "

@@ -18,6 +18,8 @@ POSTGRES: Final = "postgresql+psycopg"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreConfig:
     url: str = "sqlite:///state.db"
+    alone: bool = False
+    """On Postgres: no other control plane will share the database, so a cluster that only this one knows is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

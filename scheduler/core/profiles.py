@@ -5,15 +5,25 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.kinds.notebook import request_of
 from tuttilab.scheduler.core.kinds.pods import check_env_names
+from tuttilab.scheduler.core.ordering.queues import usable_queues
 from tuttilab.scheduler.core.quota import Ledger
-from tuttilab.scheduler.domain.errors import AboveMax, BadInput, Forbidden, Refused, UserError
+from tuttilab.scheduler.domain.errors import AboveMax, BadInput, Forbidden, NeverFits, Refused, UserError
 from tuttilab.scheduler.domain.model import Job
-from tuttilab.scheduler.domain.requests import HdfsRequest, IdleRequest, MountRequest, NotebookRequest, ProfileRequest, Who
+from tuttilab.scheduler.domain.requests import (
+    HdfsRequest,
+    IdleRequest,
+    JobRequest,
+    MountRequest,
+    NotebookRequest,
+    ProfileRequest,
+    Who,
+)
 from tuttilab.scheduler.domain.resources import parse_duration
 
 OWNER: Final = "{owner}"
@@ -106,12 +116,25 @@ def _check_sizes(profile: ProfileRequest, site: Site) -> None:
     for group in profile.groups or (None,):
         member = Who("member", () if group is None else (group,), is_hub=True)
         try:
-            job = build(request_of(asked, profile, profile.image), member, site, job_id="check", order=0, now=0.0)
-            _check_guarantee(profile, job, site)
+            _check_member(request_of(asked, profile, profile.image), member, profile, site)
         except UserError as error:
             # BadInput is a mistake of the profile itself; a refusal depends on the group, so it names the group.
             whose = f"group {group!r}: " if group is not None and isinstance(error, Refused) else ""
             raise type(error)(f"profile {profile.name!r}: {whose}{str(error).removeprefix('notebook: ')}") from error
+
+
+def _check_member(request: JobRequest, member: Who, profile: ProfileRequest, site: Site) -> None:
+    """Raises what the first queue is refused for where the member could start the profile's servers in none."""
+    queues = [] if request.queue is not None else usable_queues(site.queues, site.default_queue, member)
+    refusal: AboveMax | NeverFits | None = None
+    for asked in [replace(request, queue=queue.name) for queue in queues] or [request]:
+        try:
+            _check_guarantee(profile, build(asked, member, site, job_id="check", order=0, now=0.0), site)
+            return
+        except (AboveMax, NeverFits) as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
 
 
 def _check_guarantee(profile: ProfileRequest, job: Job, site: Site) -> None:
@@ -147,6 +170,11 @@ def image_of(profile: ProfileRequest, asked: str | None) -> str | None:
 
 def is_offered(profile: ProfileRequest, groups: Iterable[str]) -> bool:
     return not profile.disabled and (not profile.groups or not set(profile.groups).isdisjoint(groups))
+
+
+def as_user_of(profile: ProfileRequest, owner: Who) -> Who:
+    """The owner as a member of only those groups for which the profile is: in them its servers are queued and charged."""
+    return replace(owner, groups=tuple(group for group in owner.groups if group in profile.groups)) if profile.groups else owner
 
 
 def choose(profiles: Mapping[str, ProfileRequest], asked: NotebookRequest) -> ProfileRequest:

@@ -13,7 +13,10 @@ from tuttilab.scheduler.domain.model import Cluster, Dag, Job, Prediction, Profi
 
 @dataclass(frozen=True, slots=True)
 class JobSubmitted:
+    """``by``: who asked for it where that is not the owner, as an admin who retries a user's job."""
+
     job: Job
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +27,18 @@ class JobCancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class JobDeleted:
-    """An ended job was deleted, with everything its attempts left."""
+    """An ended job was deleted, with everything its attempts left. ``by``: empty for one that was kept long enough."""
 
     job_id: str
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuesConfigured:
+    """``by``: who had the configuration read again; empty for a start."""
+
     queues: tuple[Queue, ...]
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +244,15 @@ class ProfileApplied:
 @dataclass(frozen=True, slots=True)
 class ProfileDeleted:
     name: str
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DagApplied:
-    """A new version of a named DAG."""
+    """A new version of a named DAG. ``by``: who applied it, who may be an admin and not the owner."""
 
     dag: Dag
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +272,7 @@ class RunRetried:
 
     run_id: str
     jobs: Mapping[str, Job]
+    by: str = ""
 
 
 Event = (

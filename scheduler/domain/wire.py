@@ -369,9 +369,14 @@ class IdentityView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadView:
-    """What a reload of the configuration changed, one sentence each."""
+    """What a reload of the configuration changed, one sentence each.
+
+    ``loosened``: limits that are gone or larger, which the caller has to accept. ``unchecked``: resources that no node has yet.
+    """
 
     changes: tuple[str, ...]
+    loosened: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

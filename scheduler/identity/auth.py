@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -35,6 +36,9 @@ CACHE_ENTRIES: Final = 10_000
 HUB_TIMEOUT_S: Final = 10.0
 HUB_CONNECTIONS: Final = 20
 NOT_A_TOKEN: Final = "The hub does not know this token, or it was revoked or has expired; get another on the hub's token page."  # noqa: S105
+
+
+log = logging.getLogger(__name__)
 
 
 class Authenticator(Protocol):
@@ -137,11 +141,14 @@ class HubAuthenticator:
             response = await self.http.get(f"{self._hub.url}/user", headers={"Authorization": f"token {token}"})
             answer = response.json() if response.is_success else {}
         except (httpx.HTTPError, ValueError) as error:
-            raise Unavailable(f"The hub at {self._hub.url} does not answer ({type(error).__name__}); try again.") from error
+            # What a user is told names no internal address.
+            log.warning("the hub at %s does not answer: %s", self._hub.url, error or type(error).__name__)
+            raise Unavailable(f"The hub does not answer the control plane ({type(error).__name__}); try again.") from error
         if response.status_code in (401, 403):
             raise Unauthenticated(NOT_A_TOKEN)
         if not isinstance(answer, dict) or not answer:
-            raise Unavailable(f"auth.url: {self._hub.url} answers {response.status_code}; expected the API of a hub.")
+            log.warning("auth.url: %s answers %d; expected the API of a hub", self._hub.url, response.status_code)
+            raise Unavailable(f"The hub answers the control plane {response.status_code}; an admin has to check auth.url.")
         return self._identity(answer)
 
     def _identity(self, answer: Mapping[str, Any]) -> Who:

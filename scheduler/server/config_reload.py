@@ -15,26 +15,36 @@ from tuttilab.scheduler.runtime.discovery import Runtime
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.config.model import Config
+    from tuttilab.scheduler.domain.wire import ReloadView
     from tuttilab.scheduler.service.loop import Service
 
 log = logging.getLogger(__name__)
 
 
-def reloader(service: Service, runtime: Runtime, environ: Mapping[str, str]) -> Callable[[], Awaitable[tuple[str, ...]]] | None:
-    """What `POST /reload` calls; it returns the changes as sentences. None when there is no configuration file."""
+Reload = Callable[[bool, tuple[str, ...], str], Awaitable["ReloadView"]]
+"""What `POST /reload` calls: whether it is a dry run, what is accepted, and who asks."""
+
+
+def reloader(service: Service, runtime: Runtime, environ: Mapping[str, str]) -> Reload | None:
+    """None when there is no configuration file."""
     from tuttilab.scheduler.config.load import load_config
     from tuttilab.scheduler.service.reload import reload
 
     path, state = Path(runtime.config), Path(runtime.state_dir)
 
-    async def reload_config() -> tuple[str, ...]:
+    async def reload_config(dry_run: bool, accept: tuple[str, ...], by: str) -> ReloadView:
         digest = discovery.config_digest(path)
-        changes = await reload(service, await asyncio.to_thread(load_config, path, state, environ))
-        log.info("%s was read again: %s", path, "; ".join(changes) or "nothing changed")
+        wanted = await asyncio.to_thread(load_config, path, state, environ)
+        view = await reload(service, wanted, dry_run=dry_run, accept=accept, by=by)
+        if dry_run:
+            return view
+        log.info("%s was read again for %s: %s", path, by, "; ".join(view.changes) or "nothing changed")
+        for sentence in view.unchecked:
+            log.warning("%s", sentence)
         found = discovery.find(state).runtime
         if found is not None and found.process == runtime.process:
             discovery.write_runtime(replace(found, config_digest=digest))
-        return changes
+        return view
 
     return reload_config if runtime.config else None
 

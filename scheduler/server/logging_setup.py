@@ -31,8 +31,9 @@ def logging_to(state: Path, in_foreground: bool) -> Iterator[None]:
         handler.setFormatter(formatter)
         root.addHandler(handler)
     root.setLevel(logging.INFO)
-    # Their lines about connections, plugins and their own start add nothing to ours.
-    for name in ("uvicorn", "alembic"):
+    # Their lines about connections, plugins, their own start, and each request that we send (to the hub, to the leader, to the
+    # artifact process) add nothing to ours.
+    for name in ("uvicorn", "alembic", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield

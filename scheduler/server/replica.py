@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tuttilab.scheduler.api.forward import LeaderProxy, NoLeader
 from tuttilab.scheduler.domain.errors import StaleEpoch, StoreError
 from tuttilab.scheduler.service.loop import Service
-from tuttilab.scheduler.store.leadership import Candidate, Leader
+from tuttilab.scheduler.store.leadership import Candidate, Leader, of_another_site
 from tuttilab.scheduler.store.sql import SqlStore
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,10 @@ class Replica:
         *,
         ended_epoch: int | None = None,
         note_leading: Callable[[int], None] = lambda epoch: None,
+        while_leading: Callable[[Service], Coroutine[None, None, None]] | None = None,
     ) -> None:
         """``guard`` puts authentication before an application. ``ended_epoch``: its leader has certainly ended, so its lease need
-        not run out. ``note_leading`` is called with each epoch that this process leads."""
+        not run out. ``note_leading`` is called with each epoch that this process leads, ``while_leading`` runs meanwhile."""
         self._store_url = store_url
         self._candidate = candidate
         self._service_of = service_of
@@ -81,6 +82,7 @@ class Replica:
         self._guard = guard
         self._ended_epoch = ended_epoch
         self._note_leading = note_leading
+        self._while_leading = while_leading
         self._role = _Role(NoLeader())
         self._leader_url = ""
         self.has_leader = asyncio.Event()
@@ -127,6 +129,9 @@ class Replica:
             return None
         try:
             first = leader = await store.leader()
+            if leader.key_digest and leader.key_digest != self._candidate.key_digest:
+                # It could forward, and would end when the leader does, which is when it is needed.
+                raise of_another_site()
             if leader.epoch == self._ended_epoch:
                 log.info("epoch %d has ended: its leader ran here and is gone", leader.epoch)
                 return leader.epoch
@@ -189,7 +194,8 @@ class Replica:
                 await self._switch_to(_Role(self._while_leased(self._app_of(service), lease)))
                 ready.set()
                 deposed = asyncio.ensure_future(service.deposed.wait())
-                await asyncio.wait({beating, deposed}, return_when=asyncio.FIRST_COMPLETED)
+                async with self._beside(service):
+                    await asyncio.wait({beating, deposed}, return_when=asyncio.FIRST_COMPLETED)
                 deposed.cancel()
                 log.warning("epoch %d is over", epoch)
             finally:
@@ -202,6 +208,17 @@ class Replica:
         finally:
             await beats.close()
             await store.close()
+
+    @contextlib.asynccontextmanager
+    async def _beside(self, service: Service) -> AsyncIterator[None]:
+        """Runs ``while_leading`` until the end of the block."""
+        task = asyncio.create_task(self._while_leading(service), name="while leading") if self._while_leading else None
+        try:
+            yield
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def _beat(self, beats: SqlStore, epoch: int, lease: Lease, ready: asyncio.Event) -> None:
         """Write a beat every `BEAT_S`, at once when ``ready`` is set. Returns when another process leads."""

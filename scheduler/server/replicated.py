@@ -21,7 +21,8 @@ from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
 from tuttilab.scheduler.api.artifacts.routes import blobs_of, commit_artifact
 from tuttilab.scheduler.api.middleware import AccessMiddleware
 from tuttilab.scheduler.config.model import Config
-from tuttilab.scheduler.identity.auth import LocalAuthenticator
+from tuttilab.scheduler.identity.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
+from tuttilab.scheduler.identity.hub_reconciliation import keep_hub_reconciled
 from tuttilab.scheduler.runtime import discovery
 from tuttilab.scheduler.runtime.discovery import Runtime
 from tuttilab.scheduler.runtime.processes import user_name
@@ -50,8 +51,15 @@ async def run_replica(
     keys = Secrets.of(config.auth.key_file, state)
     # Derived from the shared key, so that each replica accepts the same token.
     runtime = replace(runtime, token=keys.user_token())
-    authenticator = LocalAuthenticator(runtime.token, user_name())
-    shared = f"{keys.digest()} {socket.gethostname()} {state}" if has_local_cluster(config) else keys.digest()
+    operator = LocalAuthenticator(runtime.token, user_name())
+    authenticator: Authenticator = operator
+    while_leading = None
+    if config.auth.kind == "hub":
+        hub = hub_settings(config.auth, environ)
+        authenticator = HubAuthenticator(hub, operator)
+        while_leading = partial(keep_hub_reconciled, hub=hub, http=authenticator.http)
+    is_alone = config.store.alone or has_local_cluster(config)
+    shared = f"{keys.digest()} {socket.gethostname()} {state}" if is_alone else keys.digest()
     discovery.write_private(discovery.url_file(state), json.dumps({"url": runtime.url}))
 
     def service_of(store: SqlStore, may_act: MayAct) -> Service:
@@ -72,9 +80,10 @@ async def run_replica(
         Candidate(runtime.url, hashlib.sha256(shared.encode()).hexdigest(), above=newest_fenced_epoch(config, state)),
         service_of,
         app_of,
-        lambda forward: AccessMiddleware(forward, authenticator, [config.listen.host]),
+        lambda forward: AccessMiddleware(forward, authenticator, config.host_names),
         ended_epoch=discovery.ended_epoch(state),
         note_leading=partial(discovery.note_leading, state),
+        while_leading=while_leading,
     )
     signalled = asyncio.Event()
 
@@ -101,4 +110,6 @@ async def run_replica(
             task.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await artifacts.close()
+        if isinstance(authenticator, HubAuthenticator):
+            await authenticator.close()
         log.info("ended; live jobs go on by themselves")

@@ -103,10 +103,13 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
     # Imported here and below, so that a wrong option or a held lock is reported without loading the whole service.
     from tuttilab.scheduler.config.load import load_config
     from tuttilab.scheduler.config.model import POSTGRES
+    from tuttilab.scheduler.config.resources import unchecked_resources
 
     sys.setswitchinterval(SWITCH_S)
     digest = discovery.config_digest(config_path)
     config = load_config(config_path, state, environ)
+    for sentence in unchecked_resources(config.queues, config.clusters):
+        log.warning("%s", sentence)
     log.info("tuttilab %s starts in %s with %s", __version__, state, config_path or "the built-in configuration")
     with contextlib.closing(bind(config.listen.host, config.listen.port)) as bound:
         is_site = not readiness.is_connected or config.auth.kind == "hub"

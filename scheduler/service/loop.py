@@ -34,6 +34,7 @@ from tuttilab.scheduler.service.heartbeats import Heartbeats
 from tuttilab.scheduler.service.launch_plans import Addresses, Secrets, plan_of
 from tuttilab.scheduler.service.notebook_leases import NotebookLeases
 from tuttilab.scheduler.service.performer import Performer
+from tuttilab.scheduler.service.reload import loosened_limits
 from tuttilab.scheduler.service.retention import Retention
 from tuttilab.scheduler.service.turn import Turn
 from tuttilab.scheduler.service.watcher import Watcher
@@ -143,6 +144,8 @@ class Service:
         point("start.loaded")
         self._spawn(self._loop, "loop")
         wanted = tuple(self.config.queues)
+        for sentence in loosened_limits(self.state.queues, {queue.name: queue for queue in wanted}):
+            log.warning("the configuration of this start loosens a limit: %s", sentence)
         if tuple(self.state.queues.values()) != wanted:
             await self.ask(lambda turn: turn.apply(ev.QueuesConfigured(wanted), "queues"))
         for name, cluster in self.clusters.items():

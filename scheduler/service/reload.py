@@ -1,20 +1,25 @@
-"""Reload of queues and defaults while jobs run: the file is checked as a whole and applied as a whole, or not at all."""
+"""Reload of queues and defaults while jobs run: the file is checked as a whole and applied as a whole, or not at all.
+
+A limit that would be loosened is applied only if the caller names it, because a slip in the file looks the same.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
-from tuttilab.scheduler.core.ordering.queues import check_tree
+from tuttilab.scheduler.config.resources import unseen_resources
+from tuttilab.scheduler.core.ordering.queues import check_tree, path_of
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import Conflict
 from tuttilab.scheduler.domain.model import Queue
-from tuttilab.scheduler.domain.resources import NOTHING
+from tuttilab.scheduler.domain.resources import NOTHING, Resources, show_amount
+from tuttilab.scheduler.domain.wire import ReloadView
 
 if TYPE_CHECKING:
-    from tuttilab.scheduler.config.model import Config
+    from tuttilab.scheduler.config.model import Config, Defaults
     from tuttilab.scheduler.core.state import State
     from tuttilab.scheduler.service.loop import Service
     from tuttilab.scheduler.service.turn import Turn
@@ -23,10 +28,13 @@ RELOADED: Final = ("queues", "defaults")
 """Parts of the configuration that may change while jobs run."""
 
 
-async def reload(service: Service, wanted: Config) -> tuple[str, ...]:
-    """Apply the queues and defaults of ``wanted``; return one sentence per change.
+async def reload(
+    service: Service, wanted: Config, *, dry_run: bool = False, accept: Collection[str] = (), by: str = ""
+) -> ReloadView:
+    """Apply the queues and defaults of ``wanted``, unless it is a dry run; return what changes, one sentence each.
 
-    Raises Conflict, and changes nothing, when another part differs or a removed queue has unended jobs.
+    Raises, and changes nothing: Conflict when another part differs, a removed queue has unended jobs, or a limit is loosened that
+    is not in ``accept``; BadInput when a limit names a resource that no node has.
     """
     others = [part.name for part in fields(wanted) if part.name not in RELOADED and _differs(part.name, service.config, wanted)]
     if others:
@@ -34,20 +42,83 @@ async def reload(service: Service, wanted: Config) -> tuple[str, ...]:
             f"reload: {' and '.join(others)} changed too, and only {' and '.join(RELOADED)} can while jobs run; restart the "
             "control plane (no accepted job is lost), or put them back. Nothing was changed."
         )
-
-    def apply(turn: Turn) -> tuple[str, ...]:
-        old = turn.state.queues
-        if tuple(old.values()) != wanted.queues:
-            _check_removed(turn.state, check_tree(wanted.queues))
-            turn.apply(ev.QueuesConfigured(wanted.queues), "queues")
-        return tuple(_changes(old, wanted.queues))
-
-    changes = list(await service.ask(apply))
     old, new = service.config.defaults, wanted.defaults
-    parts = [part.name for part in fields(new) if getattr(old, part.name) != getattr(new, part.name)]
-    changes += [f"defaults: {_change(part, getattr(old, part), getattr(new, part))}" for part in parts]
-    service.apply_config(replace(service.config, queues=wanted.queues, defaults=wanted.defaults))
-    return tuple(changes)
+
+    def apply(turn: Turn) -> ReloadView:
+        before, tree = turn.state.queues, check_tree(wanted.queues)
+        unchecked = unseen_resources(wanted.queues, before.values(), wanted.clusters, turn.state.clusters)
+        parts = [part.name for part in fields(new) if getattr(old, part.name) != getattr(new, part.name)]
+        view = ReloadView(
+            changes=(
+                *_changes(before, wanted.queues),
+                *(f"defaults: {_change(part, getattr(old, part), getattr(new, part))}" for part in parts),
+            ),
+            loosened=(*loosened_limits(before, tree), *_loosened_defaults(old, new)),
+            unchecked=unchecked,
+        )
+        _check_removed(turn.state, tree)
+        refused = [sentence for sentence in view.loosened if sentence not in accept]
+        if refused and not dry_run:
+            raise Conflict(
+                f"reload: it would loosen {'a limit' if len(refused) == 1 else f'{len(refused)} limits'} ({'; '.join(refused)}); "
+                "put that back, or say that it is meant with `tuttilab scheduler reload --yes`. Nothing was changed."
+            )
+        if not dry_run and tuple(before.values()) != wanted.queues:
+            turn.apply(ev.QueuesConfigured(wanted.queues, by), "queues")
+        return view
+
+    view = await service.ask(apply)
+    if not dry_run:
+        service.apply_config(replace(service.config, queues=wanted.queues, defaults=wanted.defaults))
+    return view
+
+
+def loosened_limits(old: Mapping[str, Queue], new: Mapping[str, Queue]) -> Iterator[str]:
+    """A sentence for each limit on a queue that stays, its own or one above it, that is larger or gone."""
+    for name, queue in new.items():
+        before = old.get(name)
+        if before is None:
+            continue
+        own = list(_loosened_amounts(before.max, queue.max))
+        yield from (f"queue {name}: max {_limit(key, was)} -> {_limit(key, now)}" for key, was, now in own)
+        for part in ("max_jobs", "max_pods"):
+            was, now = getattr(before, part), getattr(queue, part)
+            if was is not None and (now is None or now > was):
+                yield f"queue {name}: {part} {was} -> {'no limit' if now is None else now}"
+        for part in ("groups", "clusters"):
+            if getattr(before, part) and not getattr(queue, part):
+                yield f"queue {name}: {_change(part, getattr(before, part), getattr(queue, part))}"
+        if queue.can_borrow and not before.can_borrow:
+            yield f"queue {name}: can_borrow false -> true"
+        if [step.name for step in path_of(old, name)] != [step.name for step in path_of(new, name)]:
+            said = {key for key, _, _ in own}
+            for key, was, now in _loosened_amounts(_over_path(old, name), _over_path(new, name)):
+                if key not in said:
+                    where = f"below {queue.parent}" if queue.parent else "without a parent"
+                    yield f"queue {name}, {where}: limit of all above it {_limit(key, was)} -> {_limit(key, now)}"
+
+
+def _loosened_amounts(old: Resources, new: Resources) -> Iterator[tuple[str, int, int | None]]:
+    left = dict(new)
+    yield from ((key, was, left.get(key)) for key, was in old if key not in left or left[key] > was)
+
+
+def _over_path(tree: Mapping[str, Queue], name: str) -> Resources:
+    """The limits that hold for the queue: the least of its own and of those above it."""
+    least: dict[str, int] = {}
+    for step in path_of(tree, name):
+        for key, amount in step.max:
+            least[key] = min(amount, least.get(key, amount))
+    return Resources.limits(least)
+
+
+def _limit(key: str, amount: int | None) -> str:
+    return "no limit" if amount is None else f"{show_amount(key, amount)} {key}"
+
+
+def _loosened_defaults(old: Defaults, new: Defaults) -> Iterator[str]:
+    if old.timeout_s is not None and (new.timeout_s is None or new.timeout_s > old.timeout_s):
+        yield f"defaults: {_change('timeout_s', old.timeout_s, new.timeout_s)}"
 
 
 def _differs(part: str, old: Config, new: Config) -> bool:

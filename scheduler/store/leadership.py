@@ -41,6 +41,16 @@ class Leader:
     epoch: int
     beat: int
     url: str
+    key_digest: str = ""
+
+
+def of_another_site() -> EnvironmentProblem:
+    """For a process that could never take this database over from those that share it."""
+    return EnvironmentProblem(
+        "The replicas of this database derive their tokens from another key than this process, or are not meant to be several "
+        "(store.alone, a local cluster, whose pods only one state folder knows); expected the same auth.key_file on each of them, "
+        "and no local cluster."
+    )
 
 
 def stale(epoch: int, leads: int) -> StaleEpoch:
@@ -77,10 +87,7 @@ def take_over(connection: Connection, candidate: Candidate, before: str = "") ->
 
 def _refuse_another(connection: Connection, candidate: Candidate, before: str) -> None:
     if candidate.folder is None:
-        raise EnvironmentProblem(
-            "The replicas of this database derive their tokens from another key than this process, or have a local cluster, "
-            "whose pods only one state folder knows; expected the same auth.key_file on each of them, and no local cluster."
-        )
+        raise of_another_site()
     is_live = ATTEMPTS.c.phase.in_([phase.value for phase in LIVE])
     # Without live pods another state folder may take the database over.
     if connection.execute(select(func.count()).select_from(ATTEMPTS).where(is_live)).scalar_one():
@@ -109,8 +116,8 @@ def release(connection: Connection, epoch: int) -> None:
 
 
 def leader(connection: Connection) -> Leader:
-    row = connection.execute(select(LEADER.c.epoch, LEADER.c.beat, LEADER.c.url)).one()
-    return Leader(row.epoch, row.beat, row.url)
+    row = connection.execute(select(LEADER.c.epoch, LEADER.c.beat, LEADER.c.url, LEADER.c.key_digest)).one()
+    return Leader(row.epoch, row.beat, row.url, row.key_digest)
 
 
 def raise_epoch(connection: Connection, above: int) -> None:

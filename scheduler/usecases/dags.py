@@ -78,7 +78,7 @@ class Dags:
             if known is None or known.body != body:
                 version = known.version + 1 if known is not None else 1
                 owner = known.owner if known is not None else who.name
-                turn.apply(ev.DagApplied(Dag(request.name, version, owner, body, turn.now)), request.name)
+                turn.apply(ev.DagApplied(Dag(request.name, version, owner, body, turn.now), who.name), request.name)
             return turn.state.dags[request.name]
 
         return await self._service.ask(run)
@@ -142,7 +142,7 @@ class Dags:
             for name, job in jobs.items():
                 with_node_name(name, check_sizes, job, self._service.site())
             self._service.last_order += len(jobs)
-            turn.apply(ev.RunRetried(old.id, jobs), old.id)
+            turn.apply(ev.RunRetried(old.id, jobs, who.name), old.id)
             idempotency_keys.record(key, asked, old.id)
             turn.keys |= idempotency_keys.fresh
             return turn.state.runs[old.id]

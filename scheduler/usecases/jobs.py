@@ -8,7 +8,7 @@ from typing import Final
 
 from tuttilab.scheduler.clusters.base import LogChunk
 from tuttilab.scheduler.core.cycle import schedule
-from tuttilab.scheduler.core.kinds import build, check_sizes
+from tuttilab.scheduler.core.kinds import check_sizes
 from tuttilab.scheduler.core.rows.handlers.jobs import ended_without_success
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import AboveMax, Conflict, NeverFits, NotFound
@@ -22,6 +22,7 @@ from tuttilab.scheduler.service.turn import Turn
 from tuttilab.scheduler.store.base import IdempotencyKey, JobQuery
 from tuttilab.scheduler.usecases.idempotency import IdempotencyKeys, digest
 from tuttilab.scheduler.usecases.lookup import LAST, MOST_NAMED, SHORTEST_PREFIX, Candidate, the_one
+from tuttilab.scheduler.usecases.queue_choice import QueueChoice
 
 NOT_WORK: Final = (JobKind.SPARK, JobKind.NOTEBOOK, JobKind.SERVICE)
 """Kinds that `lookup.LAST` passes over: a person means the last work that was submitted."""
@@ -67,14 +68,14 @@ class Jobs:
                     raise _not_found(prefix)
             jobs: list[Job] = []
             fresh: dict[str, Job] = {}
-            site = self._service.site()
+            choice = QueueChoice(turn.state, self._service.site(), who)
             for index, request in enumerate(requests):
                 before = idempotency_keys.find(turn, keys[index], digests[index]) if keys is not None else None
                 if before is not None:
                     jobs.append(fresh.get(before.made_id) or _job_under_key(turn, before, earlier))
                     continue
                 order = self._service.last_order + 1 + index
-                job = build(request, who, site, job_id=self._service.new_id(), order=order, now=turn.now)
+                job = choice.build(request, job_id=self._service.new_id(), order=order, now=turn.now)
                 if keys is not None:
                     idempotency_keys.record(keys[index], digests[index], job.id)
                 fresh[job.id] = job
@@ -93,7 +94,8 @@ class Jobs:
         before = {prefix: self._service.state.jobs.get(one.id, one) for prefix, one in before.items()}
         try:
             now, order = self._service.now(), self._service.last_order + 1
-            job = build(request, who, self._service.site(), job_id="dry-run", order=order, now=now)
+            choice = QueueChoice(self._service.state, self._service.site(), who)
+            job = choice.build(request, job_id="dry-run", order=order, now=now)
         except (AboveMax, NeverFits) as refusal:
             return DryRun("refused", str(refusal))
         failed = next((one for one in before.values() if one.phase in (JobPhase.FAILED, JobPhase.CANCELLED)), None)
@@ -183,7 +185,7 @@ class Jobs:
             )  # fmt: skip
             # Nodes and limits may be others than when the old one was accepted.
             check_sizes(fresh, self._service.site())
-            turn.apply(ev.JobSubmitted(fresh), fresh.id)
+            turn.apply(ev.JobSubmitted(fresh, "" if who.name == fresh.owner else who.name), fresh.id)
             idempotency_keys.record(key, asked, fresh.id)
             turn.keys |= idempotency_keys.fresh
             return turn.state.jobs[fresh.id]
@@ -209,7 +211,7 @@ class Jobs:
                 )
             if not turn.adopt(job, attempts):
                 raise _not_found(job_id)
-            turn.apply(ev.JobDeleted(job.id), job.id)
+            turn.apply(ev.JobDeleted(job.id, who.name), job.id)
 
         await self._service.ask(run)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 from tuttilab.scheduler.core.explain.names import named
-from tuttilab.scheduler.core.kinds import Site, build
+from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.kinds.notebook import (
     SERVER_LABEL,
     events_of_report,
@@ -20,7 +19,7 @@ from tuttilab.scheduler.core.kinds.notebook import (
 from tuttilab.scheduler.core.kinds.spark import session_name
 from tuttilab.scheduler.core.ordering.queues import choose_queue, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
-from tuttilab.scheduler.core.profiles import choose, image_of
+from tuttilab.scheduler.core.profiles import as_user_of, choose, image_of
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import AboveMax, NeverFits, NotFound
@@ -31,6 +30,7 @@ from tuttilab.scheduler.domain.titles import SHORT_ID
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.service.turn import Turn
 from tuttilab.scheduler.usecases.profiles import stored_profiles
+from tuttilab.scheduler.usecases.queue_choice import QueueChoice
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +101,10 @@ def build_server(request: NotebookRequest, state: State, site: Site, *, job_id: 
     """The job of a server by its profile. Raises Forbidden, BadInput, and AboveMax or NeverFits with who holds what."""
     profile = choose(stored_profiles(state), request)
     job_request = request_of(request, profile, image_of(profile, request.image))
-    owner = Who(request.owner, request.groups, is_hub=True)
+    owner = as_user_of(profile, Who(request.owner, request.groups, is_hub=True))
     try:
-        job = build(job_request, owner, site, job_id=job_id, order=order, now=now)
-        return replace(job, preemptible=profile.preemptible)
+        choice = QueueChoice(state, site, owner)
+        return choice.build(job_request, job_id=job_id, order=order, now=now, preemptible=profile.preemptible)
     except (AboveMax, NeverFits) as refusal:
         queue = choose_queue(state.queues, job_request.queue, site.default_queue, owner)
         free = _shortage(state, queue, NOTHING, request.owner, request.groups)

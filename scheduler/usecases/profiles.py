@@ -41,13 +41,13 @@ class Profiles:
 
         return await self._service.ask(run)
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, who: Who) -> None:
         """Delete a profile. Servers that were started from it keep running."""
 
         def run(turn: Turn) -> None:
             if name not in turn.state.profiles:
                 raise NotFound(f"There is no profile {name!r}; `tuttilab profile list` shows what there is.")
-            turn.apply(ev.ProfileDeleted(name), name)
+            turn.apply(ev.ProfileDeleted(name, who.name), name)
 
         await self._service.ask(run)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from tuttilab.scheduler.core.kinds import build
 from tuttilab.scheduler.core.kinds import spark as spark_kind
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import Conflict, NotFound
@@ -15,6 +14,7 @@ from tuttilab.scheduler.domain.wire import SparkEndpointView
 from tuttilab.scheduler.domain.words import word
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.service.turn import Turn
+from tuttilab.scheduler.usecases.queue_choice import QueueChoice
 
 
 class SparkSessions:
@@ -40,7 +40,8 @@ class SparkSessions:
                     return job
             service = self._service
             service.last_order += 1
-            job = build(submit, who, service.site(), job_id=service.new_id(), order=service.last_order, now=turn.now)
+            choice = QueueChoice(turn.state, service.site(), who)
+            job = choice.build(submit, job_id=service.new_id(), order=service.last_order, now=turn.now)
             turn.apply(ev.JobSubmitted(job), job.id)
             return turn.state.jobs[job.id]
 

@@ -31,9 +31,11 @@ export function Banner(props: { model: IModel; actions: IActions; trans: Transla
           {model.connection === 'down' && (
             <>
               <span className="tl-Banner-detail">{model.detail}</span>{' '}
-              <button className="jp-Button jp-mod-styled jp-mod-minimal tl-Banner-button" onClick={start} disabled={isStarting}>
-                {isStarting ? trans.__('Starting…') : trans.__('Start it')}
-              </button>
+              {model.canStart && (
+                <button className="jp-Button jp-mod-styled jp-mod-minimal tl-Banner-button" onClick={start} disabled={isStarting}>
+                  {isStarting ? trans.__('Starting…') : trans.__('Start it')}
+                </button>
+              )}
             </>
           )}
         </>

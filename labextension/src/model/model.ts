@@ -13,6 +13,7 @@ import type {
   IFilter,
   IModel,
   INotice,
+  IStatus,
   Job,
   JobEvent,
   JobPage,
@@ -41,6 +42,9 @@ export class Model implements IModel, IDisposable {
 
   get connection(): Connection {
     return this._connection;
+  }
+  get canStart(): boolean {
+    return this._canStart;
   }
   get detail(): string {
     return this._detail;
@@ -128,12 +132,16 @@ export class Model implements IModel, IDisposable {
 
   /** Ask the server extension for its status: at the start, and periodically in case notices were lost. */
   async checkStatus(): Promise<void> {
-    let status: INotice;
+    let status: IStatus;
     try {
-      status = await this._requests.get<INotice>('status');
+      status = await this._requests.get<IStatus>('status');
     } catch (error) {
       this._setConnection('server', messageOf(error));
       return;
+    }
+    if (status.can_start !== this._canStart) {
+      this._canStart = status.can_start;
+      this._emit('connection');
     }
     if (status.status === 'down') {
       this._setConnection('down', status.detail);
@@ -466,6 +474,7 @@ export class Model implements IModel, IDisposable {
   /** Ids of changed jobs that are to be fetched. */
   private readonly _pending = new Set<string>();
   private _connection: Connection = 'connecting';
+  private _canStart = false;
   private _detail = '';
   private _queues: readonly Queue[] = [];
   private _clusters: readonly Cluster[] = [];

@@ -36,6 +36,12 @@ export interface INotice {
   site: boolean;
 }
 
+/** What the server extension says when it is asked. */
+export interface IStatus extends INotice {
+  /** Whether the user may start the control plane: not where it is a service of a hub or a site. */
+  can_start: boolean;
+}
+
 /** `server`: Jupyter's own server does not answer, so nothing is known of the control plane. */
 export type Connection = 'connecting' | 'up' | 'down' | 'server';
 
@@ -53,6 +59,8 @@ export interface IFilter {
  */
 export interface IModel {
   readonly connection: Connection;
+  /** Whether the user may start a control plane that is down. */
+  readonly canStart: boolean;
   /** While the connection is not `up`: why, in one sentence. */
   readonly detail: string;
   /** Newest first; the first pages, and more as `loadMore` is called. */

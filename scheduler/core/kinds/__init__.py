@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tuttilab.scheduler.core.kinds import batch, notebook, spark
-from tuttilab.scheduler.core.ordering.queues import choose_queue, path_of
+from tuttilab.scheduler.core.ordering.queues import choose_queue, leaves, path_of
 from tuttilab.scheduler.core.placement.fit import (
     allowed_clusters,
     charge_of,
@@ -77,10 +77,10 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
         raise BadInput(f"priority: {request.priority} is out of range; expected -{MAX_PRIORITY} to {MAX_PRIORITY}.")
     if request.cluster is not None and request.cluster not in site.clusters:
         raise BadInput(f"cluster: there is no cluster {request.cluster!r}; expected one of {', '.join(sorted(site.clusters))}.")
-    queue = choose_queue(site.queues, request.queue, site.default_queue, who)
-    group = request.group or next((g for g in queue.groups if who.is_in(g)), queue.name)
     if request.group is not None and not who.is_in(request.group):
         raise BadInput(f"group: you are not in {request.group!r}; expected one of {', '.join(who.groups) or 'none'}.")
+    queue = choose_queue(site.queues, request.queue, site.default_queue, asker_of(request, who, site.queues))
+    group = request.group or next((g for g in queue.groups if who.is_in(g)), queue.name)
     kind, gang, work = KINDS[request.kind](request)
     job = Job(
         id=job_id,
@@ -106,6 +106,17 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
         check_sizes(job, site)
         site.accepted_shapes.add(shape)
     return job
+
+
+def asker_of(request: JobRequest, who: Who, queues: Mapping[str, Queue]) -> Who:
+    """Who asks for the queue: a member of the request's group only, if it names one. An admin may charge any queue to any group."""
+    if request.group is None or (who.is_admin and (request.queue is not None or not has_queue(request.group, queues))):
+        return who
+    return replace(who, groups=(request.group,), is_admin=False, in_every_group=False)
+
+
+def has_queue(group: str, queues: Mapping[str, Queue]) -> bool:
+    return any(group in queue.groups for queue in leaves(queues))
 
 
 def _default_timeout(kind: JobKind, site: Site) -> float | None:

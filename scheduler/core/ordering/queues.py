@@ -94,11 +94,16 @@ def may_use(queue: Queue, who: Who) -> bool:
     return who.is_admin or not queue.groups or any(who.is_in(group) for group in queue.groups)
 
 
+def usable_queues(tree: Mapping[str, Queue], default: str | None, who: Who) -> list[Queue]:
+    """The queues that take jobs of ``who``: the default one first, then in the order of the file."""
+    return sorted((queue for queue in leaves(tree) if may_use(queue, who)), key=lambda queue: queue.name != default)
+
+
 def choose_queue(tree: Mapping[str, Queue], wanted: str | None, default: str | None, who: Who) -> Queue:
     """The queue of a submit. Raises BadInput for an unknown or inner queue, Forbidden for one that the caller may not use."""
-    mine = [queue.name for queue in leaves(tree) if may_use(queue, who)]
+    mine = [queue.name for queue in usable_queues(tree, default, who)]
     expected = f"expected one of {', '.join(sorted(mine))}" if mine else "you may use none; ask your admin for a group"
-    name = wanted or (default if default in mine else None) or (mine[0] if mine else "")
+    name = wanted or (mine[0] if mine else "")
     if not name:
         raise Forbidden("queue: you are in no group that has one; ask your admin for a group.")
     if name not in tree:

@@ -27,7 +27,7 @@ ROOT = HERE.parents[2]
 BIN = Path(sys.executable).parent
 PASSWORD = "only for tests"
 SERVICE_TOKEN = "5e1f" * 16
-GROUPS = {"research": ["ann", "amy"], "quant": ["bob"], "admins": ["root"]}
+GROUPS = {"research": ["ann", "amy", "eva"], "quant": ["bob", "eva"], "admins": ["root"]}
 
 PROFILES = """
 kind: Profile
@@ -177,7 +177,7 @@ class HubSite:
     def hub_is_up(self) -> bool:
         return self.processes["hub"].poll() is None and self._answers(f"{self.url}/hub/health")
 
-    def _start(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> None:
+    def _start(self, name: str, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
         with open(self.folder / f"{name}.out", "ab") as log:
             self.processes[name] = subprocess.Popen(
                 arguments,
@@ -245,7 +245,7 @@ class HubSite:
     def close(self) -> None:
         for session in self.sessions:
             session.close()
-        for name in ("hub", "control"):
+        for name in ("hub", "control", *self.processes):
             if name in self.processes:
                 self._stop(name)
         with suppress(FileNotFoundError, ProcessLookupError, ValueError):
@@ -253,11 +253,11 @@ class HubSite:
 
 
 @contextmanager
-def made_hub(folder: Path, *, patience_s: float = 1.0) -> Iterator[HubSite]:
+def made_hub(folder: Path, *, patience_s: float = 1.0, kind: type[HubSite] = HubSite) -> Iterator[HubSite]:
     """The hub, its service, and the profiles; nothing of it runs afterwards."""
     with made_machine(folder) as machine:
         # What the servers start is found by the state folder in its environment or on its command line.
-        site = HubSite(machine, machine.state, patience_s)
+        site = kind(machine, machine.state, patience_s)
         site.folder.mkdir(mode=0o700)
         try:
             site.start_control()

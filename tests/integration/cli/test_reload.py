@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.user_machine import CommandResult, UserMachine, eventually
 from tuttilab.scheduler.client import Client
+from tuttilab.scheduler.domain.errors import Conflict
+from tuttilab.scheduler.runtime import discovery
 
 SITE = """
 clusters:
@@ -33,12 +40,12 @@ def moving(machine: UserMachine) -> UserMachine:
     return machine
 
 
-def rewrite(machine: UserMachine, old: str, new: str) -> CommandResult:
+def rewrite(machine: UserMachine, old: str, new: str, *options: str) -> CommandResult:
     file = machine.home / "tuttilab.yaml"
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
-    return machine.run("scheduler", "reload")
+    return machine.run("scheduler", "reload", *options)
 
 
 def submit(machine: UserMachine, name: str, cpus: int, *more: str) -> str:
@@ -76,7 +83,7 @@ def test_a_group_moves_to_another_cluster_while_its_jobs_run_and_its_quota_holds
     assert "queue research uses 3 of 3 CPU" in third["wait"]["sentence"]
     assert phases(moving)["first"] == ("Running", "old")
 
-    assert rewrite(moving, "max: {cpu: 3}", "max: {cpu: 4}").out == "queue research: max 3 CPU -> 4 CPU\n"
+    assert rewrite(moving, "max: {cpu: 3}", "max: {cpu: 4}", "--yes").out == "queue research: max 3 CPU -> 4 CPU\n"
     eventually(lambda: phases(moving)["third"] == ("Running", "new"))
     assert moving.run("scheduler", "verify").code == 0
     # `up` with the changed file finds the control plane running with it.
@@ -84,7 +91,8 @@ def test_a_group_moves_to_another_cluster_while_its_jobs_run_and_its_quota_holds
 
 
 def test_the_change_survives_a_restart_and_a_second_reload_changes_nothing(moving: UserMachine) -> None:
-    assert rewrite(moving, "max: {cpu: 1}", "max: {cpu: 2}, weight: 3").out == "queue spare: weight 1 -> 3, max 1 CPU -> 2 CPU\n"
+    said = rewrite(moving, "max: {cpu: 1}", "max: {cpu: 2}, weight: 3", "--yes")
+    assert said.out == "queue spare: weight 1 -> 3, max 1 CPU -> 2 CPU\n"
     assert moving.run("scheduler", "reload").out == "Nothing changed.\n"
     said = rewrite(moving, "defaults: {queue: research}", "defaults: {queue: spare}")
     assert said.out == "defaults: queue research -> spare\n"
@@ -105,6 +113,13 @@ def test_the_change_survives_a_restart_and_a_second_reload_changes_nothing(movin
         ("cpus: 4, memory: 4Gi}]}\n  - {name: new", "cpus: 8, memory: 4Gi}]}\n  - {name: new", 3, "clusters changed too"),
         ("queue: research}", "queue: nosuch}", 2, "nosuch"),
         ("- {name: spare", "- {name: spar", 3, "queue 'spare' has 1 unended job and would be gone"),
+        (
+            "max: {cpu: 1}",
+            "max: {cpus: 1}",
+            2,
+            "queues[2].max: no node of any cluster has 'cpus', so this would limit nothing; did",
+        ),
+        ("max: {cpu: 1}", "weight: 2", 3, "it would loosen a limit (queue spare: max 1 cpu -> no limit)"),
     ],
 )
 def test_a_refused_reload_changes_nothing(moving: UserMachine, old: str, new: str, code: int, words: str) -> None:
@@ -118,6 +133,58 @@ def test_a_refused_reload_changes_nothing(moving: UserMachine, old: str, new: st
         assert in_force(moving) == before
     assert said.code == code, said
     assert words in said.err
+
+
+def answered(machine: UserMachine, answer: str) -> tuple[int, str]:
+    """Exit code and all that `scheduler reload` writes to the terminal at which it is answered."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "tuttilab.scheduler.cli", "scheduler", "reload"]
+    process = subprocess.Popen(command, cwd=machine.home, env=machine.environ, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.write(ours, answer.encode())
+    text = b""
+    with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):
+        while block := terminal.read(4096):
+            text += block
+    return process.wait(30), text.decode().replace("\r\n", "\n")
+
+
+def test_a_limit_that_goes_is_named_and_stays_until_that_was_agreed_to(moving: UserMachine) -> None:
+    before = in_force(moving)
+    file = moving.home / "tuttilab.yaml"
+    file.write_text(file.read_text().replace("max: {cpu: 3}", "max: {memory: 3Gi}"))
+
+    code, text = answered(moving, "n\n")
+    assert code == 3
+    assert "loosens  queue research: max 3 cpu -> no limit\nIs that meant? [y/N]" in text
+    assert text.endswith("Nothing was changed.\n")
+    assert in_force(moving) == before
+
+    code, text = answered(moving, "y\n")
+    assert code == 0
+    assert text.endswith("queue research: max 3 CPU -> 3Gi memory\n")
+    assert ("research", 1, {"memory": (0, 3 * 2**30)}) in in_force(moving)
+
+
+def test_what_was_agreed_to_is_what_was_shown(moving: UserMachine) -> None:
+    file = moving.home / "tuttilab.yaml"
+    with Client(moving.runtime().url, moving.runtime().token) as client:
+        file.write_text(file.read_text().replace("max: {cpu: 1}", "max: {cpu: 2}"))
+        plan = client.reload(dry_run=True)
+        assert plan.loosened == ("queue spare: max 1 cpu -> 2 cpu",)
+        file.write_text(file.read_text().replace("max: {cpu: 2}", "max: {cpu: 3}"))
+        with pytest.raises(Conflict, match=r"would loosen a limit \(queue spare: max 1 cpu -> 3 cpu\)"):
+            client.reload(accept=plan.loosened)
+    assert {use["cpu"][1] for name, _, use in in_force(moving) if name == "spare"} == {1000}
+
+
+def test_a_restart_that_loosens_a_limit_says_so_in_the_log(moving: UserMachine) -> None:
+    assert moving.run("down").code == 0
+    file = moving.home / "tuttilab.yaml"
+    file.write_text(file.read_text().replace("max: {cpu: 1}", "weight: 2"))
+    assert moving.run("up", "--config", str(file)).code == 0
+    log = discovery.log_file(Path(moving.runtime().state_dir)).read_text()
+    assert "the configuration of this start loosens a limit: queue spare: max 1 cpu -> no limit" in log
 
 
 def test_without_a_configuration_file_reload_is_refused(machine: UserMachine, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_answers_are_the_control_planes_own(page: httpx.Client, lab: Lab) -> Non
     assert page.get(f"/tuttilab/jobs/{job.id}/explain").json() is None
     for path in ("clusters", "nodes", "queues", "dags", "runs", "me"):
         assert page.get(f"/tuttilab/{path}").status_code == 200
+    assert page.get("/tuttilab/status").json()["can_start"] is True
 
 
 def test_refusals_are_told_in_one_sentence(page: httpx.Client) -> None:

@@ -85,7 +85,7 @@ def test_a_node_may_have_taints_as_kubectl_writes_them() -> None:
         "memory": "1Gi",
         "taints": ["dedicated=ml:NoExecute", "gpu.example/only", "spot:PreferNoSchedule"],
     }
-    config = parsed(clusters=[{"name": "here", "kind": "fake", "nodes": [node]}])
+    config = parsed(clusters=[{"name": "here", "kind": "fake", "nodes": [node]}], queues=[{"name": "all"}], defaults={})
     (cluster,) = config.clusters
     assert cluster.nodes is not None
     assert cluster.nodes[0].taints == (
@@ -313,10 +313,37 @@ def test_misspelt_variable_is_refused_with_the_nearest() -> None:
 
 def test_hub_of_a_site_is_read() -> None:
     fake = {"name": "k", "kind": "fake", "nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}
-    config = parsed(auth={**HUB, "admin_groups": ["admins"]}, clusters=[fake], listen={"names": ["tuttilab.hub"]})
+    config = parsed(
+        auth={**HUB, "admin_groups": ["admins"]},
+        clusters=[fake],
+        listen={"names": ["tuttilab.hub"]},
+        queues=[{"name": "all"}],
+        defaults={},
+    )
 
     assert (config.auth.kind, config.auth.url, config.auth.service) == ("hub", "https://hub.example/hub/api", "tuttilab")
     assert config.auth.admin_groups == ("admins",)
+
+
+POSTGRES: Mapping[str, Any] = {"url": "postgresql+psycopg://u@h/d"}
+
+
+def test_on_postgres_a_cluster_that_only_one_control_plane_knows_is_refused_unless_there_is_only_one() -> None:
+    with pytest.raises(BadInput) as refusal:
+        parsed(store=POSTGRES)
+
+    assert str(refusal.value) == (
+        "t.yaml: clusters[0].kind: local does not go with several control planes on Postgres: its pods are known to one state "
+        "folder, so no other could take over; expected another kind, or store.alone: true where there is only one."
+    )
+    assert parsed(store={**POSTGRES, "alone": True}).store.alone is True
+
+
+def test_hub_users_go_with_postgres() -> None:
+    fake = {**EXAMPLE["clusters"][0], "kind": "fake"}
+    config = parsed(store=POSTGRES, auth=HUB, clusters=[fake])
+
+    assert (config.auth.kind, config.store.url) == ("hub", POSTGRES["url"])
 
 
 def test_hub_that_started_the_service_says_where_it_is() -> None:
