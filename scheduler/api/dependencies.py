@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import difflib
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Final, TypeVar, cast
 
 from fastapi import Depends, Header, Request, Response
 from fastapi.routing import APIRoute
 
 from tuttilab.scheduler.domain import wire
-from tuttilab.scheduler.domain.errors import BadInput, Forbidden
+from tuttilab.scheduler.domain.errors import BadInput, Forbidden, TooLarge
 from tuttilab.scheduler.domain.requests import Who
 from tuttilab.scheduler.service.loop import Service
-from tuttilab.scheduler.store.blobs import too_large
 from tuttilab.scheduler.store.queries import QueryStore
 
 T = TypeVar("T")
 
-JSON_LIMIT: Final = 32 * 2**20
-"""Bytes of a JSON body: enough for a batch of ten thousand jobs."""
+JSON_LIMIT: Final = 2**20
+"""Bytes of a JSON body."""
+DAG_LIMIT: Final = 8 * 2**20
+BATCH_LIMIT: Final = 32 * 2**20
+"""Enough for ten thousand jobs."""
+BIG_BODIES: Final = 4
+"""Bodies above `JSON_LIMIT` that are read at the same time."""
+BODY_S: Final = 60.0
+"""Until a body has to be whole, its wait for a turn included."""
+_PARSER: Final = ThreadPoolExecutor(1, thread_name_prefix="parser")
 
 
 # Coroutines, although some await nothing: FastAPI runs plain functions in a thread, which costs more than they do.
@@ -63,7 +73,7 @@ async def known_query_only(request: Request) -> None:
 class DirectRoute(APIRoute):
     """A route for hundreds of requests a second: bypasses FastAPI's dependency resolution, which costs as much as all the rest.
 
-    Its dependencies may take the request only, and its headers are strings without validation.
+    Its dependencies may take the request only, and its headers and query are strings without validation.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -72,9 +82,12 @@ class DirectRoute(APIRoute):
             (each.name, cast(Callable[[Request], Awaitable[object]], each.call)) for each in self.dependant.dependencies
         ]
         headers = [(field.name, field.alias) for field in self.dependant.header_params]
+        queries = [(field.name, field.alias) for field in self.dependant.query_params]
 
         async def handle(request: Request) -> Response:
             arguments: dict[str, object] = {name: request.headers.get(alias) for name, alias in headers}
+            if queries:
+                arguments |= {name: request.query_params.get(alias, "") for name, alias in queries}
             for name, call in dependencies:
                 value = await call(request)
                 if name is not None:
@@ -89,17 +102,43 @@ def query_store(service: Service) -> QueryStore:
     return cast(QueryStore, service.store)
 
 
-async def parse_body(request: Request, cls: type[T], what: str) -> T:
-    """The body as ``cls``. Raises BadInput with the path of the error, TooLarge before the whole body is read."""
+async def parse_body(request: Request, cls: type[T], what: str, limit: int = JSON_LIMIT) -> T:
+    """The body as ``cls``. Raises BadInput with the path of the first error, TooLarge before more than ``limit`` is read.
+
+    A big body is parsed beside the event loop, one at a time, so that other callers are answered meanwhile.
+    """
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > JSON_LIMIT:
-        raise too_large(int(declared), JSON_LIMIT)
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+        raise _too_large(what, declared, limit)
+    async with contextlib.AsyncExitStack() as room:
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await _read(request, what, limit, room)
+        except TimeoutError:
+            raise BadInput(f"{what}: the body was not whole after {BODY_S:g} s; send it again.") from None
+        if len(body) <= wire.WHOLE_BYTES:
+            return wire.parse_json(cls, body, what)
+        return await asyncio.get_running_loop().run_in_executor(_PARSER, wire.parse_json, cls, body, what)
+
+
+async def _read(request: Request, what: str, limit: int, room: contextlib.AsyncExitStack) -> bytes:
+    """The body. Past `JSON_LIMIT` it waits for its turn, which ``room`` gives back: many such bodies would fill the memory."""
     body = bytearray()
+    has_turn = False
     async for chunk in request.stream():
         body += chunk
-        if len(body) > JSON_LIMIT:
-            raise too_large(len(body), JSON_LIMIT)
-    return wire.parse_json(cls, bytes(body), what)
+        if len(body) > limit:
+            raise _too_large(what, f"more than {limit}", limit)
+        if len(body) > JSON_LIMIT and not has_turn:
+            await room.enter_async_context(cast(asyncio.Semaphore, request.app.state.big_bodies))
+            has_turn = True
+    return bytes(body)
+
+
+def _too_large(what: str, size: str, limit: int) -> TooLarge:
+    return TooLarge(
+        f"{what}: {size[:20]} bytes were sent; expected at most {limit}. Send data as an artifact, or many jobs in parts."
+    )
 
 
 def json_response(view: object, cls: Any = None, status: int = 200) -> Response:

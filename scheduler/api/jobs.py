@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from tuttilab.scheduler.api import views
 from tuttilab.scheduler.api.dependencies import (
+    BATCH_LIMIT,
     LONGEST_KEY,
     Caller,
     DirectRoute,
@@ -21,7 +22,7 @@ from tuttilab.scheduler.api.dependencies import (
     query_store,
 )
 from tuttilab.scheduler.api.event_text import sentence
-from tuttilab.scheduler.api.schema import BatchRequest, takes
+from tuttilab.scheduler.api.schema import MOST_JOBS, BatchRequest, takes
 from tuttilab.scheduler.core.kinds.definition import definition_of
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, Forbidden, NotFound
@@ -36,8 +37,6 @@ from tuttilab.scheduler.usecases.jobs import Jobs
 
 router = APIRouter(tags=["jobs"])
 
-MOST_JOBS: Final = 10_000
-"""In one batch."""
 MOST_EVENTS: Final = 10_000
 STATES: Final[dict[str, tuple[JobPhase | AttemptPhase, ...]]] = {
     **{str(phase).lower(): (phase,) for phase in (*JobPhase, *sorted(LIVE))},
@@ -74,7 +73,7 @@ router.add_api_route(
 @router.post("/jobs:batch", status_code=201, response_model=list[wire.JobView], openapi_extra=takes(BatchRequest))
 async def submit_jobs(request: Request, service: ServiceDep, who: Caller) -> Response:
     """Accept all of the jobs in one commit, or none."""
-    batch = await parse_body(request, BatchRequest, "batch")
+    batch = await parse_body(request, BatchRequest, "batch", BATCH_LIMIT)
     if not 0 < len(batch.jobs) <= MOST_JOBS:
         raise BadInput(f"jobs: {len(batch.jobs)} were given; expected 1 to {MOST_JOBS}.")
     if batch.keys is not None and len(batch.keys) != len(batch.jobs):

@@ -17,13 +17,21 @@ from tuttilab.scheduler.usecases import pod_reports
 router = APIRouter(prefix="/pods", tags=["pods"])
 
 
-async def report(request: Request, service: ServiceDep, token: AttemptToken) -> Response:
-    """Record the state of the pods; the response says whether they shall stop."""
-    body = await parse_body(request, wire.PodReport, "report")
+async def report(
+    request: Request, service: ServiceDep, token: AttemptToken, job_id: str = "", attempt: str = "", epoch: str = ""
+) -> Response:
+    """Record the state of the pods; the response says whether they shall stop. The address repeats what the token is checked by."""
+    claim = pod_reports.Claim(job_id, _number(attempt), _number(epoch))
+    body = await parse_body(request, wire.PodReport, "report", await pod_reports.largest_report(service, claim, token))
     for index, member in enumerate(body.members):
         if member.phase not in tuple(PodPhase):
             raise BadInput(f"report: members[{index}].phase: {member.phase[:40]!r} is none of {', '.join(PodPhase)}.")
     return json_response(await pod_reports.handle_report(service, body, token), dict[str, object])
+
+
+def _number(text: str) -> int:
+    """0, which no attempt has, for anything that is no number."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
 router.add_api_route(

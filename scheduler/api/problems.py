@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, Bug, NotFound, TuttiError, Unauthenticated, Unavailable, UserError
+from tuttilab.scheduler.domain.shape import show_path
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -66,7 +67,7 @@ async def _validation_error(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     place, *path = first["loc"]
     given = f" (given: {str(first['input'])[:80]!r})" if first.get("input") is not None else ""
-    return response_of(BadInput(f"{place}: {wire.show_path(path)}: {str(first['msg']).lower()}{given}."))
+    return response_of(BadInput(f"{place}: {show_path(path)}: {str(first['msg']).lower()}{given}."))
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:

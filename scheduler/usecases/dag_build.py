@@ -14,7 +14,15 @@ from tuttilab.scheduler.core import dag
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.domain.errors import BadInput, TuttiError
 from tuttilab.scheduler.domain.model import Job, Run, RunNode, When
-from tuttilab.scheduler.domain.requests import DagRequest, JobRequest, NodeRequest, PodRequest, VariableRequest, Who
+from tuttilab.scheduler.domain.requests import (
+    MOST_NODES,
+    DagRequest,
+    JobRequest,
+    NodeRequest,
+    PodRequest,
+    VariableRequest,
+    Who,
+)
 from tuttilab.scheduler.domain.resources import parse_memory
 from tuttilab.scheduler.domain.wire import parse, to_data
 
@@ -22,7 +30,6 @@ T = TypeVar("T")
 
 RUN_LABEL: Final = "dag-run"
 NODE_LABEL: Final = "dag-node"
-MOST_NODES: Final = 500
 QUERY: Final = ("-m", "tuttilab.scheduler.spark.query")
 
 Value = str | int | float | bool
