@@ -14,6 +14,7 @@ from tuttilab.scheduler.api.artifacts import routes as artifact_routes
 from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
 from tuttilab.scheduler.api.dependencies import BIG_BODIES, known_query_only
 from tuttilab.scheduler.api.middleware import PREFIX, AccessMiddleware
+from tuttilab.scheduler.api.watchers import Watchers
 from tuttilab.scheduler.identity.auth import Authenticator
 from tuttilab.scheduler.service.loop import Service
 
@@ -66,6 +67,7 @@ def create_app(
     app.state.shut_down = shut_down
     app.state.reload = reload
     app.state.artifacts = artifacts
+    app.state.watchers = Watchers()
     app.state.big_bodies = asyncio.Semaphore(BIG_BODIES)
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)

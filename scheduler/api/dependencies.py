@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Final, TypeVar, cast
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, Forbidden, TooLarge
 from tuttilab.scheduler.domain.requests import Who
+from tuttilab.scheduler.domain.shape import LARGEST_NUMBER
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.queries import QueryStore
 
@@ -51,6 +52,12 @@ async def _token_of_attempt(request: Request) -> str:
 ServiceDep = Annotated[Service, Depends(_service)]
 Caller = Annotated[Who, Depends(_caller)]
 AttemptToken = Annotated[str, Depends(_token_of_attempt)]
+
+Whole = Annotated[int, Query(ge=0, le=LARGEST_NUMBER)]
+"""A number of a query that is counted from 0."""
+Counted = Annotated[int, Query(ge=1, le=LARGEST_NUMBER)]
+Rank = Annotated[int, Query(ge=-1, le=LARGEST_NUMBER)]
+"""A rank of a gang; -1 is its master."""
 
 LONGEST_KEY: Final = 200
 IdempotencyKey = Annotated[str | None, Header(max_length=LONGEST_KEY, min_length=1)]

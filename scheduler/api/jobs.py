@@ -15,7 +15,9 @@ from tuttilab.scheduler.api.dependencies import (
     Caller,
     DirectRoute,
     IdempotencyKey,
+    Rank,
     ServiceDep,
+    Whole,
     json_response,
     owner_filter,
     parse_body,
@@ -110,7 +112,7 @@ async def list_jobs(
     queue: str | None = None,
     kind: str | None = None,
     text: str | None = None,
-    cursor: Annotated[int | None, Query(ge=0)] = None,
+    cursor: Whole | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """The caller's live jobs, newest first; with ``all`` ended jobs too. Admins may list an ``owner``, or all with ``*``."""
@@ -239,7 +241,7 @@ async def job_events(job_id: str, service: ServiceDep, who: Caller) -> Response:
 
 
 @router.get("/jobs/{job_id}/result", response_model=wire.ResultView)
-async def job_result(job_id: str, service: ServiceDep, who: Caller, rank: int = 0) -> Response:
+async def job_result(job_id: str, service: ServiceDep, who: Caller, rank: Rank = 0) -> Response:
     """The outputs of one rank of the newest attempt: output name to artifact id."""
     job, attempts = await Jobs(service).find(job_id, who)
     if not attempts:

@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse
 
 from tuttilab.scheduler.api.artifacts.routes import blobs_of, commit_artifact
 from tuttilab.scheduler.api.artifacts.uploads import receive
-from tuttilab.scheduler.api.dependencies import AttemptToken, DirectRoute, ServiceDep, json_response, parse_body
+from tuttilab.scheduler.api.dependencies import AttemptToken, DirectRoute, ServiceDep, Whole, json_response, parse_body
 from tuttilab.scheduler.api.schema import takes, takes_bytes
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput
@@ -46,7 +46,7 @@ router.add_api_route(
 
 @router.get("/artifacts/{artifact_id}", response_class=FileResponse)
 async def get_artifact_of_job(
-    artifact_id: str, service: ServiceDep, token: AttemptToken, job_id: str = "", attempt: int = 0, epoch: int = 0
+    artifact_id: str, service: ServiceDep, token: AttemptToken, job_id: str = "", attempt: Whole = 0, epoch: Whole = 0
 ) -> Response:
     """The bytes of the code or of an input of the pod's own job."""
     claim = pod_reports.Claim(job_id, attempt, epoch)
@@ -57,7 +57,13 @@ async def get_artifact_of_job(
 
 @router.put("/artifacts/{artifact_id}", status_code=201, response_model=wire.ArtifactView, openapi_extra=takes_bytes())
 async def put_artifact_of_job(
-    artifact_id: str, request: Request, service: ServiceDep, token: AttemptToken, job_id: str = "", attempt: int = 0, epoch: int = 0
+    artifact_id: str,
+    request: Request,
+    service: ServiceDep,
+    token: AttemptToken,
+    job_id: str = "",
+    attempt: Whole = 0,
+    epoch: Whole = 0,
 ) -> Response:
     """Store an output of the pod under its sha256; it belongs to the job's owner. A repeated upload changes nothing."""
     claim = pod_reports.Claim(job_id, attempt, epoch)

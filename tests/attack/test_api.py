@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.user_machine import UserMachine
+from tests.user_machine import UserMachine, eventually
+from tuttilab.scheduler.api.watchers import MOST_WATCHERS
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 
@@ -147,3 +148,87 @@ def test_a_body_that_does_not_say_how_large_it_is_is_read_up_to_the_limit(attack
         status = 413  # the control plane has answered and closed before all was sent
     assert status == 413
     works(attacked)
+
+
+def log_of(attacked: UserMachine) -> str:
+    return (attacked.state / "control.log").read_text()
+
+
+def test_bodies_that_break_off_leave_a_line_and_not_a_page_each(attacked: UserMachine) -> None:
+    before = len(log_of(attacked))
+    parts, token = urlsplit(attacked.runtime().url), attacked.runtime().token
+    for _ in range(20):
+        for path in ("jobs", "artifacts/" + "a" * 64):
+            with socket.create_connection((parts.hostname, parts.port), timeout=ANSWER_S) as connection:
+                method = "POST" if path == "jobs" else "PUT"
+                head = f"{method} {V}/{path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {token}\r\n"
+                connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    eventually(lambda: "went away" in log_of(attacked)[before:])
+    works(attacked)
+
+    added = log_of(attacked)[before:]
+    assert added.count("went away") <= 2
+    assert "Traceback" not in added
+    assert "broke" not in added
+
+
+HUGE = ("9" * 19, "9" * 30, "9" * 5000, "1e3", "-" + "9" * 30, "\u0663", "")
+LARGEST = str(2**63 - 1)
+
+
+def test_no_number_of_an_address_breaks_a_route(attacked: UserMachine, web: httpx.Client) -> None:
+    document: dict[str, Any] = web.get(f"{V}/openapi.json").json()
+    job = web.post(f"{V}/jobs", json={"command": ["true"], "pods": [{"cpus": "100m", "memory": "64Mi"}]}).json()["id"]
+    numbers = {
+        (path, parameter["name"])
+        for path, methods in document["paths"].items()
+        for parameter in methods.get("get", {}).get("parameters", ())
+        if parameter["in"] == "query" and "integer" in json.dumps(parameter["schema"])
+    }
+    needed = {"/upload": {"size": 1}}
+
+    answers = {
+        (path, name, value[:40]): web.get(
+            path.replace("{job_id}", job).replace("{artifact_id}", "a" * 64).replace("{name}", "x"),
+            params={**next((more for end, more in needed.items() if path.endswith(end)), {}), name: value},
+        ).status_code
+        for path, name in numbers
+        for value in (*HUGE, LARGEST)
+        if "/pods/" not in path
+    }
+
+    assert {what: status for what, status in answers.items() if status != 400 and what[2] != LARGEST} == {}
+    assert {what: status for what, status in answers.items() if status >= 500} == {}
+    assert len(answers) > 50
+
+
+@pytest.mark.parametrize("event_id", [b"9" * 5000, b"9" * 19, b"x", "٣".encode()])
+def test_an_id_of_no_event_is_refused_by_its_name(attacked: UserMachine, web: httpx.Client, event_id: bytes) -> None:
+    answer = web.get(f"{V}/changes", headers={b"Accept": b"text/event-stream", b"Last-Event-ID": event_id})
+
+    assert (answer.status_code, answer.json()["type"]) == (400, "bad-input")
+    assert answer.json()["detail"].startswith("header: last-event-id: ")
+
+
+def test_a_caller_has_so_many_watchers_and_others_are_served_meanwhile(attacked: UserMachine, web: httpx.Client) -> None:
+    parts, token = urlsplit(attacked.runtime().url), attacked.runtime().token
+    head = f"GET {V}/changes HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {token}\r\nAccept: text/event-stream\r\n\r\n"
+    with ExitStack() as watchers:
+        streams = []
+        for _ in range(MOST_WATCHERS):
+            stream = watchers.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=ANSWER_S))
+            stream.sendall(head.encode())
+            streams.append(stream)
+        assert {stream.recv(4096)[:12] for stream in streams} == {b"HTTP/1.1 200"}
+
+        refused = web.get(f"{V}/changes", headers={"Accept": "text/event-stream"})
+        assert (refused.status_code, refused.json()["type"], refused.headers["retry-after"]) == (429, "too-many", "1")
+        assert f"{MOST_WATCHERS} times at once" in refused.json()["detail"]
+        assert web.get(f"{V}/changes", params={"since": 0}).status_code == 200
+        web.post(f"{V}/jobs", json={"command": ["true"], "pods": [{"cpus": "100m", "memory": "64Mi"}]})
+        for stream in streams:
+            seen = b""
+            while b"JobSubmitted" not in seen:
+                seen += stream.recv(65536)
+    since = web.get(f"{V}/changes").json()["seq"]
+    eventually(lambda: web.get(f"{V}/changes", params={"since": since, "wait": 0.1}).status_code == 200)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import cast
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
 from tuttilab.scheduler.api.artifacts.process import REDIRECT_BYTES, ArtifactProcess
 from tuttilab.scheduler.api.artifacts.uploads import receive
-from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, query_store
+from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, Whole, json_response, query_store
 from tuttilab.scheduler.api.schema import takes_bytes
 from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.domain import wire
@@ -41,9 +41,7 @@ async def put_artifact(artifact_id: str, request: Request, service: ServiceDep, 
 
 
 @router.get("/artifacts/{artifact_id}/upload", response_model=wire.UploadView)
-async def upload_of(
-    artifact_id: str, request: Request, service: ServiceDep, who: Caller, size: Annotated[int, Query(ge=0)]
-) -> Response:
+async def upload_of(artifact_id: str, request: Request, service: ServiceDep, who: Caller, size: Whole) -> Response:
     """Where to PUT an artifact of ``size`` bytes: a signed URL that needs no token for an hour, or null for this path."""
     blobs = blobs_of(service.config)
     blobs.path(artifact_id)
