@@ -58,6 +58,8 @@ def _server(app: ASGIApp, started: asyncio.Event) -> uvicorn.Server:
     """Sets ``started`` once it serves."""
     import uvicorn
 
+    from tuttilab.scheduler.api.connections import GuardedProtocol
+
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -71,6 +73,7 @@ def _server(app: ASGIApp, started: asyncio.Event) -> uvicorn.Server:
     return Server(
         uvicorn.Config(
             app,
+            http=GuardedProtocol,
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -319,8 +319,8 @@ class SqlStore:
         return found
 
 
-def _ids(connection: Connection, query: Select[tuple[str]]) -> list[str]:
-    return [row[0] for row in connection.execute(query)]
+def _ids(connection: Connection, query: Select[str]) -> list[str]:
+    return list(connection.execute(query).scalars())
 
 
 def _begin_pinned(engine: Engine) -> Connection:
