@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from fastapi import Depends, FastAPI
@@ -12,7 +11,7 @@ from tuttilab.scheduler import __version__
 from tuttilab.scheduler.api import changes, dags, details, health, jobs, logs, notebooks, pods, problems, quota, schema, spark
 from tuttilab.scheduler.api.artifacts import routes as artifact_routes
 from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
-from tuttilab.scheduler.api.dependencies import BIG_BODIES, known_query_only
+from tuttilab.scheduler.api.dependencies import BodyTurns, known_query_only
 from tuttilab.scheduler.api.middleware import PREFIX, AccessMiddleware
 from tuttilab.scheduler.api.watchers import Watchers
 from tuttilab.scheduler.identity.auth import Authenticator
@@ -68,7 +67,7 @@ def create_app(
     app.state.reload = reload
     app.state.artifacts = artifacts
     app.state.watchers = Watchers()
-    app.state.big_bodies = asyncio.Semaphore(BIG_BODIES)
+    app.state.body_turns = BodyTurns()
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     # Probes and Prometheus request the root; a proxy may forward only what is below the prefix.

@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Final, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from fastapi import Depends, Header, Query, Request, Response
 from fastapi.routing import APIRoute
@@ -26,8 +27,8 @@ JSON_LIMIT: Final = 2**20
 DAG_LIMIT: Final = 8 * 2**20
 BATCH_LIMIT: Final = 32 * 2**20
 """Enough for ten thousand jobs."""
-BIG_BODIES: Final = 4
-"""Bodies above `JSON_LIMIT` that are read at the same time."""
+BODIES_AT_ONCE: Final = 4
+"""Bodies of one caller above `wire.WHOLE_BYTES` that are read at the same time."""
 BODY_S: Final = 60.0
 """Until a body has to be whole, its wait for a turn included."""
 _PARSER: Final = ThreadPoolExecutor(1, thread_name_prefix="parser")
@@ -129,17 +130,32 @@ async def parse_body(request: Request, cls: type[T], what: str, limit: int = JSO
 
 
 async def _read(request: Request, what: str, limit: int, room: contextlib.AsyncExitStack) -> bytes:
-    """The body. Past `JSON_LIMIT` it waits for its turn, which ``room`` gives back: many such bodies would fill the memory."""
+    """The body. A long one waits for its caller's turn, which ``room`` gives back: many would fill memory and event loop."""
     body = bytearray()
     has_turn = False
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
             raise _too_large(what, f"more than {limit}", limit)
-        if len(body) > JSON_LIMIT and not has_turn:
-            await room.enter_async_context(cast(asyncio.Semaphore, request.app.state.big_bodies))
+        if len(body) > wire.WHOLE_BYTES and not has_turn:
+            turns = cast(BodyTurns, request.app.state.body_turns)
+            await room.enter_async_context(turns.of(getattr(request.state, "who", None)))
             has_turn = True
     return bytes(body)
+
+
+class BodyTurns:
+    """Each caller's turns to send a long body. Those of pods, which are small, are one caller's."""
+
+    def __init__(self) -> None:
+        self._of_caller: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def of(self, who: Who | None) -> asyncio.Semaphore:
+        name = "" if who is None else who.name
+        turns = self._of_caller.get(name)
+        if turns is None:
+            turns = self._of_caller[name] = asyncio.Semaphore(BODIES_AT_ONCE)
+        return turns
 
 
 def _too_large(what: str, size: str, limit: int) -> TooLarge:
