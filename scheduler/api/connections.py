@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import socket
 from functools import lru_cache
 from typing import Any, Final
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tuttilab.scheduler.runtime.file_limit import MOST_FILES
@@ -23,6 +25,10 @@ of a body that nobody read has come."""
 HEAD_BYTES: Final = 64 * 1024
 OWN_FILES: Final = 512
 """Files that are kept free of connections: the database, files of pods, artifacts, connections to others."""
+
+ACCEPTED_AT_ONCE: Final = 32
+"""Connections that one turn of the event loop accepts; they are counted only in a later one, so more would take the last files."""
+BACKLOG: Final = 2048
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +76,15 @@ class Connections:
 def of_this_process() -> Connections:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Connections(most_connections(MOST_FILES if soft == resource.RLIM_INFINITY else soft))
+
+
+class GuardedServer(uvicorn.Server):
+    """Uvicorn's server with `ACCEPTED_AT_ONCE` as its ``backlog``, of which asyncio makes the length of the socket's queue too."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(BACKLOG)
 
 
 class GuardedProtocol(HttpToolsProtocol):
