@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tuttilab.sidecar import records
-from tuttilab.sidecar.protocol import REPORT_PATH
+from tuttilab.sidecar.protocol import CLAIM, REPORT_PATH
 
 PERIOD_S = 5.0
 REFUSED_PERIOD_S = 60.0
@@ -115,11 +115,14 @@ class Heartbeat:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        from urllib.parse import urlencode
+
         url, pause_s = self._report_url.current(), 0.0
         while (body := self._next_report(pause_s)) is not None:
             self._seq += 1
+            claim = urlencode({key: body[key] for key in CLAIM if key in body})
             try:
-                status, reply = exchange(url, REPORT_PATH, self._token, {**body, "seq": self._seq}, ANSWER_TIMEOUT_S)
+                status, reply = exchange(url, f"{REPORT_PATH}?{claim}", self._token, {**body, "seq": self._seq}, ANSWER_TIMEOUT_S)
             except NoAnswer:
                 pause_s = min(max(FIRST_RETRY_S, pause_s * 2), self._period_s)
                 url = self._report_url.current()

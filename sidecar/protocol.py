@@ -1,6 +1,7 @@
 """The messages between sidecar, master and control plane, as plain JSON.
 
-A report (POST ``/api/v1/pods/report``, ``Authorization: Bearer <the pod's token>``) carries the whole state each time::
+A report (POST ``/api/v1/pods/report?job_id=…&attempt=1&epoch=3``, ``Authorization: Bearer <the pod's token>``) carries the whole
+state each time; what the token is checked by is in its address too, so that no body is read before that::
 
     {
         "job_id": "…",
@@ -34,6 +35,8 @@ PHASES = (PENDING, READY, RUNNING, ENDED)
 
 REPORT_PATH = "/api/v1/pods/report"
 ORDERS_PATH = "/api/v1/pods/orders"
+CLAIM = ("job_id", "attempt", "epoch")
+"""Keys of a report that its address repeats."""
 LARGEST_BODY = 2**20
 
 COMPLETED = "Completed"

@@ -11,8 +11,9 @@ from tuttilab.scheduler import __version__
 from tuttilab.scheduler.api import changes, dags, details, health, jobs, logs, notebooks, pods, problems, quota, schema, spark
 from tuttilab.scheduler.api.artifacts import routes as artifact_routes
 from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
-from tuttilab.scheduler.api.dependencies import known_query_only
+from tuttilab.scheduler.api.dependencies import BodyTurns, known_query_only
 from tuttilab.scheduler.api.middleware import PREFIX, AccessMiddleware
+from tuttilab.scheduler.api.watchers import Watchers
 from tuttilab.scheduler.domain.wire import ReloadView
 from tuttilab.scheduler.identity.auth import Authenticator
 from tuttilab.scheduler.service.loop import Service
@@ -66,6 +67,8 @@ def create_app(
     app.state.shut_down = shut_down
     app.state.reload = reload
     app.state.artifacts = artifacts
+    app.state.watchers = Watchers()
+    app.state.body_turns = BodyTurns()
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     # Probes and Prometheus request the root; a proxy may forward only what is below the prefix.

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, query_store
+from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, Whole, json_response, query_store
 from tuttilab.scheduler.api.problems import Gone
+from tuttilab.scheduler.api.watchers import Watchers
 from tuttilab.scheduler.domain import wire
-from tuttilab.scheduler.domain.errors import NotFound
+from tuttilab.scheduler.domain.errors import BadInput, NotFound
 from tuttilab.scheduler.domain.requests import Who
+from tuttilab.scheduler.domain.shape import LARGEST_NUMBER
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.base import Change
 
@@ -31,7 +35,7 @@ async def changes(
     request: Request,
     service: ServiceDep,
     who: Caller,
-    since: Annotated[int | None, Query(ge=0)] = None,
+    since: Whole | None = None,
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = 0.0,
     key: str | None = None,
     last_event_id: Annotated[str | None, Header()] = None,
@@ -39,30 +43,56 @@ async def changes(
     """Changes after ``since`` (default: now), only those of ``key`` when given. With ``wait`` it is a long poll of so many seconds.
 
     410 when ``since`` is older than the journal kept: fetch everything anew, then continue from the ``seq`` of a call without
-    ``since``. With ``Accept: text/event-stream`` the response is a stream, which a client resumes with Last-Event-ID.
+    ``since``. With ``Accept: text/event-stream`` the response is a stream, which a client resumes with Last-Event-ID. One caller
+    has `MOST_WATCHERS` of both at most; one more is 429.
     """
     is_stream = "text/event-stream" in request.headers.get("accept", "")
-    if is_stream and last_event_id is not None and last_event_id.isdecimal():
-        since = int(last_event_id)
+    if is_stream and last_event_id:
+        since = _seq_of(last_event_id)
     start = service.last_seq if since is None else since
+    watchers = cast(Watchers, request.app.state.watchers)
     # Read before a stream begins: afterwards the status of the response cannot change to 410.
-    seq, found = await _visible_since(service, who, start, key)
+    seq, found = await _visible_since(service, watchers, who, start, key)
     if is_stream:
-        return StreamingResponse(_stream(service, who, seq, found, key), media_type="text/event-stream")
+        watchers.enter(who.name)
+        return _Stream(watchers, who.name, _stream(service, watchers, who, seq, found, key))
     until = asyncio.get_running_loop().time() + wait
-    while not found and since is not None:
-        left = until - asyncio.get_running_loop().time()
-        if left <= 0:
-            break
-        await service.wait_change(seq, left)
-        seq, found = await _visible_since(service, who, seq, key)
+    with watchers.one(who.name) if wait and not found and since is not None else contextlib.nullcontext():
+        while not found and since is not None:
+            left = until - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            await service.wait_change(seq, left)
+            seq, found = await _visible_since(service, watchers, who, seq, key)
     return json_response(wire.ChangesView(seq=seq, changes=tuple(_event(change) for change in found)))
 
 
-async def _visible_since(service: Service, who: Who, since: int, key: str | None) -> tuple[int, list[Change]]:
+def _seq_of(event_id: str) -> int:
+    """The number in a Last-Event-ID, as the stream gave it. Raises BadInput."""
+    if event_id.isascii() and event_id.isdecimal() and len(event_id) < 20 and int(event_id) <= LARGEST_NUMBER:
+        return int(event_id)
+    raise BadInput(f"header: last-event-id: {event_id[:40]!r} is no id of this stream; expected a number that it gave.")
+
+
+class _Stream(StreamingResponse):
+    """A stream of events, which counts as one of its caller's watchers until it is over."""
+
+    def __init__(self, watchers: Watchers, caller: str, content: AsyncIterator[str]) -> None:
+        super().__init__(content, media_type="text/event-stream")
+        self._watchers = watchers
+        self._caller = caller
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._watchers.leave(self._caller)
+
+
+async def _visible_since(service: Service, watchers: Watchers, who: Who, since: int, key: str | None) -> tuple[int, list[Change]]:
     """The newest number that was read, and those changes of the page that the caller may see. Raises Gone."""
     try:
-        page = await query_store(service).changes(since, PAGE)
+        page = await watchers.page(since, service.last_seq, lambda place: query_store(service).changes(place, PAGE))
     except NotFound as error:
         raise Gone(str(error)) from error
     return (page[-1].seq if page else since), [change for change in page if _is_visible(change, who, key)]
@@ -76,7 +106,9 @@ def _event(change: Change) -> wire.EventView:
     return wire.EventView(seq=change.seq, at=change.at, kind=change.kind, key=change.key)
 
 
-async def _stream(service: Service, who: Who, seq: int, found: Sequence[Change], key: str | None) -> AsyncIterator[str]:
+async def _stream(
+    service: Service, watchers: Watchers, who: Who, seq: int, found: Sequence[Change], key: str | None
+) -> AsyncIterator[str]:
     yield _message(seq, found)
     while True:
         newest = await service.wait_change(seq, KEEP_ALIVE_S)
@@ -84,7 +116,7 @@ async def _stream(service: Service, who: Who, seq: int, found: Sequence[Change],
             yield ": still here\n\n"
             continue
         try:
-            seq, found = await _visible_since(service, who, seq, key)
+            seq, found = await _visible_since(service, watchers, who, seq, key)
         except Gone as error:
             yield f"event: gone\ndata: {json.dumps(str(error))}\n\n"
             return

@@ -7,7 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from tuttilab.scheduler.api import views
-from tuttilab.scheduler.api.dependencies import Caller, IdempotencyKey, ServiceDep, json_response, owner_filter, parse_body
+from tuttilab.scheduler.api.dependencies import (
+    DAG_LIMIT,
+    Caller,
+    IdempotencyKey,
+    ServiceDep,
+    json_response,
+    owner_filter,
+    parse_body,
+)
 from tuttilab.scheduler.api.schema import takes
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import Forbidden, NotFound
@@ -28,7 +36,7 @@ async def list_dags(service: ServiceDep, who: Caller) -> Response:
 @router.post("/dags", response_model=wire.DagView, openapi_extra=takes(DagRequest))
 async def apply_dag(request: Request, service: ServiceDep, who: Caller) -> Response:
     """Store a DAG under its name; a changed DAG becomes its next version."""
-    return json_response(views.dag_view(await Dags(service).apply(await parse_body(request, DagRequest, "dag"), who)))
+    return json_response(views.dag_view(await Dags(service).apply(await parse_body(request, DagRequest, "dag", DAG_LIMIT), who)))
 
 
 @router.get("/dags/{name}/definition", response_model=DagRequest)
@@ -66,7 +74,7 @@ async def _runs(service: Service, who: Who, owner: str | None, limit: int) -> li
 @router.post("/runs", status_code=201, response_model=wire.RunView, openapi_extra=takes(RunRequest))
 async def start_run(request: Request, service: ServiceDep, who: Caller, idempotency_key: IdempotencyKey = None) -> Response:
     """Accept a run. A request repeated under its Idempotency-Key returns the same run; another body under that key is 409."""
-    run = await Dags(service).run(await parse_body(request, RunRequest, "run"), who, idempotency_key)
+    run = await Dags(service).run(await parse_body(request, RunRequest, "run", DAG_LIMIT), who, idempotency_key)
     return json_response(views.run_view(run, service.state), status=201)
 
 

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import difflib
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Final, TypeVar, cast
+from weakref import WeakValueDictionary
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from tuttilab.scheduler.domain import wire
-from tuttilab.scheduler.domain.errors import BadInput, Forbidden
+from tuttilab.scheduler.domain.errors import BadInput, Forbidden, TooLarge
 from tuttilab.scheduler.domain.requests import Who
+from tuttilab.scheduler.domain.shape import LARGEST_NUMBER
 from tuttilab.scheduler.service.loop import Service
-from tuttilab.scheduler.store.blobs import too_large
 from tuttilab.scheduler.store.queries import QueryStore
 
 T = TypeVar("T")
 
-JSON_LIMIT: Final = 32 * 2**20
-"""Bytes of a JSON body: enough for a batch of ten thousand jobs."""
+JSON_LIMIT: Final = 2**20
+"""Bytes of a JSON body."""
+DAG_LIMIT: Final = 8 * 2**20
+BATCH_LIMIT: Final = 32 * 2**20
+"""Enough for ten thousand jobs."""
+BODIES_AT_ONCE: Final = 4
+"""Bodies of one caller above `wire.WHOLE_BYTES` that are read at the same time."""
+BODY_S: Final = 60.0
+"""Until a body has to be whole, its wait for a turn included."""
+_PARSER: Final = ThreadPoolExecutor(1, thread_name_prefix="parser")
 
 
 # Coroutines, although some await nothing: FastAPI runs plain functions in a thread, which costs more than they do.
@@ -42,6 +54,12 @@ ServiceDep = Annotated[Service, Depends(_service)]
 Caller = Annotated[Who, Depends(_caller)]
 AttemptToken = Annotated[str, Depends(_token_of_attempt)]
 
+Whole = Annotated[int, Query(ge=0, le=LARGEST_NUMBER)]
+"""A number of a query that is counted from 0."""
+Counted = Annotated[int, Query(ge=1, le=LARGEST_NUMBER)]
+Rank = Annotated[int, Query(ge=-1, le=LARGEST_NUMBER)]
+"""A rank of a gang; -1 is its master."""
+
 LONGEST_KEY: Final = 200
 IdempotencyKey = Annotated[str | None, Header(max_length=LONGEST_KEY, min_length=1)]
 """A request repeated under the same key has its effect once; another request under that key is 409."""
@@ -63,7 +81,7 @@ async def known_query_only(request: Request) -> None:
 class DirectRoute(APIRoute):
     """A route for hundreds of requests a second: bypasses FastAPI's dependency resolution, which costs as much as all the rest.
 
-    Its dependencies may take the request only, and its headers are strings without validation.
+    Its dependencies may take the request only, and its headers and query are strings without validation.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -72,9 +90,12 @@ class DirectRoute(APIRoute):
             (each.name, cast(Callable[[Request], Awaitable[object]], each.call)) for each in self.dependant.dependencies
         ]
         headers = [(field.name, field.alias) for field in self.dependant.header_params]
+        queries = [(field.name, field.alias) for field in self.dependant.query_params]
 
         async def handle(request: Request) -> Response:
             arguments: dict[str, object] = {name: request.headers.get(alias) for name, alias in headers}
+            if queries:
+                arguments |= {name: request.query_params.get(alias, "") for name, alias in queries}
             for name, call in dependencies:
                 value = await call(request)
                 if name is not None:
@@ -89,17 +110,58 @@ def query_store(service: Service) -> QueryStore:
     return cast(QueryStore, service.store)
 
 
-async def parse_body(request: Request, cls: type[T], what: str) -> T:
-    """The body as ``cls``. Raises BadInput with the path of the error, TooLarge before the whole body is read."""
+async def parse_body(request: Request, cls: type[T], what: str, limit: int = JSON_LIMIT) -> T:
+    """The body as ``cls``. Raises BadInput with the path of the first error, TooLarge before more than ``limit`` is read.
+
+    A big body is parsed beside the event loop, one at a time, so that other callers are answered meanwhile.
+    """
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > JSON_LIMIT:
-        raise too_large(int(declared), JSON_LIMIT)
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+        raise _too_large(what, declared, limit)
+    async with contextlib.AsyncExitStack() as room:
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await _read(request, what, limit, room)
+        except TimeoutError:
+            raise BadInput(f"{what}: the body was not whole after {BODY_S:g} s; send it again.") from None
+        if len(body) <= wire.WHOLE_BYTES:
+            return wire.parse_json(cls, body, what)
+        return await asyncio.get_running_loop().run_in_executor(_PARSER, wire.parse_json, cls, body, what)
+
+
+async def _read(request: Request, what: str, limit: int, room: contextlib.AsyncExitStack) -> bytes:
+    """The body. A long one waits for its caller's turn, which ``room`` gives back: many would fill memory and event loop."""
     body = bytearray()
+    has_turn = False
     async for chunk in request.stream():
         body += chunk
-        if len(body) > JSON_LIMIT:
-            raise too_large(len(body), JSON_LIMIT)
-    return wire.parse_json(cls, bytes(body), what)
+        if len(body) > limit:
+            raise _too_large(what, f"more than {limit}", limit)
+        if len(body) > wire.WHOLE_BYTES and not has_turn:
+            turns = cast(BodyTurns, request.app.state.body_turns)
+            await room.enter_async_context(turns.of(getattr(request.state, "who", None)))
+            has_turn = True
+    return bytes(body)
+
+
+class BodyTurns:
+    """Each caller's turns to send a long body. Those of pods, which are small, are one caller's."""
+
+    def __init__(self) -> None:
+        self._of_caller: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def of(self, who: Who | None) -> asyncio.Semaphore:
+        name = "" if who is None else who.name
+        turns = self._of_caller.get(name)
+        if turns is None:
+            turns = self._of_caller[name] = asyncio.Semaphore(BODIES_AT_ONCE)
+        return turns
+
+
+def _too_large(what: str, size: str, limit: int) -> TooLarge:
+    return TooLarge(
+        f"{what}: {size[:20]} bytes were sent; expected at most {limit}. Send data as an artifact, or many jobs in parts."
+    )
 
 
 def json_response(view: object, cls: Any = None, status: int = 200) -> Response:

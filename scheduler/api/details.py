@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from tuttilab.scheduler.api.artifacts.routes import blobs_of
-from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response
+from tuttilab.scheduler.api.dependencies import Caller, Counted, ServiceDep, Whole, json_response
 from tuttilab.scheduler.domain.detail_views import (
     DetailsView,
     DisplaysView,
@@ -63,8 +63,8 @@ async def job_shown(
     job_id: str,
     service: ServiceDep,
     who: Caller,
-    rank: Annotated[int, Query(ge=0)] = 0,
-    known: Annotated[int, Query(ge=0)] = 0,
+    rank: Whole = 0,
+    known: Whole = 0,
 ) -> Response:
     """The texts and pictures that a cell showed so far, its value among them. Without HTML and scripts.
 
@@ -83,8 +83,8 @@ async def job_usage(
     job_id: str,
     service: ServiceDep,
     who: Caller,
-    attempt: Annotated[int | None, Query(ge=1)] = None,
-    first: Annotated[int, Query(ge=0)] = 0,
+    attempt: Counted | None = None,
+    first: Whole = 0,
     limit: Annotated[int, Query(ge=1, le=64)] = 16,
 ) -> Response:
     """CPU and memory over time of ``limit`` pods from rank ``first`` on, of the newest attempt unless another is named."""
@@ -99,9 +99,9 @@ async def job_displays(
     job_id: str,
     service: ServiceDep,
     who: Caller,
-    attempt: Annotated[int, Query(ge=1)] = 1,
-    rank: Annotated[int, Query(ge=0)] = 0,
-    start: Annotated[int, Query(ge=0)] = 0,
+    attempt: Counted = 1,
+    rank: Whole = 0,
+    start: Whole = 0,
 ) -> Response:
     """What the cell of one rank displayed while it runs, from byte ``start``; after its end it is an output of the job."""
     found = await displays_of(service, job_id, who, attempt, rank, start)

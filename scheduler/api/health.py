@@ -46,12 +46,11 @@ async def me(who: Caller) -> Response:
 async def shutdown(request: Request, who: Caller) -> Response:
     """End a local control plane as soon as no job is live; with ``now`` every job is cancelled first."""
     shut_down = cast(Callable[[bool], None] | None, request.app.state.shut_down)
-    wanted = await parse_body(request, ShutdownRequest, "shutdown")
     if not (who.is_admin and who.in_every_group):
         raise Forbidden("shutdown: only the user who started a local control plane ends it; its token is in the state folder.")
     if shut_down is None:
         raise Conflict("shutdown: this control plane was not started as a local one; end its process as it was started.")
-    shut_down(wanted.now)
+    shut_down((await parse_body(request, ShutdownRequest, "shutdown")).now)
     return json_response(wire.IdentityView(name=who.name, groups=who.groups, admin=who.is_admin, version=__version__), status=202)
 
 

@@ -10,18 +10,21 @@ from fastapi import APIRouter, Query, Request, Response
 
 from tuttilab.scheduler.api import views
 from tuttilab.scheduler.api.dependencies import (
+    BATCH_LIMIT,
     LONGEST_KEY,
     Caller,
     DirectRoute,
     IdempotencyKey,
+    Rank,
     ServiceDep,
+    Whole,
     json_response,
     owner_filter,
     parse_body,
     query_store,
 )
 from tuttilab.scheduler.api.event_text import sentence
-from tuttilab.scheduler.api.schema import BatchRequest, takes
+from tuttilab.scheduler.api.schema import MOST_JOBS, BatchRequest, takes
 from tuttilab.scheduler.core.kinds.definition import definition_of
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, Forbidden, NotFound
@@ -36,8 +39,6 @@ from tuttilab.scheduler.usecases.jobs import Jobs
 
 router = APIRouter(tags=["jobs"])
 
-MOST_JOBS: Final = 10_000
-"""In one batch."""
 MOST_EVENTS: Final = 10_000
 STATES: Final[dict[str, tuple[JobPhase | AttemptPhase, ...]]] = {
     **{str(phase).lower(): (phase,) for phase in (*JobPhase, *sorted(LIVE))},
@@ -74,7 +75,7 @@ router.add_api_route(
 @router.post("/jobs:batch", status_code=201, response_model=list[wire.JobView], openapi_extra=takes(BatchRequest))
 async def submit_jobs(request: Request, service: ServiceDep, who: Caller) -> Response:
     """Accept all of the jobs in one commit, or none."""
-    batch = await parse_body(request, BatchRequest, "batch")
+    batch = await parse_body(request, BatchRequest, "batch", BATCH_LIMIT)
     if not 0 < len(batch.jobs) <= MOST_JOBS:
         raise BadInput(f"jobs: {len(batch.jobs)} were given; expected 1 to {MOST_JOBS}.")
     if batch.keys is not None and len(batch.keys) != len(batch.jobs):
@@ -111,7 +112,7 @@ async def list_jobs(
     queue: str | None = None,
     kind: str | None = None,
     text: str | None = None,
-    cursor: Annotated[int | None, Query(ge=0)] = None,
+    cursor: Whole | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """The caller's live jobs, newest first; with ``all`` ended jobs too. Admins may list an ``owner``, or all with ``*``."""
@@ -240,7 +241,7 @@ async def job_events(job_id: str, service: ServiceDep, who: Caller) -> Response:
 
 
 @router.get("/jobs/{job_id}/result", response_model=wire.ResultView)
-async def job_result(job_id: str, service: ServiceDep, who: Caller, rank: int = 0) -> Response:
+async def job_result(job_id: str, service: ServiceDep, who: Caller, rank: Rank = 0) -> Response:
     """The outputs of one rank of the newest attempt: output name to artifact id."""
     job, attempts = await Jobs(service).find(job_id, who)
     if not attempts:

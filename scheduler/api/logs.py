@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response
+from tuttilab.scheduler.api.dependencies import Caller, Counted, Rank, ServiceDep, Whole, json_response
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.usecases.jobs import Jobs
 
@@ -18,10 +18,10 @@ async def job_logs(
     job_id: str,
     service: ServiceDep,
     who: Caller,
-    rank: int = 0,
-    start: Annotated[int, Query(ge=0)] = 0,
+    rank: Rank = 0,
+    start: Whole = 0,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
-    attempt: Annotated[int | None, Query(ge=1)] = None,
+    attempt: Counted | None = None,
 ) -> Response:
     """Whole lines of one rank from line ``start``, of the newest attempt unless another is named. A waiting job has none yet."""
     job, _ = await Jobs(service).find(job_id, who)

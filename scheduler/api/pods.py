@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse
 
 from tuttilab.scheduler.api.artifacts.routes import blobs_of, commit_artifact
 from tuttilab.scheduler.api.artifacts.uploads import receive
-from tuttilab.scheduler.api.dependencies import AttemptToken, DirectRoute, ServiceDep, json_response, parse_body
+from tuttilab.scheduler.api.dependencies import AttemptToken, DirectRoute, ServiceDep, Whole, json_response, parse_body
 from tuttilab.scheduler.api.schema import takes, takes_bytes
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput
@@ -17,13 +17,21 @@ from tuttilab.scheduler.usecases import pod_reports
 router = APIRouter(prefix="/pods", tags=["pods"])
 
 
-async def report(request: Request, service: ServiceDep, token: AttemptToken) -> Response:
-    """Record the state of the pods; the response says whether they shall stop."""
-    body = await parse_body(request, wire.PodReport, "report")
+async def report(
+    request: Request, service: ServiceDep, token: AttemptToken, job_id: str = "", attempt: str = "", epoch: str = ""
+) -> Response:
+    """Record the state of the pods; the response says whether they shall stop. The address repeats what the token is checked by."""
+    claim = pod_reports.Claim(job_id, _number(attempt), _number(epoch))
+    body = await parse_body(request, wire.PodReport, "report", await pod_reports.largest_report(service, claim, token))
     for index, member in enumerate(body.members):
         if member.phase not in tuple(PodPhase):
             raise BadInput(f"report: members[{index}].phase: {member.phase[:40]!r} is none of {', '.join(PodPhase)}.")
     return json_response(await pod_reports.handle_report(service, body, token), dict[str, object])
+
+
+def _number(text: str) -> int:
+    """0, which no attempt has, for anything that is no number."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
 router.add_api_route(
@@ -38,7 +46,7 @@ router.add_api_route(
 
 @router.get("/artifacts/{artifact_id}", response_class=FileResponse)
 async def get_artifact_of_job(
-    artifact_id: str, service: ServiceDep, token: AttemptToken, job_id: str = "", attempt: int = 0, epoch: int = 0
+    artifact_id: str, service: ServiceDep, token: AttemptToken, job_id: str = "", attempt: Whole = 0, epoch: Whole = 0
 ) -> Response:
     """The bytes of the code or of an input of the pod's own job."""
     claim = pod_reports.Claim(job_id, attempt, epoch)
@@ -49,7 +57,13 @@ async def get_artifact_of_job(
 
 @router.put("/artifacts/{artifact_id}", status_code=201, response_model=wire.ArtifactView, openapi_extra=takes_bytes())
 async def put_artifact_of_job(
-    artifact_id: str, request: Request, service: ServiceDep, token: AttemptToken, job_id: str = "", attempt: int = 0, epoch: int = 0
+    artifact_id: str,
+    request: Request,
+    service: ServiceDep,
+    token: AttemptToken,
+    job_id: str = "",
+    attempt: Whole = 0,
+    epoch: Whole = 0,
 ) -> Response:
     """Store an output of the pod under its sha256; it belongs to the job's owner. A repeated upload changes nothing."""
     claim = pod_reports.Claim(job_id, attempt, epoch)

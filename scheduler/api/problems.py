@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
+from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, Bug, NotFound, TuttiError, Unauthenticated, Unavailable, UserError
+from tuttilab.scheduler.domain.shape import show_path
+from tuttilab.scheduler.runtime.seldom import SeldomLog
 
 MEDIA_TYPE = "application/problem+json"
 
 log = logging.getLogger(__name__)
+disconnects: Final = SeldomLog(log)
 
 
 class Gone(NotFound):
@@ -41,6 +46,7 @@ def response_of(error: TuttiError) -> Response:
 
 def install(app: FastAPI) -> None:
     app.add_exception_handler(TuttiError, _tutti_error)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
     app.add_exception_handler(HTTPException, _router_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _unexpected_error)
@@ -51,6 +57,11 @@ async def _tutti_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, UserError):
         log.warning("%s %s: %s", request.method, request.url.path, error)
     return response_of(error)
+
+
+async def _disconnected(request: Request, _error: Exception) -> Response:
+    disconnects.warning(f"{request.method} {request.url.path[:200]}: the caller went away before its body was whole")
+    return response_of(BadInput("The body ended before it was whole; send it again."))
 
 
 async def _router_error(request: Request, error: Exception) -> Response:
@@ -66,7 +77,7 @@ async def _validation_error(_request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     place, *path = first["loc"]
     given = f" (given: {str(first['input'])[:80]!r})" if first.get("input") is not None else ""
-    return response_of(BadInput(f"{place}: {wire.show_path(path)}: {str(first['msg']).lower()}{given}."))
+    return response_of(BadInput(f"{place}: {show_path(path)}: {str(first['msg']).lower()}{given}."))
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -20,14 +20,18 @@ from tuttilab.scheduler.domain.requests import (
     RunRequest,
     SparkRequest,
 )
+from tuttilab.scheduler.domain.shape import AtMost
+
+MOST_JOBS: Final = 10_000
+"""In one batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRequest:
     """Several submits in one commit: all or none. ``keys`` are their idempotency keys, one each."""
 
-    jobs: tuple[JobRequest, ...]
-    keys: tuple[str, ...] | None = None
+    jobs: Annotated[tuple[JobRequest, ...], AtMost(MOST_JOBS)]
+    keys: Annotated[tuple[str, ...] | None, AtMost(MOST_JOBS)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

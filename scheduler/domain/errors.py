@@ -15,6 +15,7 @@
     │   ├── Unauthenticated     no token, or a wrong one                         401, exit 3
     │   └── EnvironmentProblem  Java, versions, file system: see `doctor`        exit 2
     ├── Unavailable             the service cannot be reached or is not ready    503, exit 4
+    │   └── TooMany             more at once than one caller may have            429, exit 4
     ├── ClusterError            a cluster failed or refused                      502
     │   ├── ClusterUnreachable  the cluster did not answer: retry later
     │   └── LaunchRefused       the cluster answered that the gang cannot start there
@@ -98,6 +99,11 @@ class Unavailable(TuttiError):
     type = "unavailable"
     status = 503
     exit_code = 4
+
+
+class TooMany(Unavailable):
+    type = "too-many"
+    status = 429
 
 
 class ClusterError(TuttiError):

@@ -8,10 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
+
+from tuttilab.scheduler.domain.shape import AtMost
 
 MOST_ENV_BYTES: Final = 64 * 1024
 """Of the submitter's environment, names and values together: it is kept with every job."""
+
+MOST_ROLES: Final = 256
+MOST_WORDS: Final = 16_384
+"""Of a command."""
+MOST_VARIABLES: Final = 2_000
+"""Of an environment, and of other settings by name."""
+MOST_LABELS: Final = 64
+"""Also of the extended resources and tolerations of a pod."""
+MOST_INPUTS: Final = 1_000
+MOST_OUTPUTS: Final = 256
+MOST_PREDECESSORS: Final = 1_000
+MOST_NODES: Final = 500
+"""Of a DAG."""
+MOST_GROUPS: Final = 2_000
+MOST_IMAGES: Final = 1_000
 
 SLASH: Final = "%2F"
 """Stands for a slash of a name in a URL's path."""
@@ -35,9 +52,9 @@ class PodRequest:
     memory: Amount = "1Gi"
     gpus: Amount = 0
     gpu_type: str | None = None
-    node_labels: Mapping[str, str] = field(default_factory=dict)
-    tolerations: tuple[str, ...] = ()
-    resources: Mapping[str, Amount] = field(default_factory=dict)
+    node_labels: Annotated[Mapping[str, str], AtMost(MOST_LABELS)] = field(default_factory=dict)
+    tolerations: Annotated[tuple[str, ...], AtMost(MOST_LABELS)] = ()
+    resources: Annotated[Mapping[str, Amount], AtMost(MOST_LABELS)] = field(default_factory=dict)
     ends: str = "required"
 
 
@@ -63,24 +80,24 @@ class JobRequest:
     group: str | None = None
     queue: str | None = None
     priority: int = 0
-    pods: tuple[PodRequest, ...] = (PodRequest(),)
+    pods: Annotated[tuple[PodRequest, ...], AtMost(MOST_ROLES)] = (PodRequest(),)
     image: str | None = None
-    command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
+    command: Annotated[tuple[str, ...], AtMost(MOST_WORDS)] = ()
+    env: Annotated[Mapping[str, str], AtMost(MOST_VARIABLES)] = field(default_factory=dict)
+    inherited: Annotated[Mapping[str, str], AtMost(MOST_VARIABLES)] = field(default_factory=dict, repr=False)
     """The submitter's environment, below ``env``; without it a pod gets a few variables of its cluster."""
     workdir: str | None = None
     code: str | None = None
-    inputs: tuple[InputRequest, ...] = ()
-    outputs: tuple[OutputRequest, ...] = ()
+    inputs: Annotated[tuple[InputRequest, ...], AtMost(MOST_INPUTS)] = ()
+    outputs: Annotated[tuple[OutputRequest, ...], AtMost(MOST_OUTPUTS)] = ()
     framework: str = "none"
     timeout: str | int | None = None
     """Seconds, or ``90s``, ``10m``, ``2h``, ``1d``."""
     grace: str | int = "30s"
     retries: int = 0
-    after: tuple[str, ...] = ()
+    after: Annotated[tuple[str, ...], AtMost(MOST_PREDECESSORS)] = ()
     cluster: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Annotated[Mapping[str, str], AtMost(MOST_LABELS)] = field(default_factory=dict)
     sidecar: bool = True
 
 
@@ -93,7 +110,7 @@ class SparkRequest:
     memory: Amount | None = None
     """Without one: 2 cores and 2 GiB, but at most half of the largest node."""
     queue: str | None = None
-    conf: Mapping[str, str] = field(default_factory=dict)
+    conf: Annotated[Mapping[str, str], AtMost(MOST_VARIABLES)] = field(default_factory=dict)
     idle: str | int = "60m"
     ui: bool = False
     """Whether the session serves Spark's web UI, on loopback."""
@@ -122,14 +139,14 @@ class NodeRequest:
     """
 
     name: str
-    after: tuple[str, ...] = ()
+    after: Annotated[tuple[str, ...], AtMost(MOST_NODES)] = ()
     when: str = "all_succeeded"
     ignore_fail: bool = False
     job: JobRequest | None = None
     spark_sql: str | None = None
     save: str | None = None
     notebook: str | None = None
-    parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    parameters: Annotated[Mapping[str, str | int | float | bool], AtMost(MOST_VARIABLES)] = field(default_factory=dict)
     cpus: Amount = 1
     memory: Amount = "2Gi"
     """``cpus`` and ``memory`` apply to a spark_sql or notebook node; a job has its own."""
@@ -140,8 +157,8 @@ class DagRequest:
     """A graph of jobs. ``workdir`` and ``queue`` are defaults for the nodes."""
 
     name: str
-    variables: Mapping[str, VariableRequest] = field(default_factory=dict)
-    nodes: tuple[NodeRequest, ...] = ()
+    variables: Annotated[Mapping[str, VariableRequest], AtMost(MOST_VARIABLES)] = field(default_factory=dict)
+    nodes: Annotated[tuple[NodeRequest, ...], AtMost(MOST_NODES)] = ()
     workdir: str | None = None
     queue: str | None = None
 
@@ -155,8 +172,8 @@ class RunRequest:
 
     name: str | None = None
     dag: DagRequest | None = None
-    variables: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
+    variables: Annotated[Mapping[str, str | int | float | bool], AtMost(MOST_VARIABLES)] = field(default_factory=dict)
+    inherited: Annotated[Mapping[str, str], AtMost(MOST_VARIABLES)] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,21 +216,21 @@ class ProfileRequest:
     name: str
     title: str = ""
     description: str = ""
-    groups: tuple[str, ...] = ()
+    groups: Annotated[tuple[str, ...], AtMost(MOST_GROUPS)] = ()
     disabled: bool = False
     queue: str | None = None
     image: str | None = None
-    images: tuple[str, ...] = ()
-    custom_images: tuple[str, ...] = ()
+    images: Annotated[tuple[str, ...], AtMost(MOST_IMAGES)] = ()
+    custom_images: Annotated[tuple[str, ...], AtMost(MOST_IMAGES)] = ()
     cpus: Amount = 1
     memory: Amount = "2Gi"
     gpus: Amount = 0
     gpu_type: str | None = None
-    resources: Mapping[str, Amount] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
+    resources: Annotated[Mapping[str, Amount], AtMost(MOST_LABELS)] = field(default_factory=dict)
+    env: Annotated[Mapping[str, str], AtMost(MOST_VARIABLES)] = field(default_factory=dict)
     preemptible: bool = False
     """Whether its servers may be preempted; only such servers borrow above their queue's guarantee."""
-    mounts: tuple[MountRequest, ...] = ()
+    mounts: Annotated[tuple[MountRequest, ...], AtMost(MOST_LABELS)] = ()
     hdfs: HdfsRequest | None = None
     idle: IdleRequest | None = None
 
@@ -227,7 +244,7 @@ class NotebookRequest:
     """
 
     owner: str
-    groups: tuple[str, ...] = ()
+    groups: Annotated[tuple[str, ...], AtMost(MOST_GROUPS)] = ()
     server: str = ""
     profile: str | None = None
     image: str | None = None

@@ -6,17 +6,16 @@ Views are separate classes, so that epochs, digests and secrets stay private. Ti
 
 from __future__ import annotations
 
-import difflib
 import json
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from tuttilab.scheduler.domain import shape
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.events import Event
 from tuttilab.scheduler.domain.requests import (
@@ -36,13 +35,17 @@ from tuttilab.scheduler.domain.requests import (
     SparkRequest,
     VariableRequest,
 )
+from tuttilab.scheduler.domain.shape import MAX_DEPTH, AtMost, show_path
 
 T = TypeVar("T")
 
-UNKNOWN_KEY: Final = ("unexpected_keyword_argument", "extra_forbidden")
-"""pydantic's error types for an unknown key, in dataclasses and in models."""
+WHOLE_BYTES: Final = 64 * 1024
+"""A longer text is validated in pieces."""
 
-MAX_DEPTH: Final = 20
+MOST_NAMES: Final = 256
+"""Of the endpoints and of the outputs that one pod reports, as in `sidecar.protocol`."""
+MOST_MEMBERS: Final = 20_000
+"""In a report of a master: a gang has 10,000 pods at most, and those that left it are told too."""
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -399,8 +402,8 @@ class MemberReport:
     uid: str = ""
     exit_code: int | None = None
     reason: str = ""
-    endpoints: Mapping[str, str] = field(default_factory=dict)
-    outputs: Mapping[str, str] = field(default_factory=dict)
+    endpoints: Annotated[Mapping[str, str], AtMost(MOST_NAMES)] = field(default_factory=dict)
+    outputs: Annotated[Mapping[str, str], AtMost(MOST_NAMES)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +414,7 @@ class PodReport:
     attempt: int
     epoch: int
     seq: int
-    members: tuple[MemberReport, ...]
+    members: Annotated[tuple[MemberReport, ...], AtMost(MOST_MEMBERS)]
 
 
 # Any: the dataclasses do not declare `__pydantic_config__`.
@@ -447,31 +450,6 @@ def adapter(cls: Any) -> TypeAdapter[Any]:
     return _ADAPTERS[cls]
 
 
-def _known_keys(cls: Any, path: Sequence[str | int]) -> list[str]:
-    """The keys allowed at the level where ``path`` ends, found by walking the dataclass."""
-    for step in path[:-1]:
-        if isinstance(step, int):
-            continue
-        hints = typing.get_type_hints(cls) if is_dataclass(cls) else {}
-        if step not in hints:
-            return []
-        cls = hints[step]
-        for _ in range(3):
-            inner = [a for a in typing.get_args(cls) if is_dataclass(a) or typing.get_origin(a) in (tuple, types.UnionType)]
-            if is_dataclass(cls) or not inner:
-                break
-            cls = inner[0]
-    return [f.name for f in fields(cls)] if is_dataclass(cls) else []
-
-
-def show_path(path: Sequence[str | int]) -> str:
-    """``pods[0].gpus`` for ``("pods", 0, "gpus")``."""
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else (f".{step}" if text else str(step))
-    return text
-
-
 def parse(cls: type[T], data: object, what: str) -> T:
     """A request of type ``cls`` from decoded JSON or YAML. Raises BadInput with path and nearest key."""
     try:
@@ -500,23 +478,52 @@ def _not_finite(data: object, path: tuple[str | int, ...] = ()) -> tuple[str | i
 
 
 def parse_json(cls: type[T], text: str | bytes, what: str) -> T:
+    """A request of type ``cls`` from JSON. Raises BadInput with path and nearest key, for the first thing that is wrong.
+
+    A long text is validated in pieces, one element of its outer lists at a time: one call for all of it would keep every other
+    thread of the process waiting.
+    """
+    body = text.encode() if isinstance(text, str) else text
+    cuts = shape.check(cls, body, what)
+    if len(body) <= WHOLE_BYTES or not all(_has_commas(body, cut) for cut in cuts):
+        return _validated(cls, body, what)
+    rest, at = bytearray(), 0
+    for cut in cuts:
+        rest += body[at : cut.span[0]]
+        at = cut.span[1]
+    whole = _validated(cls, bytes(rest + body[at:]), what)
+    for cut in cuts:
+        pieces: Iterable[object] = (
+            _validated(cut.cls, body[a:b], what, (*cut.path, index)) for index, (a, b) in enumerate(cut.items)
+        )
+        whole = _with(whole, cut.path, tuple(pieces))
+    return whole
+
+
+def _has_commas(body: bytes, cut: shape.Cut) -> bool:
+    """Whether one comma is between each two elements and nothing else beside them; the spans alone do not tell."""
+    ends = [cut.span[0], *(end for _, end in cut.items)]
+    begins = [*(begin for begin, _ in cut.items), cut.span[1]]
+    gaps = [body[end:begin].strip() for end, begin in zip(ends, begins, strict=True)]
+    return all(gap == (b"," if 0 < place < len(cut.items) else b"") for place, gap in enumerate(gaps))
+
+
+def _with(value: Any, path: Sequence[str], inner: object) -> Any:
+    """The dataclass ``value`` with ``inner`` at ``path``. ``Any``: any dataclass."""
+    return replace(value, **{path[0]: _with(getattr(value, path[0]), path[1:], inner) if len(path) > 1 else inner})
+
+
+def _validated(cls: type[T], text: bytes, what: str, prefix: Sequence[shape.Step] = ()) -> T:
     try:
         return typing.cast(T, adapter(cls).validate_json(text))
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        # A misspelt required key gives two errors, unknown and missing; the unknown one helps more.
-        first = next((one for one in found if one["type"] in UNKNOWN_KEY), found[0])
-        path = [step for step in first["loc"] if not (isinstance(step, str) and step in ("str", "int", "float"))]
-        where = show_path(path) or what
-        if first["type"] in UNKNOWN_KEY:
-            known = _known_keys(cls, path)
-            near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
-            raise BadInput(f"{what}: unknown key {where}; {hint}") from None
+        first = error.errors(include_url=False)[0]
+        path = [*prefix, *(step for step in first["loc"] if not (isinstance(step, str) and step in ("str", "int", "float")))]
         given = first.get("input")
         given = f"{given[:80]}…" if isinstance(given, str) and len(given) > 80 else given
-        shown = "" if isinstance(given, (dict, list)) else f" (given: {given!r})"
-        raise BadInput(f"{what}: {where}: {first['msg'].lower()}{shown}.") from None
+        shown = "" if isinstance(given, (dict, list, bytes)) else f" (given: {given!r})"
+        where = f"{show_path(path)}: " if path else ""
+        raise BadInput(f"{what}: {where}{first['msg'].lower()}{shown}.") from None
 
 
 def to_json(value: object, cls: Any = None) -> bytes:

@@ -58,7 +58,9 @@ def _server(app: ASGIApp, started: asyncio.Event) -> uvicorn.Server:
     """Sets ``started`` once it serves."""
     import uvicorn
 
-    class Server(uvicorn.Server):
+    from tuttilab.scheduler.api.connections import ACCEPTED_AT_ONCE, GuardedProtocol, GuardedServer
+
+    class Server(GuardedServer):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             started.set()
@@ -71,6 +73,8 @@ def _server(app: ASGIApp, started: asyncio.Event) -> uvicorn.Server:
     return Server(
         uvicorn.Config(
             app,
+            http=GuardedProtocol,
+            backlog=ACCEPTED_AT_ONCE,
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -23,6 +23,7 @@ from tuttilab.scheduler import __version__
 from tuttilab.scheduler.domain.errors import EnvironmentProblem, TuttiError, Unavailable
 from tuttilab.scheduler.runtime import discovery
 from tuttilab.scheduler.runtime.discovery import Runtime
+from tuttilab.scheduler.runtime.file_limit import raise_file_limit
 from tuttilab.scheduler.runtime.garbage_collection import collect_seldom
 from tuttilab.scheduler.runtime.processes import this_process
 from tuttilab.scheduler.server.listener import bind, url_of
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def serve(config_path: Path | None, environ: Mapping[str, str], *, in_foreground: bool = False) -> int:
     """Run until SIGTERM, `tuttilab down` or a long time without work; returns the exit code. Raises the error of a failed start."""
     collect_seldom()
+    raise_file_limit()
     readiness = ReadinessPipe(environ)
     state = discovery.state_dir(environ)
     try:

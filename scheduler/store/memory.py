@@ -227,3 +227,6 @@ class MemoryStore:
     async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
         rows = (row for key, row in sorted(self._artifacts.items()) if key[0] == artifact_id)
         return next((row for row in rows if owner in (None, row.owner)), None)
+
+    async def artifacts_of(self, owner: str, artifact_ids: Sequence[str]) -> Sequence[str]:
+        return [one for one in artifact_ids if (one, owner) in self._artifacts]

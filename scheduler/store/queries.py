@@ -26,3 +26,7 @@ class QueryStore(Store, Protocol):
     async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
         """The row of this owner, or of anybody when ``owner`` is None."""
         ...
+
+    async def artifacts_of(self, owner: str, artifact_ids: Sequence[str]) -> Sequence[str]:
+        """Those of the artifacts of which the owner has a row."""
+        ...

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, Select, delete, func, make_url, select
 from sqlalchemy.exc import IntegrityError
@@ -44,6 +44,9 @@ from tuttilab.scheduler.store.tables import (
 T = TypeVar("T")
 
 READERS = 2
+
+MOST_IN_A_QUERY: Final = 500
+"""Values of one list: a database takes a limited number of parameters."""
 
 
 class SqlStore:
@@ -306,6 +309,18 @@ class SqlStore:
         if found is None:
             return None
         return ArtifactRow(**{**found, "labels": from_json(dict[str, str], found["labels"])})
+
+    async def artifacts_of(self, owner: str, artifact_ids: Sequence[str]) -> Sequence[str]:
+        found: list[str] = []
+        for begin in range(0, len(artifact_ids), MOST_IN_A_QUERY):
+            some = artifact_ids[begin : begin + MOST_IN_A_QUERY]
+            query = select(ARTIFACTS.c.id).where(ARTIFACTS.c.owner == owner, ARTIFACTS.c.id.in_(some))
+            found += await self._read(partial(_ids, query=query))
+        return found
+
+
+def _ids(connection: Connection, query: Select[str]) -> list[str]:
+    return list(connection.execute(query).scalars())
 
 
 def _begin_pinned(engine: Engine) -> Connection:

@@ -14,15 +14,23 @@ from tuttilab.scheduler.core import dag
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.domain.errors import BadInput, TuttiError
 from tuttilab.scheduler.domain.model import Job, Run, RunNode, When
-from tuttilab.scheduler.domain.requests import DagRequest, JobRequest, NodeRequest, PodRequest, VariableRequest, Who
+from tuttilab.scheduler.domain.requests import (
+    MOST_NODES,
+    DagRequest,
+    JobRequest,
+    NodeRequest,
+    PodRequest,
+    VariableRequest,
+    Who,
+)
 from tuttilab.scheduler.domain.resources import parse_memory
 from tuttilab.scheduler.domain.wire import parse, to_data
+from tuttilab.scheduler.usecases.artifacts import ReadableArtifacts, needed_by
 
 T = TypeVar("T")
 
 RUN_LABEL: Final = "dag-run"
 NODE_LABEL: Final = "dag-node"
-MOST_NODES: Final = 500
 QUERY: Final = ("-m", "tuttilab.scheduler.spark.query")
 
 Value = str | int | float | bool
@@ -128,11 +136,12 @@ def build_run(
     new_id: Callable[[], str],
     order: int,
     now: float,
+    artifacts: ReadableArtifacts,
     inherited: Mapping[str, str] | None = None,
 ) -> Run:
     """The run with the job of every node. Orders of jobs count from ``order`` in topological order. Errors name the node.
 
-    ``inherited``: the submitter's environment.
+    ``artifacts``: those that the submitter may read. ``inherited``: the submitter's environment.
     """
     names = check_dag(request)
     values = variable_values(request, given)
@@ -142,9 +151,17 @@ def build_run(
         node = parse(NodeRequest, substitute_variables(to_data(nodes[name]), values, f"node {name!r}"), f"node {name!r}")
         submit = _job_request(node, request, run_id, inherited or {})
         job = with_node_name(node.name, build, submit, who, site, job_id=new_id(), order=order + offset, now=now)
+        with_node_name(node.name, artifacts.check, job.work)
         built[name] = RunNode(name, job, node.after, When(node.when), node.ignore_fail)
     shown = {name: str(value) for name, value in values.items()}
     return Run(run_id, request.name, who.name, tuple(built[node.name] for node in request.nodes), now, shown)
+
+
+def artifacts_of(request: DagRequest, given: Mapping[str, Value]) -> set[str]:
+    """The artifacts that the run's jobs are given, variables replaced. Raises BadInput as `build_run` does."""
+    values = variable_values(request, given)
+    texts = [one for node in request.nodes if node.job is not None for one in needed_by([node.job])]
+    return {str(substitute_variables(text, values, "artifact")) for text in texts}
 
 
 def with_node_name(node: str, run: Callable[..., T], *args: object, **kwargs: object) -> T:

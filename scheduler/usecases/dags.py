@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuttilab.scheduler.core.dag import to_retry
 from tuttilab.scheduler.core.kinds import check_sizes
 from tuttilab.scheduler.domain import events as ev
-from tuttilab.scheduler.domain.errors import Conflict, NotFound
+from tuttilab.scheduler.domain.errors import Conflict, NotFound, UserError
 from tuttilab.scheduler.domain.model import Dag, Run, RunPhase
 from tuttilab.scheduler.domain.requests import DagRequest, RunRequest, Who
 from tuttilab.scheduler.domain.titles import title, title_of
@@ -13,7 +13,8 @@ from tuttilab.scheduler.domain.wire import from_json, to_json
 from tuttilab.scheduler.domain.words import word
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.service.turn import Turn
-from tuttilab.scheduler.usecases.dag_build import build_run, check_dag, retry_jobs, with_node_name
+from tuttilab.scheduler.usecases.artifacts import ReadableArtifacts, readable
+from tuttilab.scheduler.usecases.dag_build import artifacts_of, build_run, check_dag, retry_jobs, with_node_name
 from tuttilab.scheduler.usecases.idempotency import IdempotencyKeys, digest
 from tuttilab.scheduler.usecases.lookup import LAST, MOST_NAMED, SHORTEST_PREFIX, Candidate, the_one
 
@@ -29,6 +30,7 @@ class Dags:
         idempotency_keys = await IdempotencyKeys.load(self._service, who, [key] if key is not None else ())
         earlier = {run_id: await self._service.store.run(run_id) for run_id in idempotency_keys.made_ids}
         asked = digest(b"run " + to_json(request))
+        artifacts = ReadableArtifacts(await readable(self._service, self._artifacts_of(request, who), who))
 
         def run(turn: Turn) -> Run:
             before = idempotency_keys.find(turn, key, asked)
@@ -49,6 +51,7 @@ class Dags:
                 new_id=new_id,
                 order=order,
                 now=now,
+                artifacts=artifacts,
                 inherited=request.inherited,
             )
             self._service.last_order += len(fresh.nodes)
@@ -58,6 +61,13 @@ class Dags:
             return turn.state.runs[fresh.id]
 
         return await self._service.ask(run)
+
+    def _artifacts_of(self, request: RunRequest, who: Who) -> set[str]:
+        """None for a request that cannot be run: the turn tells why, or finds the run that was made under the same key."""
+        try:
+            return artifacts_of(request.dag if request.dag is not None else self.definition(request.name, who), request.variables)
+        except UserError:
+            return set()
 
     def definition(self, name: str | None, who: Who) -> DagRequest:
         """The newest version of an applied DAG, as it was applied. Raises NotFound, for another's too."""

@@ -20,6 +20,7 @@ from tuttilab.scheduler.domain.words import word
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.service.turn import Turn
 from tuttilab.scheduler.store.base import IdempotencyKey, JobQuery
+from tuttilab.scheduler.usecases.artifacts import ReadableArtifacts, needed_by, readable
 from tuttilab.scheduler.usecases.idempotency import IdempotencyKeys, digest
 from tuttilab.scheduler.usecases.lookup import LAST, MOST_NAMED, SHORTEST_PREFIX, Candidate, the_one
 from tuttilab.scheduler.usecases.queue_choice import QueueChoice
@@ -61,6 +62,7 @@ class Jobs:
         idempotency_keys = await IdempotencyKeys.load(self._service, who, keys or ())
         digests = [digest(to_json(request)) for request in requests] if keys is not None else []
         earlier = await self._jobs_made_before(idempotency_keys)
+        artifacts = ReadableArtifacts(await readable(self._service, needed_by(requests), who))
 
         def run(turn: Turn) -> list[Job]:
             for prefix, (before_it, attempts) in found.items():
@@ -76,6 +78,7 @@ class Jobs:
                     continue
                 order = self._service.last_order + 1 + index
                 job = choice.build(request, job_id=self._service.new_id(), order=order, now=turn.now)
+                artifacts.check(job.work)
                 if keys is not None:
                     idempotency_keys.record(keys[index], digests[index], job.id)
                 fresh[job.id] = job
@@ -92,12 +95,14 @@ class Jobs:
         """What would happen now if the job were submitted, computed by the same code."""
         before = {prefix: (await self.find(prefix, who))[0] for prefix in dict.fromkeys(request.after)}
         before = {prefix: self._service.state.jobs.get(one.id, one) for prefix, one in before.items()}
+        artifacts = ReadableArtifacts(await readable(self._service, needed_by([request]), who))
         try:
             now, order = self._service.now(), self._service.last_order + 1
             choice = QueueChoice(self._service.state, self._service.site(), who)
             job = choice.build(request, job_id="dry-run", order=order, now=now)
         except (AboveMax, NeverFits) as refusal:
             return DryRun("refused", str(refusal))
+        artifacts.check(job.work)
         failed = next((one for one in before.values() if one.phase in (JobPhase.FAILED, JobPhase.CANCELLED)), None)
         if failed is not None:
             return DryRun("refused", f"would be cancelled at once: {ended_without_success(failed)}", job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.domain.errors import Forbidden, NotFound, Unauthenticated
@@ -15,6 +16,10 @@ from tuttilab.scheduler.service import reconcile
 from tuttilab.scheduler.service.heartbeats import next_report_s
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.sidecar.protocol import Sender, sender_of
+
+REPORT_BYTES: Final = 256 * 1024
+"""Of a report, at most; a master may have `MEMBER_BYTES` more for each pod of its gang."""
+MEMBER_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,12 @@ async def handle_report(service: Service, report: PodReport, token: str) -> dict
             await service.ask(lambda turn: service.apply_pod_states(turn, pods))
             point("report.after")
     return _answer(service, attempt)
+
+
+async def largest_report(service: Service, claim: Claim, token: str) -> int:
+    """How many bytes the report of the token's sender may have. Raises Unauthenticated, NotFound."""
+    attempt, _ = await _attempt_of(service, claim.job_id, claim.attempt, claim.epoch, token)
+    return REPORT_BYTES + MEMBER_BYTES * (len(attempt.pods) + len(attempt.left))
 
 
 async def owner_of_artifact(service: Service, claim: Claim, token: str, artifact_id: str, *, is_upload: bool) -> str:

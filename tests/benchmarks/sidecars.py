@@ -100,7 +100,8 @@ def reporters(attempts: Sequence[Attempt], url: str, key: Path) -> list[Reporter
         sender = attempt.pods[0]
         token = pod_token(secrets.attempt_key(attempt.job_id, 1, attempt.epoch), sender.rank, sender.name)
         head = (
-            f"POST /api/v1/pods/report HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
+            f"POST /api/v1/pods/report?job_id={attempt.job_id}&attempt=1&epoch={attempt.epoch} HTTP/1.1\r\n"
+            f"Host: {host}\r\nAuthorization: Bearer {token}\r\n"
             "Content-Type: application/json\r\nConnection: close\r\n"
         )
         made.append(Reporter(head.encode(), json.dumps(body)))

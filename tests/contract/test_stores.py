@@ -431,6 +431,9 @@ async def test_artifact_belongs_to_each_who_brought_it(store: QueryStore) -> Non
     assert await store.artifact(ana.id, "eve") is None
     assert await store.artifact(ana.id) == ana
     assert await store.artifact("0" * 64) is None
+    many = [f"{number:064x}" for number in range(1200)]
+    assert set(await store.artifacts_of("ben", [*many, ana.id, "0" * 64])) == {ana.id}
+    assert await store.artifacts_of("eve", [ana.id]) == await store.artifacts_of("ana", []) == []
 
 
 async def test_an_old_leader_notes_no_artifact(place: Place) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import cast
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
 from tuttilab.scheduler.api.artifacts.process import REDIRECT_BYTES, ArtifactProcess
 from tuttilab.scheduler.api.artifacts.uploads import receive
-from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, query_store
+from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, Whole, json_response, query_store
 from tuttilab.scheduler.api.schema import takes_bytes
 from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.domain import wire
@@ -18,6 +18,7 @@ from tuttilab.scheduler.domain.requests import Who
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.base import ArtifactRow
 from tuttilab.scheduler.store.blobs import Blobs, too_large
+from tuttilab.scheduler.usecases.artifacts import readable
 
 router = APIRouter(tags=["artifacts"])
 
@@ -41,9 +42,7 @@ async def put_artifact(artifact_id: str, request: Request, service: ServiceDep, 
 
 
 @router.get("/artifacts/{artifact_id}/upload", response_model=wire.UploadView)
-async def upload_of(
-    artifact_id: str, request: Request, service: ServiceDep, who: Caller, size: Annotated[int, Query(ge=0)]
-) -> Response:
+async def upload_of(artifact_id: str, request: Request, service: ServiceDep, who: Caller, size: Whole) -> Response:
     """Where to PUT an artifact of ``size`` bytes: a signed URL that needs no token for an hour, or null for this path."""
     blobs = blobs_of(service.config)
     blobs.path(artifact_id)
@@ -58,7 +57,7 @@ async def upload_of(
 async def get_artifact(artifact_id: str, request: Request, service: ServiceDep, who: Caller, redirect: bool = False) -> Response:
     """The bytes. With ``redirect`` a big artifact is answered with 307 and a signed URL that needs no token for an hour."""
     path = blobs_of(service.config).find(artifact_id)
-    if not await _may_read(service, artifact_id, who):
+    if not await readable(service, [artifact_id], who):
         raise NotFound(f"There is no artifact {artifact_id}.")
     if redirect and path.stat().st_size >= REDIRECT_BYTES:
         url = await _signed_url(request, "GET", artifact_id, who)
@@ -73,12 +72,3 @@ async def _signed_url(request: Request, method: str, artifact_id: str, who: Who)
     if process is None or request.url.hostname is None:
         return None
     return await process.url(method, artifact_id, who.name, request.url.scheme, request.url.hostname)
-
-
-async def _may_read(service: Service, artifact_id: str, who: Who) -> bool:
-    """Whether the caller uploaded it, owns a job in memory that has it as an output, or is an admin."""
-    if who.is_admin or await query_store(service).artifact(artifact_id, who.name) is not None:
-        return True
-    mine = {job.id for job in service.state.jobs.values() if job.owner == who.name}
-    attempts = (attempt for attempt in service.state.attempts.values() if attempt.job_id in mine)
-    return any(artifact_id in pod.outputs.values() for attempt in attempts for pod in (*attempt.pods, *attempt.left))

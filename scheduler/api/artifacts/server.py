@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from tuttilab.scheduler.api.artifacts.tickets import Ticket
 from tuttilab.scheduler.api.artifacts.uploads import receive
+from tuttilab.scheduler.api.connections import ACCEPTED_AT_ONCE, GuardedProtocol, GuardedServer
 from tuttilab.scheduler.api.problems import response_of
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, StoreError, TuttiError
@@ -98,7 +99,7 @@ def application(blobs: Blobs, key: bytes, control_plane: ControlPlane) -> Starle
     return Starlette(routes=routes, exception_handlers={TuttiError: refused, ClientDisconnect: disconnected})
 
 
-class _Server(uvicorn.Server):
+class _Server(GuardedServer):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Install no handlers: signals are for the control plane, with which this process ends."""
@@ -112,7 +113,16 @@ async def serve(bound: socket.socket) -> None:
     control_plane = ControlPlane(reader)
     blobs = Blobs(Path(settings["folder"]), settings["limit"])
     app = application(blobs, bytes.fromhex(settings["key"]), control_plane)
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", proxy_headers=False, server_header=False)
+    config = uvicorn.Config(
+        app,
+        http=GuardedProtocol,
+        backlog=ACCEPTED_AT_ONCE,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+    )
     serving = asyncio.create_task(_Server(config).serve(sockets=[bound]))
     await control_plane.read_replies()
     # Uploads in flight cannot be acknowledged any more.

@@ -14,7 +14,7 @@ from tuttilab.scheduler.client import AsyncClient
 from tuttilab.scheduler.domain.model import Attempt, AttemptPhase
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.domain.titles import title
-from tuttilab.sidecar.protocol import pod_token
+from tuttilab.sidecar.protocol import CLAIM, pod_token
 
 GANG = JobRequest(name="gang", command=("sleep", "600"), pods=(PodRequest(count=2),))
 SINGLE = JobRequest(name="single", command=("sleep", "600"))
@@ -64,9 +64,13 @@ def end_report(attempt: Attempt, *places: int, seq: int = 1) -> dict[str, Any]:
     return {"job_id": attempt.job_id, "attempt": attempt.number, "epoch": attempt.epoch, "seq": seq, "members": members}
 
 
+def claim_of(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: body[key] for key in CLAIM}
+
+
 async def report(http: httpx.AsyncClient, body: dict[str, Any], token: str | None) -> tuple[int, str]:
     headers = {} if token is None else {b"Authorization": b"Bearer " + token.encode("latin-1")}
-    answer = await http.post(f"{V}/pods/report", json=body, headers=headers)
+    answer = await http.post(f"{V}/pods/report", params=claim_of(body), json=body, headers=headers)
     return answer.status_code, answer.json().get("type", "")
 
 
@@ -136,7 +140,7 @@ async def test_reports_of_a_pod_that_left_its_gang_are_refused(site: Site, http:
 @pytest.mark.feature("B30")
 async def test_a_refused_report_names_job_and_pod(site: Site, http: httpx.AsyncClient, gang: Attempt, single: Attempt) -> None:
     async def said(body: dict[str, Any], token: str) -> str:
-        answer = await http.post(f"{V}/pods/report", json=body, headers={"Authorization": f"Bearer {token}"})
+        answer = await http.post(f"{V}/pods/report", params=claim_of(body), json=body, headers={"Authorization": f"Bearer {token}"})
         return str(answer.json()["detail"])
 
     former = pod_token(site.service.secrets.attempt_key(single.job_id, 1, single.epoch), 5, f"{single.pods[0].name}-g1")

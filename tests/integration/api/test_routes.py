@@ -20,7 +20,7 @@ from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.identity.auth import LocalAuthenticator
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.memory import MemoryStore
-from tuttilab.sidecar.protocol import pod_token
+from tuttilab.sidecar.protocol import CLAIM, pod_token
 
 ANYBODY, USER, ATTEMPT = "anybody", "user", "attempt"
 V = "/api/v1"
@@ -202,11 +202,16 @@ async def test_token_of_an_attempt_reports_for_its_pods_and_opens_nothing_else(s
     headers = {"Authorization": f"Bearer {token}"}
     report: dict[str, Any] = {"job_id": job_id, "attempt": 1, "epoch": 1, "seq": 1, "members": []}
 
-    taken = await http.post(f"{V}/pods/report", json=report, headers=headers)
+    claim = {key: report[key] for key in CLAIM}
+
+    taken = await http.post(f"{V}/pods/report", params=claim, json=report, headers=headers)
     odd = await http.post(
-        f"{V}/pods/report", json={**report, "members": [{"pod": "p", "rank": 0, "phase": "Odd"}]}, headers=headers
+        f"{V}/pods/report",
+        params=claim,
+        json={**report, "members": [{"pod": "p", "rank": 0, "phase": "Odd"}]},
+        headers=headers,
     )
-    other_attempt = await http.post(f"{V}/pods/report", json={**report, "attempt": 2}, headers=headers)
+    other_attempt = await http.post(f"{V}/pods/report", params=claim, json={**report, "attempt": 2}, headers=headers)
     elsewhere = await http.get(f"{V}/jobs/{job_id}", headers=headers)
 
     assert (taken.status_code, taken.json()) == (200, {"stop": None, "next_s": 5.0})

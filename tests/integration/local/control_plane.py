@@ -9,6 +9,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
+
+from tuttilab.sidecar.protocol import CLAIM
 
 DEADLINE_S = 20.0
 
@@ -34,9 +37,12 @@ class ControlPlane:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                assert self.path == "/api/v1/pods/report"
+                path, _, claim = self.path.partition("?")
+                assert path == "/api/v1/pods/report"
                 plane.tokens.add(self.headers["Authorization"])
-                plane.reports.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                report = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                assert dict(parse_qsl(claim)) == {key: str(report[key]) for key in CLAIM}
+                plane.reports.append(report)
                 body = json.dumps(plane.answer).encode()
                 self.send_response(plane.status)
                 self.send_header("Content-Length", str(len(body)))

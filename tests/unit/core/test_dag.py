@@ -13,6 +13,7 @@ from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import NodePhase, Run, RunPhase
 from tuttilab.scheduler.domain.requests import DagRequest, JobRequest, NodeRequest, PodRequest, VariableRequest
+from tuttilab.scheduler.usecases.artifacts import ReadableArtifacts
 from tuttilab.scheduler.usecases.dag_build import build_run, retry_jobs, substitute_variables, variable_values
 
 _ids = (f"id{number}" for number in itertools.count())
@@ -26,8 +27,9 @@ def a_node(name: str, *after: str, **given: Any) -> NodeRequest:
 def started(one: State, *nodes: NodeRequest) -> Run:
     site = Site(one.queues, one.clusters)
     run = build_run(
-        DagRequest(name="d", nodes=nodes), {}, ANN, site, run_id=next(_ids), new_id=lambda: next(_ids), order=1, now=0.0
-    )
+        DagRequest(name="d", nodes=nodes), {}, ANN, site, run_id=next(_ids), new_id=lambda: next(_ids), order=1, now=0.0,
+        artifacts=ReadableArtifacts(frozenset()),
+    )  # fmt: skip
     one.handle(ev.RunSubmitted(run), 0.0)
     return one.runs[run.id]
 
@@ -141,7 +143,7 @@ def test_a_node_that_asks_for_too_much_refuses_the_run_and_names_the_node() -> N
     site = Site({"main": queue()}, {})
     asked = DagRequest(name="d", nodes=(NodeRequest(name="x", job=JobRequest(command=("true",), pods=())),))
     with pytest.raises(BadInput, match="node 'x': pods: an empty list"):
-        build_run(asked, {}, ANN, site, run_id="r", new_id=lambda: "j", order=1, now=0.0)
+        build_run(asked, {}, ANN, site, run_id="r", new_id=lambda: "j", order=1, now=0.0, artifacts=ReadableArtifacts(frozenset()))
 
 
 def test_D08_variables_are_typed_have_defaults_and_fill_any_text() -> None:
