@@ -5,14 +5,18 @@ An artifact is named by the sha256 of its content, so every fetched file is chec
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from tuttilab.sidecar.protocol import INPUT_MISSING, WORKDIR_MISSING
+from tuttilab.sidecar import beneath
+from tuttilab.sidecar.protocol import INPUT_MISSING, MOST_UNPACKED_BYTES, WORKDIR_MISSING
 
 INPUT_CORRUPT = "InputCorrupt"
+LOCK_S = 600.0
+"""How long a member waits for another one that fetches the same input."""
 _BLOCK = 2**20
 
 
@@ -88,7 +92,7 @@ def artifact_path(folder: str, artifact: str) -> str:
 def _open(plan: Mapping[str, Any], artifact: str, wanted_for: str) -> BinaryIO:
     try:
         if plan["artifacts_url"].startswith("http"):
-            from tuttilab.sidecar import http_store
+            from tuttilab.sidecar.artifacts import http_store
 
             return http_store.fetch(plan, artifact)
         return open(artifact_path(store_folder(plan["artifacts_url"]), artifact), "rb")
@@ -110,43 +114,64 @@ def _check(file: BinaryIO, artifact: str, wanted_for: str, sink: BinaryIO | None
 
 
 def _unpack(plan: Mapping[str, Any], artifact: str, folder: str) -> None:
-    import tarfile
+    from tuttilab.sidecar.artifacts import unpack
 
     with _open(plan, artifact, "code bundle") as file:
         _check(file, artifact, "code bundle")
         file.seek(0)
-        try:
-            with tarfile.open(fileobj=file, mode="r:*") as bundle:
-                bundle.extractall(folder, filter="data")
-        except (tarfile.TarError, OSError) as error:
-            raise PreparationFailed(INPUT_CORRUPT, f"code bundle {artifact} cannot be unpacked ({error}).") from error
+        problem = unpack.in_child(file, folder, plan.get("unpacked_bytes", MOST_UNPACKED_BYTES), plan.get("memory", 0))
+    if problem:
+        raise PreparationFailed(INPUT_CORRUPT, f"code bundle {artifact} cannot be unpacked ({problem}).")
 
 
 def _fetch(plan: Mapping[str, Any], artifact: str, data: str, path: str) -> None:
     """Fetches to ``path`` below DATA_DIR, which the members of an attempt share: the first one fetches, the others wait for it."""
-    import fcntl
-
     wanted_for = f"input {path}"
-    target = path_below(data, path)
-    if target is None:
+    steps = os.path.normpath(path).split("/")
+    if os.path.isabs(path) or steps[0] in ("..", "."):
         raise PreparationFailed(INPUT_MISSING, f"{wanted_for}: an artifact goes to a relative path below DATA_DIR.")
     try:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(f"{data}/.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.path.exists(target):
-                return
-            with _open(plan, artifact, wanted_for) as file, open(f"{target}.new", "wb") as copy:
-                _check(file, artifact, wanted_for, copy)
-            os.rename(f"{target}.new", target)
+        with _lock_beside(data):
+            folder = beneath.open_folder(os.path.dirname(data), "/".join((os.path.basename(data), *steps[:-1])), is_made=True)
+            try:
+                if _is_there(folder, steps[-1]):
+                    return
+                with _open(plan, artifact, wanted_for) as file, beneath.replacing(folder, steps[-1]) as copy:
+                    _check(file, artifact, wanted_for, copy)
+            finally:
+                os.close(folder)
     except OSError as error:
         raise PreparationFailed(INPUT_MISSING, f"{wanted_for} cannot be written ({error}).") from error
 
 
-def path_below(folder: str, path: str) -> str | None:
-    """The absolute path of ``path`` below ``folder``, with links resolved; None when it leads out of ``folder``."""
-    root = os.path.realpath(folder)
-    target = os.path.realpath(os.path.join(root, path))
-    if os.path.isabs(path) or target == root or os.path.commonpath((root, target)) != root:
-        return None
-    return target
+def _is_there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _lock_beside(folder: str) -> Iterator[None]:
+    """Holds the lock of a folder of inputs. It lies beside the folder, where no input can take its name.
+
+    Goes on without it after `LOCK_S`: a job that runs could hold it, and an input that is fetched twice harms nothing.
+    """
+    import fcntl
+    import time
+
+    descriptor = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + LOCK_S
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)

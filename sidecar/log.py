@@ -19,6 +19,7 @@ import select
 import threading
 import time
 
+from tuttilab.sidecar import beneath
 from tuttilab.sidecar.log_times import Times
 
 CAP_BYTES = 64 * 2**20
@@ -80,7 +81,7 @@ class PodLog:
             _remove(path)
             return
         try:
-            file = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            file = beneath.create(f"{path}.new")
             try:
                 os.write(file, text)
             finally:
@@ -196,7 +197,7 @@ class PodLog:
 
     @staticmethod
     def _open(name: str) -> int:
-        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return beneath.create(name, os.O_APPEND)
 
     def _drop_oldest(self, keep: int) -> None:
         while len(self._segments) > keep:

@@ -7,6 +7,7 @@ least distance between two doubles.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -40,13 +41,15 @@ class Times:
         self._entries = self._entries[::2]
         self._apart_s *= 2
         if self._write(f"{self._path}.new", self._entries, os.O_TRUNC):
-            os.rename(f"{self._path}.new", self._path)
+            with contextlib.suppress(OSError):  # the job put a folder there
+                os.rename(f"{self._path}.new", self._path)
 
     @staticmethod
     def _write(path: str, entries: list[tuple[int, float]], how: int) -> bool:
         text = "".join(f"{line} {at * 1000:.0f}\n" for line, at in entries).encode()
         try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | how, 0o600)
+            # Without O_NONBLOCK a FIFO in its place would block the log for ever.
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | how, 0o600)
             try:
                 os.write(file, text)
             finally:

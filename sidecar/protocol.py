@@ -38,6 +38,12 @@ ORDERS_PATH = "/api/v1/pods/orders"
 CLAIM = ("job_id", "attempt", "epoch")
 """Keys of a report that its address repeats."""
 LARGEST_BODY = 2**20
+MOST_NAMES = 256
+"""Endpoints or outputs of a pod."""
+MOST_OUTPUT_BYTES = 16 * 2**30
+"""All outputs of a pod together, unless the configuration says otherwise."""
+MOST_UNPACKED_BYTES = 2 * 2**30
+"""What a code bundle may unpack to, unless the configuration says otherwise."""
 
 COMPLETED = "Completed"
 ERROR = "Error"
@@ -136,8 +142,8 @@ def read_member(body: object) -> Member:
 
 def read_names(body: object) -> dict[str, str]:
     """Names and their values, such as ``{"connect": "127.0.0.1:15002"}``; raises ValueError for anything else."""
-    if not isinstance(body, dict) or len(body) > 256:
-        raise ValueError(f"{body!r:.200}: expected an object of at most 256 names.")
+    if not isinstance(body, dict) or len(body) > MOST_NAMES:
+        raise ValueError(f"{body!r:.200}: expected an object of at most {MOST_NAMES} names.")
     for name, value in body.items():
         if not isinstance(name, str) or not isinstance(value, str) or len(name) + len(value) > 1024:
             raise ValueError(f"{name!r:.200}: expected a name and a text, 1024 characters together.")

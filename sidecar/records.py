@@ -14,6 +14,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from tuttilab.sidecar import beneath
+
 PLAN = "plan.json"
 SIDECAR = "sidecar.json"
 """``pid`` and ``start_time`` are those of the pod's first process, whose pid its starter knows: the keeper, or a master."""
@@ -41,9 +43,12 @@ _FLOCK = "hhqqi4x"
 
 
 def write(path: str, record: Mapping[str, object], *, is_durable: bool = True) -> None:
-    """Replaces ``path`` atomically. Without ``is_durable`` nothing is synced: a crash of the machine may lose the record."""
+    """Replaces ``path`` atomically. Without ``is_durable`` nothing is synced: a crash of the machine may lose the record.
+
+    The job may have put anything there, a folder too, or at the name of the temporary file: a FIFO would block for ever.
+    """
     temporary = f"{path}.{os.getpid()}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = beneath.create(temporary)
     try:
         body = json.dumps(record).encode()
         while body:
@@ -52,7 +57,11 @@ def write(path: str, record: Mapping[str, object], *, is_durable: bool = True) -
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    os.rename(temporary, path)
+    try:
+        os.rename(temporary, path)
+    except IsADirectoryError:
+        beneath.put_away(path)
+        os.rename(temporary, path)
     if is_durable:
         sync_folder(os.path.dirname(path))
 

@@ -83,7 +83,8 @@ def _run(plan: dict[str, Any], pod_dir: str, uid: str, listen: int | None) -> in
             return Master(plan, pod_dir, uid, listen).run()
         from tuttilab.sidecar.worker import Worker
 
-        return Worker(plan, pod_dir, uid).run()
+        # The working directory stays the pod's folder, whatever the job puts at its path.
+        return Worker(plan, ".", uid).run()
     except BaseException:  # the last frame of the process: print it, then end without waiting for threads
         traceback.print_exc()
         return 70

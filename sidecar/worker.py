@@ -230,10 +230,10 @@ class Worker:
         self._loop.post(m.EndpointsFound(endpoints))
 
     def _keep_outputs(self) -> m.Event:
-        from tuttilab.sidecar import outputs
+        from tuttilab.sidecar.artifacts import outputs
 
         try:
-            return m.OutputsKept(*outputs.keep(self._plan))
+            return m.OutputsKept(*outputs.keep(self._plan, beside=self._dir))
         except Exception as error:  # a lost output is always reported
             return m.OutputsKept({}, protocol.OUTPUT_LOST, f"outputs: {type(error).__name__}: {error}")
 

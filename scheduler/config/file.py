@@ -77,6 +77,8 @@ class DefaultsFile:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsFile:
     bundle_bytes: Amount = 200 * 2**20
+    unpacked_bytes: Amount = 2 * 2**30
+    output_bytes: Amount = 16 * 2**30
     barrier_s: int | float = 300
     idle_stop_s: int | float = 1800
     lost_after_s: int | float = 60

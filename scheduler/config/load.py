@@ -342,6 +342,8 @@ def _limits(limits: LimitsFile) -> Limits:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0, up to ten years.")
     return Limits(
         bundle_bytes=parse_memory(limits.bundle_bytes, "limits.bundle_bytes"),
+        unpacked_bytes=parse_memory(limits.unpacked_bytes, "limits.unpacked_bytes"),
+        output_bytes=parse_memory(limits.output_bytes, "limits.output_bytes"),
         barrier_s=float(limits.barrier_s),
         idle_stop_s=float(limits.idle_stop_s),
         lost_after_s=float(limits.lost_after_s),

@@ -86,6 +86,10 @@ class Defaults:
 class Limits:
     bundle_bytes: int = 200 * 2**20
     """Largest artifact, code bundles of jobs included."""
+    unpacked_bytes: int = 2 * 2**30
+    """What a code bundle may unpack to."""
+    output_bytes: int = 16 * 2**30
+    """All outputs of a pod together."""
     barrier_s: float = 300.0
     """From all members' images pulled to all members ready."""
     idle_stop_s: float = 1800.0

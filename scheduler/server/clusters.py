@@ -38,12 +38,22 @@ def _build(cluster: ClusterConfig, limits: Limits, state: Path, environ: Mapping
             installation,
             heartbeat_s=limits.heartbeat_s,
             lease_s=limits.lease_s,
+            output_bytes=limits.output_bytes,
+            unpacked_bytes=limits.unpacked_bytes,
         )
     from tuttilab.scheduler.clusters.local.cluster import LocalCluster
 
-    folder = _folder(cluster, state)
-    heartbeat_s, lease_s = limits.heartbeat_s, limits.lease_s
-    return LocalCluster(cluster.name, cluster.nodes, folder, environ, sys.executable, heartbeat_s=heartbeat_s, lease_s=lease_s)
+    return LocalCluster(
+        cluster.name,
+        cluster.nodes,
+        _folder(cluster, state),
+        environ,
+        sys.executable,
+        heartbeat_s=limits.heartbeat_s,
+        lease_s=limits.lease_s,
+        output_bytes=limits.output_bytes,
+        unpacked_bytes=limits.unpacked_bytes,
+    )
 
 
 def _folder(cluster: ClusterConfig, state: Path) -> Path:

@@ -1,7 +1,7 @@
 """The bytes of artifacts in a folder: ``<folder>/<first two digits>/<sha256>``, written to a temporary file and renamed.
 
 The name is the digest of the content, so an existing file never changes, and concurrent writers of the same artifact are harmless.
-Pods on this machine read and write the same folder by the same rules (`sidecar/context.py`, `sidecar/outputs.py`).
+Pods on this machine read and write the same folder by the same rules (`sidecar/context.py`, `sidecar/artifacts/outputs.py`).
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class Sidecar:
         reason, message = (protocol.LEASE_LOST, self._lost) if self._lost else ("", "")
         outputs: dict[str, str] = {}
         if self._is_open and self._plan["outputs"]:
-            from tuttilab.sidecar import outputs as kept_outputs
+            from tuttilab.sidecar.artifacts import outputs as kept_outputs
 
             try:
                 outputs, why, sentence = kept_outputs.keep(self._plan)

@@ -26,6 +26,7 @@ from tuttilab.scheduler.clusters.local.logs import PodLog
 from tuttilab.scheduler.domain.errors import Bug, ClusterError, ClusterUnreachable, LaunchRefused, NotFound
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase
 from tuttilab.scheduler.runtime.crash_points import point
+from tuttilab.sidecar import protocol
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class KubernetesCluster:
         *,
         heartbeat_s: float = 5.0,
         lease_s: float = 45.0,
+        output_bytes: int = protocol.MOST_OUTPUT_BYTES,
+        unpacked_bytes: int = protocol.MOST_UNPACKED_BYTES,
     ) -> None:
         self.name = name
         self._settings = settings
@@ -70,8 +73,8 @@ class KubernetesCluster:
         }
         self._attempts = Attempts(state_dir.absolute())
         self._fence = LeaseFence(self._api, name, settings.namespace, installation, state_dir.absolute())
-        times = {"heartbeat_s": heartbeat_s, "lease_s": lease_s}
-        self._launcher = Launcher(name, settings, self._api, self._pods, installation, times)
+        limits = {"heartbeat_s": heartbeat_s, "lease_s": lease_s, "output_bytes": output_bytes, "unpacked_bytes": unpacked_bytes}
+        self._launcher = Launcher(name, settings, self._api, self._pods, installation, limits)
         self._remover = Remover(self._api, name)
         self._locks: dict[tuple[str, int], tuple[asyncio.Lock, int]] = {}
         """By attempt, with the number of those who hold it or wait for it."""

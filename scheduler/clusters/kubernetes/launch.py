@@ -29,10 +29,10 @@ LARGEST_OUTPUT_LIST: Final = 3500
 
 
 class Launcher:
-    """``times``: ``heartbeat_s`` and ``lease_s`` of side-cars."""
+    """``limits``: what `config.model.Limits` says of side-cars, by the names there."""
 
     def __init__(
-        self, cluster: str, settings: KubernetesSettings, api: Api, pods: dict[str, Informer], installation: str, times: Body
+        self, cluster: str, settings: KubernetesSettings, api: Api, pods: dict[str, Informer], installation: str, limits: Body
     ) -> None:
         self._cluster = cluster
         self._settings = settings
@@ -40,7 +40,7 @@ class Launcher:
         self._pods = pods
         """By namespace."""
         self._installation = installation
-        self._times = times
+        self._limits = limits
 
     def check(self, plan: LaunchPlan, nodes: Iterable[str]) -> None:
         """Raises LaunchRefused for what cannot run here at all, or on a node that is not there."""
@@ -126,7 +126,7 @@ class Launcher:
         if len(plan.pods) > 1 or plan.work.framework is not Framework.NONE:
             bodies.append((f"{base}/services", objects.service_body(plan, self._installation, owner)))
         for pods in {part[0].name: part for part in (launched_with(plan, pod) for pod in wanted)}.values():
-            secret = objects.secret_body(plan, pods, self._settings, self._installation, owner, self._times)
+            secret = objects.secret_body(plan, pods, self._settings, self._installation, owner, self._limits)
             bodies.append((f"{base}/secrets", secret))
         for path, body in bodies:
             try:

@@ -33,9 +33,9 @@ def service_body(plan: LaunchPlan, installation: str, owner: Body) -> Body:
 
 
 def secret_body(
-    plan: LaunchPlan, pods: tuple[PodPlan, ...], settings: KubernetesSettings, installation: str, owner: Body, times: Body
+    plan: LaunchPlan, pods: tuple[PodPlan, ...], settings: KubernetesSettings, installation: str, owner: Body, limits: Body
 ) -> Body:
-    """One key a pod, of which the pod mounts its own. ``times``: ``heartbeat_s`` and ``lease_s``."""
+    """One key a pod, of which the pod mounts its own. ``limits``: of side-cars, by their names in `config.model`."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -46,7 +46,7 @@ def secret_body(
         },
         "type": "Opaque",
         "immutable": True,
-        "stringData": {names.pod_name(pod.name): json.dumps(sidecar_plan(plan, pod, settings) | times) for pod in pods},
+        "stringData": {names.pod_name(pod.name): json.dumps(sidecar_plan(plan, pod, settings) | limits) for pod in pods},
     }
 
 

@@ -36,7 +36,7 @@ from tuttilab.scheduler.domain.errors import ClusterUnreachable, NotFound, Stale
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase
 from tuttilab.scheduler.domain.titles import pod_title, title_of
 from tuttilab.scheduler.runtime.crash_points import point
-from tuttilab.sidecar import records
+from tuttilab.sidecar import protocol, records
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ class LocalCluster:
         heartbeat_s: float = 5.0,
         lease_s: float = 45.0,
         log_bytes: int = 64 * 2**20,
+        output_bytes: int = protocol.MOST_OUTPUT_BYTES,
+        unpacked_bytes: int = protocol.MOST_UNPACKED_BYTES,
     ) -> None:
         self.name = name
         self.nodes = nodes or (local_nodes.machine_node(name),)
@@ -79,7 +81,9 @@ class LocalCluster:
         self._root = self._state_dir / local_pods.ROOT
         devices = local_nodes.devices(self.nodes, local_nodes.real_gpus())
         self._fence = Fence(self._state_dir)
-        self._settings = Settings(python, base_env(environ, python), devices, heartbeat_s, lease_s, log_bytes)
+        self._settings = Settings(
+            python, base_env(environ, python), devices, heartbeat_s, lease_s, log_bytes, output_bytes, unpacked_bytes
+        )
         self._pods: dict[_Key, LocalPod] = {}
         self._lock = threading.Lock()
         """Guards `_pods`, which threads read and write."""

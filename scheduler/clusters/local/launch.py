@@ -47,6 +47,8 @@ class Settings:
     heartbeat_s: float
     lease_s: float
     log_bytes: int
+    output_bytes: int
+    unpacked_bytes: int
     cgroups: Path | None = None
     """Where pods get cgroups of their own; None where the machine lets us make none."""
 
@@ -307,6 +309,8 @@ def _sidecar_plan(
         "lease_s": settings.lease_s,
         "log_bytes": settings.log_bytes,
         "cgroup": None if cgroup is None else str(cgroup),
+        "output_bytes": settings.output_bytes,
+        "unpacked_bytes": settings.unpacked_bytes,
         "listens_at": None if listening is None else f"{HOST}:{listening.getsockname()[1]}",
         "members": [{"pod": m.name, "rank": m.rank} for m in members] if listening else [],
         "master": None if master is None or pod.is_master else _master_address(attempt / master.name),

@@ -49,7 +49,9 @@ def describe_end(gang: Gang, pod: Pod) -> str:
         "a job writes to its working directory and RESULT_DIR",
         UNTRACED: f"{who} was lost with the processes that watch it, its side-car and keeper, and without a cgroup nobody can say "
         "whether something it started still runs; so it is not started again",
+        "InputCorrupt": f"{who} did not start: its code bundle or an input cannot be used; its log says why",
         "InputMissing": f"{who} did not start: a declared input is missing",
+        "OutputLost": f"{who} ended, but a declared output could not be kept; its log says why",
         "OutputMissing": f"{who} ended without leaving a declared output",
         "WorkdirMissing": f"{who} did not start: its working directory does not exist",
     }

@@ -14,7 +14,8 @@ import pytest
 from tests.integration.api.conftest import TOKEN, Site
 from tests.integration.api.test_routes import AUTHORIZED, V, is_running
 from tuttilab.scheduler.api.middleware import PodsOnly
-from tuttilab.sidecar import context, http_store, outputs
+from tuttilab.sidecar import context
+from tuttilab.sidecar.artifacts import http_store, outputs
 from tuttilab.sidecar.protocol import pod_token
 
 CODE, INPUT, OTHER = b"no real bundle", b"x,y\n1,2\n", b"somebody else's"

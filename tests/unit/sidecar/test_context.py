@@ -1,5 +1,6 @@
 """What is prepared before the main command starts, and what is refused."""
 
+import fcntl
 import hashlib
 import io
 import tarfile
@@ -43,19 +44,6 @@ def test_other_stores_are_refused(url: str) -> None:
 def test_artifact_is_a_digest(artifact: str) -> None:
     with pytest.raises(ValueError, match="is no artifact"):
         context.artifact_path("/store", artifact)
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "..", "../x", "a/../../x", ".", "", "out/x", "loop/x"])
-def test_path_that_leaves_its_folder_is_refused(tmp_path: Path, path: str) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "out").symlink_to(tmp_path)
-    (tmp_path / "data" / "loop").symlink_to("/")
-
-    assert context.path_below(str(tmp_path / "data"), path) is None
-
-
-def test_path_inside(tmp_path: Path) -> None:
-    assert context.path_below(str(tmp_path), "a/../b/c.txt") == str(tmp_path / "b" / "c.txt")
 
 
 def plan(tmp_path: Path, **given: Any) -> dict[str, Any]:
@@ -110,6 +98,54 @@ def test_bundle_with_another_content_is_refused(tmp_path: Path) -> None:
         context.prepare(plan(tmp_path, code=code))
 
     assert (refused.value.reason, list((tmp_path / "code").iterdir())) == ("InputCorrupt", [])
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "..", "../x", "a/../../x", ".", "", "out/x", "link"])
+def test_input_stays_in_its_folder(tmp_path: Path, path: str) -> None:
+    made = plan(tmp_path, inputs=[{"path": path, "artifact": keep(tmp_path, b"x")}])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere" / "x")
+
+    if path != "link":
+        with pytest.raises(context.PreparationFailed, match="input ") as refused:
+            context.prepare(made)
+        assert refused.value.reason == "InputMissing"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert not (tmp_path / "x").exists()
+
+
+def test_folder_of_inputs_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    made = plan(tmp_path, inputs=[{"path": "x", "artifact": keep(tmp_path, b"x")}])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").rmdir()
+    (tmp_path / "data").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(context.PreparationFailed, match="cannot be written"):
+        context.prepare(made)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [".lock", "a/../.lock", "data.lock", "x.new"])
+def test_no_name_of_an_input_is_one_of_ours(tmp_path: Path, path: str) -> None:
+    artifacts = [keep(tmp_path, b"first"), keep(tmp_path, b"second")]
+    inputs = [{"path": path, "artifact": artifacts[0]}, {"path": "x", "artifact": artifacts[1]}]
+
+    context.prepare(plan(tmp_path, inputs=inputs))
+
+    assert (tmp_path / "data" / path.rpartition("/")[2]).read_bytes() == b"first"
+    assert (tmp_path / "data" / "x").read_bytes() == b"second"
+    assert len(list((tmp_path / "data").iterdir())) == 2
+
+
+def test_input_waits_for_no_job_that_holds_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "LOCK_S", 0.0)
+    made = plan(tmp_path, inputs=[{"path": "x", "artifact": keep(tmp_path, b"x")}])
+
+    with open(tmp_path / "data.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        context.prepare(made)
+    assert (tmp_path / "data" / "x").read_bytes() == b"x"
 
 
 def test_input_artifact_lies_below_data(tmp_path: Path) -> None:

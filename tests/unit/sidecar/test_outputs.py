@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tuttilab.sidecar import outputs
+from tuttilab.sidecar.artifacts import outputs
 
 MODEL = hashlib.sha256(b"weights").hexdigest()
 
@@ -55,6 +55,95 @@ def test_path_outside_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "result" / "linked").symlink_to(tmp_path)
 
     assert outputs.keep(made) == ({}, "OutputLost", f"output model: {path} is not below RESULT_DIR")
+
+
+@pytest.mark.parametrize("target", ["model-3.pt", "{result}/model-3.pt", "sub/../model-3.pt", "sub/back"])
+def test_link_to_another_file_in_the_folder_is_followed(tmp_path: Path, target: str) -> None:
+    made = plan(tmp_path, ("model", "latest"))
+    result = tmp_path / "result"
+    (result / "model-3.pt").write_bytes(b"weights")
+    (result / "sub").mkdir()
+    (result / "sub" / "back").symlink_to("../model-3.pt")
+    (result / "latest").symlink_to(target.format(result=result))
+
+    assert outputs.keep(made) == ({"model": MODEL}, "", "")
+
+
+def test_links_in_a_circle_are_lost(tmp_path: Path) -> None:
+    made = plan(tmp_path, ("model", "a"))
+    (tmp_path / "result" / "a").symlink_to("b")
+    (tmp_path / "result" / "b").symlink_to("a")
+
+    kept, reason, message = outputs.keep(made)
+
+    assert (kept, reason) == ({}, "OutputLost")
+    assert "symbolic links" in message
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_nothing_is_read_or_written_where_a_job_put_a_link_in_place_of_the_folder(tmp_path: Path, is_link: bool) -> None:
+    made = plan(tmp_path, ("model", "secret"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret").write_text("x")
+    (tmp_path / "result").rmdir()
+    if is_link:
+        (tmp_path / "result").symlink_to(tmp_path / "elsewhere")
+
+    kept, reason, message = outputs.keep(made)
+
+    assert (kept, reason) == ({}, "OutputLost")
+    assert message.startswith("outputs: RESULT_DIR was removed or replaced")
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["secret"]
+
+
+def test_list_of_outputs_goes_through_no_link(tmp_path: Path) -> None:
+    made = plan(tmp_path, ("model", "model.pt"))
+    (tmp_path / "result" / "model.pt").write_bytes(b"weights")
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "result" / ".outputs.json").symlink_to(tmp_path / "mine")
+
+    assert outputs.keep(made)[1] == ""
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert "model" in json.loads((tmp_path / "result" / ".outputs.json").read_text())
+
+
+def test_outputs_have_a_number_of_bytes_together(tmp_path: Path) -> None:
+    made = plan(tmp_path, ("model", "model.pt"), ("more", "more.pt")) | {"output_bytes": 10}
+    for name in ("model.pt", "more.pt"):
+        (tmp_path / "result" / name).write_bytes(b"weights")
+
+    kept, reason, message = outputs.keep(made)
+
+    assert (kept, reason) == ({"model": MODEL}, "OutputLost")
+    assert message.startswith(
+        "output more: more.pt is too large; the outputs of a pod may have 10 bytes together (limits.output_by"
+    )
+    assert [path.name for path in (tmp_path / "store").iterdir()] == [MODEL[:2]]
+
+
+def test_outputs_are_not_without_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "MOST_NAMES", 2)
+    made = plan(tmp_path, *((f"o{number}", "model.pt") for number in range(3)))
+    (tmp_path / "result" / "model.pt").write_bytes(b"weights")
+
+    kept, reason, message = outputs.keep(made)
+
+    assert (len(kept), reason) == (2, "OutputLost")
+    assert message == "outputs: 3 are declared and at most 2 are kept; put files into one tar file"
+
+
+def test_empty_space_in_a_file_takes_no_room_in_the_store(tmp_path: Path) -> None:
+    made = plan(tmp_path, ("model", "model.pt"))
+    with open(tmp_path / "result" / "model.pt", "wb") as file:
+        file.truncate(32 * 2**20)
+        file.seek(17 * 2**20 + 5)
+        file.write(b"weights")
+    digest = hashlib.sha256((tmp_path / "result" / "model.pt").read_bytes()).hexdigest()
+
+    assert outputs.keep(made) == ({"model": digest}, "", "")
+    stored = tmp_path / "store" / digest[:2] / digest
+    assert hashlib.sha256(stored.read_bytes()).hexdigest() == digest
+    assert stored.stat().st_blocks * 512 <= 4 * 2**20
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo"])

@@ -1,0 +1,188 @@
+"""Unpacks a code bundle in a process of its own, whose memory, files and time are limited: a bundle is what somebody sent.
+
+A few bytes can stand for gigabytes, in a header, in what they decompress to, or in the number of files. The process runs this file
+by its path (``python -I -S unpack.py FOLDER BYTES MEMORY FILES``, the bundle as standard input), and says at its end on standard
+output that it is done, or what is wrong. Whatever ends it otherwise is a bundle that cannot be unpacked too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+MOST_MEMBERS = 100_000
+LARGEST_HEADER = 2**20
+"""Bytes of one header, which is read as a whole. Longest paths and attributes have a few kilobytes."""
+LEAST_MEMORY = 192 * 2**20
+"""Address space of the process; a job that asks for more memory gets more, up to `MOST_MEMORY`."""
+MOST_MEMORY = 2**30
+CPU_S = 120
+LIMIT_S = 300.0
+"""After this it counts as stuck, as on a file system that does not answer."""
+_DONE = b"done"
+_ANSWER_BYTES = 2000
+
+
+def in_child(bundle: BinaryIO, folder: str, largest: int, memory: int, most: int = MOST_MEMBERS) -> str:
+    """Unpacks into ``folder``, at most ``largest`` bytes and ``most`` files, for a job of so much memory.
+
+    Returns what is wrong, or an empty text.
+    What was unpacked before that is removed.
+    """
+    import select
+    import signal
+
+    answers, answering = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", __file__, folder, *map(str, (largest, memory, most))],
+            {"PATH": "/usr/local/bin:/usr/bin:/bin"},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, bundle.fileno(), 0),
+                (os.POSIX_SPAWN_DUP2, answering, 1),
+                (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+            ],
+            setsigmask=[],
+        )
+    except OSError as error:
+        os.close(answers)
+        return f"the process for it does not start: {error}"
+    finally:
+        os.close(answering)
+    answer, until = b"", time.monotonic() + LIMIT_S
+    with open(answers, "rb", buffering=0) as pipe:
+        while len(answer) < _ANSWER_BYTES:
+            if not select.select([pipe], [], [], max(0.0, until - time.monotonic()))[0]:
+                os.kill(pid, signal.SIGKILL)  # it lives, as it has the other end of the pipe
+                answer = f"it takes longer than {LIMIT_S:g} s".encode()
+                break
+            if not (more := pipe.read(_ANSWER_BYTES)):
+                break
+            answer += more
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # whoever waits for all children was faster
+    if answer == _DONE:
+        return ""
+    _empty(folder)
+    said = answer.removesuffix(_DONE).decode(errors="replace")
+    shown = "".join(character if character.isprintable() else "?" for character in said)
+    return shown or f"it takes more than its {_memory(memory) >> 20} MiB of memory or {CPU_S} s of computing"
+
+
+def _memory(memory: int) -> int:
+    return min(max(memory, LEAST_MEMORY), MOST_MEMORY)
+
+
+def _empty(folder: str) -> None:
+    import shutil
+
+    try:
+        with os.scandir(folder) as entries:
+            inner = list(entries)
+        for entry in inner:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+    except (OSError, RecursionError):
+        pass  # it goes with the pod
+
+
+class _Refused(Exception):
+    """The bundle has more of something than it may."""
+
+
+class _Limited:
+    """What is read of the bundle, decompressed: a piece of bounded length each time, and a bounded number of bytes in all."""
+
+    def __init__(self, file: Any, most: int, largest: int) -> None:
+        self._file = file
+        self._left = most
+        self._largest = largest
+        self.tell = file.tell
+        self.seek = file.seek
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= LARGEST_HEADER:
+            raise _Refused(f"a header of {size} bytes; expected at most {LARGEST_HEADER}")
+        self._left -= size
+        if self._left < 0:
+            raise _too_large(self._largest)
+        block: bytes = self._file.read(size)
+        return block
+
+
+def _too_large(largest: int) -> _Refused:
+    return _Refused(f"it unpacks to more than {largest} bytes (limits.unpacked_bytes)")
+
+
+def _decompressed(file: BinaryIO) -> Any:
+    start = file.read(512)
+    file.seek(0)
+    if start[257:262] == b"ustar":
+        return file  # whatever its first name begins with
+    if start[:2] == b"\x1f\x8b":
+        import gzip
+
+        return gzip.GzipFile(fileobj=file)
+    if start[:3] == b"BZh":
+        import bz2
+
+        return bz2.BZ2File(file)
+    if start[:6] == b"\xfd7zXZ\0" or start[:3] == b"\x5d\0\0":
+        import lzma
+
+        return lzma.LZMAFile(file)
+    return file
+
+
+def _unpack(file: BinaryIO, folder: str, largest: int, most: int) -> None:
+    import tarfile
+
+    def checked(bundle: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+        size = 0
+        for count, member in enumerate(bundle, 1):
+            size += member.size
+            if count > most:
+                raise _Refused(f"more than {most} files and folders")
+            if size > largest:
+                raise _too_large(largest)
+            yield member
+
+    # Headers and the rest of the last blocks come on top of the content.
+    source: Any = _Limited(_decompressed(file), largest + 4 * 512 * most, largest)
+    with tarfile.open(fileobj=source, mode="r:") as bundle:
+        bundle.extractall(folder, members=checked(bundle), filter="data")
+
+
+def _main(folder: str, largest: int, memory: int, most: int) -> None:
+    import resource
+
+    for what, amount in (
+        (resource.RLIMIT_AS, _memory(memory)),
+        (resource.RLIMIT_FSIZE, largest),
+        (resource.RLIMIT_CPU, CPU_S),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(what)[1]
+        resource.setrlimit(what, (amount, amount) if hard == resource.RLIM_INFINITY else (min(amount, hard), hard))
+    try:
+        with open(0, "rb") as file:
+            _unpack(file, folder, largest, most)
+        answer = _DONE
+    except MemoryError:
+        answer = b""
+    except BaseException as error:  # of any kind: tarfile has no type of its own for most of them
+        answer = (str(error) or type(error).__name__)[:400].encode(errors="replace")
+    os.write(1, answer)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], *map(int, sys.argv[2:]))
