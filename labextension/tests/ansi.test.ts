@@ -50,6 +50,13 @@ describe('a log line', () => {
     expect(texts('done\r')).toEqual(['done']);
   });
 
+  it.each(['\u202e', '\u2066', '\u200b', '\u200d', '\u00ad', '\ufeff'])('has no link with %j in it: one reads where it leads', hidden => {
+    const { pieces } = parseLine(`https://example.org/${hidden}moc.live`);
+    expect(pieces[0]).toEqual({ text: 'https://example.org/', style: {}, href: 'https://example.org/' });
+    expect(pieces[1]!.href).toBeUndefined();
+    expect(pieces.map(piece => piece.text).join('')).toBe(`https://example.org/${hidden}moc.live`);
+  });
+
   it('has links of http and https only', () => {
     const { pieces } = parseLine('see https://example.org/a?b=1. or javascript:alert(1) or ftp://x');
     expect(pieces.map(piece => piece.href)).toEqual([undefined, 'https://example.org/a?b=1', undefined]);

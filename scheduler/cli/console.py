@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuttilab.scheduler.cli.terminal import clean, plain
 from tuttilab.scheduler.domain.resources import show_duration
 
 if TYPE_CHECKING:
@@ -24,9 +25,15 @@ _MAGIC = re.compile(r"`%(?=spark stop)")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout.")
 
 
+def put(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print to stdout or stderr. What may hold the words of a job goes this way: a terminal gets no control sequences of it."""
+    stream = sys.stderr if err else sys.stdout
+    click.echo(clean(text) if stream.isatty() else text, err=err, nl=nl)
+
+
 def note(text: str) -> None:
     """Print to stderr, for the user and not for a program that reads the output."""
-    click.echo(text, err=True)
+    put(text, err=True)
 
 
 def connected_client() -> Client:
@@ -45,12 +52,12 @@ def put_json(value: Any) -> None:
 
     from tuttilab.scheduler.domain.wire import to_data
 
-    def plain(item: Any) -> Any:
+    def data(item: Any) -> Any:
         if is_dataclass(item):
             return to_data(item)
-        return [plain(one) for one in item] if isinstance(item, (list, tuple)) else item
+        return [data(one) for one in item] if isinstance(item, (list, tuple)) else item
 
-    click.echo(json.dumps(plain(value), indent=2))
+    click.echo(json.dumps(data(value), indent=2))
 
 
 def put_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty_note: str) -> None:
@@ -74,7 +81,7 @@ def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     Console(highlight=False, markup=False, emoji=False).print(table)
 
 
@@ -109,11 +116,6 @@ def when(at: float, now: float) -> str:
     if then[:3] == today[:3]:
         return time.strftime("%H:%M", then)
     return time.strftime("%b %d" if then.tm_year == today.tm_year else "%Y-%m-%d", then)
-
-
-def plain(text: str) -> str:
-    """One line of printable text: what a job or a name says must not move the cursor."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def run_time(job: JobView, now: float | None = None) -> str:

@@ -40,7 +40,7 @@ def apply(file: str, as_json: bool) -> None:
         console.put_json(views)
         return
     for view in views:
-        click.echo(f"{view.name}: version {view.version}, {console.count_of(len(view.nodes), 'node')}")
+        console.put(f"{view.name}: version {view.version}, {console.count_of(len(view.nodes), 'node')}")
 
 
 dag.add_command(apply, "import")
@@ -52,7 +52,7 @@ def export(name: str) -> None:
     """Print an applied DAG as the manifest that `dag import` (which is `dag apply`) takes."""
     from tuttilab.scheduler.client import manifests
 
-    click.echo(manifests.write(console.connected_client().dag_definition(name)), nl=False)
+    console.put(manifests.write(console.connected_client().dag_definition(name)), nl=False)
 
 
 @dag.command("list")
@@ -90,7 +90,7 @@ def run(what: str, variables: dict[str, str], no_env: bool, wait: bool, as_json:
     if as_json:
         console.put_json(view)
     elif not wait:
-        click.echo(view.id)
+        console.put(view.id)
     return FAILED if wait and view.phase != "Succeeded" else 0
 
 
@@ -177,7 +177,7 @@ def _show(view: RunView, as_json: bool) -> None:
     if as_json:
         console.put_json(view)
         return
-    click.echo(f"run {short(view.id)} of {view.name}: {word(view.phase)}")
+    console.put(f"run {short(view.id)} of {view.name}: {word(view.phase)}")
     rows = [(n.name, word(n.phase), " ".join(n.after), short(n.job_id) if n.job_id else "", n.reason) for n in view.nodes]
     console.put_table(("NODE", "PHASE", "AFTER", "JOB", "WHY"), rows, "")
 

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Protocol, TextIO, TypeVar
 
-import click
-
-from tuttilab.scheduler.cli.console import at_prompt, note, run_time, short
+from tuttilab.scheduler.cli.console import at_prompt, note, put, run_time, short
+from tuttilab.scheduler.cli.terminal import clean
 from tuttilab.scheduler.domain.errors import NotFound, Unavailable
 from tuttilab.scheduler.domain.words import start_text, word
 
@@ -207,7 +206,7 @@ class NoStatus:
     def clear(self) -> None: ...
 
     def print_line(self, line: str) -> None:
-        click.echo(line)
+        put(line)
 
 
 class StatusNotes:
@@ -225,7 +224,7 @@ class StatusNotes:
     def clear(self) -> None: ...
 
     def print_line(self, line: str) -> None:
-        click.echo(line)
+        put(line)
 
 
 class UnfinishedLines:
@@ -243,11 +242,11 @@ class UnfinishedLines:
 
     def print_line(self, line: str) -> None:
         self.clear()
-        click.echo(line)
+        put(line)
 
     def _draw(self, lines: Sequence[str]) -> None:
         width = shutil.get_terminal_size().columns - 1
-        wanted = [cut_to_width(line, width) for line in lines]
+        wanted = [cut_to_width(clean(line), width) for line in lines]
         if wanted == self._shown:
             return
         back = "\r\x1b[2K" + "\x1b[1A\x1b[2K" * (len(self._shown) - 1) if self._shown else ""

@@ -35,7 +35,7 @@ def job(job_id: str, export: bool, download: Path | None, as_json: bool) -> None
         raise click.UsageError("--export, --download and --json print different things: give one of them.")
     client = console.connected_client()
     if export:
-        click.echo(client.manifest(job_id), nl=False)
+        console.put(client.manifest(job_id), nl=False)
         return
     view = client.job(job_id)
     if download is not None:
@@ -65,7 +65,7 @@ def job(job_id: str, export: bool, download: Path | None, as_json: bool) -> None
     ]
     for name, text in facts:
         if text:
-            click.echo(f"{name:<10} {text}")
+            console.put(f"{name:<10} {text}")
     rows = [
         (
             str(one.number),
@@ -81,7 +81,7 @@ def job(job_id: str, export: bool, download: Path | None, as_json: bool) -> None
         for pod in one.pods
     ]
     if rows:
-        click.echo()
+        console.put()
         console.put_table(("ATTEMPT", "PHASE", "RANK", "ROLE", "NODE", "POD", "EXIT", "REASON"), rows, "")
 
 
@@ -95,7 +95,7 @@ def _download(client: Client, view: JobView, folder: Path) -> None:
 
     saved = download(client, view, folder)
     for path in saved:
-        click.echo(str(path))
+        console.put(str(path))
     if not saved:
         console.note(f"Job {short(view.id)} {view.name} left no outputs.")
 
@@ -127,7 +127,7 @@ def cancel(job_ids: tuple[str, ...]) -> None:
     client = console.connected_client()
     for job_id in job_ids:
         view = client.cancel(job_id)
-        click.echo(f"{short(view.id)} {view.name}: {word(view.phase)}")
+        console.put(f"{short(view.id)} {view.name}: {word(view.phase)}")
 
 
 @click.command()
@@ -136,7 +136,7 @@ def cancel(job_ids: tuple[str, ...]) -> None:
 def retry(job_id: str, as_json: bool) -> None:
     """Submit an ended job again; prints the new id."""
     view = console.connected_client().retry(job_id)
-    console.put_json(view) if as_json else click.echo(view.id)
+    console.put_json(view) if as_json else console.put(view.id)
 
 
 @click.command()
@@ -147,7 +147,7 @@ def delete(job_ids: tuple[str, ...]) -> None:
     for job_id in job_ids:
         view = client.job(job_id)
         client.delete(view.id)
-        click.echo(f"{short(view.id)} {view.name}: deleted")
+        console.put(f"{short(view.id)} {view.name}: deleted")
 
 
 @click.command()
@@ -163,22 +163,22 @@ def explain(job_id: str, as_json: bool) -> None:
     if wait is None:
         view = client.job(job_id)
         reason = why(view)
-        click.echo(
+        console.put(
             f"{short(view.id)} {view.name} does not wait: it is {word(view.phase).lower()}" + (f" ({reason})." if reason else ".")
         )
         return
-    click.echo(at_prompt(wait.sentence))
+    console.put(at_prompt(wait.sentence))
     if wait.queue is not None or wait.place:
-        click.echo(f"place     {wait.place}" + (f" in queue {wait.queue}" if wait.queue else ""))
+        console.put(f"place     {wait.place}" + (f" in queue {wait.queue}" if wait.queue else ""))
     if wait.short:
-        click.echo("short of  " + ", ".join(f"{amount} {key}" for key, amount in wait.short.items()))
+        console.put("short of  " + ", ".join(f"{amount} {key}" for key, amount in wait.short.items()))
     for number, holder in enumerate(wait.held_by):
-        click.echo(f"{'held by' if not number else '':<10}{at_prompt(holder)}")
+        console.put(f"{'held by' if not number else '':<10}{at_prompt(holder)}")
     start = start_text(wait.earliest, wait.latest, time.time())
     if start:
-        click.echo(f"start     {start.removeprefix('starts ')}, from {wait.basis}")
+        console.put(f"start     {start.removeprefix('starts ')}, from {wait.basis}")
     elif wait.basis:
-        click.echo(f"start     {at_prompt(wait.basis).removeprefix('no start is told: ')}")
+        console.put(f"start     {at_prompt(wait.basis).removeprefix('no start is told: ')}")
 
 
 COMMANDS = (job, logs, cancel, retry, delete, explain)

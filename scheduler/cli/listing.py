@@ -13,7 +13,8 @@ import click
 
 from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.completing import QUEUE
-from tuttilab.scheduler.cli.console import at_prompt, plain, run_time, short, when
+from tuttilab.scheduler.cli.console import at_prompt, run_time, short, when
+from tuttilab.scheduler.cli.terminal import plain
 from tuttilab.scheduler.domain.errors import Unavailable
 from tuttilab.scheduler.domain.model import JobPhase
 from tuttilab.scheduler.domain.words import word
@@ -102,7 +103,7 @@ def _print(found: Sequence[JobView], empty: str) -> None:
         console.note(empty)
     elif sys.stdout.isatty():
         for line in fitted(found, shutil.get_terminal_size().columns, time.time()):
-            click.echo(line)
+            console.put(line)
     else:
         columns, rows = _cells(found, time.time())
         console.put_table(columns, rows, empty)

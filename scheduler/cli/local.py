@@ -49,10 +49,10 @@ def up(config: Path | None) -> None:
     runtime = discovery.ensure_started(os.environ, config=config, say=note, is_asked=True)
     runs_with = runtime.config or "the built-in configuration"
     if before is not None and before.process == runtime.process:
-        click.echo(f"The control plane runs already: {runtime.url}, pid {runtime.pid}, with {runs_with}.")
+        console.put(f"The control plane runs already: {runtime.url}, pid {runtime.pid}, with {runs_with}.")
     else:
         took = time.monotonic() - began
-        click.echo(f"The control plane is ready after {took:.1f} s: {runtime.url}, pid {runtime.pid}, with {runs_with}.")
+        console.put(f"The control plane is ready after {took:.1f} s: {runtime.url}, pid {runtime.pid}, with {runs_with}.")
 
 
 @click.command()
@@ -72,7 +72,7 @@ def down(now: bool) -> None:
             hint = ""
             if last is not None and last.live_jobs:
                 hint = f"; {count_of(last.live_jobs, 'job')} of the last one may go on, and `tuttilab down --now` ends what does"
-            click.echo(f"No control plane runs in {state}{hint}.")
+            console.put(f"No control plane runs in {state}{hint}.")
             if not may_have_live_jobs:
                 discovery.forget_last(state)
             return
@@ -80,7 +80,7 @@ def down(now: bool) -> None:
         runtime = discovery.ensure_started(os.environ, say=note, is_asked=True)
     _stop(runtime, now)
     discovery.forget_last(state)
-    click.echo(f"The control plane (pid {runtime.pid}) has ended.")
+    console.put(f"The control plane (pid {runtime.pid}) has ended.")
 
 
 def _stop(runtime: Runtime, now: bool) -> None:
@@ -155,7 +155,7 @@ def status(as_json: bool) -> int:
         if as_json:
             console.put_json({"running": False, "state_dir": str(state), "version": __version__, "stale": found.stale or None})
         else:
-            click.echo(found.stale or f"No control plane runs in {state}; `tuttilab up` starts one.")
+            console.put(found.stale or f"No control plane runs in {state}; `tuttilab up` starts one.")
         return EXIT_UNREACHABLE
     if as_json:
         console.put_json(
@@ -183,7 +183,7 @@ def status(as_json: bool) -> int:
         ("clusters", ", ".join(runtime.clusters)),
     ]
     for name, text in facts:
-        click.echo(f"{name:<9} {text}")
+        console.put(f"{name:<9} {text}")
     return _show_load(runtime)
 
 
@@ -197,12 +197,12 @@ def _show_load(runtime: Runtime) -> int:
         live = client.jobs(owner="*", limit=1000).jobs
         took = time.monotonic() - began
     except TuttiError as error:
-        click.echo(f"health    {error}")
+        console.put(f"health    {error}")
         return EXIT_UNREACHABLE
     finally:
         client.close()
     waiting = sum(job.wait is not None or job.phase == "Queued" for job in live)
-    click.echo(f"health    answers in {took * 1000:.0f} ms; {count_of(len(live) - waiting, 'job')} active, {waiting} waiting")
+    console.put(f"health    answers in {took * 1000:.0f} ms; {count_of(len(live) - waiting, 'job')} active, {waiting} waiting")
     return 0
 
 
@@ -217,7 +217,7 @@ def _remote_status(url: str, as_json: bool) -> int:
         console.put_json({"running": True, "url": url, "version": me.version, "user": me.name, "clusters": clusters})
         return 0
     for name, text in [("url", url), ("version", me.version), ("user", me.name), ("clusters", ", ".join(clusters))]:
-        click.echo(f"{name:<9} {text}")
+        console.put(f"{name:<9} {text}")
     return 0
 
 
@@ -234,9 +234,9 @@ def doctor(as_json: bool) -> int:
     else:
         width = max(len(finding.what) for finding in findings)
         for finding in findings:
-            click.echo(f"{finding.level:<6}  {finding.what:<{width}}  {finding.detail}")
+            console.put(f"{finding.level:<6}  {finding.what:<{width}}  {finding.detail}")
             if finding.remedy:
-                click.echo(f"{'':<6}  {'':<{width}}  -> {finding.remedy}")
+                console.put(f"{'':<6}  {'':<{width}}  -> {finding.remedy}")
     return 1 if any(finding.level is Level.BROKEN for finding in findings) else 0
 
 

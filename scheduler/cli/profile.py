@@ -35,7 +35,7 @@ def apply(file: str, as_json: bool) -> None:
         console.put_json(views)
         return
     for view in views:
-        click.echo(f"{view.profile.name}: {_size(view.profile)}, for {_groups(view.profile)}")
+        console.put(f"{view.profile.name}: {_size(view.profile)}, for {_groups(view.profile)}")
 
 
 @profile.command("list")
@@ -66,7 +66,7 @@ def show(name: str, as_json: bool) -> None:
         return
     empty = to_data(ProfileRequest(name=""))
     changed = {key: value for key, value in to_data(view.profile).items() if value != empty[key]}
-    click.echo(yaml.safe_dump({"kind": "Profile", **changed}, sort_keys=False, allow_unicode=True), nl=False)
+    console.put(yaml.safe_dump({"kind": "Profile", **changed}, sort_keys=False, allow_unicode=True), nl=False)
 
 
 @profile.command()

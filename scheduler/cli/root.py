@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.cli import completing, dag, jobs, listing, local, profile, service, simulate, site, spark, submit
+from tuttilab.scheduler.cli import completing, console, dag, jobs, listing, local, profile, service, simulate, site, spark, submit
 from tuttilab.scheduler.domain.errors import TuttiError
 
 INTERRUPTED = 130
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        console.put(error.format_message())
         return 0
     except click.ClickException as error:
         return _fail(error, _usage(error), error.exit_code, debug)
@@ -87,5 +87,5 @@ def _fail(error: BaseException, sentence: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if sentence:
-        click.echo(f"tuttilab: {sentence}", err=True)
+        console.put(f"tuttilab: {sentence}", err=True)
     return code

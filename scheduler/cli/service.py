@@ -57,23 +57,23 @@ def check(config: Path | None, as_json: bool) -> None:
             console.note(f"unchecked: {sentence}")
         console.put_json(checked)
         return
-    click.echo(f"{config or 'The built-in configuration'} is sound.")
-    click.echo(f"store     {without_password(checked.store.url)}")
-    click.echo(f"artifacts {checked.artifacts.url}")
-    click.echo(f"listen    {checked.listen.host}:{checked.listen.port or 'any free port'}")
+    console.put(f"{config or 'The built-in configuration'} is sound.")
+    console.put(f"store     {without_password(checked.store.url)}")
+    console.put(f"artifacts {checked.artifacts.url}")
+    console.put(f"listen    {checked.listen.host}:{checked.listen.port or 'any free port'}")
     for cluster in checked.clusters:
         nodes = "what this machine has" if cluster.nodes is None else ""
-        click.echo(f"cluster   {cluster.name} ({cluster.kind}): {nodes}".rstrip())
+        console.put(f"cluster   {cluster.name} ({cluster.kind}): {nodes}".rstrip())
         for node in cluster.nodes or ():
             taints = "".join(f", taint {taint.key}={taint.value}:{taint.effect}" for taint in node.taints)
-            click.echo(f"  node    {node.name}: {node.allocatable}{taints}")
+            console.put(f"  node    {node.name}: {node.allocatable}{taints}")
     for queue in checked.queues:
         parts = [f"below {queue.parent}" if queue.parent else "the root", f"weight {queue.weight}"]
         parts += [f"guaranteed {queue.guaranteed}"] if queue.guaranteed else []
         parts += [f"max {queue.max}" if queue.max else "no limit"]
-        click.echo(f"queue     {queue.name}: {', '.join(parts)}" + (" (default)" if queue.name == checked.defaults.queue else ""))
+        console.put(f"queue     {queue.name}: {', '.join(parts)}" + (" (default)" if queue.name == checked.defaults.queue else ""))
     for sentence in unchecked:
-        click.echo(f"unchecked {sentence}")
+        console.put(f"unchecked {sentence}")
 
 
 @scheduler.command()
@@ -100,7 +100,7 @@ def reload(yes: bool, as_json: bool) -> int:
         console.put_json(view)
         return 0
     for change in view.changes or ("Nothing changed.",):
-        click.echo(change)
+        console.put(change)
     for sentence in view.unchecked:
         console.note(f"unchecked: {sentence}")
     return 0
@@ -116,22 +116,22 @@ def verify(config: Path | None, decisions: bool) -> None:
     url = _store_url(config)
     events, jobs, found = asyncio.run(_attached(url, _rows_that_differ))
     for sentence in found:
-        click.echo(sentence)
+        console.put(sentence)
     if found:
         raise StoreError(
             f"{console.count_of(len(found), 'difference')} between the rows of {jobs} jobs, with all that belongs to them, and the "
             "journal; keep a copy of the database and report it."
         )
-    click.echo(f"{events} events replayed: the rows of {jobs} jobs are what the journal says.")
+    console.put(f"{events} events replayed: the rows of {jobs} jobs are what the journal says.")
     if decisions:
         places, others = asyncio.run(_attached(url, _decisions_that_differ))
         for sentence in others:
-            click.echo(sentence)
+            console.put(sentence)
         if others:
             raise StoreError(
                 f"{len(others)} of {places} decisions are not what this version decides; if it took them itself, report it."
             )
-        click.echo(f"{places} decisions are those that the scheduler takes there again.")
+        console.put(f"{places} decisions are those that the scheduler takes there again.")
 
 
 async def _attached(url: str, read: Callable[[Store], Awaitable[T]]) -> T:
@@ -174,7 +174,7 @@ def backup(file: Path, config: Path | None) -> None:
     from tuttilab.scheduler.store.backup import backup as write
 
     content = write(_store_url(config), file.absolute())
-    click.echo(f"{file}: {content.jobs} jobs, up to change {content.last_seq}.")
+    console.put(f"{file}: {content.jobs} jobs, up to change {content.last_seq}.")
 
 
 @scheduler.command()
@@ -199,7 +199,7 @@ def restore(file: Path, config: Path | None, force: bool) -> None:
         running = discovery.find(state).runtime
         who = f"(pid {running.pid}) " if running else ""
         raise Conflict(f"The control plane {who}uses the database; run `tuttilab down` first.") from error
-    click.echo(f"{without_password(url)}: {content.jobs} jobs, up to change {content.last_seq}.")
+    console.put(f"{without_password(url)}: {content.jobs} jobs, up to change {content.last_seq}.")
 
 
 def without_password(url: str) -> str:

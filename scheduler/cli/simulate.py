@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.domain.errors import BadInput
 
 PATH: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -93,7 +94,7 @@ def simulate(
         lines = simulation.shuffle_names(lines, seed)
     if write_trace:
         write_trace.write_text("".join(simulation.trace_lines(lines)), encoding="utf-8", newline="")
-        click.echo(f"wrote {len(lines)} jobs to {write_trace}")
+        console.put(f"wrote {len(lines)} jobs to {write_trace}")
         return
     check_trace_fits(queues, {line.queue for line in lines})
     extra = simulation.read_events(_text(events), clusters, lines, str(events)) if events else []
@@ -110,7 +111,7 @@ def simulate(
         write_runs.write_text("".join(simulation.run_lines(outcomes)), encoding="utf-8", newline="")
     if plot:
         plot.write_text(simulation.html_page(outcomes, text), encoding="utf-8")
-    click.echo(json.dumps([asdict(row) for row in rows]) if as_json else text)
+    console.put(json.dumps([asdict(row) for row in rows]) if as_json else text)
 
 
 COMMANDS: Final = (simulate,)

@@ -89,7 +89,7 @@ def start(
     if as_json:
         console.put_json(view)
     else:
-        click.echo(f"{view.name}: {word(view.phase)}, {'ready' if view.is_ready else 'not ready'} (job {short(view.job_id)})")
+        console.put(f"{view.name}: {word(view.phase)}, {'ready' if view.is_ready else 'not ready'} (job {short(view.job_id)})")
     return 0
 
 
@@ -122,7 +122,7 @@ def stop(name: str) -> None:
     except NotFound as error:
         names = ", ".join(view.name for view in client.spark_sessions()) or "none"
         raise NotFound(f"There is no Spark session {name!r}; running: {names}.") from error
-    click.echo(f"{name}: stopped")
+    console.put(f"{name}: stopped")
 
 
 COMMANDS = (spark,)

@@ -16,6 +16,7 @@ from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.completing import CLUSTER, JOB, QUEUE
 from tuttilab.scheduler.domain.errors import BadInput, TuttiError
 from tuttilab.scheduler.domain.resources import parse_count, parse_cpu, parse_duration, parse_memory
+from tuttilab.scheduler.domain.titles import visible
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.client import Client
@@ -140,7 +141,7 @@ def submit(
         else:
             for answer, environment in zip(answers, environments, strict=True):
                 _show_dry_run(answer)
-                click.echo(str(environment))
+                console.put(str(environment))
         return 3 if any(answer.verdict == "refused" for answer in answers) else 0
     if bundle is not None:
         client.put_artifact(bundle)
@@ -149,7 +150,7 @@ def submit(
         console.put_json(jobs if len(jobs) > 1 else jobs[0])
         return 0
     for job in jobs:
-        click.echo(job.id)
+        console.put(job.id)
     if not wait:
         if bundle is not None:
             short = console.short(jobs[0].id)
@@ -255,7 +256,7 @@ def request_of(command: tuple[str, ...], options: dict[str, Any], workdir: str) 
     pod = PodRequest(count=int(parsed.get("workers", 1)), min_count=_as_int(parsed.get("min_workers")), **given)
     plain = ("group", "queue", "priority", "image", "timeout", "grace", "cluster", "framework")
     return JobRequest(
-        name=options.get("name") or Path(command[0]).name or "job",
+        name=options.get("name") or visible(Path(command[0]).name) or "job",
         pods=(pod,),
         command=command,
         workdir=workdir,
@@ -274,11 +275,11 @@ def _as_int(value: float | None) -> int | None:
 
 
 def _show_dry_run(answer: DryRunView) -> None:
-    click.echo(f"{answer.verdict}: {console.at_prompt(answer.sentence.removeprefix('would wait: '))}")
+    console.put(f"{answer.verdict}: {console.at_prompt(answer.sentence.removeprefix('would wait: '))}")
     if answer.charge:
-        click.echo("charge: " + ", ".join(f"{key} {amount}" for key, amount in answer.charge.items()))
+        console.put("charge: " + ", ".join(f"{key} {amount}" for key, amount in answer.charge.items()))
     for member, node in answer.placements.items():
-        click.echo(f"{member} -> {node}")
+        console.put(f"{member} -> {node}")
 
 
 COMMANDS = (submit,)

@@ -30,6 +30,7 @@ from tuttilab.scheduler.client.archives import tar_of
 from tuttilab.scheduler.client.environment import environment_for
 from tuttilab.scheduler.domain.errors import BadInput, EnvironmentProblem, NotFound, TooLarge, TuttiError
 from tuttilab.scheduler.domain.requests import DagRequest, JobRequest, NodeRequest, OutputRequest, PodRequest
+from tuttilab.scheduler.domain.titles import visible
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.client.sync_client import Client
@@ -90,7 +91,7 @@ def notebook_job(
     label = "".join(character for character in str(path) if character.isprintable())[-_LONGEST_LABEL:]
     request = replace(
         base,
-        name=base.name if base.name != JobRequest().name else path.stem or "notebook",
+        name=base.name if base.name != JobRequest().name else visible(path.stem) or "notebook",
         # An image has its own interpreter; without one the job runs this process's.
         command=("python3" if base.image else sys.executable, f"$(TUTTILAB_CODE_DIR)/{RUNNER}"),
         code=hashlib.sha256(bundle).hexdigest(),

@@ -25,6 +25,7 @@ from tuttilab.scheduler.domain.requests import (
     Who,
 )
 from tuttilab.scheduler.domain.resources import parse_duration
+from tuttilab.scheduler.domain.titles import check_visible
 
 OWNER: Final = "{owner}"
 """Placeholder in a sub-path for the user's name, made safe for a folder."""
@@ -58,6 +59,7 @@ def check(profile: ProfileRequest, site: Site) -> None:
     for key, text in (("title", profile.title), ("description", profile.description)):
         if not re.fullmatch(r"[^\x00-\x1f\x7f]{0,500}", text):
             raise BadInput(f"{key}: expected one line of up to 500 characters.")
+        check_visible(text, key)
     for index, image in enumerate((*([profile.image] if profile.image is not None else []), *profile.images)):
         repository_of(image, f"images[{index}]")
     for index, prefix in enumerate(profile.custom_images):

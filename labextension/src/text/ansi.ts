@@ -21,7 +21,8 @@ export interface IPiece {
 /* Control sequences, then operating system commands (titles, links) with their end, then shorter ones; also one cut off at the end. */
 const SEQUENCE = /\u001b(?:\[([0-9;:?<=>!]*)[ -/]*([@-~])|\][^\u0007\u001b]*(?:\u0007|\u001b\\|$)|[PX^_][^\u001b]*(?:\u001b\\|$)|[ -/]*[0-~]|\[?[0-9;:?]*$)/g;
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
-const ADDRESS = /https?:\/\/[^\s<>"'`\u0000-\u0020]+/g;
+/* Without characters that are not seen or turn those around them: an address is what is read. */
+const ADDRESS = /https?:\/\/[^\s<>"'`\u0000-\u0020\p{Cf}]+/gu;
 const LINE_LIMIT = 8192;
 
 /** The pieces of one line, and the style in which the next line begins. */

@@ -29,6 +29,7 @@ from tuttilab.scheduler.domain.errors import AboveMax, BadInput, Forbidden, Neve
 from tuttilab.scheduler.domain.model import Cluster, Gang, Job, JobKind, Queue, Work
 from tuttilab.scheduler.domain.requests import JobRequest, Who
 from tuttilab.scheduler.domain.resources import parse_duration
+from tuttilab.scheduler.domain.titles import check_visible
 
 KINDS: Final[Mapping[str, Callable[[JobRequest], tuple[JobKind, Gang, Work]]]] = {
     "batch": batch.gang,
@@ -68,7 +69,9 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
         raise Forbidden("kind: a notebook server is started on the hub, which asks for its room; expected batch.")
     if not _NAME.fullmatch(request.name):
         raise BadInput(f"name: {request.name[:40]!r} is not a name; expected 1 to 120 printable characters.")
+    check_visible(request.name, "name")
     for key, value in request.labels.items():
+        check_visible(value, f"labels.{key[:80]}")
         if not _LABEL.fullmatch(key) or not re.fullmatch(r"[^\x00-\x1f\x7f]{0,256}", value):
             raise BadInput(f"labels.{key}: {value[:40]!r} is not a label; expected a short key and up to 256 printable characters.")
     if not 0 <= request.retries <= MAX_RETRIES:
