@@ -37,6 +37,8 @@ START_LIMIT_S: Final = 60.0
 
 OWN_FILES: Final = ("start.lock", "control.lock", "state.db", "secret.key")
 """A folder with one of these was a state folder before."""
+SHARED: Final = stat.S_ISVTX | stat.S_IWOTH
+"""Mode of a folder that everybody writes to, such as one of temporary files, which may be empty for a moment."""
 LARGEST: Final = 2**20
 """Bytes of one of the small files."""
 
@@ -134,13 +136,15 @@ def prepare(state: Path) -> None:
                 f"The state folder {state} belongs to user id {status.st_uid}, not to you ({os.geteuid()}); "
                 "set TUTTILAB_STATE_DIR to a folder of your own."
             )
-        if stat.S_IMODE(status.st_mode) & 0o077:
-            if not any((state / name).exists() for name in OWN_FILES) and any(state.iterdir()):
-                mode = stat.S_IMODE(status.st_mode)
-                raise EnvironmentProblem(
-                    f"The state folder {state} is open to others (mode {mode:03o}) and holds files of something "
-                    "else; set TUTTILAB_STATE_DIR to a folder of its own, which may be a new one."
-                )
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & 0o077:
+            if not any(_is_own_file(state / name) for name in OWN_FILES):
+                holds = "holds files of something else" if any(state.iterdir()) else "is there for others to write to"
+                if mode & SHARED or any(state.iterdir()):
+                    raise EnvironmentProblem(
+                        f"The state folder {state} is open to others (mode {mode:03o}) and {holds}; "
+                        "set TUTTILAB_STATE_DIR to a folder of its own, which may be a new one."
+                    )
             state.chmod(0o700)
         if not os.access(state, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "it is not writable")
@@ -148,6 +152,15 @@ def prepare(state: Path) -> None:
         raise EnvironmentProblem(
             f"The state folder {state} cannot be used ({error.strerror}); set TUTTILAB_STATE_DIR to a folder that you may write."
         ) from error
+
+
+def _is_own_file(path: Path) -> bool:
+    """Whether it is a regular file of this user that nobody else may read, as those that we make: others choose names too."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
 
 
 def write_private(path: Path, text: str) -> None:

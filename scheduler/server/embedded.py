@@ -105,6 +105,7 @@ async def _serve(
     from tuttilab.scheduler.api import create_app
     from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
     from tuttilab.scheduler.api.artifacts.routes import blobs_of, commit_artifact
+    from tuttilab.scheduler.api.artifacts.uploads import sweep_periodically
     from tuttilab.scheduler.api.middleware import PodsOnly
     from tuttilab.scheduler.identity.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
     from tuttilab.scheduler.identity.hub_reconciliation import keep_hub_reconciled
@@ -116,7 +117,9 @@ async def _serve(
         hub = hub_settings(service.config.auth, environ)
         authenticator = HubAuthenticator(hub, operator)
         tasks.append(asyncio.create_task(keep_hub_reconciled(service, hub, authenticator.http)))
-    artifacts = ArtifactProcess(blobs_of(service.config), service.config.listen.host)
+    blobs = blobs_of(service.config)
+    tasks.append(asyncio.create_task(sweep_periodically(blobs)))
+    artifacts = ArtifactProcess(blobs, service.config.listen.host)
     artifacts.set_committer(partial(commit_artifact, service))
     reload = reloader(service, runtime, environ)
     activity = Activity(create_app(service, authenticator, shut_down=shutdown.after_jobs, reload=reload, artifacts=artifacts))

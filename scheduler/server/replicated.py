@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from tuttilab.scheduler.api import create_app
 from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
 from tuttilab.scheduler.api.artifacts.routes import blobs_of, commit_artifact
+from tuttilab.scheduler.api.artifacts.uploads import sweep_periodically
 from tuttilab.scheduler.api.middleware import AccessMiddleware
 from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.identity.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
@@ -69,7 +70,8 @@ async def run_replica(
         service.addresses = replace(service.addresses, report_url=runtime.url)
         return service
 
-    artifacts = ArtifactProcess(blobs_of(config), config.listen.host)
+    blobs = blobs_of(config)
+    artifacts = ArtifactProcess(blobs, config.listen.host)
 
     def app_of(service: Service) -> ASGIApp:
         artifacts.set_committer(partial(commit_artifact, service))
@@ -96,6 +98,7 @@ async def run_replica(
     running = asyncio.create_task(replica.run())
     has_leader = asyncio.create_task(replica.has_leader.wait())
     ended = asyncio.create_task(signalled.wait())
+    sweeping = asyncio.create_task(sweep_periodically(blobs))
     try:
         await asyncio.wait({running, has_leader, ended}, timeout=LEADER_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
@@ -106,7 +109,7 @@ async def run_replica(
             await running
     finally:
         unpublish(runtime)
-        for task in (running, has_leader, ended):
+        for task in (running, has_leader, ended, sweeping):
             task.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await artifacts.close()

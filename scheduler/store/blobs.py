@@ -10,11 +10,16 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from tuttilab.scheduler.domain.errors import BadInput, NotFound, StoreError, TooLarge
+
+STALE_S: Final = 3600.0
+"""Of a new file: whoever writes one writes a mebibyte at a time, so it changes all the while."""
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -66,6 +71,17 @@ class Blobs:
         if not path.is_file():
             raise NotFound(f"There is no artifact {artifact_id}.")
         return path
+
+    def sweep(self, now: float) -> int:
+        """Remove what killed writers left: new files that nobody has written to for `STALE_S`; returns their number."""
+        swept = 0
+        for path in (*self.folder.glob(".*"), *self.folder.glob("??/.*")):
+            with contextlib.suppress(OSError):  # its writer was faster, or it is not ours to remove
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode) and now - status.st_mtime > STALE_S:
+                    path.unlink()
+                    swept += 1
+        return swept
 
     @contextlib.contextmanager
     def receive(self, artifact_id: str) -> Iterator[Upload]:

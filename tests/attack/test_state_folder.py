@@ -30,6 +30,37 @@ def test_a_folder_of_something_else_keeps_its_mode(machine: UserMachine, tmp_pat
     assert [path.name for path in shared.iterdir()] == ["report.csv"]
 
 
+@pytest.mark.parametrize("mode", [0o1777, 0o777])
+def test_an_empty_folder_for_everybody_keeps_its_mode(machine: UserMachine, tmp_path: Path, mode: int) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+
+    said = machine.run("up", TUTTILAB_STATE_DIR=str(shared))
+    assert (said.code, shared.stat().st_mode & 0o7777, list(shared.iterdir())) == (2, mode, [])
+    assert f"is open to others (mode {mode:03o}) and is there for others to write to" in said.err
+
+
+@pytest.mark.parametrize("name", ["state.db", "start.lock", "secret.key"])
+def test_a_file_that_only_has_a_name_of_ours_makes_no_folder_ours(machine: UserMachine, tmp_path: Path, name: str) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / name).write_text("of something else")
+    (shared / name).chmod(0o644)
+    shared.chmod(0o755)
+
+    said = machine.run("up", TUTTILAB_STATE_DIR=str(shared))
+    assert (said.code, shared.stat().st_mode & 0o777, (shared / name).read_text()) == (2, 0o755, "of something else")
+
+
+def test_an_empty_folder_that_others_only_read_is_taken(machine: UserMachine) -> None:
+    machine.state.mkdir()
+    machine.state.chmod(0o755)
+
+    assert machine.run("up").code == 0
+    assert machine.state.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_folder_of_ours_is_closed_to_others_again(machine: UserMachine) -> None:
     assert machine.run("up").code == 0
     assert machine.run("down").code == 0

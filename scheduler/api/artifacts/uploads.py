@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
+import time
 from typing import Final
 
 from starlette.requests import Request
@@ -11,7 +13,23 @@ from starlette.requests import Request
 from tuttilab.scheduler.runtime.crash_points import point
 from tuttilab.scheduler.store.blobs import Blobs, too_large
 
+log = logging.getLogger(__name__)
+
 CHUNK_BYTES: Final = 2**20
+SWEEP_EVERY_S: Final = 3600.0
+
+
+async def sweep_periodically(blobs: Blobs) -> None:
+    """Remove the files of killed uploads, now and then once an hour."""
+    while True:
+        try:
+            swept = await asyncio.to_thread(blobs.sweep, time.time())
+        except OSError as error:
+            log.warning("files of killed uploads in %s are not removed, they are looked at again: %s", blobs.folder, error)
+        else:
+            if swept:
+                log.info("%d files of killed uploads removed from %s", swept, blobs.folder)
+        await asyncio.sleep(SWEEP_EVERY_S)
 
 
 async def receive(blobs: Blobs, artifact_id: str, request: Request) -> int:
