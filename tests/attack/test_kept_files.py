@@ -113,21 +113,24 @@ def bomb(kind: str) -> bytes:
     if kind == "header":
         info.type, info.size = b"x", 2**31
     else:
-        info.size = 2**31
+        info.size = 2**33
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=9) as file:
         file.write(info.tobuf())
-        for _ in range(256):
+        for _ in range(64):
             file.write(bytes(2**20))
     return packed.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["header", "content"])
-def test_a_bundle_that_is_a_bomb_costs_its_job_alone(client: Client, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "problem"), [("header", "a header of 2147483648 bytes"), ("content", "it unpacks to more than 2147483648 bytes")]
+)
+def test_a_bundle_that_is_a_bomb_costs_its_job_alone(client: Client, kind: str, problem: str) -> None:
     ended = sent(client, "true", code=client.put_artifact(bomb(kind)))
 
     assert (ended.phase, len(ended.attempts), ended.reason) == ("Failed", 1, INPUT_CORRUPT)
-    assert "cannot be unpacked (" in log_of(client, ended)
+    assert f"cannot be unpacked ({problem}" in log_of(client, ended)
+    assert log_of(client, sent(client, "echo hello")) == "hello"
 
 
 @pytest.mark.parametrize("script", RECORDS.values(), ids=RECORDS)
