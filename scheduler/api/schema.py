@@ -24,6 +24,8 @@ from tuttilab.scheduler.domain.shape import AtMost
 
 MOST_JOBS: Final = 10_000
 """In one batch."""
+MOST_LOOSENED: Final = 10_000
+"""Limits that one reload loosens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ class ReloadRequest:
     """Takes up the configuration file. ``dry_run``: only say what would change. ``accept``: sentences of ``loosened`` to allow."""
 
     dry_run: bool = False
-    accept: tuple[str, ...] = ()
+    accept: Annotated[tuple[str, ...], AtMost(MOST_LOOSENED)] = ()
 
 
 _STRICT: Final[tuple[Any, ...]] = (BatchRequest, ReloadRequest, ShutdownRequest)
