@@ -70,14 +70,15 @@ def test_a_worker_that_cannot_join_costs_the_gang_nothing(tmp_path: Path) -> Non
         first = plane.submit("first", cpus=6, script="while [ ! -e first-done ]; do sleep 0.1; done")
         elastic = plane.submit("elastic", workers=2, least=1, cpus=2, script=WORKER)
         plane.until_ran(elastic, Counter({"0 1": 1}))
-        # Something is in the way of the new pod's plan, so that its side-car cannot be started.
+        # Something is in the way of the new pod's working folder, so that its side-car cannot be started.
         folder = plane.state / "clusters" / "here" / "pods" / elastic / "1" / f"{elastic}-1-worker-1-g1"
-        (folder / "plan.json").mkdir(parents=True)
+        folder.mkdir(parents=True)
+        (folder / "work").touch()
         (plane.home / "first-done").touch()
         assert plane.ended(first).phase == "Succeeded"
         shown = eventually(lambda: (one := plane.ask(lambda client: client.job(elastic)).attempts[0]).left and one)
         assert (shown.phase, [pod.rank for pod in shown.pods], shown.charge["cpu"]) == ("Running", [-1, 0], "2")
-        assert [(pod.reason, "Is a directory" in pod.given_back) for pod in shown.left] == [("NeverStarted", True)]
+        assert [(pod.reason, "File exists" in pod.given_back) for pod in shown.left] == [("NeverStarted", True)]
         # It is tried again after the back-off, as another pod.
         plane.until_ran(elastic, Counter({"0 1": 1, "1 1": 1}))
         (plane.home / "done").touch()
