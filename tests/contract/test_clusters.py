@@ -246,6 +246,7 @@ async def test_another_observer_after_a_restart_adopts_the_same_pods(place: Plac
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         before = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
+        await first_lines(cluster, launch)  # kept by now, and not written by both
 
     again = place.open()
     async with watching(again) as seen:
@@ -357,6 +358,7 @@ async def test_what_joined_is_adopted_after_a_restart_and_what_was_missing_is_ma
         await seen.phase("Running", "job-1-0", "job-1-1", "job-1-master")
         await cluster.launch(growth(launch, 2))
         before = await seen.phase("Running", "job-1-0", "job-1-1", "job-1-2-g1")
+        await first_lines(cluster, growth(launch, 2), rank=2)  # kept by now, and not written by both
 
     again = place.open()
     async with watching(again) as seen:
