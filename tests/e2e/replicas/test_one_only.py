@@ -50,6 +50,9 @@ def test_the_only_one_leads_again_after_it_was_killed(site: Site) -> None:
     again = site.start("first", ALONE)
 
     assert again.knows(job)
+    with again.client() as client:  # its pod is a process of this machine and would stay
+        client.cancel(job)
+        assert client.wait(job, timeout_s=30).phase == "Cancelled"
 
 
 def test_check_and_start_refuse_a_local_cluster_that_several_would_share(site: Site) -> None:
