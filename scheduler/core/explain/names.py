@@ -115,14 +115,13 @@ class Holders:
     def _shown_to(self, job: Job) -> HeldBy:
         own = self._own_of(job.owner)
         members = self._by_group.get(job.group, [])
-        group = list(islice((runner for runner in members if runner.job.owner != job.owner), MOST_LISTED - len(own.listed)))
-        named_of_group = group[:MOST_NAMED] or list(islice((one for one in members if one.job.owner != job.owner), MOST_NAMED))
+        group = list(islice((runner for runner in members if runner.job.owner != job.owner), MOST_LISTED))
         of_group = len(members) - own.by_group.get(job.group, 0)
         others = len(self.running) - own.count - of_group
-        parts = [*own.parts, *[self._to_other(runner)[0] for runner in named_of_group]]
+        parts = [*own.parts, *[self._to_other(runner)[0] for runner in group[:MOST_NAMED]]]
         parts += [f"{count(of_group - MOST_NAMED, 'more job')} of {job.group}"] if of_group > MOST_NAMED else []
         parts += [f"{count(others, 'job')} of other groups"] if others else []
-        listed = [*own.listed, *[self._to_other(runner)[1] for runner in group]]
+        listed = [*own.listed, *[self._to_other(runner)[1] for runner in group[: MOST_LISTED - len(own.listed)]]]
         rest = own.count + of_group - len(listed) + others
         listed += [f"{count(rest, 'more job' if listed else 'job')}{' of other groups' if rest == others else ''}"] if rest else []
         blockers = self._blockers.get(job.group)

@@ -88,6 +88,19 @@ def test_S14_only_those_that_hold_what_is_short_are_named(limit: dict[str, dict[
     assert set(wait.blockers) <= {holder.id}
 
 
+@pytest.mark.parametrize("own", [1, 19, 20, 25])
+def test_two_holders_of_the_group_are_named_however_many_own_ones_there_are(own: int) -> None:
+    one = state([cluster(node("a", cpus=256, gpus=own + 3))], [queue("main")])
+    ann, ben = Who("ann", ("main",)), Who("ben", ("main",))
+    for who in [ann] * own + [ben] * 3:
+        submit(one, gpus=1, who=who)
+    run_cycle(one)
+    wait = told(one, submit(one, gpus=1, who=ann, at=1.0), 1.0)
+    assert wait.sentence.count(" of ben") == 2
+    assert "1 more job of main" in wait.sentence
+    assert len(wait.held_by) == min(own + 3, 20) + (own + 3 > 20)
+
+
 @pytest.mark.parametrize("limit", [{"max": {GPU: 1}}, {"max_jobs": 1}, {"max_pods": 1}], ids=["gpu", "jobs", "pods"])
 @pytest.mark.parametrize("is_alike", [True, False])
 def test_B02_gangs_that_wait_for_a_limit_are_told_one_start_after_the_other(

@@ -171,22 +171,16 @@ def _finish(rows: Rows, job: Job, attempt: Attempt, at: float, phase: AttemptPha
         jobs.end(rows, job, JobPhase.CANCELLED, at, attempt.reason or "cancelled", exit_code)
     elif phase is AttemptPhase.FAILED:
         _fail_or_requeue(rows, job, attempt, at)
-    elif exits.untraced_pod(attempt) is not None:
-        _fail_untraced(rows, job, attempt, at)
+    elif (untraced := exits.untraced_pod(attempt)) is not None:
+        jobs.end(rows, job, JobPhase.FAILED, at, exits.describe_end(job.gang, untraced), exit_code)
     else:
         jobs.requeue(rows, job, at, attempt.reason, max(attempt.number - job.failures, 1))
     return done
 
 
-def _fail_untraced(rows: Rows, job: Job, attempt: Attempt, at: float) -> None:
-    pod = exits.untraced_pod(attempt)
-    assert pod is not None
-    jobs.end(rows, job, JobPhase.FAILED, at, exits.describe_end(job.gang, pod), attempt.exit_code)
-
-
 def _fail_or_requeue(rows: Rows, job: Job, attempt: Attempt, at: float) -> None:
-    if exits.untraced_pod(attempt) is not None:
-        _fail_untraced(rows, job, attempt, at)
+    if (untraced := exits.untraced_pod(attempt)) is not None:
+        jobs.end(rows, job, JobPhase.FAILED, at, exits.describe_end(job.gang, untraced), attempt.exit_code)
     elif attempt.stop_reason in (StopReason.LAUNCH_FAILED, StopReason.BARRIER_TIMEOUT):
         job = replace(job, failed_launches=job.failed_launches + 1)
         if job.failed_launches >= lifecycle.MOST_FAILED_LAUNCHES:
