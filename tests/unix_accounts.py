@@ -1,4 +1,4 @@
-"""Real accounts of a test machine: two people, a group of one of them, and the account of sidecars. Made by root, removed at the end."""
+"""Real accounts of a test machine: two people, a group of one of them, and that of sidecars. Made by root, removed at the end."""
 
 from __future__ import annotations
 
@@ -56,6 +56,9 @@ class Accounts:
 
     def uid(self, name: str) -> int:
         return pwd.getpwnam(name).pw_uid
+
+    def gid(self, name: str) -> int:
+        return pwd.getpwnam(name).pw_gid
 
     @property
     def team_gid(self) -> int:

@@ -98,6 +98,11 @@ class Place:
         self._fake: FakeCluster | None = None
         self._opened: list[LocalCluster | KubernetesCluster] = []
 
+    @property
+    def has_owners(self) -> bool:
+        """Whether pods run as the users who own their jobs."""
+        return self._owners is not None
+
     def node(self, name: str) -> str:
         return self._nodes.get(name, name)
 

@@ -176,7 +176,7 @@ class Owners:
                 timeout=CHECK_S,
                 text=True,
             )
-            said = done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
+            said = (done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}") if done.returncode else ""
         except (OSError, subprocess.SubprocessError) as error:
             said = str(error)
         if said:
