@@ -76,8 +76,8 @@ def can_mount() -> bool:
 NEEDS = {
     "accounts": Need(
         unix_accounts.can_make,
-        "no accounts can be made here, or no Python 3.11 can be run by all users",
-        "run the suite as root, with useradd (apt-get install passwd) and a Python in /usr (apt-get install python3)",
+        "no accounts can be made here",
+        "run the suite as root, with useradd (apt-get install passwd)",
     ),
     "browser": Need(has_browser, "no Chromium is on PATH", "install chromium"),
     "containerd": Need(debian.has_all, "the programs of a node that runs containers are missing", debian.REMEDY),

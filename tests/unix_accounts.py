@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import grp
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,24 +20,32 @@ from tuttilab.scheduler.clusters.local.owners import OwnersSettings
 
 LOCKED_S = 60.0
 """For other test processes that change the accounts of the machine."""
-_ASK = "import sys, ctypes, http.client, json; sys.exit(sys.version_info < (3, 11))"
-
-
-@functools.cache
-def open_python() -> str | None:
-    """An interpreter that every user of the machine can run."""
-    for found in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
-        try:
-            asked = subprocess.run([found, "-I", "-S", "-c", _ASK], user=65534, group=65534, extra_groups=[], capture_output=True)
-        except OSError:
-            continue
-        if asked.returncode == 0:
-            return found
-    return None
+_NOT_COPIED = shutil.ignore_patterns("site-packages", "test", "tests", "idlelib", "tkinter", "config-*", "__pycache__")
 
 
 def can_make() -> bool:
-    return os.geteuid() == 0 and shutil.which("useradd") is not None and open_python() is not None
+    return os.geteuid() == 0 and shutil.which("useradd") is not None
+
+
+def open_python(folder: Path) -> Path:
+    """An interpreter that every user of the machine can run: ours, or a copy of it without packages, made in the folder."""
+    try:
+        asked = subprocess.run([sys.executable, "-c", "import json"], user=65534, group=65534, extra_groups=[], capture_output=True)
+        if asked.returncode == 0:
+            return Path(sys.executable)
+    except OSError:
+        pass  # it is in a home that is closed
+    base, version = Path(sys.base_prefix), f"python{sys.version_info.major}.{sys.version_info.minor}"
+    program = folder / "bin" / "python3"
+    program.parent.mkdir(parents=True, mode=0o755)
+    # Where it looks for libpython is written in it.
+    was, now = f"{base}/lib\0".encode(), b"$ORIGIN/../lib\0"
+    program.write_bytes(Path(sys.executable).resolve().read_bytes().replace(was, now.ljust(len(was), b"\0")))
+    program.chmod(0o755)
+    shutil.copytree(base / "lib" / version, folder / "lib" / version, ignore=_NOT_COPIED)
+    for library in (base / "lib").glob("libpython*.so*"):
+        shutil.copy(library, folder / "lib")
+    return program
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,17 @@ class Accounts:
     team: str
     """A group that ann is in, beside her own."""
     homes: Path
+    python: Path
+    """Which all of them can run."""
 
     def settings(self, folder: Path, **changes: object) -> OwnersSettings:
         """Jobs of ann and bob run as these accounts."""
-        given = {"accounts": {"ann": self.ann, "bob": self.bob}, "sidecar_user": self.sidecar, "python": open_python(), **changes}
+        given = {
+            "accounts": {"ann": self.ann, "bob": self.bob},
+            "sidecar_user": self.sidecar,
+            "python": str(self.python),
+            **changes,
+        }
         return OwnersSettings(folder, **given)  # type: ignore[arg-type]
 
     def uid(self, name: str) -> int:
@@ -70,7 +85,7 @@ def made_accounts() -> Iterator[Accounts]:
     mark = f"t{os.getpid()}"
     homes = Path(tempfile.mkdtemp(prefix="tuttilab-homes-"))
     homes.chmod(0o711)
-    made = Accounts(f"{mark}-pods", f"{mark}-ann", f"{mark}-bob", f"{mark}-team", homes)
+    made = Accounts(f"{mark}-pods", f"{mark}-ann", f"{mark}-bob", f"{mark}-team", homes, open_python(homes / "python"))
     try:
         _change("groupadd", made.team)
         _change("useradd", "--system", "--user-group", "--no-create-home", made.sidecar)
@@ -82,9 +97,24 @@ def made_accounts() -> Iterator[Accounts]:
         yield made
     finally:
         for name in (made.ann, made.bob, made.sidecar):
+            for pid in processes_of(made.uid(name)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             _change("userdel", "--force", name, check=False)
         _change("groupdel", made.team, check=False)
         shutil.rmtree(homes, ignore_errors=True)
+
+
+def processes_of(uid: int) -> list[int]:
+    return [int(process.name) for process in Path("/proc").glob("[0-9]*") if _is_of(process, uid)]
+
+
+def _is_of(process: Path, uid: int) -> bool:
+    try:
+        words = (process / "status").read_text().split()
+        return words[words.index("Uid:") + 1] == str(uid) and words[words.index("State:") + 1] != "Z"
+    except OSError:
+        return False
 
 
 def _change(*command: str, check: bool = True) -> None:

@@ -33,6 +33,13 @@ PROGRAMS: Final = tuple(str(Path(records.__file__).with_name(name)) for name in 
 """What a sidecar and its children read when they no longer are root."""
 TAKEN: Final = "taken-by"
 CHECK_S: Final = 20.0
+_TRY: Final = """
+import sys
+if sys.version_info < (3, 11, 4):
+    sys.exit("it is older than Python 3.11.4")
+for name in sys.argv[1:]:
+    open(name).close()
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,7 @@ class Owners:
         # Supplementary groups of root would count beside the owner's where this process acts as one.
         os.setgroups([])
         found = self._settings.python or python
-        self._try_out([found, "-I", "-S", "-c", "import sys\nfor name in sys.argv[1:]:\n    open(name).close()", *PROGRAMS])
+        self._try_out([found, "-I", "-S", "-c", _TRY, *PROGRAMS])
         return found
 
     def _check_way(self, folder: Path) -> None:

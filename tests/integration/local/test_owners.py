@@ -17,7 +17,7 @@ import pytest
 from tests.contract.clusters import Place, all_lines, first_lines, plan, watching
 from tests.integration.local.conftest import left_of
 from tests.integration.local.test_faults import KILLER, keeper_of, pid_of
-from tests.unix_accounts import Accounts, open_folder, open_python
+from tests.unix_accounts import Accounts, open_folder
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, PodState
 from tuttilab.scheduler.clusters.local.owners import Owners
 from tuttilab.scheduler.domain.errors import EnvironmentProblem, LaunchRefused
@@ -76,8 +76,8 @@ def cluster(place: Place) -> Cluster:
     return place.open()
 
 
-def python_plan(job: str, owner: str, script: str, *arguments: str, **given: Any) -> LaunchPlan:
-    return replace(plan(job, open_python() or "", "-c", script, *arguments, **given), owner=owner)
+def python_plan(accounts: Accounts, job: str, owner: str, script: str, *arguments: str, **given: Any) -> LaunchPlan:
+    return replace(plan(job, str(accounts.python), "-c", script, *arguments, **given), owner=owner)
 
 
 async def printed(cluster: Cluster, launch: LaunchPlan) -> Any:
@@ -100,7 +100,7 @@ def folder_of(place: Place, launch: LaunchPlan) -> Path:
 async def test_pods_have_uid_groups_home_and_new_files_of_their_owner(place: Place, cluster: Cluster, accounts: Accounts) -> None:
     script = f"open('new', 'w'); open(os.environ['HOME'] + '/new-' + os.environ['USER'], 'w'); {SHOW}"
     for owner, account, groups in (("ann", accounts.ann, {accounts.team_gid}), ("bob", accounts.bob, set())):
-        launch = python_plan(owner, owner, f"import os; {script}", work={"env": {"PATH": "/usr/bin:/bin"}})
+        launch = python_plan(accounts, owner, owner, f"import os; {script}", work={"env": {"PATH": "/usr/bin:/bin"}})
         uids, gids, found, cwd, env = await printed(cluster, launch)
 
         uid = accounts.uid(account)
@@ -162,7 +162,7 @@ async def test_another_user_reads_changes_signals_and_traces_nothing_of_a_pod(
         given.write_text(json.dumps({"paths": list(map(str, paths)), "pids": pids}))
         assert len(paths) > 20
 
-        assert await printed(cluster, python_plan("thief", "bob", PROBE, str(given))) == []
+        assert await printed(cluster, python_plan(accounts, "thief", "bob", PROBE, str(given))) == []
         assert seen.pods["victim-1-0"].phase == "Running"
         assert [path for path in paths if not path.exists()] == []
 
@@ -172,7 +172,7 @@ async def test_a_job_can_neither_read_nor_end_what_watches_it(place: Place, clus
         plan("job", "sh", "-c", 'while [ ! -e go ]; do sleep 0.05; done; exec $PYTHON -c "$PROBE" $GIVEN'), owner="ann"
     )
     given = accounts.homes / "given-own"
-    env = {"PYTHON": open_python() or "", "PROBE": PROBE, "GIVEN": str(given)}
+    env = {"PYTHON": str(accounts.python), "PROBE": PROBE, "GIVEN": str(given)}
     launch = replace(launch, work=replace(launch.work, env=env))
     async with watching(cluster) as seen:
         pod, (keeper, sidecar, main) = await running(cluster, launch, seen)
@@ -190,8 +190,8 @@ async def test_a_job_can_neither_read_nor_end_what_watches_it(place: Place, clus
         assert json.loads((await all_lines(cluster, launch))[-1]) == []
 
 
-async def test_who_would_kill_what_watches_it_unseen_cannot(place: Place, cluster: Cluster) -> None:
-    launch = python_plan("job", "ann", KILLER)
+async def test_who_would_kill_what_watches_it_unseen_cannot(place: Place, cluster: Cluster, accounts: Accounts) -> None:
+    launch = python_plan(accounts, "job", "ann", KILLER)
     async with watching(cluster) as seen:
         pod, pids = await running(cluster, launch, seen)
         # It has no right to read whom to kill, and ends.
@@ -206,7 +206,7 @@ async def test_who_would_kill_what_watches_it_unseen_cannot(place: Place, cluste
 @pytest.mark.feature("N10")
 async def test_no_way_leads_from_a_job_to_root(place: Place, cluster: Cluster, accounts: Accounts) -> None:
     raised = accounts.homes / "raised"
-    shutil.copy(Path(open_python() or "").resolve(), raised)
+    shutil.copy("/usr/bin/id", raised)
     raised.chmod(0o6755)
     script = f"""
 import json, os, subprocess
@@ -220,10 +220,10 @@ for what, call in dict(
         done.append(what)
     except PermissionError:
         pass
-show = "import os; print(os.geteuid(), os.getegid())"
-print(json.dumps([done, subprocess.run([{str(raised)!r}, "-I", "-S", "-c", show], capture_output=True, text=True).stdout.split()]))
+ids = [subprocess.run([{str(raised)!r}, option], capture_output=True, text=True).stdout.strip() for option in ("-u", "-g")]
+print(json.dumps([done, ids]))
 """
-    done, ids = await printed(cluster, python_plan("job", "ann", script))
+    done, ids = await printed(cluster, python_plan(accounts, "job", "ann", script))
 
     assert (done, ids) == ([], [str(accounts.uid(accounts.ann)), str(accounts.gid(accounts.ann))])
 
@@ -272,7 +272,7 @@ def test_a_machine_that_cannot_run_pods_as_their_owners_is_refused_at_the_start(
 
         def start(at: Path, **changes: Any) -> None:
             owners = Owners(accounts.settings(at, **changes), "here", state)
-            owners.prepare(at / "here", at / "here" / "pods", at / "here" / "started", open_python() or "")
+            owners.prepare(at / "here", at / "here" / "pods", at / "here" / "started", str(accounts.python))
 
         with pytest.raises(EnvironmentProblem, match=r"no account no-such-account for the sidecars; make it: `useradd --system"):
             start(folder, sidecar_user="no-such-account")
@@ -296,7 +296,9 @@ def test_a_machine_that_cannot_run_pods_as_their_owners_is_refused_at_the_start(
 
 
 @pytest.mark.parametrize("hides", [False, True])
-async def test_memory_of_another_user_is_measured_even_if_it_hides_itself(cluster: Cluster, hides: bool) -> None:
+async def test_memory_of_another_user_is_measured_even_if_it_hides_itself(
+    cluster: Cluster, accounts: Accounts, hides: bool
+) -> None:
     script = f"""
 import ctypes, time
 {"ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)" if hides else ""}
@@ -304,7 +306,7 @@ held = bytearray(200 * 2**20)
 print("[1]", flush=True)
 time.sleep(300)
 """
-    launch = python_plan("job", "ann", script, resources=Resources.parse({"cpu": 1, "memory": "100Mi"}))
+    launch = python_plan(accounts, "job", "ann", script, resources=Resources.parse({"cpu": 1, "memory": "100Mi"}))
     async with watching(cluster) as seen:
         await cluster.launch(launch)
         (ended,) = await seen.ended("job-1-0")
