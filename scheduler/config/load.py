@@ -320,9 +320,9 @@ def _store_url(url: str, state_dir: Path) -> str:
     if scheme == POSTGRES and path.strip("/"):
         return url
     if scheme != "sqlite" or not path.startswith("/") or path == "/":
+        known = "of MySQL, which is not supported" if scheme.startswith(("mysql", "mariadb")) else "no database that is known"
         raise BadInput(
-            f"store.url: {_without_password(url)!r} is no database that is known; "
-            f"expected sqlite:///FILE or {POSTGRES}://USER@HOST/DATABASE."
+            f"store.url: {_without_password(url)!r} is {known}; expected sqlite:///FILE or {POSTGRES}://USER@HOST/DATABASE."
         )
     return f"sqlite:///{state_dir / path[1:]}"
 

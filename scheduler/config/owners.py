@@ -32,9 +32,7 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path, port: int) -> Own
     if file.kind != "local":
         raise BadInput(f"{path}.run_as: it goes with kind local; expected no such key with kind {file.kind}.")
     if not port:
-        raise BadInput(
-            f"{path}.run_as: pods of other users find the control plane by its port alone; expected a fixed listen.port."
-        )
+        raise BadInput(f"{path}.run_as: pods of others find the control plane by its port alone; expected a fixed listen.port.")
     if file.least_uid < 1:
         raise BadInput(f"{path}.least_uid: {file.least_uid} lets jobs run as root; expected 1 or more, such as 1000.")
     if file.python is not None and not Path(file.python).is_absolute():

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from tuttilab.scheduler.clusters.local.env import PodDirs
+from tuttilab.scheduler.domain.accounts import Entry, refusal_of
 from tuttilab.scheduler.domain.errors import EnvironmentProblem, LaunchRefused
 from tuttilab.sidecar import accounts, records
 from tuttilab.sidecar.accounts import Account
@@ -103,22 +104,14 @@ class Owners:
     def login_of(self, owner: str) -> Login:
         """Raises LaunchRefused for an owner that has no account here, or one that jobs may not run as."""
         name = self._settings.accounts.get(owner, owner)
-        listed = "" if name == owner else f" (listed for {owner})"
         try:
             entry = pwd.getpwnam(name)
         except (KeyError, ValueError):
-            raise LaunchRefused(
-                f"user {owner} has no account {name!r}{listed} on this machine, and jobs run here as their owners; "
-                "ask the site's admin to make it, or to list another one under `accounts` of the cluster.",
-                permanent=True,
-            ) from None
-        if entry.pw_uid == self.sidecar.uid or not entry.pw_uid >= max(1, self._settings.least_uid) or entry.pw_gid == 0:
-            raise LaunchRefused(
-                f"the account {name}{listed} of user {owner} has uid {entry.pw_uid} and group {entry.pw_gid}, and jobs run as "
-                f"people only (uid {self._settings.least_uid} or above), never as root or a service; ask the site's admin to list "
-                "an account of a person under `accounts` of the cluster.",
-                permanent=True,
-            )
+            raise LaunchRefused(refusal_of(owner, name, None, self._settings.least_uid, "jobs"), permanent=True) from None
+        # That of the sidecars is a service's, whatever its number.
+        least = max(self._settings.least_uid, entry.pw_uid + 1 if entry.pw_uid == self.sidecar.uid else 0)
+        if refusal := refusal_of(owner, name, Entry(entry.pw_uid, entry.pw_gid), least, "jobs"):
+            raise LaunchRefused(refusal, permanent=True)
         groups = tuple(group for group in os.getgrouplist(entry.pw_name, entry.pw_gid) if group not in (0, entry.pw_gid))
         return Login(Account(entry.pw_uid, entry.pw_gid, groups), entry.pw_name, entry.pw_dir, entry.pw_shell or "/bin/sh")
 
