@@ -45,6 +45,7 @@ class ClusterFile:
     """As taints are written: ``dedicated=ml:NoSchedule``."""
     node_labels: Mapping[str, str] = field(default_factory=dict)
     uid: int = 1000
+    isolate_gangs: bool = False
     run_as: str = "service"
     """``owner``: pods of a local cluster run as the users who own their jobs."""
     folder: str | None = None

@@ -121,11 +121,16 @@ class Owners:
         ``closed``: the one that only this process opens.
         """
         self._check_way(folder)
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / TAKEN).exists():
+            raise EnvironmentProblem(
+                f"Cluster {self._cluster}: {folder} has files of something else; name another `folder`, in which it makes its own."
+            )
         missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         for own, mode in (*((one, PASSED) for one in reversed(missing)), (folder, PASSED), (pods, PASSED), (closed, OWN)):
             own.mkdir(mode=mode, exist_ok=True)
+            if own == folder:
+                self._take(folder / TAKEN)
             os.chmod(own, mode)
-        self._take(folder / TAKEN)
         # Supplementary groups of root would count beside the owner's where this process acts as one.
         os.setgroups([])
         found = self._settings.python or python

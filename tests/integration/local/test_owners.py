@@ -286,6 +286,11 @@ def test_a_machine_that_cannot_run_pods_as_their_owners_is_refused_at_the_start(
         with pytest.raises(EnvironmentProblem, match="every folder above it must be root's"):
             start(folder / "anns")
         assert not (folder / "anns" / "here").exists()
+        (folder / "other" / "here").mkdir(parents=True, mode=0o755)
+        (folder / "other" / "here" / "file").touch()
+        with pytest.raises(EnvironmentProblem, match="has files of something else; name another `folder`"):
+            start(folder / "other")
+        assert stat.S_IMODE((folder / "other" / "here").stat().st_mode) == 0o755
         (folder / "python").symlink_to("/usr/bin/false")
         with pytest.raises(EnvironmentProblem, match=r"users cannot run .*python with .*name an interpreter under `python`"):
             start(folder, python=str(folder / "python"))
