@@ -35,11 +35,13 @@ PROGRAMS: Final = tuple(str(Path(records.__file__).with_name(name)) for name in 
 TAKEN: Final = "taken-by"
 CHECK_S: Final = 20.0
 _TRY: Final = """
-import sys
+import os, sys
 if sys.version_info < (3, 11, 4):
     sys.exit("it is older than Python 3.11.4")
 for name in sys.argv[1:]:
     open(name).close()
+if not os.path.exists("/proc/1/stat"):
+    sys.exit("/proc hides what others run, so that no memory could be measured: mount it without hidepid")
 """
 
 
