@@ -46,6 +46,13 @@ class ClusterFile:
     node_labels: Mapping[str, str] = field(default_factory=dict)
     uid: int = 1000
     isolate_gangs: bool = False
+    run_as: str = "service"
+    """``owner``: pods of a local cluster run as the users who own their jobs."""
+    folder: str | None = None
+    sidecar_user: str = "tuttilab"
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    least_uid: int = 1000
+    python: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,7 @@ def _build(cluster: ClusterConfig, limits: Limits, state: Path, environ: Mapping
             unpacked_bytes=limits.unpacked_bytes,
         )
     from tuttilab.scheduler.clusters.local.cluster import LocalCluster
+    from tuttilab.scheduler.clusters.local.owners import Owners
 
     return LocalCluster(
         cluster.name,
@@ -53,12 +54,13 @@ def _build(cluster: ClusterConfig, limits: Limits, state: Path, environ: Mapping
         lease_s=limits.lease_s,
         output_bytes=limits.output_bytes,
         unpacked_bytes=limits.unpacked_bytes,
+        owners=None if cluster.owners is None else Owners(cluster.owners, cluster.name, state),
     )
 
 
 def _folder(cluster: ClusterConfig, state: Path) -> Path:
     # A folder each: two clusters must not adopt one another's pods.
-    return state / "clusters" / cluster.name
+    return (state / "clusters" if cluster.owners is None else cluster.owners.folder) / cluster.name
 
 
 def has_local_cluster(config: Config) -> bool:

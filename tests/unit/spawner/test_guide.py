@@ -8,6 +8,7 @@ from traitlets.config import Config
 
 from tests.e2e.hub.guide import blocks
 from tuttilab.scheduler.client.manifests import parse_manifests
+from tuttilab.scheduler.clusters.local.owners import OwnersSettings
 from tuttilab.scheduler.config.load import parse_config
 from tuttilab.scheduler.domain.requests import ProfileRequest
 
@@ -27,8 +28,13 @@ def test_settings_of_the_guide_are_traits(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_configuration_and_profile_of_the_guide_are_read() -> None:
-    configuration, profile = blocks("yaml")
+    configuration, of_owners, profile = blocks("yaml")
 
     assert parse_config(yaml.safe_load(configuration), Path("/state"), "guide").auth.kind == "hub"
+    read_of_owners = parse_config(yaml.safe_load(of_owners), Path("/state"), "guide")
+    assert (read_of_owners.auth.unsafe_shared_user, read_of_owners.clusters[0].owners) == (
+        False,
+        OwnersSettings(Path("/var/lib/tuttilab-pods"), accounts={"eva.berg": "eva"}),
+    )
     (read,) = parse_manifests(profile, "guide", ProfileRequest)
     assert (read.name, read.mounts[0].sub_path) == ("gpu-small", "users/{owner}")
