@@ -99,7 +99,7 @@ class Lab:
         # To a file: a pipe is not read here, and a full one would block the server.
         self.server = subprocess.Popen(command, cwd=self.machine.home, env=self.machine.environ, stdout=log, stderr=log, text=True)
         self.machine.started.append(self.server)
-        eventually(lambda: answers(f"{self.url}/api/status"), 60)
+        eventually(lambda: answers(f"{self.url}/api/status"))
 
     def restart_server(self) -> None:
         assert self.server is not None

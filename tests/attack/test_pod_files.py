@@ -67,7 +67,7 @@ def has_done_it(machine: UserMachine, job: JobView) -> bool:
 def works(client: Client) -> None:
     """The control plane launches, and shows what was printed."""
     job = sent(client, "honest", "echo hello")
-    assert client.wait(job.id, timeout_s=20).phase == "Succeeded"
+    assert client.wait(job.id, timeout_s=60).phase == "Succeeded"
     assert client.logs(job.id).lines == ("hello",)
 
 
@@ -104,7 +104,7 @@ def test_readers_of_a_log_wait_for_nothing_that_a_job_put_there(attacked: UserMa
     assert not any(token in line for page in shown for line in page.lines)
     works(client)
     client.cancel(job.id)
-    assert client.wait(job.id, timeout_s=20).phase == "Cancelled"
+    assert client.wait(job.id, timeout_s=60).phase == "Cancelled"
 
 
 @pytest.mark.parametrize("script", RECORD_TRICKS.values(), ids=RECORD_TRICKS)
@@ -114,7 +114,7 @@ def test_records_that_a_job_replaced_hold_up_nobody(attacked: UserMachine, clien
 
     works(client)
     client.cancel(job.id)
-    assert client.wait(job.id, timeout_s=30).phase in ("Cancelled", "Failed")
+    assert client.wait(job.id, timeout_s=60).phase in ("Cancelled", "Failed")
     eventually(lambda: not names_of(attacked.processes(), job.id))
 
 
@@ -123,7 +123,7 @@ def test_a_job_that_removes_its_files_is_ended_and_not_started_again(attacked: U
     mark = f"300.{zlib.crc32(script.encode()) % 10**6}"
     job = sent(client, "gone", f"{script}; exec sleep {mark}")
 
-    ended = client.wait(job.id, timeout_s=30)
+    ended = client.wait(job.id, timeout_s=60)
     assert (ended.phase, len(ended.attempts)) == ("Failed", 1)
     assert "deleted or replaced its own folder" in (ended.reason or "")
     assert processes_of(attacked, mark) == []
@@ -141,7 +141,7 @@ def test_a_job_that_removed_its_folder_while_nobody_watched_is_found_after_the_r
 
     runtime = attacked.runtime()
     with closing(Client(runtime.url, runtime.token)) as client:
-        ended = client.wait(job.id, timeout_s=30)
+        ended = client.wait(job.id, timeout_s=60)
         assert (ended.phase, len(ended.attempts)) == ("Failed", 1)
         assert processes_of(attacked, "301.5") == []
         works(client)
@@ -155,4 +155,4 @@ def test_the_control_plane_ends_in_time_whatever_lies_in_a_pods_folder(attacked:
         list(readers.map(lambda _: client.logs(job.id), range(6)))
 
     os.kill(pid, signal.SIGTERM)
-    eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, 25.0)
+    eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

@@ -60,7 +60,7 @@ class Site:
     def kill(self) -> None:
         process = psutil.Process(self.machine.runtime().pid)
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
 
     def submit(self, *arguments: str, image: str = images.PYTHON, timeout_s: float = 120.0) -> CommandResult:
         return self.machine.run("submit", "--cpus", "0.1", "--memory", "64Mi", "--image", image, *arguments, timeout_s=timeout_s)
@@ -98,7 +98,7 @@ class Site:
 
     def until_it_waits_for(self, job_id: str, sentence: str) -> None:
         """A launch that was refused is tried again a few times, and the reason is told meanwhile."""
-        eventually(lambda: sentence in self.machine.run("explain", job_id).out.replace("\n", " "), 60)
+        eventually(lambda: sentence in self.machine.run("explain", job_id).out.replace("\n", " "))
 
     def logs(self, job_id: str) -> str:
         said = self.machine.run("logs", job_id)
@@ -119,7 +119,7 @@ class Site:
             items = [item for kind in ("pods", "services", "secrets") for item in self.cluster.api.get(f"{base}/{kind}")["items"]]
             return [item["metadata"]["name"] for item in items]
 
-        eventually(lambda: not left(), 40)
+        eventually(lambda: not left())
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_a_gang_whose_end_nobody_saw_has_ended_all_the_same(site: Site) -> None:
     job = site.started("--", "python3", "-c", "import time; time.sleep(5); print('by myself'); exit(4)")
     site.until_running(job)
     site.kill()
-    eventually(lambda: [pod["status"]["phase"] for pod in site.pods()] == ["Failed"], 40)
+    eventually(lambda: [pod["status"]["phase"] for pod in site.pods()] == ["Failed"])
     site.up()
 
     ended = site.until(job, "Failed")

@@ -101,7 +101,7 @@ class Browser:
 
     def stop(self) -> None:
         self.api("DELETE", f"/users/{self.name}/server")
-        eventually(lambda: not self.model()["servers"], 30)
+        eventually(lambda: not self.model()["servers"])
 
     def token(self, scopes: Sequence[str] = ()) -> str:
         made = self.api("POST", f"/users/{self.name}/tokens", {"note": "test", **({"scopes": list(scopes)} if scopes else {})})
@@ -143,7 +143,7 @@ class HubSite:
         config.write_text(text)
         arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
         self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN})
-        eventually(lambda: self._answers(f"{self.control_url}/readyz"), 30)
+        eventually(lambda: self._answers(f"{self.control_url}/readyz"))
 
     def stop_control(self) -> None:
         self._stop("control")
@@ -165,7 +165,7 @@ class HubSite:
         arguments = [str(BIN / "jupyterhub"), "-f", str(HERE / "jupyterhub_config.py")]
         environ = {"TEST_HUB": json.dumps(given), "TUTTILAB_HUB_TOKEN": SERVICE_TOKEN, "PYTHONPATH": str(ROOT)}
         self._start("hub", arguments, {**environ, "CONFIGPROXY_AUTH_TOKEN": "c0ffee"})
-        eventually(lambda: self._answers(f"{self.url}/hub/health"), 60)
+        eventually(lambda: self._answers(f"{self.url}/hub/health"))
 
     def _jupyter_config(self) -> Path:
         """The server extension switched on, by the file that the package installs."""
@@ -192,7 +192,7 @@ class HubSite:
         process = self.processes.pop(name)
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -127,7 +127,7 @@ def test_end_that_the_control_plane_did_not_hear_is_told_again(site: HubSite, an
 
     site.start_control()
     assert len(site.jobs()) in (0, 1)
-    eventually(lambda: site.jobs() == [], 30)
+    eventually(lambda: site.jobs() == [])
 
 
 @pytest.mark.feature("B01", "S10")

@@ -35,7 +35,7 @@ class TwoOnPostgres(HubSite):
             arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
             folder = str(self.folder) if name == "control" else str(self.folder / "leader")
             self._start(name, arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN, "TUTTILAB_STATE_DIR": folder})
-            eventually(lambda at=at: self._answers(f"http://127.0.0.1:{at}/readyz"), 30)  # type: ignore[misc]
+            eventually(lambda at=at: self._answers(f"http://127.0.0.1:{at}/readyz"))  # type: ignore[misc]
         self.leader_url = f"http://127.0.0.1:{port}"
 
 
@@ -65,7 +65,7 @@ def test_users_of_the_hub_and_their_servers_go_on_when_the_leader_is_killed(site
 
     site.kill("leader")
 
-    eventually(lambda: site.control("GET", "/me", token).status_code == 200, 30)
+    eventually(lambda: site.control("GET", "/me", token).status_code == 200)
     assert site.control("GET", "/me", token).json()["name"] == "ann"
     assert site.use("research") == 1
     ann.stop()

@@ -18,7 +18,7 @@ def test_form_offers_the_profiles_of_the_users_groups_and_the_server_opens_lab(s
     assert re.findall(r'name="profile" value="([^"]+)"', form) == ["cpu", "gpu"]
 
     bob.post("/hub/spawn/bob", {"profile": "gpu"})
-    eventually(bob.has_server, 60)
+    eventually(bob.has_server)
 
     lab = bob.http.get("/user/bob/lab")
     assert lab.status_code == 200

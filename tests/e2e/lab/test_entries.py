@@ -57,14 +57,14 @@ def test_a_notebook_becomes_a_job_by_its_menu_and_by_its_toolbar(browser: Browse
     expect(form(page).get_by_role("status")).to_contain_text("starts", timeout=60_000)
     form(page).get_by_label("Name").fill("by-menu")
     form(page).get_by_role("button", name="Submit").click()
-    eventually(lambda: named(lab, "by-menu"), 60)
+    eventually(lambda: named(lab, "by-menu"))
 
     opened(page, lab, path)
     page.get_by_role("button", name="Submit Notebook as Job…").click()
     expect(form(page).get_by_role("status")).to_contain_text("starts", timeout=60_000)
     form(page).get_by_label("Name").fill("by-button")
     form(page).get_by_role("button", name="Submit").click()
-    eventually(lambda: named(lab, "by-button"), 60)
+    eventually(lambda: named(lab, "by-button"))
     page.context.close()
 
 

@@ -156,7 +156,7 @@ def test_pages_logs_and_graphs_come_back_after_a_reload(page: Page, lab: Lab) ->
     page.locator(".tl-Run-main", has_text="back-again").click()
     expect(page.locator('[data-node="one"]')).to_be_visible()
     workspaces = lab.machine.home / ".jupyter" / "lab" / "workspaces"
-    eventually(lambda: all(f"tuttilab-{kind}-" in saved(workspaces) for kind in ("job", "log", "run")), 20)
+    eventually(lambda: all(f"tuttilab-{kind}-" in saved(workspaces) for kind in ("job", "log", "run")))
 
     page.goto(page.url.split("?")[0])
 

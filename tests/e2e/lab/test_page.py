@@ -100,7 +100,7 @@ def test_page_of_a_job_that_burns_shows_its_cpu_and_memory(page: Page, lab: Lab)
     script = lab.machine.home / "burn.py"
     script.write_text(BURN)
     job = lab.until(lab.submit("burner", "python", str(script), pods=(PodRequest(count=2, cpus=1, memory="200Mi"),)), "Running")
-    eventually(lambda: [len(pod.seconds) >= 3 for pod in lab.client.usage(job.id).pods] == [True, True], 60)
+    eventually(lambda: [len(pod.seconds) >= 3 for pod in lab.client.usage(job.id).pods] == [True, True])
 
     shown = opened(page, job)
 

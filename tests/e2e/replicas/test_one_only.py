@@ -37,22 +37,22 @@ def test_a_second_control_plane_is_refused_while_the_first_one_runs(site: Site) 
     assert said.code == 2, said
     assert "a local cluster, whose pods only one state folder knows" in said.err
     assert first.process.poll() is None
-    job = first.submit_until_accepted(10.0)
+    job = first.submit_until_accepted(60.0)
     assert first.knows(job)
 
 
 def test_the_only_one_leads_again_after_it_was_killed(site: Site) -> None:
     first = site.start("first", ALONE)
-    job = first.submit_until_accepted(10.0)
+    job = first.submit_until_accepted(60.0)
     first.process.kill()
-    first.process.wait(10)
+    first.process.wait(60)
 
     again = site.start("first", ALONE)
 
     assert again.knows(job)
     with again.client() as client:  # its pod is a process of this machine and would stay
         client.cancel(job)
-        assert client.wait(job, timeout_s=30).phase == "Cancelled"
+        assert client.wait(job, timeout_s=60).phase == "Cancelled"
 
 
 def test_check_and_start_refuse_a_local_cluster_that_several_would_share(site: Site) -> None:

@@ -283,7 +283,7 @@ def test_foreground_service_ends_with_0_on_sigterm(machine: UserMachine) -> None
 
     process.send_signal(signal.SIGTERM)
 
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=60) == 0
     assert not (machine.state / "runtime.json").exists()
 
 
@@ -325,7 +325,7 @@ def test_down_waits_for_jobs_and_an_interrupt_leaves_everything_as_it_is(machine
     assert waiting.stderr is not None
     first_line = waiting.stderr.readline()
     waiting.send_signal(signal.SIGINT)
-    code = waiting.wait(timeout=10)
+    code = waiting.wait(timeout=60)
 
     assert first_line.startswith(f"Waiting for 1 job: {job[:8]} long (")
     assert first_line.endswith("). Ctrl-C leaves everything as it is; --now stops them.\n")

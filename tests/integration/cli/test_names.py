@@ -65,7 +65,7 @@ def on_a_terminal(machine: UserMachine, *arguments: str, width: int = 80, until:
         os.close(master)
         if process.poll() is None:
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
     return text

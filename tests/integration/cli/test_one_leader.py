@@ -101,7 +101,7 @@ def test_a_deposed_control_plane_ends_by_itself_and_its_pods_go_on(site: Site) -
 
     asyncio.run(take_over())
 
-    eventually(lambda: not leads.process.is_alive(), 15.0)
+    eventually(lambda: not leads.process.is_alive())
     assert "another process leads" in (site.one.state / "control.log").read_text()
     assert discovery.find(site.one.state).runtime is None
     assert psutil.pid_exists(site.starts()[0])

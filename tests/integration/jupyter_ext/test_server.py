@@ -196,8 +196,8 @@ def made_server(lab: Lab, environ: dict[str, str], options: Sequence[str] = ()) 
         stderr=subprocess.DEVNULL,
     )
     try:
-        eventually(lambda: answers(f"http://127.0.0.1:{port}/api/status"), 60)
+        eventually(lambda: answers(f"http://127.0.0.1:{port}/api/status"))
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=60)
