@@ -33,6 +33,8 @@ os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", inner, "stranger-" 
 """
 MARK = "stranger-7f3a"
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture
 def client(attacked: UserMachine) -> Iterator[Client]:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.e2e.hub.guide import HUB_API, blocks
+from tests.ports import free_ports
 from tests.user_machine import UserMachine, eventually, made_machine
 from tools.hub_proxy import command as proxy_command
 
@@ -49,16 +50,6 @@ groups: [research]
 memory: 1Gi
 gpus: 2
 """
-
-
-def free_ports(count: int) -> list[int]:
-    bound = [socket.socket() for _ in range(count)]
-    for one in bound:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in bound]
-    for one in bound:
-        one.close()
-    return ports
 
 
 @dataclass
@@ -205,7 +196,7 @@ class HubSite:
     @staticmethod
     def _answers(url: str) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(url, trust_env=False).is_success
+            return httpx.get(url, trust_env=False, timeout=60).is_success
         return False
 
     def browser(self, name: str) -> Browser:
@@ -216,9 +207,8 @@ class HubSite:
         return browser
 
     def control(self, method: str, path: str, token: str, body: object = None) -> httpx.Response:
-        return httpx.request(
-            method, f"{self.control_url}/api/v1{path}", json=body, headers={"Authorization": f"Bearer {token}"}, trust_env=False
-        )
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.request(method, f"{self.control_url}/api/v1{path}", json=body, headers=headers, trust_env=False, timeout=60)
 
     def jobs(self, **query: str) -> list[Any]:
         """Everybody's, as the hub may see them."""
@@ -235,12 +225,14 @@ class HubSite:
         return (self.folder / f"{name}.out").read_text(errors="replace")
 
     def servers(self) -> list[int]:
-        """Processes of single-user servers."""
-        return [
-            process.pid
-            for process in self.machine.processes()
-            if any("jupyterhub-singleuser" in part for part in process.cmdline())
-        ]
+        """Processes of single-user servers. What one has forked has its command line until it runs its own program."""
+        found = {process.pid: process for process in self.machine.processes("jupyterhub-singleuser")}
+        servers = []
+        for pid, process in found.items():
+            with suppress(psutil.NoSuchProcess):
+                if process.ppid() not in found:
+                    servers.append(pid)
+        return servers
 
     def close(self) -> None:
         for session in self.sessions:

@@ -71,7 +71,7 @@ def test_results_of_a_job_open_in_a_tab(page: Page, lab: Lab) -> None:
     expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=60_000)
     lab.client.delete(job.id)
     page.goto(page.url.split("?")[0])
-    expect(page.locator(".tl-Board")).to_contain_text("The job was deleted, and its results with it.", timeout=60_000)
+    expect(page.locator(".tl-Board")).to_contain_text("The job was deleted, and its results with it.")
 
 
 @pytest.mark.feature("N19")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_text_can_be_read_in_both_themes_and_axe_finds_nothing_serious(browser: 
     expect(page.get_by_role("button", name="Logs of prepare-quotes")).to_be_attached()
     short = theme.removeprefix("JupyterLab ").lower()
     page.get_by_role("button", name="Logs of train-resnet").click()
-    expect(page.get_by_role("log")).to_contain_text("epoch 3")
+    expect(page.get_by_role("log")).to_contain_text(re.compile(r"epoch \d"))  # the first ones are above by now
     page.mouse.move(700, 400)
     page.screenshot(path=pictures() / f"log-{short}.png")
     log = serious(page, ".tl-Log")

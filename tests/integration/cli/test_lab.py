@@ -13,15 +13,10 @@ from typing import Any
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
+from tests.ports import free_port
 from tests.user_machine import UserMachine, eventually
 
 TOKEN = "of-the-test"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def new_kernel(port: int) -> Any:

@@ -17,15 +17,13 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.user_machine import eventually
 from tuttilab.sidecar import container
 from tuttilab.sidecar.protocol import pod_token
 
 PROGRAM = str(Path(container.__file__).with_name("__main__.py"))
 KEY = "the gang's key"
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-PORTS = iter(range(19_000 + 100 * WORKER, 19_100 + 100 * WORKER))
-"""Below those that `local` gives away; others for each process of the suite."""
 
 
 class Pod:
@@ -34,7 +32,7 @@ class Pod:
     def __init__(self, folder: Path, name: str, rank: int, master: Pod | None = None, **plan: Any) -> None:
         self.folder = folder / name
         self.folder.mkdir()
-        self.port = next(PORTS)
+        self.port = free_port()
         self.name = name
         self.plan = {
             "job_id": "job",
@@ -74,7 +72,7 @@ class Pod:
     def answers(self, path: str) -> int:
         """The status of a probe; 0 for no answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as refusal:
             return refusal.code
@@ -117,7 +115,7 @@ def gang(pod: Callable[..., Pod], **plan: Any) -> tuple[Pod, Pod, Pod]:
 
 
 def test_the_barrier_opens_for_all_members_once_the_last_is_there(pod: Callable[..., Pod]) -> None:
-    master, first, second = gang(pod)
+    master, first, second = gang(pod, lease_s=60.0)
     first.start("member")
     first.until("/started", 503)
     ended = master.start("master")
@@ -206,7 +204,7 @@ def test_prepare_leaves_folders_and_a_program_that_does_nothing(pod: Callable[..
     assert single.start("prepare").wait(60) == 0
 
     assert all(os.path.isdir(folder) for folder in single.plan["dirs"].values())
-    assert subprocess.run([f"{single.plan['dirs']['pod']}/nothing"], timeout=5).returncode == 0
+    assert subprocess.run([f"{single.plan['dirs']['pod']}/nothing"], timeout=60).returncode == 0
 
 
 def test_prepare_fails_the_pod_when_code_or_an_input_is_not_there(pod: Callable[..., Pod]) -> None:
