@@ -186,7 +186,7 @@ def test_a_node_whose_network_is_cut_is_not_ready_and_its_pod_runs_on(
     tell(f"a node whose network is cut is not Ready after {took:.0f} s")
     eventually("its log can be read again", lambda: int(last_line(real_cluster, namespace, "counts")) >= cut_until)
     seen = [int(line) for line in real_cluster.pod_log(namespace, "counts").split()]
-    assert max(later - earlier for earlier, later in pairwise(seen)) <= 3
+    assert max(later - earlier for earlier, later in pairwise(seen)) <= 10
 
 
 def last_line(cluster: Cluster, namespace: str, name: str) -> str:

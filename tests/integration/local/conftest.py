@@ -16,7 +16,7 @@ DEADLINE_S = 60.0
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    place = Place("local", tmp_path, lease_s=2.0, heartbeat_s=0.5)
+    place = Place("local", tmp_path, lease_s=5.0, heartbeat_s=0.5)
     yield place
     await place.close()
     assert left_of(tmp_path) == []
