@@ -80,7 +80,7 @@ class Lab:
 
     def reset(self) -> None:
         """End all jobs, and start the control plane again with the test's configuration, which `down` forgets."""
-        self.machine.run("down", "--now", timeout_s=120)
+        self.machine.run("down", "--now", timeout_s=240)
         said = self.machine.run("up", "--config", str(self.machine.home / "tuttilab.yaml"))
         assert said.code == 0, said
         self.holder = ""

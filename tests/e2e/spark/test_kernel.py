@@ -20,7 +20,7 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 from tests.e2e.spark.notebook import Notebook
 from tests.user_machine import eventually
 
-pytestmark = pytest.mark.tier("spark")
+pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(300)]
 
 SLOW = "select count(*) c from range(100000000000) where id % 7 = rand()"
 
