@@ -164,11 +164,15 @@ def show_panel(page: Page) -> None:
     panel = page.locator("#tuttilab-panel")
     tab = page.locator('.lm-TabBar-tab[data-id="tuttilab-panel"]')
     until = time.monotonic() + 60
-    # Lab restores its layout after it is drawn, which may undo an earlier click.
-    while not panel.is_visible():
-        assert time.monotonic() < until, "the panel does not open"
-        tab.click()
+    # Lab restores its layout after it is drawn, which may undo an earlier click: it has to be seen twice.
+    while True:
+        is_shown = panel.is_visible()
+        if not is_shown:
+            tab.click()
         page.wait_for_timeout(300)
+        if is_shown and panel.is_visible():
+            return
+        assert time.monotonic() < until, "the panel does not open"
 
 
 def until_saved(page: Page, lab: Lab, since: float) -> None:
