@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import signal
 import socket
 import tarfile
 import time
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.user_machine import UserMachine, eventually
+from tests.user_machine import UserMachine, eventually, kill
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, OutputRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
@@ -98,7 +97,7 @@ def test_what_a_killed_upload_left_is_removed(attacked: UserMachine) -> None:
     with socket.create_connection((target.hostname, target.port), 20) as connection:
         connection.sendall(f"{head}Content-Length: 90000000\r\n\r\n".encode() + bytes(3 * 2**20))
         left = eventually(lambda: [path for path in artifacts.glob("ab/.*") if path.stat().st_size >= 2**20])
-        os.kill(runtime.pid, signal.SIGKILL)
+        kill(runtime.pid)
     for path in left:
         os.utime(path, (time.time() - 7200, time.time() - 7200))
 
