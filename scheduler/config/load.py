@@ -50,6 +50,7 @@ AUTH_KINDS: Final = ("hub", "local")
 CLUSTER_KINDS: Final = ("fake", "kubernetes", "local")
 LARGEST_WEIGHT: Final = 1_000_000
 LONGEST_S: Final = 10 * 366 * 86400
+MOST_OF_A_USER: Final = 1_000_000
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?")
 
@@ -340,6 +341,9 @@ def _limits(limits: LimitsFile) -> Limits:
     for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s"):
         if not 0 < getattr(limits, name) <= LONGEST_S:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0, up to ten years.")
+    for name in ("user_waiting_jobs", "user_live_jobs", "user_writes_per_s", "user_writes_at_once"):
+        if not 1 <= getattr(limits, name) <= MOST_OF_A_USER:
+            raise BadInput(f"limits.{name}: {getattr(limits, name)} was given; expected 1 to {MOST_OF_A_USER}.")
     return Limits(
         bundle_bytes=parse_memory(limits.bundle_bytes, "limits.bundle_bytes"),
         unpacked_bytes=parse_memory(limits.unpacked_bytes, "limits.unpacked_bytes"),
@@ -351,6 +355,10 @@ def _limits(limits: LimitsFile) -> Limits:
         keep_journal_s=parse_duration(limits.keep_journal, "limits.keep_journal"),
         heartbeat_s=float(limits.heartbeat_s),
         lease_s=float(limits.lease_s),
+        user_waiting_jobs=limits.user_waiting_jobs,
+        user_live_jobs=limits.user_live_jobs,
+        user_writes_per_s=float(limits.user_writes_per_s),
+        user_writes_at_once=limits.user_writes_at_once,
     )
 
 

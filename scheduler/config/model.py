@@ -104,6 +104,14 @@ class Limits:
     """Period of a pod's heartbeat while nothing changes."""
     lease_s: float = 45.0
     """A member that has no contact with its gang's master for this time stops itself."""
+    user_waiting_jobs: int = 20_000
+    """Jobs of one user that wait, those of DAG nodes that wait for their parents among them."""
+    user_live_jobs: int = 30_000
+    """Jobs of one user that wait, start or run."""
+    user_writes_per_s: float = 200.0
+    """Requests of one user that change something, in the long run."""
+    user_writes_at_once: int = 10_000
+    """As many more of them after a quiet time."""
 
 
 @dataclass(frozen=True, slots=True)
