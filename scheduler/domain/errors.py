@@ -41,7 +41,9 @@ class TuttiError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """IPython shows this instead of a traceback: the message is what helps; `%tb` still shows the traceback."""
-        return [f"{type(self).__name__}: {self}"]
+        from tuttilab.scheduler.domain.terminal import clean
+
+        return [clean(f"{type(self).__name__}: {self}")]
 
 
 class UserError(TuttiError):
