@@ -1,4 +1,4 @@
-"""Access control before every route: the Host header, the caller's token, and how fast the caller writes.
+"""Access control before every route: the Host header, the caller's token, what the role may do, and how fast.
 
 Paths not listed here need a token. It is middleware and not a dependency of routes, so that a route without a rule is closed.
 """
@@ -17,6 +17,7 @@ from tuttilab.scheduler.api.problems import response_of
 from tuttilab.scheduler.domain.errors import Forbidden, NotFound, TuttiError, Unavailable
 from tuttilab.scheduler.identity.auth import Authenticator, bearer
 from tuttilab.scheduler.identity.rate import WriteRate
+from tuttilab.scheduler.identity.roles import check_role
 
 PREFIX: Final = "/api/v1"
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", f"{PREFIX}/healthz", f"{PREFIX}/readyz"})
@@ -79,6 +80,7 @@ class AccessMiddleware:
             state["attempt_token"] = token
         else:
             state["who"] = await self._authenticator.who(token)
+            check_role(state["who"], scope["method"], scope["path"])
             if self._rate is not None:
                 self._rate.take(state["who"], scope["method"])
 

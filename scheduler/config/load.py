@@ -159,6 +159,9 @@ def _auth(file: ConfigFile, state_dir: Path) -> AuthConfig:
     parts = urlsplit(auth.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"auth.url: {auth.url!r} is not the API of a hub; expected one such as https://hub.example/hub/api.")
+    for group in auth.viewer_groups:
+        if group in auth.admin_groups:
+            raise BadInput(f"auth.viewer_groups: {group!r} is one of auth.admin_groups too; expected one role for each group.")
     for index, cluster in enumerate(file.clusters):
         if cluster.kind == "local" and not auth.unsafe_shared_user:
             raise BadInput(

@@ -42,6 +42,8 @@ class AuthConfig:
     token_file: str = ""
     """Holds the token that the hub gave the service. Default: JUPYTERHUB_API_TOKEN."""
     admin_groups: tuple[str, ...] = ()
+    viewer_groups: tuple[str, ...] = ()
+    """Groups whose members only read, unless they are in another group too."""
     unsafe_shared_user: bool = False
     """Allow pods of all users to run as the user of this process, where they can read each other's files: for tests only."""
 
