@@ -341,7 +341,7 @@ def _folder_url(url: str, state_dir: Path) -> str:
 
 
 def _limits(limits: LimitsFile) -> Limits:
-    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s"):
+    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s", "ticket_s"):
         if not 0 < getattr(limits, name) <= LONGEST_S:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0, up to ten years.")
     for name in ("user_waiting_jobs", "user_live_jobs", "user_writes_per_s", "user_writes_at_once"):
@@ -358,6 +358,7 @@ def _limits(limits: LimitsFile) -> Limits:
         keep_journal_s=parse_duration(limits.keep_journal, "limits.keep_journal"),
         heartbeat_s=float(limits.heartbeat_s),
         lease_s=float(limits.lease_s),
+        ticket_s=float(limits.ticket_s),
         user_waiting_jobs=limits.user_waiting_jobs,
         user_live_jobs=limits.user_live_jobs,
         user_writes_per_s=float(limits.user_writes_per_s),

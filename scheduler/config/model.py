@@ -106,6 +106,8 @@ class Limits:
     """Period of a pod's heartbeat while nothing changes."""
     lease_s: float = 45.0
     """A member that has no contact with its gang's master for this time stops itself."""
+    ticket_s: float = 3600.0
+    """How long the signed URL of a big artifact may start a transfer."""
     user_waiting_jobs: int = 20_000
     """Jobs of one user that wait, those of DAG nodes that wait for their parents among them."""
     user_live_jobs: int = 30_000
