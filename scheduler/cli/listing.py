@@ -14,10 +14,10 @@ import click
 from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.completing import QUEUE
 from tuttilab.scheduler.cli.console import at_prompt, run_time, short, when
-from tuttilab.scheduler.cli.terminal import plain
 from tuttilab.scheduler.domain.errors import Unavailable
 from tuttilab.scheduler.domain.model import JobPhase
 from tuttilab.scheduler.domain.resources import show_duration
+from tuttilab.scheduler.domain.terminal import plain
 from tuttilab.scheduler.domain.words import word
 
 if TYPE_CHECKING:

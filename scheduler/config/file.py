@@ -94,6 +94,11 @@ class LimitsFile:
     keep_journal: str | int = "30d"
     heartbeat_s: int | float = 5
     lease_s: int | float = 45
+    ticket_s: int | float = 3600
+    user_waiting_jobs: int = 20_000
+    user_live_jobs: int = 30_000
+    user_writes_per_s: int | float = 200
+    user_writes_at_once: int = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

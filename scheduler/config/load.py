@@ -50,6 +50,7 @@ AUTH_KINDS: Final = ("hub", "local")
 CLUSTER_KINDS: Final = ("fake", "kubernetes", "local")
 LARGEST_WEIGHT: Final = 1_000_000
 LONGEST_S: Final = 10 * 366 * 86400
+MOST_OF_A_USER: Final = 1_000_000
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?")
 
@@ -158,6 +159,9 @@ def _auth(file: ConfigFile, state_dir: Path) -> AuthConfig:
     parts = urlsplit(auth.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"auth.url: {auth.url!r} is not the API of a hub; expected one such as https://hub.example/hub/api.")
+    for group in auth.viewer_groups:
+        if group in auth.admin_groups:
+            raise BadInput(f"auth.viewer_groups: {group!r} is one of auth.admin_groups too; expected one role for each group.")
     for index, cluster in enumerate(file.clusters):
         if cluster.kind == "local" and cluster.run_as != owners.OWNER and not auth.unsafe_shared_user:
             raise BadInput(
@@ -339,9 +343,12 @@ def _folder_url(url: str, state_dir: Path) -> str:
 
 
 def _limits(limits: LimitsFile) -> Limits:
-    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s"):
+    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s", "ticket_s"):
         if not 0 < getattr(limits, name) <= LONGEST_S:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0, up to ten years.")
+    for name in ("user_waiting_jobs", "user_live_jobs", "user_writes_per_s", "user_writes_at_once"):
+        if not 1 <= getattr(limits, name) <= MOST_OF_A_USER:
+            raise BadInput(f"limits.{name}: {getattr(limits, name)} was given; expected 1 to {MOST_OF_A_USER}.")
     return Limits(
         bundle_bytes=parse_memory(limits.bundle_bytes, "limits.bundle_bytes"),
         unpacked_bytes=parse_memory(limits.unpacked_bytes, "limits.unpacked_bytes"),
@@ -353,6 +360,11 @@ def _limits(limits: LimitsFile) -> Limits:
         keep_journal_s=parse_duration(limits.keep_journal, "limits.keep_journal"),
         heartbeat_s=float(limits.heartbeat_s),
         lease_s=float(limits.lease_s),
+        ticket_s=float(limits.ticket_s),
+        user_waiting_jobs=limits.user_waiting_jobs,
+        user_live_jobs=limits.user_live_jobs,
+        user_writes_per_s=float(limits.user_writes_per_s),
+        user_writes_at_once=limits.user_writes_at_once,
     )
 
 

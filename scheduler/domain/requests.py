@@ -274,6 +274,8 @@ class Who:
     in_every_group: bool = False
     is_hub: bool = False
     """Whether the caller is the hub itself, which requests servers for its users."""
+    is_viewer: bool = False
+    """Whether the caller changes nothing (`identity.roles`)."""
 
     def is_in(self, group: str) -> bool:
         return self.in_every_group or group in self.groups

@@ -247,6 +247,26 @@ class EventView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WriteView:
+    """Something that somebody changed. ``by`` is empty where nobody asked: at a start, and for what was kept long enough."""
+
+    seq: int
+    at: float
+    by: str
+    kind: str
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditView:
+    """Newest first; pass ``next`` as ``cursor`` to get those before."""
+
+    writes: tuple[WriteView, ...]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChangesView:
     """Changes after ``since``: kind and id of each changed object. The client fetches what it shows."""
 

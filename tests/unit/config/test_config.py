@@ -271,6 +271,8 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
             {"artifacts": {"url": "s3://bucket"}},
             "t.yaml: artifacts.url: 's3://bucket' is not a folder of this machine; expected a path or file:///FOLDER.",
         ),
+        ({"limits": {"user_live_jobs": 0}}, "t.yaml: limits.user_live_jobs: 0 was given; expected 1 to 1000000."),
+        ({"limits": {"user_writes_per_s": 0.5}}, "t.yaml: limits.user_writes_per_s: 0.5 was given; expected 1 to 1000000."),
         ({"limits": {"barrier_s": float("nan")}}, "t.yaml: limits.barrier_s: it is no finite number; expected one that is."),
         (
             {"limits": {"barrier_s": 1e300}},
@@ -344,7 +346,7 @@ def test_misspelt_variable_is_refused_with_the_nearest() -> None:
 def test_hub_of_a_site_is_read() -> None:
     fake = {"name": "k", "kind": "fake", "nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}
     config = parsed(
-        auth={**HUB, "admin_groups": ["admins"]},
+        auth={**HUB, "admin_groups": ["admins"], "viewer_groups": ["auditors"]},
         clusters=[fake],
         listen={"names": ["tuttilab.hub"]},
         queues=[{"name": "all"}],
@@ -352,7 +354,15 @@ def test_hub_of_a_site_is_read() -> None:
     )
 
     assert (config.auth.kind, config.auth.url, config.auth.service) == ("hub", "https://hub.example/hub/api", "tuttilab")
-    assert config.auth.admin_groups == ("admins",)
+    assert (config.auth.admin_groups, config.auth.viewer_groups) == (("admins",), ("auditors",))
+
+
+def test_a_group_has_one_role() -> None:
+    fake = {"name": "k", "kind": "fake", "nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}
+    with pytest.raises(
+        BadInput, match=r"auth.viewer_groups: 'b' is one of auth.admin_groups too; expected one role for each group."
+    ):
+        parsed(auth={**HUB, "admin_groups": ["a", "b"], "viewer_groups": ["b"]}, clusters=[fake])
 
 
 POSTGRES: Mapping[str, Any] = {"url": "postgresql+psycopg://u@h/d"}
