@@ -9,10 +9,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jupyterhub.spawner import SimpleLocalProcessSpawner
+from jupyterhub.spawner import SimpleLocalProcessSpawner, SpawnException
 from traitlets import Unicode, default
 
 from tuttilab.scheduler.domain.resources import GPU
+from tuttilab.spawner import options
 from tuttilab.spawner.mixin import NotebookJobMixin
 from tuttilab.spawner.pods import NO_GPU, amounts_of
 from tuttilab.spawner.volumes import folder_of
@@ -20,6 +21,12 @@ from tuttilab.spawner.volumes import folder_of
 
 class TuttiLocalSpawner(NotebookJobMixin, SimpleLocalProcessSpawner):  # type: ignore[misc]  # JupyterHub has no types
     homes = Unicode("homes", config=True, help="The folder below which every user has a home, made on the first start.")
+
+    async def start(self) -> Any:
+        if options.checked(self.user_options).get("run_as"):
+            what = "run_as: servers on the hub's machine all run as the hub's user; leave it out."
+            raise SpawnException(what, reason="options", status_code=400)
+        return await super().start()
 
     @default("home_dir")
     def _default_home_dir(self) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.core.storages import Storage
 from tuttilab.scheduler.domain.model import Node, Queue
 
 POSTGRES: Final = "postgresql+psycopg"
@@ -116,6 +117,8 @@ class Config:
     queues: tuple[Queue, ...]
     defaults: Defaults
     limits: Limits
+    storages: tuple[Storage, ...] = ()
+    """Volumes that profiles may mount, by group."""
 
     @property
     def host_names(self) -> tuple[str, ...]:

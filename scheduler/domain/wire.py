@@ -19,6 +19,7 @@ from tuttilab.scheduler.domain import shape
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.events import Event
 from tuttilab.scheduler.domain.requests import (
+    AccountRequest,
     DagRequest,
     HdfsRequest,
     IdleRequest,
@@ -355,6 +356,8 @@ class NotebookView:
     is_wanted: bool
     node: str | None = None
     image: str | None = None
+    run_as: AccountRequest | None = None
+    """The proxy user's; None: as the user themselves."""
     place: int | None = None
     refusal: str = ""
     """While it waits: what it asks for, what is free, and which members of the owner's group use the rest."""

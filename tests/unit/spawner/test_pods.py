@@ -16,6 +16,7 @@ def pieces(owner: str = "ann", **given: Any) -> Pieces:
         job_id="job1",
         node="node-a",
         image="reg.example/lab:1",
+        run_as=None,
         cephfs_claim="cephfs-{name}",
         node_label="kubernetes.io/hostname",
     )
