@@ -229,5 +229,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if path := os.environ.get("TUTTILAB_REPORT"):
         counts = {word: len(reporter.stats.get(word, [])) for word in ("passed", "failed", "error", "skipped")}
-        report = {"counts": counts, "left_out": left_out_lines(skipped), "told": told_lines(reporter)}
+        bad = [report for word in ("failed", "error") for report in reporter.stats.get(word, [])]
+        failed = sorted({side_by_side.name_of(str(report.nodeid)) for report in bad})
+        report = {"counts": counts, "failed": failed, "left_out": left_out_lines(skipped), "told": told_lines(reporter)}
         Path(path).write_text(json.dumps(report), encoding="utf-8")

@@ -45,6 +45,7 @@ class ClusterFile:
     """As taints are written: ``dedicated=ml:NoSchedule``."""
     node_labels: Mapping[str, str] = field(default_factory=dict)
     uid: int = 1000
+    isolate_gangs: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

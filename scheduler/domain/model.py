@@ -330,6 +330,8 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     is_ready: bool = True
+    others: Resources = NOTHING
+    """What pods request there that are not ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,8 @@ class NodeView:
     is_ready: bool
     allocatable: Mapping[str, str]
     used: Mapping[str, str]
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Requested by pods that are not ours."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -213,6 +215,8 @@ class ClusterView:
     unreachable_since: float | None
     allocatable: Mapping[str, str]
     used: Mapping[str, str]
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Requested by pods that are not ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

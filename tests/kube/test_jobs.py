@@ -15,9 +15,11 @@ import yaml
 
 from tests.e2e.magics.conftest import Kernel
 from tests.kube import images, product_images
+from tests.kube.pods import pod as pod_of
 from tests.kube.processes import free_port
 from tests.kube.real import RealCluster
 from tests.user_machine import CommandResult, UserMachine, eventually, made_machine
+from tuttilab.scheduler.clusters.kubernetes.states import amount
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(240)]
 
@@ -113,10 +115,16 @@ class Site:
         found: list[Any] = self.cluster.api.get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]
         return found
 
+    def policies(self) -> list[Any]:
+        path = f"/apis/networking.k8s.io/v1/namespaces/{self.namespace}/networkpolicies"
+        found: list[Any] = self.cluster.api.get(path)["items"]
+        return found
+
     def until_nothing_is_left(self) -> None:
         def left() -> list[str]:
             base = f"/api/v1/namespaces/{self.namespace}"
             items = [item for kind in ("pods", "services", "secrets") for item in self.cluster.api.get(f"{base}/{kind}")["items"]]
+            items += self.policies()
             return [item["metadata"]["name"] for item in items]
 
         eventually(lambda: not left(), 40)
@@ -234,6 +242,44 @@ def test_a_job_that_waits_for_its_quota_has_no_pod(site: Site) -> None:
     assert site.machine.run("cancel", first).code == 0
 
     site.until(second, "Succeeded")
+
+
+def theirs_on(node: str, cpus: str) -> dict[str, Any]:
+    return pod_of("theirs", ["sleep", "1000"], image=images.BUSYBOX, limits={"cpu": cpus}, nodeName=node)
+
+
+@pytest.mark.feature("C07")
+def test_a_gang_that_is_to_be_isolated_has_a_policy_for_its_members_as_long_as_it_lives(site: Site) -> None:
+    site.machine.run("down", "--now")
+    site.settings["isolate_gangs"] = True
+    site.up()
+    job = site.started("--workers", "2", "--", *SLEEPER)
+    site.until_running(job)
+
+    (policy,) = site.policies()
+    chosen = policy["spec"]["podSelector"]["matchLabels"].items()
+    assert [len(site.pods()), sum(chosen <= pod["metadata"]["labels"].items() for pod in site.pods())] == [3, 3]
+    assert policy["spec"]["ingress"] == [{"from": [{"podSelector": policy["spec"]["podSelector"]}]}]
+    assert site.machine.run("cancel", job).code == 0
+    site.until(job, "Cancelled")
+    site.until_nothing_is_left()
+
+
+def test_a_job_goes_to_the_node_on_which_others_leave_it_room(site: Site) -> None:
+    """The other node has the CPUs, but not for us; without the right to see that, the job would find no room there."""
+    first, second = site.cluster.real_nodes()[:2]
+    cpus = amount(site.cluster.api.get(f"/api/v1/nodes/{first}")["status"]["allocatable"]["cpu"])
+    theirs = f"{int(cpus * 1000) - 500}m"
+    with site.cluster.namespace() as others:
+        path = f"/api/v1/namespaces/{others}/pods"
+        site.cluster.api.post(path, theirs_on(first, theirs))
+        site.cluster.wait_for_phase(others, "theirs", "Running")
+        eventually(lambda: f"{theirs} of others" in site.machine.run("nodes").out, 30)
+        job = site.started("--cpus", "1", "--", *SLEEPER)
+        site.until_running(job)
+        assert [each["spec"]["nodeName"] for each in site.pods()] == [second]
+        assert site.machine.run("cancel", job).code == 0
+        site.until(job, "Cancelled")
 
 
 def test_a_gang_whose_end_nobody_saw_has_ended_all_the_same(site: Site) -> None:
