@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tuttilab.scheduler.domain.model import DOMAIN
+from tuttilab.scheduler.domain.model import DOMAIN, SERVER_OF_LABEL
 from tuttilab.scheduler.domain.requests import AccountRequest, ProfileRequest
 from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_duration, parse_memory
 from tuttilab.spawner.volumes import Manifest, volumes_of
@@ -51,6 +51,7 @@ def pieces_of(
     owner: str,
     job_id: str,
     node: str,
+    installation: str,
     image: str | None,
     run_as: AccountRequest | None,
     cephfs_claim: str,
@@ -67,7 +68,8 @@ def pieces_of(
         unset=frozenset(NO_GPU) if has_gpu else frozenset(),
         volumes=volumes.volumes,
         mounts=volumes.mounts,
-        labels={f"{DOMAIN}/kind": "notebook", JOB_LABEL: job_id, f"{DOMAIN}/profile": profile.name},
+        labels={f"{DOMAIN}/kind": "notebook", JOB_LABEL: job_id, f"{DOMAIN}/profile": profile.name}
+        | ({SERVER_OF_LABEL: installation} if installation else {}),
         node_selector={node_label: node},
         image=image,
         security={**SERVER_SECURITY, **({} if run_as is None else {"runAsUser": run_as.uid, "runAsGroup": run_as.gid})},

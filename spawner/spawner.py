@@ -124,6 +124,7 @@ class TuttiSpawner(NotebookJobMixin, KubeSpawner):  # type: ignore[misc]  # Kube
             owner=self.user.name,
             job_id=view.job.id,
             node=view.node or "",
+            installation=view.installation,
             image=view.image,
             run_as=view.run_as,
             cephfs_claim=self.cephfs_claim,

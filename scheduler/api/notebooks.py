@@ -70,6 +70,7 @@ def _view(service: Service, job: Job, groups: tuple[str, ...]) -> wire.NotebookV
         is_wanted=not job.phase.is_terminal and not job.cancel_requested and (attempt is None or attempt.stopping_at is None),
         node=attempt.pods[0].node if attempt else None,
         image=job.work.image,
+        installation=service.secrets.installation,
         run_as=profile.proxy_users.get(job.labels.get(RUN_AS_LABEL, "")),
         place=wait.place if wait else None,
         refusal=refusal_of(service.state, job, groups) if is_waiting else "",

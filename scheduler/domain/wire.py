@@ -360,6 +360,8 @@ class NotebookView:
     is_wanted: bool
     node: str | None = None
     image: str | None = None
+    installation: str = ""
+    """Of the control plane, for a label of the pod: what the ledger has is not counted again as what others take of a node."""
     run_as: AccountRequest | None = None
     """The proxy user's; None: as the user themselves."""
     place: int | None = None

@@ -17,14 +17,12 @@ from typing import Any
 import yaml
 
 from tests.e2e.hub.site import BIN, GROUPS, PASSWORD, SERVICE_TOKEN, HubSite
-from tests.kube import images, lab_image, product_images
-from tests.kube.pods import pod
+from tests.kube import lab_image, product_images
 from tests.kube.processes import free_port
 from tests.kube.real import GPU, RealCluster
 from tests.kube.site import rules_of
 from tests.user_machine import CommandResult, eventually, made_machine
 from tools.hub_proxy import command as proxy_command
-from tuttilab.scheduler.clusters.kubernetes.states import amount
 
 HERE = Path(__file__).parent
 GUIDE = HERE.parents[1] / "docs" / "guides" / "kubernetes.md"
@@ -128,18 +126,6 @@ class KubeHubSite(HubSite):
         file = self.folder / "profiles.yaml"
         file.write_text(yaml.safe_dump_all([{"kind": "Profile", **profile} for profile in profiles]), encoding="utf-8")
         return self.run("profile", "apply", str(file))
-
-    def fill(self, name: str, node: str) -> None:
-        """Take the CPUs of a node with a pod of others, which the control plane does not know of."""
-        cpus = self.cluster.api.get(f"/api/v1/nodes/{node}")["status"]["allocatable"]["cpu"]
-        asked = {"cpu": f"{int(amount(cpus) * 1000) - 500}m"}
-        filler = pod(name, ["sleep", "600"], image=images.BUSYBOX)
-        filler["spec"]["containers"][0]["resources"] = {"requests": asked, "limits": asked}
-        filler["spec"]["nodeName"] = node
-        self.cluster.api.post(f"/api/v1/namespaces/{self.open_namespace}/pods", filler)
-
-    def unfill(self) -> None:
-        self.cluster.api.delete(f"/api/v1/namespaces/{self.open_namespace}/pods", {"gracePeriodSeconds": 0})
 
     def gpus_of_pods(self) -> int:
         """That the pods of servers and gangs which have not ended hold on the cluster."""

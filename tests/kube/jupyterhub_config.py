@@ -31,13 +31,15 @@ c.TuttiSpawner.consecutive_failure_limit = 0
 c.TuttiSpawner.container_patience_s = 4
 
 
-def choose_namespace(spawner: Any) -> None:
-    """Pod Security "restricted" allows no folder of a node."""
-    is_open = str(spawner.user_options.get("profile", "")).startswith("path-")
+def prepare(spawner: Any) -> None:
+    """Pod Security "restricted" allows no folder of a node. A label that no node has is what keeps `no-room` from its node."""
+    profile = str(spawner.user_options.get("profile", ""))
+    is_open = profile.startswith("path-")
+    spawner.node_selector = {"pool": "none"} if profile == "no-room" else {}
     spawner.namespace = GIVEN["open_namespace"] if is_open else c.TuttiSpawner.namespace
 
 
-c.Spawner.pre_spawn_hook = choose_namespace
+c.Spawner.pre_spawn_hook = prepare
 # The images of these tests have no user but root and nobody.
 c.TuttiSpawner.uid = 1000
 c.TuttiSpawner.gid = 1000

@@ -281,8 +281,6 @@ def test_a_mount_outside_of_the_list_is_refused_on_create_and_edit(site: KubeHub
 def test_the_hubs_page_and_the_job_say_why_a_server_did_not_start(
     site: KubeHubSite, ann: Browser, amy: Browser, bob: Browser
 ) -> None:
-    for number, node in enumerate(site.cluster.real_nodes()):
-        site.fill(f"others-{number}", node)
     said: dict[str, str] = {}
 
     def ask(user: Browser, profile: str) -> None:
@@ -293,7 +291,6 @@ def test_the_hubs_page_and_the_job_say_why_a_server_did_not_start(
         each.start()
     for each in asks:
         each.join()
-    site.unfill()
 
     expected = {
         "no-image": "image 'localhost/not-there:1' cannot be pulled on this cluster (ImagePullBackOff: ",

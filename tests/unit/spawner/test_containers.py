@@ -28,7 +28,7 @@ def ended(code: int, reason: str, message: str = "") -> dict[str, Any]:
 
 def said(shown: dict[str, Any], after_s: float = 31.0) -> str | None:
     found = problem_of(shown, CREATED + after_s, patience_s=30.0)
-    return found and found.sentence
+    return found.sentence if found is not None else None
 
 
 @pytest.mark.parametrize(
