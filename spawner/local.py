@@ -13,12 +13,13 @@ import pwd
 from pathlib import Path
 from typing import Any, Final
 
-from jupyterhub.spawner import SimpleLocalProcessSpawner
+from jupyterhub.spawner import SimpleLocalProcessSpawner, SpawnException
 from traitlets import Bool, Dict, Integer, Unicode, default
 
 from tuttilab.scheduler.domain.accounts import Entry, refusal_of
 from tuttilab.scheduler.domain.errors import Forbidden
 from tuttilab.scheduler.domain.resources import GPU
+from tuttilab.spawner import options
 from tuttilab.spawner.mixin import NotebookJobMixin
 from tuttilab.spawner.notebook_jobs import refusal
 from tuttilab.spawner.pods import NO_GPU, amounts_of
@@ -56,6 +57,9 @@ class TuttiLocalSpawner(NotebookJobMixin, SimpleLocalProcessSpawner):  # type: i
         return entry
 
     async def start(self) -> Any:
+        if options.checked(self.user_options).get("run_as"):
+            what = "run_as: servers on the hub's machine run as the hub's user or as their own users; leave it out."
+            raise SpawnException(what, reason="options", status_code=400)
         if self.run_as_owner:
             self._account()  # before room is asked for
         return await super().start()

@@ -76,6 +76,17 @@ class QueueFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StorageFile:
+    cephfs: str | None = None
+    claim: str | None = None
+    nfs: str | None = None
+    host_path: str | None = None
+    sub_path: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """``r`` or ``rw`` by group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultsFile:
     queue: str | None = None
     timeout: str | int | None = None
@@ -109,6 +120,7 @@ class ConfigFile:
     listen: ListenConfig = ListenConfig()  # noqa: RUF009  frozen
     clusters: tuple[ClusterFile, ...] = (ClusterFile(name="here", kind="local"),)
     queues: tuple[QueueFile, ...] = (QueueFile(name="root"), QueueFile(name="default", parent="root"))
+    storages: tuple[StorageFile, ...] = ()
     defaults: DefaultsFile = DefaultsFile()
     limits: LimitsFile = LimitsFile()
 

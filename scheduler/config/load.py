@@ -28,6 +28,7 @@ from tuttilab.scheduler.config.model import (
     ListenConfig,
 )
 from tuttilab.scheduler.config.resources import check_resources
+from tuttilab.scheduler.config.storages import storages_of
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
 from tuttilab.scheduler.domain.errors import BadInput
@@ -129,6 +130,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
                 spark_conf={key: _spark_value(value) for key, value in file.defaults.spark_conf.items()},
             ),
             limits=_limits(file.limits),
+            storages=storages_of(file.storages),
         )
         check_resources(queues, clusters)
         return config

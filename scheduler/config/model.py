@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.clusters.local.owners import OwnersSettings
+from tuttilab.scheduler.core.storages import Storage
 from tuttilab.scheduler.domain.model import Node, Queue
 
 POSTGRES: Final = "postgresql+psycopg"
@@ -131,6 +132,8 @@ class Config:
     queues: tuple[Queue, ...]
     defaults: Defaults
     limits: Limits
+    storages: tuple[Storage, ...] = ()
+    """Volumes that profiles may mount, by group."""
 
     @property
     def host_names(self) -> tuple[str, ...]:

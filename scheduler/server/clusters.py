@@ -18,8 +18,7 @@ def build_clusters(config: Config, state: Path, environ: Mapping[str, str]) -> d
     if any(cluster.kubernetes is not None for cluster in config.clusters):
         from tuttilab.scheduler.service.launch_plans import Secrets
 
-        # Of the key and not of the folder: whoever has the key can speak to the pods, and nobody else adopts them.
-        installation = Secrets.of(config.auth.key_file, state).digest()[:16]
+        installation = Secrets.of(config.auth.key_file, state).installation
     return {cluster.name: _build(cluster, config.limits, state, environ, installation) for cluster in config.clusters}
 
 

@@ -7,9 +7,11 @@ import yaml
 from traitlets.config import Config
 
 from tests.e2e.hub.guide import blocks
+from tests.kube.hub_site import snippets
 from tuttilab.scheduler.client.manifests import parse_manifests
 from tuttilab.scheduler.clusters.local.owners import OwnersSettings
 from tuttilab.scheduler.config.load import parse_config
+from tuttilab.scheduler.core.storages import as_seen_by, check_listed
 from tuttilab.scheduler.domain.requests import ProfileRequest
 
 pytest.importorskip("kubespawner")
@@ -25,6 +27,20 @@ def test_settings_of_the_guide_are_traits(monkeypatch: pytest.MonkeyPatch) -> No
     for cls in (TuttiSpawner, TuttiLocalSpawner):
         assert set(c[cls.__name__]) - set(cls.class_traits(config=True)) == set()
     assert "cephfs_claim" in c.TuttiSpawner
+
+
+def test_the_kubernetes_guides_chapter_on_hubs_is_read() -> None:
+    configuration, listed, profile = snippets("yaml")
+    c = Config()
+    for snippet in snippets("python"):
+        exec(snippet, {"c": c, "control_url": "http://control", "control_token": "secret"})  # noqa: S102
+
+    read = parse_config({**yaml.safe_load(configuration), **yaml.safe_load(listed)}, Path("/state"), "guide")
+    (lab,) = parse_manifests(profile, "guide", ProfileRequest)
+    check_listed(lab, read.storages, lab.groups)
+
+    assert set(c.TuttiSpawner) - set(TuttiSpawner.class_traits(config=True)) == set()
+    assert [as_seen_by(group, lab, read.storages).mounts[1].mode for group in lab.groups] == ["rw", "r"]
 
 
 def test_configuration_and_profile_of_the_guide_are_read() -> None:
