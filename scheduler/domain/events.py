@@ -216,6 +216,15 @@ class HeartbeatMissed:
 
 
 @dataclass(frozen=True, slots=True)
+class PodsOutlived:
+    """These pods still ran when their attempt was over, as those of a launch that came late. They are stopped; no row changes."""
+
+    job_id: str
+    attempt: int
+    pods: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BarrierTimedOut:
     job_id: str
     attempt: int
@@ -297,6 +306,7 @@ Event = (
     | PodEnded
     | LaunchFailed
     | HeartbeatMissed
+    | PodsOutlived
     | BarrierTimedOut
     | RunTimedOut
     | NotebookExpired

@@ -26,7 +26,7 @@ from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.store.verify import differences, replay
 
 T = TypeVar("T")
-START_S = 30.0
+START_S = 60.0
 DEADLINE_S = 60.0
 CONFIG = """
 clusters:
@@ -50,6 +50,8 @@ class Plane:
     """Idempotency key to job id."""
     program: tuple[str, ...] = ("-m", "tuttilab.scheduler.server.serve")
     more_environ: dict[str, str] = field(default_factory=dict)
+    is_hunted: bool = False
+    """Somebody kills it at any moment, also while it starts."""
 
     @property
     def state(self) -> Path:
@@ -96,8 +98,8 @@ class Plane:
             self.has_died()
 
     def ensure(self) -> None:
-        if self.has_died():
-            assert self.start(), "it dies without being told to"
+        while self.has_died() and not self.start():
+            assert self.is_hunted, "it dies without being told to"
 
     def ask(self, call: Callable[[Client], T]) -> T:
         """Asked until it answers; a control plane that has died is started again."""
