@@ -11,27 +11,23 @@ from tests.e2e.kills.plane import DEADLINE_S, Plane
 from tuttilab.sidecar.keeper import TITLE
 
 
-def processes_of(plane: Plane) -> dict[int, list[str]]:
-    """Command lines of the machine that name the plane's state folder."""
-    found = {}
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(str(plane.state) in word for word in words):
-            found[process.pid] = words
-    return found
+def processes_of(plane: Plane) -> list[tuple[psutil.Process, list[str]]]:
+    """Those of the machine whose command line names the plane's state folder, with its words."""
+    found = ((process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+    return [(process, words) for process, words in found if any(str(plane.state) in word for word in words)]
 
 
 def sidecars(plane: Plane, part: str) -> list[psutil.Process]:
     """Sidecars of pods whose name ends so; of a gang's master that is the master itself."""
     return [
-        psutil.Process(pid)
-        for pid, words in processes_of(plane).items()
+        process
+        for process, words in processes_of(plane)
         if any(word.endswith("plan.json") and Path(word).parent.name.endswith(part) for word in words)
     ]
 
 
 def keepers(plane: Plane) -> list[psutil.Process]:
-    return [psutil.Process(pid) for pid, words in processes_of(plane).items() if words[0].startswith(TITLE)]
+    return [process for process, words in processes_of(plane) if words[0].startswith(TITLE)]
 
 
 def running(plane: Plane, key: str, workers: int, script: str) -> str:
