@@ -168,7 +168,7 @@ class Work:
     env: Mapping[str, str] = field(default_factory=dict)
     workdir: str | None = None
     code: str | None = None
-    """Artifact id of a bundle (tar), unpacked to TUTTILAB_CODE_DIR before the command starts."""
+    """Artifact id of a bundle (tar or zip), unpacked to TUTTILAB_CODE_DIR before the command starts."""
     inputs: tuple[Input, ...] = ()
     outputs: tuple[Output, ...] = ()
     framework: Framework = Framework.NONE
