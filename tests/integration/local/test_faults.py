@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.contract.clusters import Place, all_lines, first_lines, plan, watching
-from tests.integration.local.conftest import DEADLINE_S, left_of
+from tests.integration.local.conftest import DEADLINE_S, LEASE_S, left_of
 from tests.integration.local.control_plane import ControlPlane
 from tests.unix_accounts import Accounts, open_folder
 from tuttilab.scheduler.clusters.base import Cluster, PodState
@@ -31,7 +31,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         if request.param == "owners":
             accounts: Accounts = request.getfixturevalue("accounts")
             owners = accounts.settings(stack.enter_context(open_folder()))
-        place = Place("local", tmp_path, owners=owners, lease_s=2.0, heartbeat_s=0.5)
+        place = Place("local", tmp_path, owners=owners, lease_s=LEASE_S, heartbeat_s=0.5)
         yield place
         await place.close()
         assert left_of(place.folder) == []
