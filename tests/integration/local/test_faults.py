@@ -364,7 +364,8 @@ async def test_single_pod_lives_without_a_control_plane_and_reports_when_it_is_b
         await asyncio.to_thread(control_plane.wait_for_phase, "job-1-0", "Ended")
         (ended,) = await seen.ended("job-1-0")
 
-    assert control_plane.phases("job-1-0") == ["Running", "Ended"]
+    # Those before too, if its sidecar was so slow that no report had failed yet.
+    assert control_plane.phases("job-1-0")[-2:] == ["Running", "Ended"]
     last = control_plane.last("job-1-0")
     assert (last["exit_code"], last["reason"], last["uid"]) == (ended.exit_code, ended.reason, ended.uid)
     assert (last["exit_code"], control_plane.tokens) == (6, {f"Bearer {launch.pods[0].token}"})
