@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.contract.clusters import Place, all_lines, first_lines, plan, watching
-from tests.integration.local.conftest import left_of
+from tests.integration.local.conftest import LEASE_S, left_of
 from tests.integration.local.test_faults import KILLER, keeper_of, pid_of
 from tests.unix_accounts import Accounts, open_folder
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, PodState
@@ -65,7 +65,7 @@ print(json.dumps(done))
 @pytest.fixture
 async def place(accounts: Accounts, tmp_path: Path) -> AsyncIterator[Place]:
     with open_folder() as folder:
-        place = Place("local", tmp_path, owners=accounts.settings(folder), lease_s=2.0, heartbeat_s=0.5)
+        place = Place("local", tmp_path, owners=accounts.settings(folder), lease_s=LEASE_S, heartbeat_s=0.5)
         yield place
         await place.close()
         assert left_of(place.folder) == []
