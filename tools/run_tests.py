@@ -1,6 +1,7 @@
 """Run the parts of the test suite, show the time of each, and end with one summary.
 
-`python tools/run_tests.py check` runs the quick parts, `all` every part, `soak` the long ones with many more examples.
+`python tools/run_tests.py check` runs the quick parts, `all` every part, `soak` the long ones with many more examples, `attack` the
+attack corpus with many more rounds.
 A part without tests yet is left out silently; a test that the machine cannot run is listed at the end, with a remedy.
 All parts run even when an early one fails. Options after the mode go to pytest: `… all -x -k quota`.
 
@@ -118,11 +119,18 @@ def parts() -> tuple[Part, ...]:
         Part("browser", "all", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab",), is_real=True),
         # One process: there is one cluster with real pods on a machine.
         Part("kube", "all", (KUBE_PROGRAMS, (PYTHON, "-m", "tests.kube.tools.debian")), tests=("tests/kube",), is_real=True),
+        Part("attack", "attack", tests=("tests/attack",)),
+        Part("attack in the browser", "attack", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab/test_hostile.py",)),
         Part("kills and takeovers", "soak", tests=("tests/e2e/kills", "tests/e2e/replicas")),
         Part(
             "load with a kill every 20 s",
             "soak",
             ((PYTHON, "-m", "tests.soak.run", os.environ.get("TUTTILAB_DOSE_MINUTES") or "30"),),
+        ),
+        Part(
+            "kills of every part under load",
+            "soak",
+            ((PYTHON, "-m", "tests.soak.kills", os.environ.get("TUTTILAB_DOSE_KILLS") or "1000", "1000"),),
         ),
         Part("long properties", "soak", tests=("tests/property",), options=ALL_CORES),
         Part("demo", "all", demo()),
@@ -265,16 +273,16 @@ def summarise(outcomes: list[Outcome], seconds: float) -> None:
 
 
 def main(mode: str, extra: list[str]) -> int:
-    if mode not in ("check", "all", "soak"):
-        print(f"Unknown mode {mode!r}: expected check, all or soak. Example: python tools/run_tests.py check")
+    if mode not in ("check", "all", "soak", "attack"):
+        print(f"Unknown mode {mode!r}: expected check, all, soak or attack. Example: python tools/run_tests.py check")
         return 2
     subprocess.run([PYTHON, "tools/types_tree.py"], cwd=ROOT, check=True)
     environment = dict(os.environ, PYTHONUNBUFFERED="1")
     if sys.dont_write_bytecode:
         # Where Python may not keep what it compiles, each of thousands of processes would compile our modules anew.
         subprocess.run([PYTHON, "-m", "compileall", "-q", *PACKAGES], cwd=ROOT, check=True)
-    if mode == "soak":
-        environment["TUTTILAB_SOAK"] = "1"
+    if mode in ("soak", "attack"):
+        environment[f"TUTTILAB_{mode.upper()}"] = "1"
         extra = ["--timeout=0", *extra]
     if mode != "check":
         provide_postgres()

@@ -69,6 +69,8 @@ class State(Rows):
                 return endings.run_timed_out(self, event, at)
             case ev.HeartbeatMissed():
                 return pods.heartbeat_missed(self, event, at)
+            case ev.PodsOutlived():
+                return []
             case ev.JobDeleted():
                 return jobs.deleted(self, event, at)
 

@@ -225,6 +225,15 @@ class HeartbeatMissed:
 
 
 @dataclass(frozen=True, slots=True)
+class PodsOutlived:
+    """These pods still ran when their attempt was over, as those of a launch that came late. They are stopped; no row changes."""
+
+    job_id: str
+    attempt: int
+    pods: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BarrierTimedOut:
     job_id: str
     attempt: int
@@ -307,6 +316,7 @@ Event = (
     | PodEnded
     | LaunchFailed
     | HeartbeatMissed
+    | PodsOutlived
     | BarrierTimedOut
     | RunTimedOut
     | NotebookExpired

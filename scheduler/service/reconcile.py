@@ -16,6 +16,8 @@ from tuttilab.scheduler.domain.model import AttemptPhase, Cluster, JobKind, Node
 from tuttilab.scheduler.domain.resources import NOTHING
 
 ORPHAN_GRACE_S = 5.0
+STALE_S = 5.0
+"""Age of what an observation shows, at most."""
 
 
 def pod_events(state: State, seen: PodState) -> Iterator[ev.Event]:
@@ -100,6 +102,18 @@ def orphan_cleanups(state: State, cluster: str, seen: Iterable[PodState]) -> Ite
         left = tuple(pod.name for pod in others if pod.phase is not PodPhase.ENDED)
         if left:
             yield StopPods(job_id, number, left, ORPHAN_GRACE_S)
+
+
+def outlived(state: State, seen: Iterable[PodState], now: float) -> Iterator[ev.PodsOutlived]:
+    """Pods that run although their attempt is over, or is none that we know. One that has just ended may be shown as it was."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for pod in seen:
+        attempt = state.attempts.get((pod.job_id, pod.attempt))
+        is_over = attempt is None or (attempt.ended_at is not None and attempt.ended_at < now - STALE_S)
+        if is_over and pod.phase is not PodPhase.ENDED:
+            found.setdefault((pod.job_id, pod.attempt), []).append(pod.name)
+    for (job_id, number), names in found.items():
+        yield ev.PodsOutlived(job_id, number, tuple(sorted(names)))
 
 
 def ends_of_missing_pods(

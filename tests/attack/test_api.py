@@ -108,6 +108,7 @@ WIDE: dict[str, tuple[str, bytes, str]] = {
         b'{"variables": {' + b'"a": [],' * (MIB // 2) + b'"a": 1}}',
         "variables.a: input should be a valid string",
     ),
+    "a number of broken bytes": ("jobs", b'{"priority": 7e' + b"\xf0\x9f" * 500 + b"}", "priority: the number 7e"),
     "a large number": ("jobs", b'{"priority": 1' + b"0" * 5000 + b"}", "priority: the number 1000"),
 }
 

@@ -31,6 +31,7 @@ FOLDERS = {
     "the file as a link": 'ln -s "$OUTSIDE/secret" "$RESULT_DIR/secret"; mkdir "$RESULT_DIR/way"; ln -s "$OUTSIDE/secret" '
     '"$RESULT_DIR/way/secret"',
 }
+BOMBS = {"header": "a header of 2147483648 bytes", "content": "it unpacks to more than 2147483648 bytes"}
 RECORDS = {
     "a folder in place of the end": "mkdir -p ../end.json/x",
     "folders and FIFOs in place of new files": "n=$PPID; for f in end endpoints processes; do mkdir -p ../$f.json.$n.new/x; done; "
@@ -121,9 +122,7 @@ def bomb(kind: str) -> bytes:
     return packed.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("kind", "problem"), [("header", "a header of 2147483648 bytes"), ("content", "it unpacks to more than 2147483648 bytes")]
-)
+@pytest.mark.parametrize(("kind", "problem"), BOMBS.items())
 def test_a_bundle_that_is_a_bomb_costs_its_job_alone(client: Client, kind: str, problem: str) -> None:
     ended = sent(client, "true", code=client.put_artifact(bomb(kind)))
 

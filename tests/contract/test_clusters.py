@@ -1,6 +1,7 @@
 """What every cluster promises, asked of each of them."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +9,23 @@ from pathlib import Path
 import pytest
 
 from tests.contract.clusters import Place, all_lines, first_lines, growth, lines_from, watching, with_command
+from tests.unix_accounts import Accounts, open_folder
 from tuttilab.scheduler.clusters.base import Cluster
 from tuttilab.scheduler.domain.errors import Bug, LaunchRefused, NotFound, StaleEpoch
 from tuttilab.scheduler.domain.resources import Resources
 
 
-@pytest.fixture(params=["fake", "local"])
+@pytest.fixture(params=["fake", "local", pytest.param("owners", marks=pytest.mark.tier("users"))])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    place = Place(request.param, tmp_path)
-    yield place
-    await place.close()
+    """``owners``: a local one whose pods run as the users who own their jobs."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "owners":
+            accounts: Accounts = request.getfixturevalue("accounts")
+            place = Place("local", tmp_path, owners=accounts.settings(stack.enter_context(open_folder())))
+        else:
+            place = Place(request.param, tmp_path)
+        yield place
+        await place.close()
 
 
 @pytest.fixture

@@ -66,17 +66,19 @@ async def test_pods_of_others_are_seen_as_they_come_and_go(
         ("first", nodes[0], {}),
         ("second", nodes[0], {"tuttilab.io/installation": "theirs"}),
         ("own", nodes[1], {"tuttilab.io/installation": "ours"}),
+        ("server", nodes[1], {"tuttilab.io/server-of": "ours"}),
+        ("their-server", nodes[0], {"tuttilab.io/server-of": "theirs"}),
     ]:
         body = pod(name, ["sleep"], image="none", limits=limits, nodeName=node)
         body["metadata"]["labels"] |= labels
         api.post(pods, body)
 
-    before = await shown(ours, lambda seen: seen[nodes[0]].others == TWO * 2)
+    before = await shown(ours, lambda seen: seen[nodes[0]].others == TWO * 3)
 
     assert before[nodes[1]].others == NOTHING, "our own are in the ledger already"
     assert before[nodes[0]].allocatable == before[nodes[1]].allocatable
     api.delete(f"{pods}/first")
-    after = await shown(ours, lambda seen: seen[nodes[0]].others == TWO)
+    after = await shown(ours, lambda seen: seen[nodes[0]].others == TWO * 2)
     assert after[nodes[1]].others == NOTHING
 
 

@@ -140,6 +140,9 @@ class KubernetesCluster:
         for informer in (self._nodes, *self._pods.values()):
             if informer.failing_s() > UNREACHABLE_S:
                 raise ClusterUnreachable(informer.failure)
+        if self._api.failing_s() > UNREACHABLE_S:
+            # Its watches may still be open: a server that hangs does not end them.
+            raise ClusterUnreachable(f"cluster {self.name}: its API server takes calls and does not answer them.")
 
     def _known_nodes(self) -> tuple[Node, ...]:
         others, tolerations = self._others.by_node(), self._settings.tolerations

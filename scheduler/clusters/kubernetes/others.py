@@ -19,6 +19,7 @@ from tuttilab.scheduler.clusters.kubernetes.informer import Informer
 from tuttilab.scheduler.clusters.kubernetes.pods import Body
 from tuttilab.scheduler.clusters.kubernetes.states import resources_of
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
+from tuttilab.scheduler.domain.model import SERVER_OF_LABEL
 from tuttilab.scheduler.domain.resources import NOTHING, Resources, total
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,12 @@ _ON_NODES: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed
 
 
 class Others:
-    """The pods of a cluster that are not of this installation, and run on a node or are about to."""
+    """The pods of a cluster that are not of this installation or servers of its hub, and run on a node or are about to."""
 
     def __init__(self, api: Api, cluster: str, installation: str) -> None:
         self._cluster = cluster
-        self.informer = Informer(api, cluster, PODS, f"{names.INSTALLATION}!={installation}", lambda: None, _ON_NODES, needed_of)
+        selector = f"{names.INSTALLATION}!={installation},{SERVER_OF_LABEL}!={installation}"
+        self.informer = Informer(api, cluster, PODS, selector, lambda: None, _ON_NODES, needed_of)
         self.is_seen = False
         """False: the account may not look at them, and all room counts as ours."""
         self._sums: Mapping[str, Resources] = {}

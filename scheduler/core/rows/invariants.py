@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping
 from tuttilab.scheduler.core.placement.node_arrays import node_arrays_of
 from tuttilab.scheduler.core.placement.room import NodeKey
 from tuttilab.scheduler.core.rows.rows import Rows
+from tuttilab.scheduler.core.rows.unfinished import Unfinished
 from tuttilab.scheduler.domain.errors import Bug
 from tuttilab.scheduler.domain.model import JobPhase
 from tuttilab.scheduler.domain.resources import NOTHING, Resources, total
@@ -17,6 +18,7 @@ def check(rows: Rows, lowered: Container[str] = ()) -> None:
     _check_jobs(rows)
     _check_quota(rows, lowered)
     _check_room(rows)
+    _check_unfinished(rows)
     if set(rows.accounts.rows) != {job.id for job in rows.queued()}:
         raise Bug("I27: the overtaking accounts are not those of the queued jobs")
     for _, attempt in rows.live():
@@ -33,6 +35,16 @@ def _check_jobs(rows: Rows) -> None:
             raise Bug(f"I1: job {job.id} is {job.phase} but the list of queued jobs says otherwise")
         if job.failures > job.retries:
             raise Bug(f"I10: job {job.id} failed {job.failures} times with {job.retries} retries")
+
+
+def _check_unfinished(rows: Rows) -> None:
+    counted = Unfinished()
+    for job in rows.jobs.values():
+        counted.put(job)
+    for run in rows.runs.values():
+        counted.put_run(run)
+    if counted != rows.unfinished:
+        raise Bug("I27: the unfinished jobs of each user are not those of the rows")
 
 
 def _check_quota(rows: Rows, lowered: Container[str]) -> None:

@@ -152,11 +152,16 @@ class HubSite:
             "password": PASSWORD,
             "groups": GROUPS,
             "patience_s": self.patience_s,
+            "traits": self.traits(),
         }
         arguments = [str(BIN / "jupyterhub"), "-f", str(HERE / "jupyterhub_config.py")]
         environ = {"TEST_HUB": json.dumps(given), "TUTTILAB_HUB_TOKEN": SERVICE_TOKEN, "PYTHONPATH": str(ROOT)}
         self._start("hub", arguments, {**environ, "CONFIGPROXY_AUTH_TOKEN": "c0ffee"})
         eventually(lambda: self._answers(f"{self.url}/hub/health"))
+
+    def traits(self) -> dict[str, Any]:
+        """More settings of the spawner."""
+        return {}
 
     def _jupyter_config(self) -> Path:
         """The server extension switched on, by the file that the package installs."""

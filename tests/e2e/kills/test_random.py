@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.doses import dose
-from tests.e2e.kills.plane import DEADLINE_S, MARK, Plane, plane_in
+from tests.e2e.kills.plane import MARK, plane_in
+from tests.e2e.kills.pods import running, sidecars
 from tuttilab.scheduler.client import Client
 
 KILLS = dose("KILLS", suite=50, soak=1000)
@@ -61,25 +61,6 @@ def test_a_submit_sent_three_times_is_one_job(tmp_path: Path) -> None:
         jobs = plane.ask(all_jobs)
         assert sorted(jobs) == sorted(plane.accepted.values())
         assert len(set(jobs)) == REPEATS
-
-
-def sidecars(plane: Plane, part: str) -> list[psutil.Process]:
-    """Sidecars of pods whose name ends so."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(str(plane.state) in word and word.endswith("plan.json") and Path(word).parent.name.endswith(part) for word in words):
-            found.append(process)
-    return found
-
-
-def running(plane: Plane, key: str, workers: int, script: str) -> str:
-    job_id = plane.submit(key, workers=workers, script=script)
-    until = time.monotonic() + DEADLINE_S
-    while sum(plane.ran(job_id).values()) < workers:
-        assert time.monotonic() < until, plane.ask(lambda client: client.job(job_id))
-        time.sleep(0.05)
-    return job_id
 
 
 def test_a_short_silence_of_a_sidecar_or_a_master_harms_nothing(tmp_path: Path) -> None:

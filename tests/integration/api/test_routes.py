@@ -72,6 +72,7 @@ RULES = {
     ("POST", f"{V}/runs/{{run_id}}/cancel"): USER,
     ("POST", f"{V}/runs/{{run_id}}/retry"): USER,
     ("GET", f"{V}/changes"): USER,
+    ("GET", f"{V}/audit"): USER,
     ("POST", f"{V}/notebooks"): USER,
     ("POST", f"{V}/notebooks/{{job_id}}/renew"): USER,
     ("POST", f"{V}/notebooks/{{job_id}}/active"): USER,

@@ -43,6 +43,7 @@ COMMANDS = {
     ("DELETE", "/profiles/{name}"): "profile delete small",
     ("POST", "/reload"): "scheduler reload",
     ("GET", "/me"): "status",
+    ("GET", "/audit"): "audit",
 }
 """A command for each route that a person asks for. Routes with no line here are in `OTHERWISE`."""
 OTHERWISE = {
