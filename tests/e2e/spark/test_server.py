@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.spark.notebook import Notebook
 from tests.e2e.spark.session_provider import FolderProvider
-from tests.e2e.spark.test_kernel import running_tasks
+from tests.e2e.spark.test_kernel import has_tasks
 from tests.user_machine import eventually
 from tuttilab.magics.spark.connect import SessionRequest, SparkEndpoint, open_session, operations
 
@@ -150,7 +150,7 @@ def test_a_server_that_dies_under_a_cell_fails_the_cell_within_seconds_with_the_
     java = java_of(provider, "doomed")
 
     def kill_under_the_cell() -> None:
-        eventually(lambda: running_tasks(notebook, "doomed"))
+        eventually(lambda: has_tasks(notebook, "doomed"), 120)
         java.kill()
 
     other = threading.Thread(target=kill_under_the_cell)
