@@ -1,7 +1,7 @@
 # What can be done here. Each target first makes .venv ready (tools/env.sh; nothing to do when it is).
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check bench soak lock newest kube-tools kube-up kube-down clean env
+.PHONY: help demo lab test check bench soak attack lock newest kube-tools kube-up kube-down clean env
 export PYTHON
 
 help: ## this list
@@ -31,6 +31,9 @@ bench: env ## the benchmarks, with their figures
 soak: env ## the simulations and fault tests with many more examples (hours); KILLS=1000 TAKEOVERS=50 SEEDS=50000 MINUTES=30
 	@TUTTILAB_DOSE_KILLS=$(KILLS) TUTTILAB_DOSE_TAKEOVERS=$(TAKEOVERS) TUTTILAB_DOSE_SEEDS=$(SEEDS) TUTTILAB_DOSE_MINUTES=$(MINUTES) \
 	.venv/bin/python tools/run_tests.py soak
+
+attack: env ## the attack corpus with many more rounds (an hour); SEED=7 takes other ones
+	@TUTTILAB_ATTACK_SEED=$(SEED) .venv/bin/python tools/run_tests.py attack
 
 lock: env ## lock.txt, constraints.txt and npm's locks from their ranges; UPGRADE="pydantic httpx", UPGRADE=all for newer versions
 	@.venv/bin/python -m tools.lock "$(UPGRADE)" "$(BEFORE)"

@@ -61,6 +61,8 @@ def sentence(event: ev.Event) -> str:
             return f"attempt {number} cannot start: {reason}" + (" (a retry cannot help)" if permanent else "")
         case ev.HeartbeatMissed(_, number, pod):
             return f"attempt {number}: no heartbeat from {pod_title(pod)}"
+        case ev.PodsOutlived(_, number, pods):
+            return f"attempt {number}: {', '.join(map(pod_title, pods))} still ran after its end, and is stopped"
         case ev.BarrierTimedOut(_, number):
             return f"attempt {number}: its pods did not all become ready in time"
         case ev.NotebookExpired():

@@ -66,6 +66,7 @@ def clusters(as_json: bool) -> None:
             (view.name, view.kind, str(view.nodes), "reachable" if view.is_reachable else "unreachable"),
             view.used,
             view.allocatable,
+            view.others,
         )
     ]
     console.put_table(("CLUSTER", "KIND", "NODES", "STATE", "RESOURCE", "USED", "OF", ""), rows, "There are no clusters.")
@@ -82,7 +83,9 @@ def nodes(as_json: bool) -> None:
     rows = [
         row
         for view in views
-        for row in room_rows((view.name, view.cluster, "ready" if view.is_ready else "not ready"), view.used, view.allocatable)
+        for row in room_rows(
+            (view.name, view.cluster, "ready" if view.is_ready else "not ready"), view.used, view.allocatable, view.others
+        )
     ]
     console.put_table(("NODE", "CLUSTER", "STATE", "RESOURCE", "USED", "OF", ""), rows, "No cluster has shown its nodes yet.")
 
@@ -119,11 +122,16 @@ def use_rows(title: str, view: QueueView) -> list[Row]:
     return _titled((title,), lines or [("", "nothing", "", "no limit", "")])
 
 
-def room_rows(title: Sequence[str], used: Mapping[str, str], allocatable: Mapping[str, str]) -> list[Row]:
-    lines = [
-        (short_name(key), used.get(key, "0"), whole, bar(parse_amount(key, used.get(key, 0), key), parse_amount(key, whole, key)))
-        for key, whole in allocatable.items()
-    ]
+def room_rows(
+    title: Sequence[str], used: Mapping[str, str], allocatable: Mapping[str, str], others: Mapping[str, str]
+) -> list[Row]:
+    """A row for each resource; what pods of others have taken stands beside what ours have, and both are in the bar."""
+    lines = []
+    for key, whole in allocatable.items():
+        text, theirs = used.get(key, "0"), others.get(key, "0")
+        taken = parse_amount(key, text, key) + parse_amount(key, theirs, key)
+        shown = text if theirs == "0" else f"{text} + {theirs} of others"
+        lines.append((short_name(key), shown, whole, bar(taken, parse_amount(key, whole, key))))
     return _titled(title, lines or [("", "", "", "")])
 
 

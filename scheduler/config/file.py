@@ -45,6 +45,14 @@ class ClusterFile:
     """As taints are written: ``dedicated=ml:NoSchedule``."""
     node_labels: Mapping[str, str] = field(default_factory=dict)
     uid: int = 1000
+    isolate_gangs: bool = False
+    run_as: str = "service"
+    """``owner``: pods of a local cluster run as the users who own their jobs."""
+    folder: str | None = None
+    sidecar_user: str = "tuttilab"
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    least_uid: int = 1000
+    python: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,17 @@ class QueueFile:
     overtaking: float | int = 0.15
     overtaking_s: float | int = 900
     class_cap_s: float | int = 86400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageFile:
+    cephfs: str | None = None
+    claim: str | None = None
+    nfs: str | None = None
+    host_path: str | None = None
+    sub_path: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """``r`` or ``rw`` by group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +120,7 @@ class ConfigFile:
     listen: ListenConfig = ListenConfig()  # noqa: RUF009  frozen
     clusters: tuple[ClusterFile, ...] = (ClusterFile(name="here", kind="local"),)
     queues: tuple[QueueFile, ...] = (QueueFile(name="root"), QueueFile(name="default", parent="root"))
+    storages: tuple[StorageFile, ...] = ()
     defaults: DefaultsFile = DefaultsFile()
     limits: LimitsFile = LimitsFile()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from tuttilab.scheduler.config import kubernetes
+from tuttilab.scheduler.config import kubernetes, owners
 from tuttilab.scheduler.config.file import SECTIONS, ConfigFile, LimitsFile, NodeFile, QueueFile
 from tuttilab.scheduler.config.model import (
     POSTGRES,
@@ -28,6 +28,7 @@ from tuttilab.scheduler.config.model import (
     ListenConfig,
 )
 from tuttilab.scheduler.config.resources import check_resources
+from tuttilab.scheduler.config.storages import storages_of
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
 from tuttilab.scheduler.domain.errors import BadInput
@@ -129,6 +130,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
                 spark_conf={key: _spark_value(value) for key, value in file.defaults.spark_conf.items()},
             ),
             limits=_limits(file.limits),
+            storages=storages_of(file.storages),
         )
         check_resources(queues, clusters)
         return config
@@ -163,10 +165,11 @@ def _auth(file: ConfigFile, state_dir: Path) -> AuthConfig:
         if group in auth.admin_groups:
             raise BadInput(f"auth.viewer_groups: {group!r} is one of auth.admin_groups too; expected one role for each group.")
     for index, cluster in enumerate(file.clusters):
-        if cluster.kind == "local" and not auth.unsafe_shared_user:
+        if cluster.kind == "local" and cluster.run_as != owners.OWNER and not auth.unsafe_shared_user:
             raise BadInput(
                 f"clusters[{index}].kind: local runs the pods of all the hub's users as one user, open to each other; "
-                "expected another kind, or auth.unsafe_shared_user: true for a test."
+                f"expected run_as: {owners.OWNER} beside it (for a control plane that root runs), another kind, or "
+                "auth.unsafe_shared_user: true for a test."
             )
     return auth
 
@@ -178,6 +181,7 @@ def _clusters(file: ConfigFile, state_dir: Path) -> tuple[ClusterConfig, ...]:
     result = []
     for index, cluster in enumerate(file.clusters):
         settings = kubernetes.settings_of(cluster, f"clusters[{index}]", state_dir)
+        of_owners = owners.settings_of(cluster, f"clusters[{index}]", state_dir, file.listen.port)
         if cluster.kind == "local" and file.store.url.startswith(POSTGRES) and not file.store.alone:
             raise BadInput(
                 f"clusters[{index}].kind: local does not go with several control planes on Postgres: its pods are known to one "
@@ -195,7 +199,7 @@ def _clusters(file: ConfigFile, state_dir: Path) -> tuple[ClusterConfig, ...]:
             raise BadInput(f"{path}: an empty list runs nothing; leave the key out for what the machine has, or list one node.")
         check_names(path, [node.name for node in cluster.nodes or ()])
         nodes = tuple(_node(node, cluster.name, f"{path}[{at}]") for at, node in enumerate(cluster.nodes or ()))
-        result.append(ClusterConfig(cluster.name, cluster.kind, nodes or None, cluster.grows, settings))
+        result.append(ClusterConfig(cluster.name, cluster.kind, nodes or None, cluster.grows, settings, of_owners))
     check_room((node.allocatable for cluster in result for node in cluster.nodes or ()), "clusters")
     return tuple(result)
 
@@ -322,9 +326,9 @@ def _store_url(url: str, state_dir: Path) -> str:
     if scheme == POSTGRES and path.strip("/"):
         return url
     if scheme != "sqlite" or not path.startswith("/") or path == "/":
+        known = "of MySQL, which is not supported" if scheme.startswith(("mysql", "mariadb")) else "no database that is known"
         raise BadInput(
-            f"store.url: {_without_password(url)!r} is no database that is known; "
-            f"expected sqlite:///FILE or {POSTGRES}://USER@HOST/DATABASE."
+            f"store.url: {_without_password(url)!r} is {known}; expected sqlite:///FILE or {POSTGRES}://USER@HOST/DATABASE."
         )
     return f"sqlite:///{state_dir / path[1:]}"
 

@@ -9,6 +9,8 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.clusters.local.owners import OwnersSettings
+from tuttilab.scheduler.core.storages import Storage
 from tuttilab.scheduler.domain.model import Node, Queue
 
 POSTGRES: Final = "postgresql+psycopg"
@@ -75,6 +77,8 @@ class ClusterConfig:
     """Whether nodes may be added later (`core.placement.never`)."""
     kubernetes: KubernetesSettings | None = None
     """Of a cluster of kind ``kubernetes``."""
+    owners: OwnersSettings | None = None
+    """Of a cluster of kind ``local`` whose pods run as the users who own their jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,8 @@ class Config:
     queues: tuple[Queue, ...]
     defaults: Defaults
     limits: Limits
+    storages: tuple[Storage, ...] = ()
+    """Volumes that profiles may mount, by group."""
 
     @property
     def host_names(self) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ class State(Rows):
                 return site.queues_configured(self, event, at)
             case ev.ClusterObserved():
                 return site.cluster_observed(self, event, at)
+            case ev.OthersObserved():
+                return site.others_observed(self, event, at)
             case ev.ClusterLost():
                 return site.cluster_lost(self, event, at)
             case ev.ClusterBack():
@@ -67,6 +69,8 @@ class State(Rows):
                 return endings.run_timed_out(self, event, at)
             case ev.HeartbeatMissed():
                 return pods.heartbeat_missed(self, event, at)
+            case ev.PodsOutlived():
+                return []
             case ev.JobDeleted():
                 return jobs.deleted(self, event, at)
 

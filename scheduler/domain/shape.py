@@ -276,7 +276,8 @@ class _Reader:
 
     def _scalar(self, expected: _Shape, token: bytes) -> None:
         if token[0] in b"-0123456789" and (len(token) > LONGEST_NUMBER or (len(token) > 18 and _is_too_large(token))):
-            raise self._refusal(f"the number {_cut(token.decode(), 24)} is too large; expected at most {LARGEST_NUMBER}")
+            number = _cut(token.decode(errors="replace"), 24)
+            raise self._refusal(f"the number {number} is too large; expected at most {LARGEST_NUMBER}")
         if token == b"null":
             is_right = expected.is_nullable
         elif not isinstance(expected, _Leaf):

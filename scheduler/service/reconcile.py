@@ -12,9 +12,12 @@ from tuttilab.scheduler.clusters.base import Observation, PodState
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import DropOrphans, Instruction, LaunchGang, StopGang, StopPods
-from tuttilab.scheduler.domain.model import AttemptPhase, Cluster, JobKind, Pod, PodPhase, StopReason
+from tuttilab.scheduler.domain.model import AttemptPhase, Cluster, JobKind, Node, Pod, PodPhase, StopReason
+from tuttilab.scheduler.domain.resources import NOTHING
 
 ORPHAN_GRACE_S = 5.0
+STALE_S = 5.0
+"""Age of what an observation shows, at most."""
 
 
 def pod_events(state: State, seen: PodState) -> Iterator[ev.Event]:
@@ -101,6 +104,18 @@ def orphan_cleanups(state: State, cluster: str, seen: Iterable[PodState]) -> Ite
             yield StopPods(job_id, number, left, ORPHAN_GRACE_S)
 
 
+def outlived(state: State, seen: Iterable[PodState], now: float) -> Iterator[ev.PodsOutlived]:
+    """Pods that run although their attempt is over, or is none that we know. One that has just ended may be shown as it was."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for pod in seen:
+        attempt = state.attempts.get((pod.job_id, pod.attempt))
+        is_over = attempt is None or (attempt.ended_at is not None and attempt.ended_at < now - STALE_S)
+        if is_over and pod.phase is not PodPhase.ENDED:
+            found.setdefault((pod.job_id, pod.attempt), []).append(pod.name)
+    for (job_id, number), names in found.items():
+        yield ev.PodsOutlived(job_id, number, tuple(sorted(names)))
+
+
 def ends_of_missing_pods(
     state: State, job_id: str, number: int, shown: Mapping[str, str], stopped: Collection[str] | None = None
 ) -> Iterator[ev.Event]:
@@ -126,10 +141,20 @@ def _is_uncreated(pod: Pod, shown: set[str]) -> bool:
     return pod.phase is not PodPhase.ENDED and not pod.is_given_back and pod.uid is None and pod.name not in shown
 
 
-def cluster_event(state: State, name: str, kind: str, seen: Observation) -> ev.ClusterObserved | None:
-    """The event for changed nodes or a new cluster; None when nothing changed."""
+def _alone(node: Node) -> Node:
+    return replace(node, others=NOTHING) if node.others else node
+
+
+def cluster_event(state: State, name: str, kind: str, seen: Observation) -> ev.ClusterObserved | ev.OthersObserved | None:
+    """The event for changed nodes or a new cluster; None when nothing changed.
+
+    What others take of nodes changes often, so that alone is told of the nodes concerned.
+    """
     known = state.clusters.get(name)
     if seen.nodes is None or (known is not None and known.nodes == seen.nodes):
         return None
+    if known is not None and [_alone(node) for node in known.nodes] == [_alone(node) for node in seen.nodes]:
+        pairs = zip(known.nodes, seen.nodes, strict=True)
+        return ev.OthersObserved(name, {new.name: new.others for old, new in pairs if old.others != new.others})
     cluster = replace(known or Cluster(name, kind), sidecar_cost=seen.sidecar_cost, master_cost=seen.master_cost)
     return ev.ClusterObserved(replace(cluster, nodes=seen.nodes, unreachable_since=None))

@@ -49,6 +49,8 @@ class Watcher:
         self._loop = loop
         self._performer = performer
         self._kinds = kinds
+        self._told: set[tuple[str, int]] = set()
+        """Attempts of which it was told that pods outlived them."""
 
     async def watch(self, name: str, cluster: Cluster, observed: asyncio.Event) -> None:
         """Turn observations into events for as long as the service runs. Sets ``observed`` after the first one."""
@@ -103,6 +105,7 @@ class Watcher:
             if nodes is not None:
                 turn.apply(nodes, name)
             to_repeat.extend(reconcile.orphan_cleanups(turn.state, name, seen.pods))
+            self._tell_outlived(turn, seen)
             pods = [pod for pod in seen.pods if not reconcile.is_of_other_epoch(turn.state, pod)]
             self._loop.apply_pod_states(turn, pods)
             if seen.is_complete:
@@ -113,3 +116,10 @@ class Watcher:
         await self._loop.ask(run)
         for instruction in to_repeat:
             self._performer.perform(instruction)
+
+    def _tell_outlived(self, turn: Turn, seen: Observation) -> None:
+        """Once for each attempt, although its pods are seen until they have ended."""
+        for event in reconcile.outlived(turn.state, seen.pods, turn.now):
+            if (event.job_id, event.attempt) not in self._told:
+                self._told.add((event.job_id, event.attempt))
+                turn.apply(event, event.job_id)

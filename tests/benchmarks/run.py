@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import artifacts, cells, lab, scheduling, store
+from tests.benchmarks import abuse, artifacts, cells, lab, scheduling, store
 from tests.benchmarks.figures import Figure, shown
 from tests.benchmarks.notebooks import second_kernel_session_s, sparksql_overhead_s
 from tests.benchmarks.planes import control_plane
@@ -25,7 +25,7 @@ from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("jobs", "cells", "spark", "artifacts", "store", "scheduling", "panel", "demo")
+PARTS = ("jobs", "cells", "spark", "artifacts", "store", "scheduling", "panel", "abuse", "demo")
 SMALL = (PodRequest(cpus="500m", memory="256Mi"),)
 
 
@@ -147,6 +147,9 @@ def main() -> int:
         figures += scheduling.measure()
     if only in (None, "panel"):
         for figure in lab.figures():
+            take(figure)
+    if only in (None, "abuse"):
+        for figure in abuse.figures():
             take(figure)
     if only in (None, "demo"):
         take(demo_warm())

@@ -62,7 +62,8 @@ def _check_room(rows: Rows) -> None:
         if key in nodes and not used.fits(nodes[key]):
             raise Bug(f"I3: node {key} holds {used} of {nodes[key]}")
     for name, free in rows.usage.room(rows.clusters).free.items():
-        for row, node in enumerate(node_arrays_of(rows.clusters[name]).nodes):
-            left = node.allocatable - rows.node_use().get((name, node.name), NOTHING)
-            if node_arrays_of(rows.clusters[name]).amounts(free[row]) != left:
+        arrays = node_arrays_of(rows.clusters[name])
+        for row, node in enumerate(arrays.nodes):
+            left = arrays.amounts(arrays.ours[row]) - rows.node_use().get((name, node.name), NOTHING)
+            if arrays.amounts(free[row]) != left:
                 raise Bug(f"I3: node {name}/{node.name} has {left} left by its rows, the usage says otherwise")

@@ -47,6 +47,8 @@ def refusal(cls: type, text: bytes) -> str:
         (JobRequest, b'{"inputs": [{}]}', "it: inputs[0].path: field required."),
         (JobRequest, b'{"retries": 9223372036854775808}',
          "it: retries: the number 9223372036854775808 is too large; expected at most 9223372036854775807."),
+        (JobRequest, b'{"retries": 7' + b"\xf0\x9f" * 200 + b"}",
+         "it: retries: the number 7" + "\ufffd" * 23 + "… is too large; expected at most 9223372036854775807."),
         (RunRequest, b'{"dag": {"name": "d", "nodes": [{"name": "n", "jobs": {}}]}}',
          "it: unknown key dag.nodes[0].jobs; did you mean 'job'?"),
         (wire.PodReport, b'{"members": [{}, {}]}', "it: members[0].pod: field required."),
