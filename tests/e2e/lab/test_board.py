@@ -8,7 +8,7 @@ import urllib.request
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 from tests.e2e.lab.test_notices import saved
 from tests.lab import TOKEN, Lab, pictures, row
@@ -151,7 +151,12 @@ def test_what_a_job_wrote_is_data_of_no_origin_and_its_names_run_nothing(page: P
 
     eventually(tags, 60)
     dialogs: list[str] = []
-    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+
+    def note(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", note)
     page.goto(lab.url + path)
     expect(page.get_by_text("<img src=x onerror=alert(1)>", exact=True).first).to_be_visible(timeout=60_000)
 
