@@ -46,6 +46,11 @@ EVENT_FILE: Final = "tfevents"
 REQUEST_HEADERS: Final = ("accept", "accept-encoding", "accept-language", "content-type", "x-tensorboard-feature-flags")
 RESPONSE_HEADERS: Final = ("content-type", "content-encoding", "cache-control", "expires", "content-security-policy")
 
+ITS_OWN: Final = ("text/html", "text/javascript", "application/javascript", "text/css")
+"""Types of TensorBoard's own pages, on which it sets a policy itself. Everything else may be the bytes of a job."""
+SANDBOX: Final = "sandbox; default-src 'none'"
+"""Opened as a page, such an answer runs no script and is of no origin, whatever type TensorBoard gives it."""
+
 
 @dataclass(slots=True, eq=False)
 class Board:
@@ -260,6 +265,8 @@ class BoardHandler(JupyterHandler):
             if name in answer.headers:
                 # Both policies apply: TensorBoard's own, and Jupyter's on framing.
                 (self.add_header if name == "content-security-policy" else self.set_header)(name, answer.headers[name])
+        if not answer.headers.get("content-type", "").startswith(ITS_OWN):
+            self.add_header("Content-Security-Policy", SANDBOX)
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "same-origin")
         async for chunk in answer.aiter_raw():

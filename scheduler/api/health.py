@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import cast
 
 from fastapi import APIRouter, Request, Response
@@ -15,7 +18,7 @@ from tuttilab.scheduler.api.schema import ReloadRequest, ShutdownRequest, takes
 from tuttilab.scheduler.api.views import shown_phase
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import wire
-from tuttilab.scheduler.domain.errors import Conflict, Forbidden
+from tuttilab.scheduler.domain.errors import Conflict, Forbidden, StoreUnreachable
 
 probes = APIRouter(tags=["health"])
 router = APIRouter(tags=["health"])
@@ -31,9 +34,24 @@ async def healthz() -> Response:
 
 @probes.get("/readyz", response_class=PlainTextResponse)
 async def readyz(service: ServiceDep) -> Response:
-    """Ready to serve requests: the database answers. 5xx when it does not."""
+    """Ready to serve requests: the database answers, and its folders can be written to. 5xx when not."""
     await service.store.changes(service.last_seq, 1)
+    await asyncio.to_thread(check_writable, service.folders)
     return PlainTextResponse("ready\n")
+
+
+def check_writable(folders: Iterable[Path]) -> None:
+    """Raises StoreUnreachable for a folder on a file system that is read-only."""
+    for folder in folders:
+        try:
+            is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        except OSError:
+            continue  # not made yet
+        if is_read_only:
+            raise StoreUnreachable(
+                f"The file system of the folder {folder.name} is read-only, so nothing new starts; make it writable, and "
+                "what waits goes on. What runs is not touched."
+            )
 
 
 @router.get("/me", response_model=wire.IdentityView)

@@ -196,6 +196,7 @@ def _show_load(runtime: Runtime) -> int:
         began = time.monotonic()
         live = client.jobs(owner="*", limit=1000).jobs
         took = time.monotonic() - began
+        trouble = _trouble(client)
     except TuttiError as error:
         console.put(f"health    {error}")
         return EXIT_UNREACHABLE
@@ -203,7 +204,18 @@ def _show_load(runtime: Runtime) -> int:
         client.close()
     waiting = sum(job.wait is not None or job.phase == "Queued" for job in live)
     console.put(f"health    answers in {took * 1000:.0f} ms; {count_of(len(live) - waiting, 'job')} active, {waiting} waiting")
+    if trouble:
+        console.put(f"trouble   {trouble}")
     return 0
+
+
+def _trouble(client: Client) -> str:
+    """Why the control plane answers and cannot do its work; empty when it can."""
+    try:
+        client.check_ready()
+    except TuttiError as error:
+        return str(error)
+    return ""
 
 
 def _remote_status(url: str, as_json: bool) -> int:

@@ -290,6 +290,10 @@ class AsyncClient:
     async def me(self) -> IdentityView:
         return await self._get(IdentityView, "/me")
 
+    async def check_ready(self) -> None:
+        """Raises Unavailable when the service answers and cannot do its work, as on a read-only disk."""
+        await self._transport.send("GET", "/readyz")
+
     async def shutdown(self, now: bool) -> None:
         """End a local control plane as soon as no job is live; with ``now`` all jobs are cancelled first."""
         await self._post(IdentityView, "/shutdown", {"now": now})

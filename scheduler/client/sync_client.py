@@ -217,6 +217,9 @@ class Client:
     def reload(self, *, dry_run: bool = False, accept: Sequence[str] = ()) -> ReloadView:
         return self._run(self._async.reload(dry_run=dry_run, accept=accept))
 
+    def check_ready(self) -> None:
+        self._run(self._async.check_ready())
+
     def shutdown(self, now: bool) -> None:
         self._run(self._async.shutdown(now))
 

@@ -41,9 +41,9 @@ class TuttiError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """IPython shows this instead of a traceback: the message is what helps; `%tb` still shows the traceback."""
-        from tuttilab.scheduler.domain.terminal import clean
-
-        return [clean(f"{type(self).__name__}: {self}")]
+        text = f"{type(self).__name__}: {self}"
+        # A terminal obeys control characters, and a sentence needs none.
+        return ["".join(character if character.isprintable() or character == "\n" else " " for character in text)]
 
 
 class UserError(TuttiError):

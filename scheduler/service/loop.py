@@ -94,6 +94,13 @@ class Service:
         self.addresses = Addresses("", str(state_dir / "control.json"), config.artifacts.url)
         self._world = world or World()
         self.clusters = dict(clusters)
+        self.folders = (
+            state_dir,
+            state_dir / "clusters",
+            *(state_dir / "clusters" / name for name in clusters),
+            config.artifacts_dir,
+        )
+        """Where something is written for a job."""
         self.secrets = Secrets.of(config.auth.key_file, state_dir)
         self._clock = Clock(self._world)
         self.heartbeats = Heartbeats(self._clock.now())

@@ -8,6 +8,7 @@ not.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -24,7 +25,7 @@ from tuttilab.scheduler.clusters.local import pods as local_pods
 from tuttilab.scheduler.clusters.local.env import HOST, PodDirs, pod_env, ports_needed
 from tuttilab.scheduler.clusters.local.owners import Login, Owners
 from tuttilab.scheduler.clusters.local.pods import LocalPod
-from tuttilab.scheduler.domain.errors import BadInput, Bug, LaunchRefused
+from tuttilab.scheduler.domain.errors import BadInput, Bug, ClusterUnreachable, LaunchRefused
 from tuttilab.scheduler.domain.model import JobKind
 from tuttilab.scheduler.domain.resources import GPU, MEMORY
 from tuttilab.scheduler.domain.titles import pod_title
@@ -68,7 +69,7 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, live_pods: Seq
     """Start the pods of the attempt that were not started yet; append each to ``started``. Blocks for some ms per pod.
 
     Raises LaunchRefused when the gang cannot start (after ending and erasing the pods that had started), or when not all joining
-    pods can (those that started remain); Bug for another digest.
+    pods can (those that started remain); ClusterUnreachable while the file system is read-only; Bug for another digest.
     """
     attempt = local_pods.attempt_folder(state_dir, plan.job_id, plan.attempt)
     _check(plan, settings)
@@ -95,6 +96,11 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, live_pods: Seq
     except OSError as error:
         if plan.is_growth:
             raise LaunchRefused(f"no pod can join {plan.title} now: {error}.") from error
+        if error.errno == errno.EROFS:
+            # Of the machine and not of the job: it is tried again until somebody has mended it, and the job loses no launch.
+            raise ClusterUnreachable(
+                f"{plan.title} cannot start yet: {state_dir} is read-only; make its file system writable."
+            ) from error
         why = f"{plan.title} cannot start on this machine: {error}."
         # With those of an earlier call, or the cluster would take their missing folders for the work of the job.
         before = [pod for pod in live_pods if (pod.job_id, pod.attempt) == (plan.job_id, plan.attempt)]

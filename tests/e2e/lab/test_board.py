@@ -8,7 +8,7 @@ import urllib.request
 
 import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 from tests.e2e.lab.test_notices import saved
 from tests.lab import TOKEN, Lab, pictures, row
@@ -113,6 +113,59 @@ def test_board_is_for_who_is_signed_in_and_knows_its_path(lab: Lab) -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/data/environment", timeout=10)
     # A second wish for the same results is the same board.
     assert json.loads(ask(lab, f"/tuttilab/jobs/{job.id}/tensorboard", method="POST")[1])["path"] == path
+
+
+HOSTILE = """
+import os
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+here = os.environ["RESULT_DIR"]
+names = ["<img src=x onerror=alert(1)>", "../../../etc/passwd", "<script>alert(2)</script>"]
+writer = EventFileWriter(here)
+for step in range(3):
+    values = [Summary.Value(tag=name, simple_value=step) for name in names]
+    writer.add_event(Event(wall_time=1.8e9 + step, step=step, summary=Summary(value=values)))
+writer.close()
+os.symlink("/etc", os.path.join(here, "out"))
+os.mkdir(os.path.join(here, "zzz"))
+os.mkfifo(os.path.join(here, "zzz", "events.out.tfevents.1"))
+"""
+
+
+def headers_of(lab: Lab, path: str) -> list[str]:
+    request = urllib.request.Request(lab.url + path, headers={"Authorization": f"token {TOKEN}"})
+    with OPENER.open(request, timeout=60) as answer:
+        return list(answer.headers.get_all("Content-Security-Policy", []))
+
+
+def test_what_a_job_wrote_is_data_of_no_origin_and_its_names_run_nothing(page: Page, lab: Lab) -> None:
+    script = lab.machine.home / "hostile.py"
+    script.write_text(HOSTILE)
+    job = lab.until(lab.submit("hostile", "python", str(script)), "Succeeded")
+    path = json.loads(ask(lab, f"/tuttilab/jobs/{job.id}/tensorboard", method="POST")[1])["path"]
+
+    def tags() -> object:
+        return json.loads(ask(lab, path + "data/plugin/scalars/tags")[1])
+
+    eventually(tags, 60)
+    dialogs: list[str] = []
+
+    def note(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", note)
+    page.goto(lab.url + path)
+    expect(page.get_by_text("<img src=x onerror=alert(1)>", exact=True).first).to_be_visible(timeout=60_000)
+
+    assert dialogs == []
+    assert any("sandbox; default-src 'none'" in policy for policy in headers_of(lab, path + "data/plugin/scalars/tags"))
+    assert not any("sandbox" in policy for policy in headers_of(lab, path))
+    # The FIFO holds up neither the board nor the server.
+    assert ask(lab, path + "data/environment")[0] == 200
+    assert ask(lab, f"/tuttilab/jobs/{job.id}/tensorboard")[0] == 200
 
 
 def test_job_that_has_not_started_has_no_board(lab: Lab) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tuttilab.scheduler import cli
 from tuttilab.scheduler.cli.follow import cut_to_width
+from tuttilab.scheduler.domain.errors import Conflict
 from tuttilab.scheduler.domain.terminal import clean, plain
 
 
@@ -65,3 +66,9 @@ def test_every_command_prints_through_what_cleans() -> None:
     said = {path.name for path in folder.glob("*.py") if re.search(r"click\.(s?echo|secho)\(|\bprint\(", path.read_text())}
 
     assert said == {"console.py", "completing.py"}
+
+
+def test_an_error_in_ipython_orders_a_terminal_nothing() -> None:
+    error = Conflict("job 'a\x1b]52;c;cm0=\x07' is running;\nwait \u202efor it.")
+
+    assert error._render_traceback_() == ["Conflict: job 'a ]52;c;cm0= ' is running;\nwait  for it."]
