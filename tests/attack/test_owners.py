@@ -17,7 +17,7 @@ import pytest
 
 from tests.attack.test_kept_files import BOMBS, FOLDERS, INPUT_CORRUPT, bomb, log_of
 from tests.attack.test_pod_files import FOLDER_TRICKS, LOG_TRICKS, POD, RECORD_TRICKS, works
-from tests.e2e.hub.site import free_ports
+from tests.ports import free_ports
 from tests.unix_accounts import Accounts, open_folder, processes_of
 from tests.user_machine import CONFIG, UserMachine, eventually, made_machine
 from tuttilab.scheduler.client import Client
