@@ -25,7 +25,7 @@ from tests.kube.real import GPU, RealCluster
 from tests.user_machine import eventually
 from tuttilab.spawner.volumes import cephfs_static, volumes_of
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(600)]
 
 VOLUMES = real.ROOT / "volumes"
 SMALL: dict[str, Any] = {"groups": ["research", "quant"], "cpus": 1, "memory": "512Mi", "env": {"HOME": "/tmp"}}
@@ -265,8 +265,6 @@ def test_all_kinds_of_volumes_are_known_to_the_cluster(site: KubeHubSite) -> Non
     ("mount", "said"),
     [
         ({"host_path": "/etc"}, "mounts[0].host_path: '/etc' is not in storages of tuttilab.yaml"),
-        ({"host_path": f"{VOLUMES}/node/../../etc"}, "is no plain absolute path"),
-        ({"claim": "others"}, "mounts[0].claim: 'others' is not in storages of tuttilab.yaml"),
         ({"claim": "work", "sub_path": "../users"}, "mounts[0].sub_path: '../users' is no folder"),
         ({"claim": "work", "sub_path": "users/{owner}/data"}, "goes on below the user's own folder, where a link could lead"),
     ],
