@@ -13,6 +13,7 @@ import pytest
 from tests.contract.clusters import Place, all_lines, first_lines, plan, watching
 from tests.integration.local.conftest import DEADLINE_S, left_of
 from tests.integration.local.control_plane import ControlPlane
+from tests.strangers import KILLER
 from tuttilab.scheduler.clusters.base import Cluster, PodState
 from tuttilab.scheduler.clusters.local import cgroups
 from tuttilab.scheduler.clusters.local import cluster as local
@@ -117,27 +118,6 @@ async def test_sidecar_and_keeper_killed_at_once_take_along_whom_the_sidecar_had
         assert (lost.reason, _lives(left)) == ("Lost", False)
 
 
-# A process without environment, session and parent that kills side-car and keeper before it can have been written down.
-KILLER = """
-import json, os, sys, time
-inner = '''
-import json, os, time
-open("stranger.new", "w").write(str(os.getpid()))
-os.rename("stranger.new", "stranger")
-who = json.load(open("../sidecar.json"))
-os.kill(who["pid"], 9)
-os.kill(who["sidecar"][0], 9)
-time.sleep(300)
-'''
-if os.fork():
-    time.sleep(300)
-os.setsid()
-if os.fork():
-    os._exit(0)
-os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", inner], {})
-"""
-
-
 @pytest.mark.parametrize("has_cgroups", [True, False])
 async def test_who_kills_sidecar_and_keeper_unseen_is_ended_by_the_cgroup_or_the_pod_is_untraced(
     monkeypatch: pytest.MonkeyPatch, place: Place, has_cgroups: bool
@@ -146,7 +126,7 @@ async def test_who_kills_sidecar_and_keeper_unseen_is_ended_by_the_cgroup_or_the
         monkeypatch.setattr(cgroups, "place_for", lambda state_dir: None)
     cluster = place.open()
     async with watching(cluster) as seen:
-        await cluster.launch(plan("job", sys.executable, "-c", KILLER))
+        await cluster.launch(plan("job", sys.executable, "-c", KILLER, "x"))
         (lost,) = await seen.ended("job-1-0")
     stranger = stranger_of(place, lost)
 
