@@ -32,6 +32,7 @@ LONGEST_PAUSE_S: Final = 5.0
 SITE_EVENTS: Final = {
     events.QueuesConfigured.__name__,
     events.ClusterObserved.__name__,
+    events.OthersObserved.__name__,
     events.ClusterLost.__name__,
     events.ClusterBack.__name__,
     events.DagApplied.__name__,

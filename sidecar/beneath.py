@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ON_THE_WAY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+"""Of a folder that is only passed through: it may be one that we cannot list."""
 _MOST_LINKS = 40
 """As the kernel's own limit."""
 _TRIES = 5
@@ -33,8 +35,9 @@ def open_folder(root: str, path: str = "", *, is_made: bool = False) -> int:
 
     ``is_made``: folders that are missing below ``root`` are made.
     """
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for name in path.split("/") if path else ():
+    names = path.split("/") if path else []
+    folder = os.open(root, _ON_THE_WAY if names else os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for number, name in enumerate(names, 1):
         if name in ("", ".", ".."):
             os.close(folder)
             raise ValueError(f"{path!r} is no path below a folder")
@@ -42,7 +45,7 @@ def open_folder(root: str, path: str = "", *, is_made: bool = False) -> int:
             if is_made:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, dir_fd=folder)
-            inner = os.open(name, _FOLDER, dir_fd=folder)
+            inner = os.open(name, _FOLDER if number == len(names) else _ON_THE_WAY | os.O_NOFOLLOW, dir_fd=folder)
         finally:
             os.close(folder)
         folder = inner

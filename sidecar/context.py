@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from tuttilab.sidecar import beneath
+from tuttilab.sidecar import accounts, beneath
 from tuttilab.sidecar.protocol import INPUT_MISSING, MOST_UNPACKED_BYTES, WORKDIR_MISSING
 
 INPUT_CORRUPT = "InputCorrupt"
@@ -119,7 +119,9 @@ def _unpack(plan: Mapping[str, Any], artifact: str, folder: str) -> None:
     with _open(plan, artifact, "code bundle") as file:
         _check(file, artifact, "code bundle")
         file.seek(0)
-        problem = unpack.in_child(file, folder, plan.get("unpacked_bytes", MOST_UNPACKED_BYTES), plan.get("memory", 0))
+        owner = accounts.read(plan.get("owner_account"))
+        largest = plan.get("unpacked_bytes", MOST_UNPACKED_BYTES)
+        problem = unpack.in_child(file, folder, largest, plan.get("memory", 0), owner=owner)
     if problem:
         raise PreparationFailed(INPUT_CORRUPT, f"code bundle {artifact} cannot be unpacked ({problem}).")
 

@@ -13,14 +13,17 @@ import signal
 import time
 import traceback
 
-from tuttilab.sidecar import processes, records
+from tuttilab.sidecar import accounts, processes, records
 
 TITLE = "tuttilab-keeper"
 KILL_INTERVAL_S = 0.02
 
 
-def fork_sidecar(pod_dir: str) -> None:
-    """Forks: returns in the child, which becomes the sidecar. The parent becomes its keeper, ends after it and never returns."""
+def fork_sidecar(pod_dir: str, *, is_other_user: bool = False) -> None:
+    """Forks: returns in the child, which becomes the sidecar. The parent becomes its keeper, ends after it and never returns.
+
+    ``is_other_user``: what it may have to kill runs as another user.
+    """
     processes.become_subreaper()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
     sidecar = os.fork()
@@ -28,6 +31,8 @@ def fork_sidecar(pod_dir: str) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return
     try:
+        if is_other_user:
+            accounts.keep_rights(accounts.CAP_KILL)
         _supervise(sidecar, pod_dir)
     except BaseException:
         traceback.print_exc()

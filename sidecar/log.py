@@ -19,7 +19,8 @@ import select
 import threading
 import time
 
-from tuttilab.sidecar import beneath
+from tuttilab.sidecar import accounts, beneath
+from tuttilab.sidecar.accounts import Account
 from tuttilab.sidecar.log_times import Times
 
 CAP_BYTES = 64 * 2**20
@@ -257,9 +258,10 @@ def _cut_long_lines(block: bytes) -> bytes:
 class Pump:
     """Copies the pod's output from a pipe to its log on a thread, so that a slow disk never delays the event loop."""
 
-    def __init__(self, log: PodLog) -> None:
+    def __init__(self, log: PodLog, owner: Account | None = None) -> None:
         self._log = log
-        self._source, self.output = os.pipe()
+        with accounts.acting_as(owner):  # who then can open /dev/stdout, as scripts do
+            self._source, self.output = os.pipe()
         try:
             fcntl.fcntl(self._source, _F_SETPIPE_SZ, _READ)
         except OSError:

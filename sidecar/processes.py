@@ -13,6 +13,9 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 
+from tuttilab.sidecar import accounts
+from tuttilab.sidecar.accounts import Account
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -44,9 +47,10 @@ def set_title(*words: str) -> None:
     ctypes.memmove(begin, title, len(title))
 
 
-def start(command: Sequence[str], env: Mapping[str, str], workdir: str, output: int) -> int:
+def start(command: Sequence[str], env: Mapping[str, str], workdir: str, output: int, owner: Account | None = None) -> int:
     """Executes ``command`` in its own session with ``output`` as stdout and stderr; returns its pid once it is executed.
 
+    ``owner``: as whom, if not as this process.
     Must be called by the main thread: the parent-death signal is tied to the thread that forks. Raises NotStarted.
     """
     error_read, error_write = os.pipe()
@@ -55,6 +59,9 @@ def start(command: Sequence[str], env: Mapping[str, str], workdir: str, output: 
     if pid == 0:
         try:
             os.setsid()
+            if owner is not None:
+                accounts.become_owner(owner)
+            # After that, because a change of the user takes it back.
             _libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
             if os.getppid() != parent:
                 os._exit(137)  # the sidecar died between the fork and the line above
@@ -144,13 +151,19 @@ def resident_bytes(pids: Sequence[int]) -> int:
     return pages * PAGE
 
 
-def proportional_bytes(pids: Sequence[int]) -> int:
-    """Proportional set size of all of them; a page shared by n processes counts 1/n. Exact, but slow for large processes."""
+def proportional_bytes(pids: Sequence[int], owner: Account | None = None) -> int:
+    """Proportional set size of all of them; a page shared by n processes counts 1/n. Exact, but slow for large processes.
+
+    One that hides itself from us (PR_SET_DUMPABLE) counts with all that it has resident. ``owner``: whose they are.
+    """
     total = 0
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-                total += sum(int(line.split()[1]) for line in file if line.startswith(b"Pss:")) * 1024
-        except OSError:
-            continue
+    with accounts.acting_as(owner):
+        for pid in pids:
+            try:
+                with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+                    total += sum(int(line.split()[1]) for line in file if line.startswith(b"Pss:")) * 1024
+            except PermissionError:
+                total += resident_bytes([pid])
+            except OSError:
+                continue
     return total

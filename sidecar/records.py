@@ -42,14 +42,17 @@ _FLOCK = "hhqqi4x"
 """struct flock of a 64-bit Linux: type, whence, start, length, pid."""
 
 
-def write(path: str, record: Mapping[str, object], *, is_durable: bool = True) -> None:
+def write(path: str, record: Mapping[str, object], *, is_durable: bool = True, owner: int = -1) -> None:
     """Replaces ``path`` atomically. Without ``is_durable`` nothing is synced: a crash of the machine may lose the record.
+    ``owner``: the uid that it is for, if not our own.
 
     The job may have put anything there, a folder too, or at the name of the temporary file: a FIFO would block for ever.
     """
     temporary = f"{path}.{os.getpid()}.new"
     descriptor = beneath.create(temporary)
     try:
+        if owner >= 0:
+            os.fchown(descriptor, owner, -1)
         body = json.dumps(record).encode()
         while body:
             body = body[os.write(descriptor, body) :]

@@ -8,7 +8,7 @@ import time
 import traceback
 from typing import Any
 
-from tuttilab.sidecar import keeper, records
+from tuttilab.sidecar import accounts, keeper, records
 from tuttilab.sidecar.processes import become_subreaper
 
 ENTER_TRIES = 10
@@ -58,8 +58,12 @@ def main(arguments: list[str]) -> None:
     if plan.get("cgroup"):
         _enter(plan["cgroup"])
     first = os.getpid()
-    if plan["role"] != "master":  # a master starts no processes
-        keeper.fork_sidecar(pod_dir)
+    is_worker = plan["role"] != "master"  # a master starts no processes
+    own = accounts.read(plan.get("sidecar_account"))
+    if own is not None:
+        accounts.become_sidecar(own, is_starter=is_worker)
+    if is_worker:
+        keeper.fork_sidecar(pod_dir, is_other_user=own is not None)
     become_subreaper()
     identity = {
         "pid": first,

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 
 from tuttilab.sidecar import processes, records
+from tuttilab.sidecar.accounts import Account
 
 INTERVAL_S = 1.0
 WRITE_S = 2.0
@@ -29,7 +30,8 @@ Point = tuple[float, float, int]
 class Usage:
     """Takes a sample at each call of `sample`, which belongs to one thread."""
 
-    def __init__(self, pod_dir: str) -> None:
+    def __init__(self, pod_dir: str, owner: Account | None = None) -> None:
+        self._owner = owner
         self._path = f"{pod_dir}/{records.USAGE}"
         self._points: list[Point] = []
         self._interval_s = INTERVAL_S
@@ -80,7 +82,7 @@ class Usage:
             return counted
         if now >= self._exact_after:
             begun = time.monotonic()
-            self._shared = min(1.0, processes.proportional_bytes(pids) / counted)
+            self._shared = min(1.0, processes.proportional_bytes(pids, self._owner) / counted)
             self._exact_after = now + (time.monotonic() - begun) / EXACT_SHARE
         return int(counted * self._shared)
 

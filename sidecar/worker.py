@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tuttilab.sidecar import context, processes, protocol, records
+from tuttilab.sidecar import accounts, context, processes, protocol, records
 from tuttilab.sidecar import worker_machine as m
 from tuttilab.sidecar.event_loop import EventLoop
 from tuttilab.sidecar.heartbeat import Heartbeat, ReportUrl
@@ -35,9 +35,11 @@ class Worker:
     def __init__(self, plan: dict[str, Any], pod_dir: str, uid: str) -> None:
         self._plan = plan
         self._dir = pod_dir
+        self._owner = accounts.read(plan.get("owner_account"))
+        """As whom the main command runs, if not as this process."""
         self._loop = EventLoop()
         self._log = PodLog(pod_dir, plan["log_bytes"])
-        self._pump = Pump(self._log)
+        self._pump = Pump(self._log, self._owner)
         self._machine = WorkerMachine(
             Member(plan["pod"], plan["rank"], uid),
             has_master=plan["master"] is not None,
@@ -140,7 +142,8 @@ class Worker:
 
     def _fetch(self) -> m.Event:
         try:
-            context.prepare(self._plan)
+            with accounts.acting_as(self._owner):
+                context.prepare(self._plan)
         except context.PreparationFailed as error:
             return m.NotPrepared(error.reason, str(error))
         except Exception as error:  # any failure ends the pod: it must not wait for ever
@@ -150,8 +153,9 @@ class Worker:
     def _start_main(self) -> m.Event:
         plan = self._plan
         try:
-            folder = context.working_directory(plan)
-            self._main = processes.start(context.command_line(plan), plan["env"], folder, self._pump.output)
+            with accounts.acting_as(self._owner):
+                folder = context.working_directory(plan)
+            self._main = processes.start(context.command_line(plan), plan["env"], folder, self._pump.output, self._owner)
         except context.PreparationFailed as error:
             return m.MainNotStarted(1, error.reason, str(error))
         except processes.NotStarted as error:
@@ -167,7 +171,7 @@ class Worker:
             self._loop.call_every(MEMORY_CHECK_S, self._check_memory)
         from tuttilab.sidecar.usage import Usage  # after the start of the main command, which does not wait for it
 
-        self._usage = Usage(self._dir)
+        self._usage = Usage(self._dir, self._owner)
         return m.MainStarted()
 
     def _reap(self) -> None:
@@ -196,7 +200,7 @@ class Worker:
         limit: int = self._plan["memory"]
         pids = processes.descendants(os.getpid())
         # Forked workers share pages: the exact but slow sum is computed only when the cheap one is above the limit.
-        if processes.resident_bytes(pids) > limit and (used := processes.proportional_bytes(pids)) > limit:
+        if processes.resident_bytes(pids) > limit and (used := processes.proportional_bytes(pids, self._owner)) > limit:
             self._loop.post(m.MemoryLimitExceeded(used, limit))
 
     def _list_processes(self) -> None:
@@ -215,16 +219,17 @@ class Worker:
 
     def _check_endpoints(self) -> None:
         path = self._plan["env"]["TUTTILAB_ENDPOINTS"]
-        try:
-            stat = os.stat(path)
-        except OSError:
-            return
-        if (stat.st_mtime_ns, stat.st_ino) == self._endpoints_version:
-            return
-        try:
-            endpoints = protocol.read_names(records.read(path))
-        except ValueError:
-            return  # half written: read again at the next look
+        with accounts.acting_as(self._owner):
+            try:
+                stat = os.stat(path)
+            except OSError:
+                return
+            if (stat.st_mtime_ns, stat.st_ino) == self._endpoints_version:
+                return
+            try:
+                endpoints = protocol.read_names(records.read(path))
+            except ValueError:
+                return  # half written: read again at the next look
         self._endpoints_version = (stat.st_mtime_ns, stat.st_ino)
         records.write(f"{self._dir}/{records.ENDPOINTS}", endpoints, is_durable=False)
         self._loop.post(m.EndpointsFound(endpoints))
@@ -233,7 +238,8 @@ class Worker:
         from tuttilab.sidecar.artifacts import outputs
 
         try:
-            return m.OutputsKept(*outputs.keep(self._plan, beside=self._dir))
+            with accounts.acting_as(self._owner):
+                return m.OutputsKept(*outputs.keep(self._plan, beside=self._dir))
         except Exception as error:  # a lost output is always reported
             return m.OutputsKept({}, protocol.OUTPUT_LOST, f"outputs: {type(error).__name__}: {error}")
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 from jupyterhub.spawner import Spawner
 from jupyterhub.utils import maybe_future
@@ -25,6 +26,8 @@ from tuttilab.spawner.pods import idle_arguments
 
 SERVER_SCOPES = ("users:activity!user", "access:servers!server")
 """The scopes that the hub gives a server's token by default."""
+_IS_POLLING: Final[ContextVar[bool]] = ContextVar("is_polling", default=False)
+"""A spawner's `poll` may stop what has ended by itself; then it is `poll` that reports the end."""
 
 
 class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no types
@@ -44,6 +47,8 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
         self._admitted: NotebookView | None = None
         self._is_changing = False
         """True during `start` and `stop`: `poll` then neither renews nor ends the job."""
+        self._failure: tuple[int, str] | None = None
+        """Exit code and sentence of a server that did not start, or ended by itself, where the spawner knows why."""
         self._messages: list[str] = []
         self._message_added = asyncio.Event()
 
@@ -90,7 +95,7 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
 
     async def start(self) -> Any:
         self._is_changing = True
-        self._messages, self._admitted = [], None
+        self._messages, self._admitted, self._failure = [], None, None
         try:
             view = await self._notebook_jobs().admit(self._request(), self.patience_s, self._add_message)
             self._job_id, self._admitted = view.job.id, view
@@ -111,6 +116,7 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
             profile=chosen.get("profile"),
             image=chosen.get("image"),
             cluster=self.cluster,
+            run_as=chosen.get("run_as"),
         )
 
     async def stop(self, now: bool = False) -> None:
@@ -119,16 +125,22 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
             await maybe_future(super().stop(now=now))
         finally:
             self._is_changing = was_changing
-        if not was_changing:
+        if not was_changing and not _IS_POLLING.get():
             await self._end(0, "stopped on the hub")
 
     async def poll(self) -> int | None:
-        status: int | None = await maybe_future(super().poll())
+        was_polling = _IS_POLLING.set(True)
+        try:
+            status: int | None = await maybe_future(super().poll())
+        finally:
+            _IS_POLLING.reset(was_polling)
         if self._is_changing or not self._job_id:
             return status
         if status is not None:
-            await self._end(status, "")
+            await self._end(*self._told_end(status))
             return status
+        if self._failure is not None:
+            return status  # it did not start: the hub stops it next
         renewal = await self._notebook_jobs().renew(self._job_id, self._request())
         if renewal.job_id != self._job_id:
             self._job_id = renewal.job_id
@@ -141,10 +153,14 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
             return 0
         return status
 
+    def _told_end(self, exit_code: int) -> tuple[int, str]:
+        """Exit code and sentence of a server that ended by itself; the sentence is empty where nothing is known."""
+        return exit_code, ""
+
     async def _end(self, exit_code: int, reason: str) -> None:
         job_id, self._job_id, self._admitted = self._job_id, "", None
         if job_id:
-            await self._notebook_jobs().end(job_id, exit_code, reason)
+            await self._notebook_jobs().end(job_id, *(self._failure or (exit_code, reason)))
 
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state()

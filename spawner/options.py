@@ -9,7 +9,7 @@ from typing import Final
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.requests import ProfileRequest
 
-KEYS: Final = ("profile", "image")
+KEYS: Final = ("profile", "image", "run_as")
 NOTHING_OFFERED: Final = "No profile is offered to you; ask an admin for a group or a profile."
 
 
@@ -17,10 +17,10 @@ def form(profiles: Sequence[ProfileRequest]) -> str:
     """The form's HTML for the hub's page; empty when there is nothing to choose."""
     if not profiles:
         return notice(NOTHING_OFFERED)
-    if len(profiles) == 1 and not profiles[0].images and not profiles[0].custom_images:
+    if len(profiles) == 1 and not (profiles[0].images or profiles[0].custom_images or profiles[0].proxy_users):
         return ""
     rows = "".join(_choice(profile, is_first=profile is profiles[0]) for profile in profiles)
-    return f'<fieldset class="form-group"><legend>Profile</legend>{rows}</fieldset>{_images(profiles)}'
+    return f'<fieldset class="form-group"><legend>Profile</legend>{rows}</fieldset>{_images(profiles)}{_proxy_users(profiles)}'
 
 
 def notice(text: str) -> str:
@@ -53,6 +53,19 @@ def _images(profiles: Sequence[ProfileRequest]) -> str:
     )
 
 
+def _proxy_users(profiles: Sequence[ProfileRequest]) -> str:
+    offered = dict.fromkeys(name for profile in profiles for name in profile.proxy_users)
+    if not offered:
+        return ""
+    of_profiles = "; ".join(f"{profile.name}: {', '.join(profile.proxy_users)}" for profile in profiles if profile.proxy_users)
+    choices = "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in offered)
+    return (
+        '<div class="form-group"><label for="tutti-run-as">Run as</label>'
+        '<select class="form-control" id="tutti-run-as" name="run_as"><option value="">yourself</option>'
+        f"{choices}</select><small>{escape(of_profiles)}</small></div>"
+    )
+
+
 def from_form(data: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The first value of each known field; empty fields are left out."""
     first = {key: str(values[0]).strip() for key, values in data.items() if values}
@@ -63,7 +76,7 @@ def checked(options: Mapping[str, object]) -> dict[str, str]:
     """Validates a choice from any source. Raises BadInput naming the key."""
     for key, value in options.items():
         if key not in KEYS:
-            raise BadInput(f"options: {str(key)[:60]!r} cannot be chosen; expected {' and '.join(KEYS)}.")
+            raise BadInput(f"options: {str(key)[:60]!r} cannot be chosen; expected {', '.join(KEYS[:-1])} and {KEYS[-1]}.")
         if not isinstance(value, str):
             raise BadInput(f"options: {key} is {value!r}; expected a text.")
     return {key: str(value) for key, value in options.items() if value}

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tuttilab.scheduler.domain.model import DOMAIN
-from tuttilab.scheduler.domain.requests import ProfileRequest
+from tuttilab.scheduler.domain.model import DOMAIN, SERVER_OF_LABEL
+from tuttilab.scheduler.domain.requests import AccountRequest, ProfileRequest
 from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_duration, parse_memory
 from tuttilab.spawner.volumes import Manifest, volumes_of
 
@@ -15,6 +15,17 @@ NO_GPU: Final = {"NVIDIA_VISIBLE_DEVICES": "", "CUDA_VISIBLE_DEVICES": ""}
 """Without it a GPU image sees all GPUs of the node."""
 ALWAYS_SET: Final = (CPU, MEMORY, GPU)
 """Resource keys that are always set, even to zero, so that no earlier value remains."""
+
+
+JOB_LABEL: Final = f"{DOMAIN}/job"
+POD_SECURITY: Final[Manifest] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+SERVER_SECURITY: Final[Manifest] = {
+    "runAsNonRoot": True,
+    "privileged": False,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""Of Pod Security Standards "restricted"; no setting of the hub goes below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +41,21 @@ class Pieces:
     labels: dict[str, str]
     node_selector: dict[str, str]
     image: str | None
+    security: Manifest
+    """Of the server's container; it replaces what is set there."""
 
 
 def pieces_of(
-    profile: ProfileRequest, *, owner: str, job_id: str, node: str, image: str | None, cephfs_claim: str, node_label: str
+    profile: ProfileRequest,
+    *,
+    owner: str,
+    job_id: str,
+    node: str,
+    installation: str,
+    image: str | None,
+    run_as: AccountRequest | None,
+    cephfs_claim: str,
+    node_label: str,
 ) -> Pieces:
     amounts = amounts_of(profile)
     quantities = {key: quantity(key, amounts[key]) for key in sorted({*ALWAYS_SET, *(key for key, _ in amounts)})}
@@ -46,9 +68,11 @@ def pieces_of(
         unset=frozenset(NO_GPU) if has_gpu else frozenset(),
         volumes=volumes.volumes,
         mounts=volumes.mounts,
-        labels={f"{DOMAIN}/kind": "notebook", f"{DOMAIN}/job": job_id, f"{DOMAIN}/profile": profile.name},
+        labels={f"{DOMAIN}/kind": "notebook", JOB_LABEL: job_id, f"{DOMAIN}/profile": profile.name}
+        | ({SERVER_OF_LABEL: installation} if installation else {}),
         node_selector={node_label: node},
         image=image,
+        security={**SERVER_SECURITY, **({} if run_as is None else {"runAsUser": run_as.uid, "runAsGroup": run_as.gid})},
     )
 
 

@@ -1,4 +1,4 @@
-"""Pure functions from a profile's mounts to volumes of a pod: CephFS by claim, HDFS configuration, Kerberos tickets in memory."""
+"""Pure functions from a profile's mounts to volumes of a pod: claims, NFS, folders of the node; HDFS; Kerberos in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from tuttilab.scheduler.domain.requests import ProfileRequest
+from tuttilab.scheduler.domain.requests import MountRequest, ProfileRequest
 
 HADOOP_CONF: Final = "/etc/hadoop/conf"
 TICKETS: Final = "/run/tuttilab/krb5"
@@ -29,10 +29,11 @@ def volumes_of(profile: ProfileRequest, owner: str, cephfs_claim: str) -> Volume
     mounts: list[Manifest] = []
     env: dict[str, str] = {}
     for mount in profile.mounts:
-        claim = mount.claim or cephfs_claim.format(name=mount.cephfs)
-        if claim not in volumes:
-            volumes[claim] = {"name": f"tutti-{len(volumes)}", "persistentVolumeClaim": {"claimName": claim}}
-        piece: Manifest = {"name": volumes[claim]["name"], "mountPath": mount.path, "readOnly": mount.mode == "r"}
+        source = source_of(mount, cephfs_claim)
+        key = repr(source)
+        if key not in volumes:
+            volumes[key] = {"name": f"tutti-{len(volumes)}", **source}
+        piece: Manifest = {"name": volumes[key]["name"], "mountPath": mount.path, "readOnly": mount.mode == "r"}
         if mount.sub_path:
             piece["subPath"] = mount.sub_path.replace("{owner}", folder_of(owner))
         mounts.append(piece)
@@ -46,6 +47,17 @@ def volumes_of(profile: ProfileRequest, owner: str, cephfs_claim: str) -> Volume
             mounts.append({"name": "tutti-krb5", "mountPath": TICKETS, "readOnly": False})
             env["KRB5CCNAME"] = f"FILE:{TICKETS}/ccache"
     return Volumes(tuple(volumes.values()), tuple(mounts), env)
+
+
+def source_of(mount: MountRequest, cephfs_claim: str) -> Manifest:
+    """Of the whole volume: a folder of it is a subPath, of which the kubelet refuses one that leads out by a link."""
+    if mount.host_path is not None:
+        # Not made when it is missing: a folder of root's would hide that the node lacks the storage.
+        return {"hostPath": {"path": mount.host_path, "type": "Directory"}}
+    if mount.nfs is not None:
+        server, _, path = mount.nfs.partition(":")
+        return {"nfs": {"server": server, "path": path}}
+    return {"persistentVolumeClaim": {"claimName": mount.claim or cephfs_claim.format(name=mount.cephfs)}}
 
 
 def folder_of(owner: str) -> str:

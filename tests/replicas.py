@@ -90,7 +90,7 @@ class Site:
         command = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
         with open(self.folder / f"{name}.out", "ab") as out:
             process = subprocess.Popen(command, env=environ, stdout=out, stderr=out)
-        found = eventually(lambda: self._runtime(state, process), 40.0)
+        found = eventually(lambda: self._runtime(state, process))
         self.replicas[name] = Replica(name, process, found)
         return self.replicas[name]
 
@@ -107,7 +107,7 @@ class Site:
             url = self.server.ask(self.database, "SELECT url FROM leader")
             return next((replica for replica in self.replicas.values() if replica.runtime.url == url), None)
 
-        found: Replica = eventually(named, 30.0)
+        found: Replica = eventually(named)
         return found
 
     def followers(self) -> list[Replica]:

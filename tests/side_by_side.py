@@ -40,6 +40,12 @@ def limit_of(item: pytest.Item) -> float:
     return limit or float("inf")
 
 
+def name_of(nodeid: str) -> str:
+    """The name by which pytest runs the test: with groups, xdist puts `@group` behind it."""
+    name, _, group = nodeid.rpartition("@")
+    return name if group in CLUSTERS or group.startswith(ROOT + "/") else nodeid
+
+
 def arrange(items: list[pytest.Item]) -> None:
     """Mark the groups, and put those with the highest time limit first; order within a group is kept."""
     groups = {item.nodeid: group_of(item) for item in items}

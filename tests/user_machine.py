@@ -35,14 +35,24 @@ defaults: {queue: research}
 """
 
 
-def eventually(is_so: Callable[[], object], limit_s: float = 20.0) -> Any:
+def eventually(is_so: Callable[[], object], limit_s: float = 60.0) -> Any:
     """Poll ``is_so`` until it returns a true value, and return that. Raises AssertionError after ``limit_s``."""
     until = time.monotonic() + limit_s
-    while not (answer := is_so()):
-        if time.monotonic() > until:
+    while True:
+        # Whoever could not run for long looks once more after the limit.
+        is_last = time.monotonic() > until
+        if answer := is_so():
+            return answer
+        if is_last:
             raise AssertionError(f"not so after {limit_s} s")
         time.sleep(0.05)
-    return answer
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and the process is gone. It is looked up before: nobody could wait for one that has been reaped."""
+    process = psutil.Process(pid)
+    process.kill()
+    process.wait(60)
 
 
 def _restore_sigint() -> None:
@@ -95,16 +105,25 @@ class UserMachine:
         assert runtime is not None
         return runtime
 
-    def processes(self) -> list[psutil.Process]:
-        """All processes with this state folder, or a path below it, in their command line or environment."""
+    def processes(self, part: str = "") -> list[psutil.Process]:
+        """All processes with this state folder, or a path below it, in their command line or environment.
+
+        ``part``: only those with that in a word of their command line. One that ends meanwhile is none.
+        """
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                texts = [*process.cmdline(), *process.environ().values()]
+                words = process.cmdline()
+                texts = [*words, *process.environ().values()]
                 is_zombie = process.status() == psutil.STATUS_ZOMBIE
-                if process.pid != os.getpid() and not is_zombie and any(str(self.state) in text for text in texts):
+                is_meant = any(str(self.state) in text for text in texts) and (not part or any(part in word for word in words))
+                if process.pid != os.getpid() and not is_zombie and is_meant:
                     found.append(process)
         return found
+
+    def job_ids(self) -> list[str]:
+        """Of all jobs. What else is told of a job may still change after it has ended."""
+        return [job["id"] for job in self.run("jobs", "--all", "--json").json]
 
 
 def hide_programs(machine: UserMachine, beginnings: Collection[str]) -> None:

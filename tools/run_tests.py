@@ -5,6 +5,9 @@ attack corpus with many more rounds.
 A part without tests yet is left out silently; a test that the machine cannot run is listed at the end, with a remedy.
 All parts run even when an early one fails. Options after the mode go to pytest: `… all -x -k quota`.
 
+A failed test of a part that says so runs once more, by itself (`docs/adr/0029-once-more.md`): at most two of a run. The failure is
+printed like any other, and the summary's last line names the test. With TUTTILAB_ONCE_MORE=0 no test runs twice.
+
 Most of integration and of the tests with kills waits: for processes to start, for deadlines. So their tests run side by side (see
 `tests/side_by_side.py`). `all` runs the simulation, which only computes, beside all that follows, at the lowest priority: it
 takes the time that they leave. Its output is kept and shown when it has ended.
@@ -32,6 +35,8 @@ SIDE_BY_SIDE = ("-n", str(2 * min(os.cpu_count() or 1, 4)), "--dist", "loadgroup
 LOWEST_PRIORITY = 19
 KILLS = ("tests/e2e/kills", "tests/e2e/replicas", "tests/e2e/dags")
 KUBE_PROGRAMS = (PYTHON, "-m", "tests.kube.tools.build", "--optional")
+ONCE_MORE_AT_MOST = 2
+TESTS_FAILED = 1  # pytest's exit status
 PACKAGES = ("scheduler", "magics", "sidecar", "spawner", "jupyter_ext")
 
 
@@ -46,6 +51,8 @@ class Part:
     options: tuple[str, ...] = ()
     is_filler: bool = False
     """Runs beside the parts after it, at the lowest priority."""
+    is_real: bool = False
+    """Of real processes, browsers, kernels and clusters: a test of it that fails runs once more."""
 
     def has_work(self) -> bool:
         return bool(self.commands) or any(find_tests(path) for path in self.tests)
@@ -67,6 +74,14 @@ class Outcome:
     left_out: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     """What its tests counted: seeds, kills, planted bugs."""
+    failed: list[str] = field(default_factory=list)
+    """Names of its tests that failed, when nothing else did."""
+    once_more: list[str] = field(default_factory=list)
+    """Those of them that passed when they ran again."""
+
+    def may_be_shaky(self) -> bool:
+        """Whether nothing but failed tests keeps it from being good."""
+        return not self.is_good and bool(self.failed) and not self.left_out
 
 
 def find_tests(path: str) -> list[Path]:
@@ -83,7 +98,7 @@ def parts() -> tuple[Part, ...]:
         Part(
             "architecture and packaging",
             "check all",
-            tests=("tests/test_architecture.py", "tests/test_features.py", "tests/test_lock.py"),
+            tests=("tests/test_architecture.py", "tests/test_features.py", "tests/test_lock.py", "tests/test_runs.py"),
         ),
         Part("unit and property", "check all", tests=("tests/unit", "tests/property"), options=ALL_CORES),
         # Built beside the others; the part that needs it waits for it.
@@ -91,18 +106,19 @@ def parts() -> tuple[Part, ...]:
         # Its limit is long because a filler may stand still while the other parts use both cores.
         Part("simulation", "all soak", tests=("tests/simulation",), options=(*ALL_CORES, "--timeout=1500"), is_filler=True),
         Part("contract", "all", tests=("tests/contract",), options=ALL_CORES),
-        Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE),
-        Part("kills", "all", tests=KILLS, options=SIDE_BY_SIDE),
+        Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE, is_real=True),
+        Part("kills", "all", tests=KILLS, options=SIDE_BY_SIDE, is_real=True),
         # One at a time: they look at a person's clicks, keys and kernels, whose seconds count.
         Part(
             "end to end",
             "all",
             tests=("tests/e2e",),
             options=tuple(f"--ignore={path}" for path in (*KILLS, "tests/e2e/lab")),
+            is_real=True,
         ),
-        Part("browser", "all", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab",)),
+        Part("browser", "all", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab",), is_real=True),
         # One process: there is one cluster with real pods on a machine.
-        Part("kube", "all", (KUBE_PROGRAMS, (PYTHON, "-m", "tests.kube.tools.debian")), tests=("tests/kube",)),
+        Part("kube", "all", (KUBE_PROGRAMS, (PYTHON, "-m", "tests.kube.tools.debian")), tests=("tests/kube",), is_real=True),
         Part("attack", "attack", tests=("tests/attack",)),
         Part("attack in the browser", "attack", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab/test_hostile.py",)),
         Part("kills and takeovers", "soak", tests=("tests/e2e/kills", "tests/e2e/replicas")),
@@ -167,21 +183,35 @@ def run(part: Part, extra: list[str], environment: dict[str, str], output: IO[by
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        is_good = True
+        codes: list[int] = []
         for line in part.command_lines(extra):
             command = line if output is None else ["nice", "-n", str(LOWEST_PRIORITY), *line]
             stderr = None if output is None else subprocess.STDOUT
             done = subprocess.run(
                 command, cwd=ROOT, env=environment | {"TUTTILAB_REPORT": str(report)}, stdout=output, stderr=stderr
             )
-            is_good = is_good and done.returncode == 0
+            codes.append(done.returncode)
+        is_good = not any(codes)
         outcome = Outcome(part, time.monotonic() - began, is_good)
         if report.exists():
             said = json.loads(report.read_text(encoding="utf-8"))
             outcome.counts, outcome.left_out, outcome.told = said["counts"], said["left_out"], said["told"]
+            outcome.failed = said["failed"] if codes[-1] == TESTS_FAILED and not any(codes[:-1]) else []
     if output is None:
         print(f"--- {part.name}: {'good' if is_good else 'FAILED'} after {outcome.seconds:.1f} s", flush=True)
     return outcome
+
+
+def run_once_more(outcome: Outcome, environment: dict[str, str]) -> None:
+    """Run the failed tests by themselves, one process each; when all pass, the part is good and remembers their names."""
+    began = time.monotonic()
+    for test in outcome.failed:
+        print(f"\n=== once more, by itself: {test} ===", flush=True)
+        command = [PYTHON, "-m", "pytest", "-q", test]
+        if subprocess.run(command, cwd=ROOT, env=environment).returncode == 0:
+            outcome.once_more.append(test)
+    outcome.seconds += time.monotonic() - began
+    outcome.is_good = outcome.once_more == outcome.failed
 
 
 def run_beside(part: Part, extra: list[str], environment: dict[str, str]) -> Callable[[], Outcome]:
@@ -209,14 +239,19 @@ def run_beside(part: Part, extra: list[str], environment: dict[str, str]) -> Cal
     return finish
 
 
-def run_all(chosen: Sequence[Part], extra: list[str], environment: dict[str, str], fills: bool) -> list[Outcome]:
+def run_all(chosen: Sequence[Part], extra: list[str], environment: dict[str, str], *, fills: bool, once_more: int) -> list[Outcome]:
+    """``once_more``: how many failed tests may run again."""
     outcomes: list[Outcome] = []
     beside: list[Callable[[], Outcome]] = []
     for part in chosen:
         if part.is_filler and fills:
             beside.append(run_beside(part, extra, environment))
-        else:
-            outcomes.append(run(part, extra, environment))
+            continue
+        outcome = run(part, extra, environment)
+        if part.is_real and outcome.may_be_shaky() and len(outcome.failed) <= once_more:
+            once_more -= len(outcome.failed)
+            run_once_more(outcome, environment)
+        outcomes.append(outcome)
     return outcomes + [finish() for finish in beside]
 
 
@@ -230,7 +265,11 @@ def summarise(outcomes: list[Outcome], seconds: float) -> None:
     passed, failed, skipped = (sum(o.counts.get(word, 0) for o in outcomes) for word in ("passed", "failed", "skipped"))
     bad = [outcome.part.name for outcome in outcomes if not outcome.is_good]
     print(f"{passed} passed, {failed} failed, {skipped} left out in {seconds:.1f} s; parts that ran side by side count once")
-    print(f"FAILED: {', '.join(bad)}" if bad else "All parts are good.", flush=True)
+    print(f"FAILED: {', '.join(bad)}" if bad else "All parts are good.")
+    shaky = [test for outcome in outcomes for test in outcome.once_more]
+    if shaky:
+        print(f"A defect of the test or of what it tests, each is to be found: failed, then passed by itself: {', '.join(shaky)}")
+    sys.stdout.flush()
 
 
 def main(mode: str, extra: list[str]) -> int:
@@ -249,7 +288,8 @@ def main(mode: str, extra: list[str]) -> int:
         provide_postgres()
     chosen = [part for part in parts() if mode in part.modes.split() and part.has_work()]
     began = time.monotonic()
-    outcomes = run_all(chosen, extra, environment, fills=mode == "all")
+    once_more = ONCE_MORE_AT_MOST if mode == "all" and os.environ.get("TUTTILAB_ONCE_MORE") != "0" else 0
+    outcomes = run_all(chosen, extra, environment, fills=mode == "all", once_more=once_more)
     summarise(outcomes, time.monotonic() - began)
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
 

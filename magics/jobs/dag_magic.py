@@ -18,6 +18,7 @@ from tuttilab.magics.shared.parse import Option, Positional, UsageError, key_val
 from tuttilab.scheduler.client import read_dags, run_environment
 from tuttilab.scheduler.client.notebooks import with_notebooks
 from tuttilab.scheduler.domain.requests import RunRequest
+from tuttilab.scheduler.domain.terminal import clean
 from tuttilab.scheduler.domain.wire import DagView, RunView
 from tuttilab.scheduler.domain.words import word
 
@@ -33,7 +34,7 @@ class RunFailed(Exception):
     """A run that was waited for did not succeed; the exception stops a run of all cells."""
 
     def _render_traceback_(self) -> list[str]:
-        return [str(self)]
+        return [clean(str(self))]
 
 
 @magics_class

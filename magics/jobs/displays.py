@@ -12,6 +12,8 @@ from typing import Any, Final
 from IPython.core.getipython import get_ipython
 from IPython.display import publish_display_data
 
+from tuttilab.scheduler.domain.terminal import clean
+
 _RICH: Final = frozenset({"text/plain"})
 """What every object has: not rich."""
 _PLAIN_TEXT: Final = "text/plain"
@@ -99,4 +101,6 @@ def show_value_as_there(records: Sequence[Mapping[str, Any]], value: object) -> 
 
 
 def _publish(data: dict[str, Any], metadata: dict[str, Any], transient: dict[str, Any], *, update: bool = False) -> None:
+    if isinstance(text := data.get(_PLAIN_TEXT), str):
+        data = {**data, _PLAIN_TEXT: clean(text)}
     publish_display_data(data, metadata, transient=transient, update=update)  # type: ignore[no-untyped-call]  # IPython has no types here

@@ -17,6 +17,7 @@ from tuttilab.magics.shared import job_text
 from tuttilab.magics.shared.connection import client
 from tuttilab.magics.shared.display import Shown, preformatted
 from tuttilab.scheduler.domain.errors import TuttiError, Unavailable
+from tuttilab.scheduler.domain.terminal import clean
 from tuttilab.scheduler.domain.wire import JobView
 from tuttilab.scheduler.domain.words import word
 
@@ -31,10 +32,10 @@ class Log(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return str(self)
+        return clean(self)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/plain": str(self), "text/html": preformatted(str(self))}
+        return {"text/plain": clean(self), "text/html": preformatted(str(self))}
 
 
 class JobHandle:

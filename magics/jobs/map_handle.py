@@ -20,6 +20,7 @@ from tuttilab.magics.shared.connection import client
 from tuttilab.magics.shared.display import Shown, bar, count, html_bar, show_duration
 from tuttilab.magics.shared.job_text import end_sentence, short_id, waiting
 from tuttilab.scheduler.domain.errors import TuttiError
+from tuttilab.scheduler.domain.terminal import clean
 from tuttilab.scheduler.domain.wire import JobView
 from tuttilab.scheduler.domain.words import STARTING, word
 
@@ -37,7 +38,7 @@ class ElementsFailed(Exception):
     """Some jobs of a `--map` did not succeed: it stops a run of all cells. The values of the others are in the handle's results."""
 
     def _render_traceback_(self) -> list[str]:
-        return [str(self)]
+        return [clean(str(self))]
 
 
 class MapHandle(Sequence[JobHandle]):

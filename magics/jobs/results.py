@@ -19,6 +19,7 @@ from tuttilab.magics.shared.job_text import WRONG_VERSIONS, culprit, end_sentenc
 from tuttilab.magics.shared.labels import CELL, DISPLAY, ERROR, FIRST_LINE, RESULT
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.errors import Forbidden, NotFound
+from tuttilab.scheduler.domain.terminal import clean
 from tuttilab.scheduler.domain.wire import JobView, PodView
 
 LIMIT_BYTES: Final = 1000
@@ -68,9 +69,9 @@ class RemoteError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows: the short form first, everything when asked again (`%tb`)."""
         if self._was_rendered and self.trace:
-            return [*self.trace.splitlines(), str(self)]
+            return clean("\n".join([self.trace, str(self)])).splitlines()
         self._was_rendered = True
-        return self.short().splitlines()
+        return clean(self.short()).splitlines()
 
     def short(self) -> str:
         """The error with the cell's own lines, under a kilobyte."""

@@ -20,6 +20,7 @@ from tuttilab.magics.shared.display import Area, Shown, count
 from tuttilab.magics.shared.job_text import culprit, newest, progress, short_id, title
 from tuttilab.magics.shared.labels import ERROR
 from tuttilab.scheduler.domain.errors import NotFound, Unavailable
+from tuttilab.scheduler.domain.terminal import clean
 from tuttilab.scheduler.domain.wire import JobView
 
 SECOND_STOP_S: Final = 5.0
@@ -37,7 +38,7 @@ class Stopped(KeyboardInterrupt):
     """The cell was stopped; the text says what became of the job. It shows as that text and stops a run of all cells."""
 
     def _render_traceback_(self) -> list[str]:
-        return [str(self)]
+        return [clean(str(self))]
 
 
 class _Tail:

@@ -1,6 +1,7 @@
 """Output of the magics: one output area per cell, at most two updates a second, HTML made of escaped text only.
 
-Everything shown has a plain text too, so that a terminal, a saved notebook and a screen reader lose nothing.
+Everything shown has a plain text too, so that a terminal, a saved notebook and a screen reader lose nothing. Of what a job printed
+it has the colours, and no other orders to a terminal.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from IPython.display import DisplayHandle
 from tuttilab.magics.shared.ansi import colour_html
 from tuttilab.magics.shared.box import MIME, Box
 from tuttilab.magics.shared.parse import UsageError
+from tuttilab.scheduler.domain.terminal import clean
 
 INTERVAL_S: Final = 0.5
 _BAR_CELLS: Final = 20
@@ -36,11 +38,11 @@ class Shown:
     box: Box | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
-        return self.text
+        return clean(self.text)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         # Any: text, and JSON where there is a box
-        texts: dict[str, Any] = {"text/plain": self.text, "text/html": self.html or preformatted(self.text)}
+        texts: dict[str, Any] = {"text/plain": clean(self.text), "text/html": self.html or preformatted(self.text)}
         return texts if self.box is None else {MIME: dict(self.box), **texts}
 
 
@@ -111,7 +113,7 @@ def _new_handle() -> Any:
 
 
 def _print(shown: Shown) -> None:
-    print(shown.text, flush=True)  # noqa: T201 - a terminal's display is its output
+    print(clean(shown.text), flush=True)  # noqa: T201 - a terminal's display is its output
 
 
 def is_notebook() -> bool:

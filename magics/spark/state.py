@@ -82,14 +82,18 @@ def state_directory() -> Path:
 
 
 def orphaned_cells(directory: Path) -> list[Recoverable]:
-    """The cells of dead kernels, newest first; unreadable and outdated files are removed."""
+    """The cells of dead kernels, newest first; files that are no notes, and outdated ones, are removed."""
     found: list[Recoverable] = []
     for path in directory.glob("*.json"):
         try:
-            body = json.loads(path.read_text())
+            text = path.read_bytes()
+        except OSError:
+            continue  # its cell has just ended, or nobody can tell now
+        try:
+            body = json.loads(text)
             body["operations"] = tuple((str(name), bool(rows)) for name, rows in body["operations"])
             entry = Recoverable(**body)
-        except (OSError, ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError):
             entry = None
         if entry is None or time.time() - entry.started_at > _MAX_AGE_S:
             with contextlib.suppress(OSError):

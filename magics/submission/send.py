@@ -14,7 +14,7 @@ from tuttilab.magics.shared.notebook import message_id
 from tuttilab.magics.submission.interpreter import check_interpreter
 from tuttilab.magics.submission.request import Executions, Submission
 from tuttilab.scheduler.client import Environment, environment_for, is_local
-from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.domain.errors import BadInput, TooManyJobs
 
 EXECUTIONS: Final = Executions()
 """The executions of this kernel; the extension calls `begin` when a cell starts."""
@@ -39,7 +39,14 @@ def send(submission: Submission, *, is_map: bool) -> JobHandle | MapHandle:
     batch = max(1, min(_BATCH, _BATCH_BYTES // size))
     for start in range(0, len(requests), batch):
         part = slice(start, start + batch)
-        views += service.submit_many(requests[part], submission.keys[part])
+        try:
+            views += service.submit_many(requests[part], submission.keys[part])
+        except TooManyJobs as refusal:
+            if not views:
+                raise
+            for view in views:
+                service.cancel(view.id)
+            raise TooManyJobs(f"{refusal} The first {len(views)} of the {len(requests)} elements were cancelled again.") from None
     return MapHandle([JobHandle.of(view) for view in views])
 
 

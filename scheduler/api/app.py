@@ -16,6 +16,7 @@ from tuttilab.scheduler.api.middleware import PREFIX, AccessMiddleware
 from tuttilab.scheduler.api.watchers import Watchers
 from tuttilab.scheduler.domain.wire import ReloadView
 from tuttilab.scheduler.identity.auth import Authenticator
+from tuttilab.scheduler.identity.rate import WriteRate
 from tuttilab.scheduler.service.loop import Service
 
 ROUTERS = (
@@ -77,5 +78,6 @@ def create_app(
     app.add_api_route("/metrics", health.metrics, include_in_schema=False)
     problems.install(app)
     schema.install(app)
-    app.add_middleware(AccessMiddleware, authenticator=authenticator, hosts=service.config.host_names)
+    rate = WriteRate(service.config.limits)
+    app.add_middleware(AccessMiddleware, authenticator=authenticator, hosts=service.config.host_names, rate=rate)
     return app

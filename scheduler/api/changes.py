@@ -1,4 +1,4 @@
-"""Changes since a journal number: at once, by a long poll, or as a stream of server-sent events."""
+"""Changes since a journal number: at once, by a long poll, or as a stream of server-sent events. And who asked for which."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Final, cast
+from typing import Annotated, Final, NamedTuple, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, Whole, json_response, query_store
+from tuttilab.scheduler.api.event_text import WRITES, write_of
 from tuttilab.scheduler.api.problems import Gone
 from tuttilab.scheduler.api.watchers import Watchers
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, NotFound
+from tuttilab.scheduler.domain.events import Event, JobSubmitted, RunSubmitted
 from tuttilab.scheduler.domain.requests import Who
 from tuttilab.scheduler.domain.shape import LARGEST_NUMBER
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.base import Change
+from tuttilab.scheduler.store.queries import JournalQuery
 
 router = APIRouter(tags=["changes"])
 
 PAGE: Final = 1000
+MOST_WRITES: Final = 200
 LONGEST_WAIT_S: Final = 60.0
 KEEP_ALIVE_S: Final = 15.0
 """Between two comments on a stream without changes, so that neither side closes it as dead."""
@@ -127,3 +131,48 @@ async def _stream(
 def _message(seq: int, found: Sequence[Change]) -> str:
     view = wire.ChangesView(seq=seq, changes=tuple(_event(change) for change in found))
     return f"id: {seq}\nevent: changes\ndata: {wire.to_json(view).decode()}\n\n"
+
+
+@router.get("/audit", response_model=wire.AuditView)
+async def audit(
+    service: ServiceDep,
+    who: Caller,
+    key: Annotated[str | None, Query(min_length=1, max_length=256)] = None,
+    cursor: Whole | None = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_WRITES)] = 50,
+) -> Response:
+    """Who changed what, newest first: all for an admin, for others what is theirs. ``key``: an id or name, or its beginning."""
+    query = JournalQuery(kinds=WRITES, owner=None if who.is_admin else who.name, key=key, before=cursor, limit=limit + 1)
+    lines = await query_store(service).newest(query)
+    page = [WriteLine(*line) for line in lines[:limit]]
+    names = await _names(service, page)
+    writes = tuple(line.view(names.get(line.key, "")) for line in page)
+    return json_response(wire.AuditView(writes=writes, next=str(page[-1].seq) if len(lines) > limit else None))
+
+
+class WriteLine(NamedTuple):
+    seq: int
+    at: float
+    key: str
+    event: Event
+
+    def view(self, name: str) -> wire.WriteView:
+        by, text = write_of(self.event, name)
+        return wire.WriteView(seq=self.seq, at=self.at, by=by, kind=wire.event_kind(self.event), key=self.key, text=text)
+
+
+async def _names(service: Service, lines: Sequence[WriteLine]) -> dict[str, str]:
+    """Names of the jobs and runs that are written of by their id, those of deleted ones from the journal."""
+    found: dict[str, str] = {}
+    for line in lines:
+        if line.key in found or not (hasattr(line.event, "job_id") or hasattr(line.event, "run_id")):
+            continue
+        known = service.state.jobs.get(line.key) or service.state.runs.get(line.key)
+        if known is not None:
+            found[line.key] = known.name
+            continue
+        for _, _, first in await query_store(service).journal(0, 1, key=line.key):
+            match first:
+                case JobSubmitted(made) | RunSubmitted(made):
+                    found[line.key] = made.name
+    return found

@@ -52,7 +52,8 @@ async def dag_definition(name: str, service: ServiceDep, who: Caller) -> Respons
 @router.get("/dags/{name}/runs", response_model=list[wire.RunView])
 async def runs_of_dag(name: str, service: ServiceDep, who: Caller) -> Response:
     runs = [run for run in await _runs(service, who, None, 1000) if run.name == name]
-    if not runs and name not in service.state.dags:
+    known = service.state.dags.get(name)
+    if not runs and (known is None or (known.owner != who.name and not who.is_admin)):
         raise NotFound(f"There is no DAG {name!r}; `tuttilab dag apply FILE` keeps one.")
     return json_response([views.run_view(run, service.state) for run in runs], list[wire.RunView])
 

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tuttilab.scheduler.domain import events as ev
-from tuttilab.scheduler.domain.titles import SHORT_ID, pod_title
+from tuttilab.scheduler.domain.titles import SHORT_ID, pod_title, title, title_of
+
+WRITES: Final = frozenset(
+    cls.__name__
+    for cls in (
+        ev.JobSubmitted,
+        ev.JobCancelRequested,
+        ev.JobDeleted,
+        ev.RunSubmitted,
+        ev.RunCancelRequested,
+        ev.RunRetried,
+        ev.DagApplied,
+        ev.ProfileApplied,
+        ev.ProfileDeleted,
+        ev.QueuesConfigured,
+    )
+)
+"""Kinds of events that somebody asked for."""
 
 
 def sentence(event: ev.Event) -> str:
@@ -53,3 +72,32 @@ def sentence(event: ev.Event) -> str:
         case _:
             # The other events are about queues and clusters, or a deletion, and are not in a job's history.
             return ""
+
+
+def write_of(event: ev.Event, name: str) -> tuple[str, str]:
+    """Author and text of an event of `WRITES`. ``name``: of the job or run whose id it gives, empty where it is not known."""
+    match event:
+        case ev.JobSubmitted(job, by):
+            retry = f", as a retry of {job.retry_of[:SHORT_ID]}" if job.retry_of else ""
+            return by or job.owner, f"submitted job {title(job)} to queue {job.queue}{retry}"
+        case ev.JobCancelRequested(job_id, by):
+            return by, f"cancelled job {title_of(job_id, name)}"
+        case ev.JobDeleted(job_id, by):
+            return by, f"deleted job {title_of(job_id, name)}" + ("" if by else ", which had been kept long enough")
+        case ev.RunSubmitted(run):
+            return run.owner, f"started run {title(run)}"
+        case ev.RunCancelRequested(run_id, by):
+            return by, f"cancelled run {title_of(run_id, name)}"
+        case ev.RunRetried(run_id, jobs, by):
+            return by, f"retried run {title_of(run_id, name)}: {', '.join(jobs)}"
+        case ev.DagApplied(dag, by):
+            return by or dag.owner, f"applied DAG {dag.name}, version {dag.version}"
+        case ev.ProfileApplied(profile):
+            return profile.applied_by, f"applied profile {profile.name}"
+        case ev.ProfileDeleted(profile_name, by):
+            return by, f"deleted profile {profile_name}"
+        case ev.QueuesConfigured(queues, by):
+            done = "reloaded the queues" if by else "a start took up the queues"
+            return by, f"{done}: {', '.join(queue.name for queue in queues)}"
+        case _:
+            return "", ""

@@ -1,6 +1,6 @@
-"""Access control before every route: checks the Host header and authenticates the caller. Paths not listed here need a token.
+"""Access control before every route: the Host header, the caller's token, what the role may do, and how fast.
 
-It is middleware and not a dependency of routes, so that a route without a rule is closed, not open.
+Paths not listed here need a token. It is middleware and not a dependency of routes, so that a route without a rule is closed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tuttilab.scheduler.api.problems import response_of
 from tuttilab.scheduler.domain.errors import Forbidden, NotFound, TuttiError, Unavailable
 from tuttilab.scheduler.identity.auth import Authenticator, bearer
+from tuttilab.scheduler.identity.rate import WriteRate
+from tuttilab.scheduler.identity.roles import check_role
 
 PREFIX: Final = "/api/v1"
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", f"{PREFIX}/healthz", f"{PREFIX}/readyz"})
@@ -28,9 +30,11 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]/@\s]+))(?::\d{1,5})?")
 
 
 class AccessMiddleware:
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, hosts: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, hosts: Iterable[str], rate: WriteRate | None = None) -> None:
+        """``rate``: absent in a follower, whose leader counts."""
         self._app = app
         self._authenticator = authenticator
+        self._rate = rate
         self._hosts = {host.strip("[]").lower() for host in (*LOOPBACK, *hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +80,9 @@ class AccessMiddleware:
             state["attempt_token"] = token
         else:
             state["who"] = await self._authenticator.who(token)
+            check_role(state["who"], scope["method"], scope["path"])
+            if self._rate is not None:
+                self._rate.take(state["who"], scope["method"])
 
     def _check_host(self, given: list[str]) -> None:
         """Refuse foreign host names: the page of another site may send a browser here under its own name (DNS rebinding)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -9,10 +10,11 @@ from fastapi import APIRouter, Query, Request, Response
 from tuttilab.scheduler.api import views
 from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, parse_body
 from tuttilab.scheduler.api.schema import takes
-from tuttilab.scheduler.core.kinds.notebook import PHASES, PROFILE_LABEL
+from tuttilab.scheduler.core.kinds.notebook import PHASES, PROFILE_LABEL, RUN_AS_LABEL
+from tuttilab.scheduler.core.storages import as_seen_by
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, Forbidden, NotFound
-from tuttilab.scheduler.domain.model import AttemptPhase, Job
+from tuttilab.scheduler.domain.model import AttemptPhase, Job, Profile
 from tuttilab.scheduler.domain.requests import NotebookRequest, ProfileRequest, RenewRequest, Who
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.usecases.notebooks import Notebooks, refusal_of
@@ -59,18 +61,30 @@ def _view(service: Service, job: Job, groups: tuple[str, ...]) -> wire.NotebookV
     stored = service.state.profiles.get(job.labels[PROFILE_LABEL])
     wait = service.state.waits.get(job.id)
     is_waiting = attempt is None and not job.phase.is_terminal
+    profile = _profile_for(service, stored, job.group) if stored else ProfileRequest(name=job.labels[PROFILE_LABEL])
     return wire.NotebookView(
         job=views.job_view(job, [attempt] if attempt else [], service.state),
         # A profile may be deleted while its server lives; the server has its volumes and does not need the profile any more.
-        profile=parse_profile(stored) if stored is not None else ProfileRequest(name=job.labels[PROFILE_LABEL]),
+        profile=profile,
         is_admitted=attempt is not None and attempt.phase is not AttemptPhase.STOPPING,
         is_wanted=not job.phase.is_terminal and not job.cancel_requested and (attempt is None or attempt.stopping_at is None),
         node=attempt.pods[0].node if attempt else None,
         image=job.work.image,
+        installation=service.secrets.installation,
+        run_as=profile.proxy_users.get(job.labels.get(RUN_AS_LABEL, "")),
         place=wait.place if wait else None,
         refusal=refusal_of(service.state, job, groups) if is_waiting else "",
         expires_at=None if job.phase.is_terminal else Notebooks(service).expires_at(job.id),
     )
+
+
+def _profile_for(service: Service, stored: Profile, group: str) -> ProfileRequest:
+    """As a server of the group gets it. Whose storage was taken off the list after its admission starts without volumes."""
+    profile = parse_profile(stored)
+    try:
+        return as_seen_by(group, profile, service.site().storages)
+    except Forbidden:
+        return replace(profile, mounts=())
 
 
 @router.get("/profiles", response_model=list[wire.ProfileView])

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tuttilab.scheduler.domain import wire
-from tuttilab.scheduler.domain.errors import BadInput, Bug, NotFound, TuttiError, Unauthenticated, Unavailable, UserError
+from tuttilab.scheduler.domain.errors import BadInput, Bug, NotFound, TooFast, TuttiError, Unauthenticated, Unavailable, UserError
 from tuttilab.scheduler.domain.shape import show_path
 from tuttilab.scheduler.runtime.seldom import SeldomLog
 
@@ -40,7 +40,7 @@ def response_of(error: TuttiError) -> Response:
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Unavailable):
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(error.retry_after_s if isinstance(error, TooFast) else 1)
     return Response(wire.to_json(problem), error.status, headers, MEDIA_TYPE)
 
 

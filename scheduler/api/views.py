@@ -190,6 +190,7 @@ def node_views(cluster: Cluster, used: Mapping[tuple[str, str], Resources]) -> l
             is_ready=node.is_ready,
             allocatable=node.allocatable.show(),
             used=used.get((cluster.name, node.name), NOTHING).show(),
+            others=node.others.show(),
             labels=node.labels,
         )
         for node in cluster.nodes
@@ -205,6 +206,7 @@ def cluster_view(cluster: Cluster, used: Mapping[tuple[str, str], Resources]) ->
         unreachable_since=cluster.unreachable_since,
         allocatable=total(node.allocatable for node in cluster.nodes).show(),
         used=total(amounts for (name, _), amounts in used.items() if name == cluster.name).show(),
+        others=total(node.others for node in cluster.nodes).show(),
     )
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuttilab.scheduler.cli.terminal import clean, plain
 from tuttilab.scheduler.domain.resources import show_duration
+from tuttilab.scheduler.domain.terminal import clean, plain
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.client import Client

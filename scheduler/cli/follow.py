@@ -16,8 +16,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Protocol, TextIO, TypeVar
 
 from tuttilab.scheduler.cli.console import at_prompt, note, put, run_time, short
-from tuttilab.scheduler.cli.terminal import clean
 from tuttilab.scheduler.domain.errors import NotFound, Unavailable
+from tuttilab.scheduler.domain.terminal import clean
 from tuttilab.scheduler.domain.words import start_text, word
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ import click
 from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.completing import QUEUE
 from tuttilab.scheduler.cli.console import at_prompt, run_time, short, when
-from tuttilab.scheduler.cli.terminal import plain
 from tuttilab.scheduler.domain.errors import Unavailable
 from tuttilab.scheduler.domain.model import JobPhase
+from tuttilab.scheduler.domain.resources import show_duration
+from tuttilab.scheduler.domain.terminal import plain
 from tuttilab.scheduler.domain.words import word
 
 if TYPE_CHECKING:
@@ -206,9 +207,12 @@ def _size(job: JobView) -> str:
 
 
 def why(job: JobView) -> str:
-    """Why the job waits, or how it ended."""
+    """Why the job waits, whether its cluster answers, or how it ended."""
     if job.wait is not None and not job.is_ended:
         return at_prompt(job.wait.sentence)
+    if job.unreachable_since is not None and not job.is_ended:
+        silent = f"cluster {job.cluster} has not answered for {show_duration(time.time() - job.unreachable_since)}"
+        return f"{job.reason}; {silent}" if job.reason else silent
     is_in_reason = not job.exit_code or str(job.exit_code) in job.reason
     return job.reason if is_in_reason else f"{job.reason} (exit code {job.exit_code})".strip()
 

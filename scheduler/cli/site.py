@@ -1,4 +1,4 @@
-"""`tuttilab quota`, `queues`, `clusters`, `nodes`: live use of each resource against its limit, with a bar."""
+"""`tuttilab quota`, `queues`, `clusters`, `nodes`: live use of each resource against its limit. `audit`: who changed what."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from tuttilab.scheduler.cli import console
-from tuttilab.scheduler.cli.console import bar
+from tuttilab.scheduler.cli.console import bar, clock
 from tuttilab.scheduler.domain.resources import parse_amount, short_name
+from tuttilab.scheduler.domain.terminal import plain
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.domain.wire import QueueView
@@ -65,6 +66,7 @@ def clusters(as_json: bool) -> None:
             (view.name, view.kind, str(view.nodes), "reachable" if view.is_reachable else "unreachable"),
             view.used,
             view.allocatable,
+            view.others,
         )
     ]
     console.put_table(("CLUSTER", "KIND", "NODES", "STATE", "RESOURCE", "USED", "OF", ""), rows, "There are no clusters.")
@@ -81,9 +83,28 @@ def nodes(as_json: bool) -> None:
     rows = [
         row
         for view in views
-        for row in room_rows((view.name, view.cluster, "ready" if view.is_ready else "not ready"), view.used, view.allocatable)
+        for row in room_rows(
+            (view.name, view.cluster, "ready" if view.is_ready else "not ready"), view.used, view.allocatable, view.others
+        )
     ]
     console.put_table(("NODE", "CLUSTER", "STATE", "RESOURCE", "USED", "OF", ""), rows, "No cluster has shown its nodes yet.")
+
+
+@click.command()
+@click.argument("of", required=False)
+@click.option("-n", "--limit", type=click.IntRange(1, 200), default=50, show_default=True, help="How many, the newest.")
+@console.json_option
+def audit(of: str | None, limit: int, as_json: bool) -> None:
+    """Show who changed what, newest first: an admin sees all, others what is theirs.
+
+    OF is the name of a profile or a DAG, the id of a job or a run, or how it begins; of a deleted one too.
+    """
+    found = console.connected_client().audit(key=of, limit=limit)
+    if as_json:
+        console.put_json(found.writes)
+        return
+    rows = [(clock(write.at), write.by or "-", plain(write.text)) for write in found.writes]
+    console.put_table(("WHEN", "WHO", "WHAT"), rows, "Nothing was changed, or not since the journal is kept.")
 
 
 def use_rows(title: str, view: QueueView) -> list[Row]:
@@ -101,11 +122,16 @@ def use_rows(title: str, view: QueueView) -> list[Row]:
     return _titled((title,), lines or [("", "nothing", "", "no limit", "")])
 
 
-def room_rows(title: Sequence[str], used: Mapping[str, str], allocatable: Mapping[str, str]) -> list[Row]:
-    lines = [
-        (short_name(key), used.get(key, "0"), whole, bar(parse_amount(key, used.get(key, 0), key), parse_amount(key, whole, key)))
-        for key, whole in allocatable.items()
-    ]
+def room_rows(
+    title: Sequence[str], used: Mapping[str, str], allocatable: Mapping[str, str], others: Mapping[str, str]
+) -> list[Row]:
+    """A row for each resource; what pods of others have taken stands beside what ours have, and both are in the bar."""
+    lines = []
+    for key, whole in allocatable.items():
+        text, theirs = used.get(key, "0"), others.get(key, "0")
+        taken = parse_amount(key, text, key) + parse_amount(key, theirs, key)
+        shown = text if theirs == "0" else f"{text} + {theirs} of others"
+        lines.append((short_name(key), shown, whole, bar(taken, parse_amount(key, whole, key))))
     return _titled(title, lines or [("", "", "", "")])
 
 
@@ -143,4 +169,4 @@ def with_depth(views: Sequence[QueueView]) -> Iterable[tuple[int, QueueView]]:
         yield from below(orphan.name, 1)
 
 
-COMMANDS = (quota, queues, clusters, nodes)
+COMMANDS = (quota, queues, clusters, nodes, audit)

@@ -31,6 +31,7 @@ from tuttilab.scheduler.domain.requests import (
 from tuttilab.scheduler.domain.titles import SHORT_ID, title_of
 from tuttilab.scheduler.domain.wire import (
     ArtifactView,
+    AuditView,
     ChangesView,
     ClusterView,
     DagView,
@@ -306,6 +307,10 @@ class AsyncClient:
 
     async def _changes(self, since: int | None, wait_s: float = 0.0, key: str | None = None) -> ChangesView:
         return await self._get(ChangesView, "/changes", {"since": since, "wait": wait_s, "key": key}, wait_s=wait_s)
+
+    async def audit(self, *, key: str | None = None, limit: int = 50, cursor: str | None = None) -> AuditView:
+        """Who changed what, newest first: all for an admin, for others what is theirs."""
+        return await self._get(AuditView, "/audit", {"key": key, "limit": limit, "cursor": cursor})
 
     # --- servers of the hub --------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from tuttilab.scheduler.domain.detail_views import DetailsView, DisplaysView, Sh
 from tuttilab.scheduler.domain.errors import EnvironmentProblem, Unavailable
 from tuttilab.scheduler.domain.requests import DagRequest, JobRequest, ProfileRequest, RunRequest, SparkRequest
 from tuttilab.scheduler.domain.wire import (
+    AuditView,
     ChangesView,
     ClusterView,
     DagView,
@@ -221,6 +222,9 @@ class Client:
 
     def changes(self, since: int, wait_s: float = POLL_S, key: str | None = None) -> ChangesView:
         return self._run(self._async.changes(since, wait_s, key))
+
+    def audit(self, *, key: str | None = None, limit: int = 50, cursor: str | None = None) -> AuditView:
+        return self._run(self._async.audit(key=key, limit=limit, cursor=cursor))
 
     def profiles(self) -> list[ProfileView]:
         return self._run(self._async.profiles())

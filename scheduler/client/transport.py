@@ -11,12 +11,14 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tuttilab.scheduler.domain import wire
-from tuttilab.scheduler.domain.errors import BadInput, TuttiError, Unauthenticated, Unavailable
+from tuttilab.scheduler.domain.errors import BadInput, TooFast, TuttiError, Unauthenticated, Unavailable
 from tuttilab.scheduler.runtime.http_library import httpx
 
 PREFIX: Final = "/api/v1"
 RETRIES_S: Final = (0.1, 0.4, 1.0)
 """Pauses before the retries of idempotent requests: reads, and requests with an idempotency key."""
+LONGEST_SLOWING_S: Final = 30.0
+"""How long all pauses of one request together may be that the service asks of a caller that writes too fast."""
 CONNECT_S: Final = 2.0
 """Time limit to connect to another port of a host that has just answered."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
@@ -54,7 +56,11 @@ def error_of(response: httpx.Response) -> TuttiError:
         if response.is_server_error:
             return Unavailable(f"{response.url.host} answers {response.status_code} in the service's place; try again in a moment.")
         return TuttiError(f"{response.url} answered {response.status_code}, which is no answer of the service: {shown!r}.")
-    return _error_classes().get(problem.type, TuttiError)(problem.detail)
+    error = _error_classes().get(problem.type, TuttiError)(problem.detail)
+    pause = response.headers.get("retry-after", "")
+    if isinstance(error, TooFast) and pause.isdecimal():
+        error.retry_after_s = int(pause[:9])
+    return error
 
 
 class Transport:
@@ -118,14 +124,22 @@ class Transport:
     ) -> bytes:
         """The body of the response. Raises the error that the service returned, or Unavailable when there is no response.
 
+        A write that came too fast is sent again when the service says so, for `LONGEST_SLOWING_S` altogether.
+
         ``may_repeat``: the request is idempotent, so it is retried when no response came. ``wait_s``: how much longer than usual
         the response may take, as for a long poll.
         """
         pauses = iter(RETRIES_S if may_repeat else ())
+        slowing_left_s = LONGEST_SLOWING_S
         while True:
             try:
                 async with self.stream(method, path, params=params, content=body, headers=headers, wait_s=wait_s) as response:
                     return await response.aread()
+            except TooFast as refusal:
+                slowing_left_s -= refusal.retry_after_s
+                if slowing_left_s < 0:
+                    raise
+                await asyncio.sleep(refusal.retry_after_s)
             except Unavailable:
                 pause = next(pauses, None)
                 if pause is None:

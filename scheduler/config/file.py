@@ -45,6 +45,14 @@ class ClusterFile:
     """As taints are written: ``dedicated=ml:NoSchedule``."""
     node_labels: Mapping[str, str] = field(default_factory=dict)
     uid: int = 1000
+    isolate_gangs: bool = False
+    run_as: str = "service"
+    """``owner``: pods of a local cluster run as the users who own their jobs."""
+    folder: str | None = None
+    sidecar_user: str = "tuttilab"
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    least_uid: int = 1000
+    python: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,17 @@ class QueueFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StorageFile:
+    cephfs: str | None = None
+    claim: str | None = None
+    nfs: str | None = None
+    host_path: str | None = None
+    sub_path: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """``r`` or ``rw`` by group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultsFile:
     queue: str | None = None
     timeout: str | int | None = None
@@ -86,6 +105,11 @@ class LimitsFile:
     keep_journal: str | int = "30d"
     heartbeat_s: int | float = 5
     lease_s: int | float = 45
+    ticket_s: int | float = 3600
+    user_waiting_jobs: int = 20_000
+    user_live_jobs: int = 30_000
+    user_writes_per_s: int | float = 200
+    user_writes_at_once: int = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +120,7 @@ class ConfigFile:
     listen: ListenConfig = ListenConfig()  # noqa: RUF009  frozen
     clusters: tuple[ClusterFile, ...] = (ClusterFile(name="here", kind="local"),)
     queues: tuple[QueueFile, ...] = (QueueFile(name="root"), QueueFile(name="default", parent="root"))
+    storages: tuple[StorageFile, ...] = ()
     defaults: DefaultsFile = DefaultsFile()
     limits: LimitsFile = LimitsFile()
 

@@ -17,7 +17,7 @@ from tuttilab.scheduler.domain.errors import BadInput
 KIND: Final = "kubernetes"
 OWN_KEYS: Final = (
     *("kubeconfig", "in_cluster", "context", "namespace", "namespaces", "image", "sidecar_image", "report_url"),
-    *("tolerations", "node_labels", "uid"),
+    *("tolerations", "node_labels", "uid", "isolate_gangs"),
 )
 """Keys that clusters of other kinds do not have."""
 LARGEST_UID: Final = 2**31 - 1
@@ -58,6 +58,7 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path) -> KubernetesSett
         tolerations=tuple(toleration_of(text, f"{path}.tolerations[{at}]") for at, text in enumerate(file.tolerations)),
         node_labels=dict(file.node_labels),
         uid=file.uid,
+        isolates_gangs=file.isolate_gangs,
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from tuttilab.scheduler.config import kubernetes
+from tuttilab.scheduler.config import kubernetes, owners
 from tuttilab.scheduler.config.file import SECTIONS, ConfigFile, LimitsFile, NodeFile, QueueFile
 from tuttilab.scheduler.config.model import (
     POSTGRES,
@@ -28,6 +28,7 @@ from tuttilab.scheduler.config.model import (
     ListenConfig,
 )
 from tuttilab.scheduler.config.resources import check_resources
+from tuttilab.scheduler.config.storages import storages_of
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
 from tuttilab.scheduler.domain.errors import BadInput
@@ -50,6 +51,7 @@ AUTH_KINDS: Final = ("hub", "local")
 CLUSTER_KINDS: Final = ("fake", "kubernetes", "local")
 LARGEST_WEIGHT: Final = 1_000_000
 LONGEST_S: Final = 10 * 366 * 86400
+MOST_OF_A_USER: Final = 1_000_000
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?")
 
@@ -128,6 +130,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
                 spark_conf={key: _spark_value(value) for key, value in file.defaults.spark_conf.items()},
             ),
             limits=_limits(file.limits),
+            storages=storages_of(file.storages),
         )
         check_resources(queues, clusters)
         return config
@@ -158,11 +161,15 @@ def _auth(file: ConfigFile, state_dir: Path) -> AuthConfig:
     parts = urlsplit(auth.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"auth.url: {auth.url!r} is not the API of a hub; expected one such as https://hub.example/hub/api.")
+    for group in auth.viewer_groups:
+        if group in auth.admin_groups:
+            raise BadInput(f"auth.viewer_groups: {group!r} is one of auth.admin_groups too; expected one role for each group.")
     for index, cluster in enumerate(file.clusters):
-        if cluster.kind == "local" and not auth.unsafe_shared_user:
+        if cluster.kind == "local" and cluster.run_as != owners.OWNER and not auth.unsafe_shared_user:
             raise BadInput(
                 f"clusters[{index}].kind: local runs the pods of all the hub's users as one user, open to each other; "
-                "expected another kind, or auth.unsafe_shared_user: true for a test."
+                f"expected run_as: {owners.OWNER} beside it (for a control plane that root runs), another kind, or "
+                "auth.unsafe_shared_user: true for a test."
             )
     return auth
 
@@ -174,6 +181,7 @@ def _clusters(file: ConfigFile, state_dir: Path) -> tuple[ClusterConfig, ...]:
     result = []
     for index, cluster in enumerate(file.clusters):
         settings = kubernetes.settings_of(cluster, f"clusters[{index}]", state_dir)
+        of_owners = owners.settings_of(cluster, f"clusters[{index}]", state_dir, file.listen.port)
         if cluster.kind == "local" and file.store.url.startswith(POSTGRES) and not file.store.alone:
             raise BadInput(
                 f"clusters[{index}].kind: local does not go with several control planes on Postgres: its pods are known to one "
@@ -191,7 +199,7 @@ def _clusters(file: ConfigFile, state_dir: Path) -> tuple[ClusterConfig, ...]:
             raise BadInput(f"{path}: an empty list runs nothing; leave the key out for what the machine has, or list one node.")
         check_names(path, [node.name for node in cluster.nodes or ()])
         nodes = tuple(_node(node, cluster.name, f"{path}[{at}]") for at, node in enumerate(cluster.nodes or ()))
-        result.append(ClusterConfig(cluster.name, cluster.kind, nodes or None, cluster.grows, settings))
+        result.append(ClusterConfig(cluster.name, cluster.kind, nodes or None, cluster.grows, settings, of_owners))
     check_room((node.allocatable for cluster in result for node in cluster.nodes or ()), "clusters")
     return tuple(result)
 
@@ -318,9 +326,9 @@ def _store_url(url: str, state_dir: Path) -> str:
     if scheme == POSTGRES and path.strip("/"):
         return url
     if scheme != "sqlite" or not path.startswith("/") or path == "/":
+        known = "of MySQL, which is not supported" if scheme.startswith(("mysql", "mariadb")) else "no database that is known"
         raise BadInput(
-            f"store.url: {_without_password(url)!r} is no database that is known; "
-            f"expected sqlite:///FILE or {POSTGRES}://USER@HOST/DATABASE."
+            f"store.url: {_without_password(url)!r} is {known}; expected sqlite:///FILE or {POSTGRES}://USER@HOST/DATABASE."
         )
     return f"sqlite:///{state_dir / path[1:]}"
 
@@ -337,9 +345,12 @@ def _folder_url(url: str, state_dir: Path) -> str:
 
 
 def _limits(limits: LimitsFile) -> Limits:
-    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s"):
+    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s", "ticket_s"):
         if not 0 < getattr(limits, name) <= LONGEST_S:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0, up to ten years.")
+    for name in ("user_waiting_jobs", "user_live_jobs", "user_writes_per_s", "user_writes_at_once"):
+        if not 1 <= getattr(limits, name) <= MOST_OF_A_USER:
+            raise BadInput(f"limits.{name}: {getattr(limits, name)} was given; expected 1 to {MOST_OF_A_USER}.")
     return Limits(
         bundle_bytes=parse_memory(limits.bundle_bytes, "limits.bundle_bytes"),
         unpacked_bytes=parse_memory(limits.unpacked_bytes, "limits.unpacked_bytes"),
@@ -351,6 +362,11 @@ def _limits(limits: LimitsFile) -> Limits:
         keep_journal_s=parse_duration(limits.keep_journal, "limits.keep_journal"),
         heartbeat_s=float(limits.heartbeat_s),
         lease_s=float(limits.lease_s),
+        ticket_s=float(limits.ticket_s),
+        user_waiting_jobs=limits.user_waiting_jobs,
+        user_live_jobs=limits.user_live_jobs,
+        user_writes_per_s=float(limits.user_writes_per_s),
+        user_writes_at_once=limits.user_writes_at_once,
     )
 
 

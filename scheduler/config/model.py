@@ -9,6 +9,8 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.clusters.local.owners import OwnersSettings
+from tuttilab.scheduler.core.storages import Storage
 from tuttilab.scheduler.domain.model import Node, Queue
 
 POSTGRES: Final = "postgresql+psycopg"
@@ -42,6 +44,8 @@ class AuthConfig:
     token_file: str = ""
     """Holds the token that the hub gave the service. Default: JUPYTERHUB_API_TOKEN."""
     admin_groups: tuple[str, ...] = ()
+    viewer_groups: tuple[str, ...] = ()
+    """Groups whose members only read, unless they are in another group too."""
     unsafe_shared_user: bool = False
     """Allow pods of all users to run as the user of this process, where they can read each other's files: for tests only."""
 
@@ -73,6 +77,8 @@ class ClusterConfig:
     """Whether nodes may be added later (`core.placement.never`)."""
     kubernetes: KubernetesSettings | None = None
     """Of a cluster of kind ``kubernetes``."""
+    owners: OwnersSettings | None = None
+    """Of a cluster of kind ``local`` whose pods run as the users who own their jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,16 @@ class Limits:
     """Period of a pod's heartbeat while nothing changes."""
     lease_s: float = 45.0
     """A member that has no contact with its gang's master for this time stops itself."""
+    ticket_s: float = 3600.0
+    """How long the signed URL of a big artifact may start a transfer."""
+    user_waiting_jobs: int = 20_000
+    """Jobs of one user that wait, those of DAG nodes that wait for their parents among them."""
+    user_live_jobs: int = 30_000
+    """Jobs of one user that wait, start or run."""
+    user_writes_per_s: float = 200.0
+    """Requests of one user that change something, in the long run."""
+    user_writes_at_once: int = 10_000
+    """As many more of them after a quiet time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +132,8 @@ class Config:
     queues: tuple[Queue, ...]
     defaults: Defaults
     limits: Limits
+    storages: tuple[Storage, ...] = ()
+    """Volumes that profiles may mount, by group."""
 
     @property
     def host_names(self) -> tuple[str, ...]:

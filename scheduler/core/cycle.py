@@ -46,7 +46,7 @@ def schedule(snapshot: Snapshot, now: float) -> Decision:
         holds.hold_for_claimants()
         holds.hold_for_protected()
         _admit_all(admission)
-    preempted, given_back = preemption.decide(working_set)
+    preempted, given_back = preemption.decide(working_set, holds)
     shrunk = (*given_back, *shrinks(working_set, holds, preempted, given_back))
     gave_way = giving_way.decide(working_set, preempted)
     # No gang grows while room is being freed for another.

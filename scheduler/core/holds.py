@@ -198,13 +198,17 @@ class Holds:
     # --- what binds a candidate --------------------------------------------------------------------------------------
 
     def quota_holds_against(self, candidate: Candidate) -> Iterator[QuotaHold]:
+        return (hold for _, hold in self.quota_holds_by_queue(candidate))
+
+    def quota_holds_by_queue(self, candidate: Candidate) -> Iterator[tuple[str, QuotaHold]]:
+        """`quota_holds_against`, each with the queue whose limit it is about."""
         for step in self.working_set.ledger.path(candidate.job.queue):
             quota = self.on_quota.get(step.name)
             if quota is not None and quota.job is not candidate.job:
-                yield quota
+                yield step.name, quota
             for beside, hold in self._beside_room.get(step.name, ()):
                 if not self._precedes(candidate, hold):
-                    yield beside
+                    yield step.name, beside
 
     def room_holds_against(self, candidate: Candidate, cluster: Cluster) -> list[Hold]:
         claimed = None if candidate.job.id in self._claimants else self.for_claimants.get(cluster.name)

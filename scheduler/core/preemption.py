@@ -4,20 +4,23 @@ Victims are strictly lower than the claimant. For a gang within the guarantee of
 uses more than it is guaranteed. For a gang of a higher class, they are gangs of a lower class of its queue whose standing is not
 better (a borrowing gang never stops one within the guarantee) and that are not class exempt. So each preemption replaces live gangs
 by one of a higher (standing, class), and no chain of preemptions returns to an earlier state: docs/scheduling-proof.md. Nothing is
-stopped unless the claimant then fits. Victims that lose the least work go first; notebooks go last.
+stopped unless the claimant then fits and no quota is held for another gang that it would need. Victims that lose the least work go
+first; notebooks go last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from tuttilab.scheduler.core.backfill import QuotaHold, end_of, latest_end
 from tuttilab.scheduler.core.candidates import Candidate
+from tuttilab.scheduler.core.holds import Holds
 from tuttilab.scheduler.core.ordering.shares import Level, Standing
 from tuttilab.scheduler.core.placement.fit import Fit, place_demand
 from tuttilab.scheduler.core.placement.room import NodeKey, Room
-from tuttilab.scheduler.core.quota import Ledger
+from tuttilab.scheduler.core.quota import Ledger, counts_of
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.core.working_set import WorkingSet, is_within_guarantee
 from tuttilab.scheduler.domain.events import GangPreempted, GangShrunk
@@ -114,7 +117,7 @@ class Future:
         del self.stopped[victim.runner.job_id][victim.pod]
 
 
-def decide(working_set: WorkingSet) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...]]:
+def decide(working_set: WorkingSet, holds: Holds) -> tuple[tuple[GangPreempted, ...], tuple[GangShrunk, ...]]:
     """Whole gangs and spare pods to stop now. What gangs that stop already hold counts as free."""
     claimants = list(_claimants(working_set)) if working_set.may_preempt() else []
     if not claimants:
@@ -124,17 +127,19 @@ def decide(working_set: WorkingSet) -> tuple[tuple[GangPreempted, ...], tuple[Ga
     preempted: list[GangPreempted] = []
     shrunk: dict[str, tuple[Running, list[str], str]] = {}
     failed: dict[bool, set[tuple[int, str, int]]] = {True: set(), False: set()}
-    served: set[str] = set()
+    served: dict[str, Candidate] = {}
     for candidate, is_entitled, reason in claimants:
         key = (id(candidate.shape), candidate.job.queue, candidate.job.priority)
         failures = failed[is_entitled]
         if key in failures or len(failures) >= MOST_CLAIMS or _is_held_back(candidate, served):
             continue
-        chosen = _victims_for(future, candidate, stoppable)
-        if chosen is None:
+        quotas = [(name, hold) for name, hold in holds.quota_holds_by_queue(candidate) if hold.job.id not in served]
+        then = future.copy() if quotas else future
+        chosen = _victims_for(then, candidate, stoppable)
+        if chosen is None or any(_is_kept(working_set, then, candidate, name, hold, served) for name, hold in quotas):
             failures.add(key)
             continue
-        served.add(candidate.job.id)
+        future, served[candidate.job.id] = then, candidate
         for victim in chosen:
             if victim.pod is None:
                 shrunk.pop(victim.runner.job_id, None)
@@ -145,10 +150,38 @@ def decide(working_set: WorkingSet) -> tuple[tuple[GangPreempted, ...], tuple[Ga
     return tuple(preempted), tuple(given_back)
 
 
-def _is_held_back(candidate: Candidate, served: set[str]) -> bool:
+def _is_held_back(candidate: Candidate, served: Container[str]) -> bool:
     """Whether a hold of a gang not served here binds it, so that it would not start whatever stops."""
     cause = candidate.cause
     return cause is not None and cause.why is Why.HOLD and cause.hold is not None and cause.hold.job.id not in served
+
+
+def _is_kept(
+    working_set: WorkingSet, future: Future, candidate: Candidate, queue: str, hold: QuotaHold, served: Mapping[str, Candidate]
+) -> bool:
+    """Whether a hold on the quota of ``queue`` binds the gang also once all that is stopped in ``future`` has ended."""
+    below = working_set.queues_below(queue)
+    spare = dict(hold.spare)
+    for victim in (victim for parts in future.stopped.values() for victim in parts.values()):
+        # What ends before the start of the hold counts as released already.
+        if victim.runner.queue in below and end_of(victim.runner, working_set.now) > hold.start:
+            _add(spare, victim.charge + counts_of(victim.pods, 0 if victim.pod else 1), 1)
+    for other in served.values():
+        if other.job.queue in below:
+            _add(spare, _needs(other), -1)
+    ends_at = latest_end(candidate.job, candidate.prediction, working_set.now, hold.margin)
+    return not replace(hold, spare=spare).allows(_needs(candidate), ends_at, is_trial=True)
+
+
+def _needs(candidate: Candidate) -> Resources:
+    """What the gang, at its smallest, takes of the limits of its queues."""
+    _, charge, pods = candidate.shape.smallest(candidate.shape.clusters[0])
+    return charge + counts_of(pods)
+
+
+def _add(amounts: dict[str, int], more: Resources, sign: int) -> None:
+    for key in amounts:
+        amounts[key] += sign * more[key]
 
 
 def _claimants(working_set: WorkingSet) -> Iterator[tuple[Candidate, bool, str]]:

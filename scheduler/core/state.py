@@ -27,6 +27,8 @@ class State(Rows):
                 return site.queues_configured(self, event, at)
             case ev.ClusterObserved():
                 return site.cluster_observed(self, event, at)
+            case ev.OthersObserved():
+                return site.others_observed(self, event, at)
             case ev.ClusterLost():
                 return site.cluster_lost(self, event, at)
             case ev.ClusterBack():

@@ -110,7 +110,7 @@ class WorkingSet:
         return self._ever_allowed[key]
 
     def misfit_when_empty(self, shape: Shape, cluster: Cluster) -> Misfit | None:
-        """What gangs of this shape, at their smallest, lack on the empty cluster; None when they fit there."""
+        """What gangs of this shape, at their smallest, lack where nothing of ours runs; None when they fit there."""
         return shape.misfit_when_empty(self.room.node_arrays[cluster.name])
 
     def queues_below(self, name: str) -> set[str]:

@@ -11,11 +11,13 @@
     │   │   ├── AboveMax        asks for more than the queue's max               409
     │   │   ├── NeverFits       fits on no cluster even when all are empty       409
     │   │   ├── TooLarge        more bytes than allowed                          413
+    │   │   ├── TooManyJobs     more unfinished jobs than one user may have      409
     │   │   └── Conflict        another body under the same key, wrong phase     409
     │   ├── Unauthenticated     no token, or a wrong one                         401, exit 3
     │   └── EnvironmentProblem  Java, versions, file system: see `doctor`        exit 2
     ├── Unavailable             the service cannot be reached or is not ready    503, exit 4
     │   └── TooMany             more at once than one caller may have            429, exit 4
+    │       └── TooFast         more writes a second than one caller may send    429, exit 4
     ├── ClusterError            a cluster failed or refused                      502
     │   ├── ClusterUnreachable  the cluster did not answer: retry later
     │   └── LaunchRefused       the cluster answered that the gang cannot start there
@@ -39,7 +41,9 @@ class TuttiError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """IPython shows this instead of a traceback: the message is what helps; `%tb` still shows the traceback."""
-        return [f"{type(self).__name__}: {self}"]
+        from tuttilab.scheduler.domain.terminal import clean
+
+        return [clean(f"{type(self).__name__}: {self}")]
 
 
 class UserError(TuttiError):
@@ -81,6 +85,10 @@ class TooLarge(Refused):
     status = 413
 
 
+class TooManyJobs(Refused):
+    type = "too-many-jobs"
+
+
 class Conflict(Refused):
     type = "conflict"
 
@@ -104,6 +112,13 @@ class Unavailable(TuttiError):
 class TooMany(Unavailable):
     type = "too-many"
     status = 429
+
+
+class TooFast(TooMany):
+    """``retry_after_s``: the pause after which the request, which had no effect, is taken."""
+
+    type = "too-fast"
+    retry_after_s = 1
 
 
 class ClusterError(TuttiError):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tuttilab.scheduler.domain.model import Cluster, Dag, Job, Prediction, Profile, Queue, Run
+from tuttilab.scheduler.domain.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,14 @@ class ClusterObserved:
     """The current nodes of the cluster."""
 
     cluster: Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class OthersObserved:
+    """What pods that are not ours have taken of nodes of the cluster: those on which it changed, by name."""
+
+    cluster: str
+    taken: Mapping[str, Resources]
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +299,7 @@ Event = (
     | JobDeleted
     | QueuesConfigured
     | ClusterObserved
+    | OthersObserved
     | ClusterLost
     | ClusterBack
     | GangAdmitted

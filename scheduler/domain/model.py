@@ -18,6 +18,8 @@ DOMAIN: Final = "tuttilab.io"
 NOTEBOOK_VARIABLE: Final = "TUTTILAB_NOTEBOOK"
 """Environment variable with the job id of a preemptible notebook server."""
 
+SERVER_OF_LABEL: Final = f"{DOMAIN}/server-of"
+"""Label of a server's pod, which the hub makes: the installation whose ledger has it as a job."""
 MASTER: Final = "master"
 """Role of the pod that opens a distributed job's barrier. Its rank is -1; the scheduler adds it, requests cannot."""
 
@@ -330,6 +332,8 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     is_ready: bool = True
+    others: Resources = NOTHING
+    """What pods request there that are not ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,12 +180,16 @@ class RunRequest:
 class MountRequest:
     """A volume of a notebook: ``cephfs`` names a shared CephFS volume, ``claim`` an existing PersistentVolumeClaim.
 
+    ``nfs``: an export as ``SERVER:/PATH``; ``host_path``: a folder of the node. Both only if the configuration lists them.
+
     ``sub_path``: a folder of the volume, in which ``{owner}`` stands for the user. ``mode``: ``rw`` or ``r``.
     """
 
     path: str
     cephfs: str | None = None
     claim: str | None = None
+    nfs: str | None = None
+    host_path: str | None = None
     sub_path: str = ""
     mode: str = "rw"
 
@@ -207,10 +211,19 @@ class IdleRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountRequest:
+    """Who a process is to the file systems it writes to."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileRequest:
     """A notebook profile, offered to the members of ``groups`` (to everybody when there are none).
 
     ``images``: further images that a user may choose. ``custom_images``: registries and repositories whose images are all allowed.
+    ``proxy_users``: accounts, by name, as which a user may run the server instead of as themselves.
     """
 
     name: str
@@ -232,6 +245,7 @@ class ProfileRequest:
     """Whether its servers may be preempted; only such servers borrow above their queue's guarantee."""
     mounts: Annotated[tuple[MountRequest, ...], AtMost(MOST_LABELS)] = ()
     hdfs: HdfsRequest | None = None
+    proxy_users: Annotated[Mapping[str, AccountRequest], AtMost(MOST_LABELS)] = field(default_factory=dict)
     idle: IdleRequest | None = None
 
 
@@ -241,6 +255,7 @@ class NotebookRequest:
 
     Without ``profile``: the first one offered to the owner. ``cluster``: where the hub creates its pods. ``is_running``: the server
     runs already, and this control plane did not know it: it has another database than the one that admitted the server.
+    ``run_as``: a proxy user of the profile.
     """
 
     owner: str
@@ -249,6 +264,7 @@ class NotebookRequest:
     profile: str | None = None
     image: str | None = None
     cluster: str | None = None
+    run_as: str | None = None
     is_running: bool = False
 
 
@@ -274,6 +290,8 @@ class Who:
     in_every_group: bool = False
     is_hub: bool = False
     """Whether the caller is the hub itself, which requests servers for its users."""
+    is_viewer: bool = False
+    """Whether the caller changes nothing (`identity.roles`)."""
 
     def is_in(self, group: str) -> bool:
         return self.in_every_group or group in self.groups

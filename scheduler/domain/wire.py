@@ -19,6 +19,7 @@ from tuttilab.scheduler.domain import shape
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.events import Event
 from tuttilab.scheduler.domain.requests import (
+    AccountRequest,
     DagRequest,
     HdfsRequest,
     IdleRequest,
@@ -200,6 +201,8 @@ class NodeView:
     is_ready: bool
     allocatable: Mapping[str, str]
     used: Mapping[str, str]
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Requested by pods that are not ours."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -212,6 +215,8 @@ class ClusterView:
     unreachable_since: float | None
     allocatable: Mapping[str, str]
     used: Mapping[str, str]
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Requested by pods that are not ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +245,26 @@ class EventView:
     kind: str
     key: str
     text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteView:
+    """Something that somebody changed. ``by`` is empty where nobody asked: at a start, and for what was kept long enough."""
+
+    seq: int
+    at: float
+    by: str
+    kind: str
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditView:
+    """Newest first; pass ``next`` as ``cursor`` to get those before."""
+
+    writes: tuple[WriteView, ...]
+    next: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -355,6 +380,10 @@ class NotebookView:
     is_wanted: bool
     node: str | None = None
     image: str | None = None
+    installation: str = ""
+    """Of the control plane, for a label of the pod: what the ledger has is not counted again as what others take of a node."""
+    run_as: AccountRequest | None = None
+    """The proxy user's; None: as the user themselves."""
     place: int | None = None
     refusal: str = ""
     """While it waits: what it asks for, what is free, and which members of the owner's group use the rest."""

@@ -79,6 +79,7 @@ class HubSettings:
     service: str
     token: str = field(repr=False)
     admin_groups: frozenset[str] = frozenset()
+    viewer_groups: frozenset[str] = frozenset()
 
 
 class HubAuthenticator:
@@ -160,7 +161,8 @@ class HubAuthenticator:
         if {scope, "access:services"}.isdisjoint(answer.get("scopes", [])):
             raise Forbidden(f"This token of {name} may not be used here: it lacks the scope {scope}; ask for one that has it.")
         names = tuple(group for group in groups if isinstance(group, str))
-        return Who(name, names, is_admin=not self._hub.admin_groups.isdisjoint(names))
+        is_viewer = bool(names) and self._hub.viewer_groups.issuperset(names)
+        return Who(name, names, is_admin=not self._hub.admin_groups.isdisjoint(names), is_viewer=is_viewer)
 
 
 def hub_settings(config: AuthConfig, environ: Mapping[str, str]) -> HubSettings:
@@ -176,4 +178,5 @@ def hub_settings(config: AuthConfig, environ: Mapping[str, str]) -> HubSettings:
         raise EnvironmentProblem(
             "auth.kind is hub and there is no token of the hub's service; set auth.token_file or JUPYTERHUB_API_TOKEN."
         )
-    return HubSettings(config.url.rstrip("/"), config.service, token, frozenset(config.admin_groups))
+    groups = frozenset(config.admin_groups), frozenset(config.viewer_groups)
+    return HubSettings(config.url.rstrip("/"), config.service, token, *groups)

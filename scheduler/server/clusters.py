@@ -18,8 +18,7 @@ def build_clusters(config: Config, state: Path, environ: Mapping[str, str]) -> d
     if any(cluster.kubernetes is not None for cluster in config.clusters):
         from tuttilab.scheduler.service.launch_plans import Secrets
 
-        # Of the key and not of the folder: whoever has the key can speak to the pods, and nobody else adopts them.
-        installation = Secrets.of(config.auth.key_file, state).digest()[:16]
+        installation = Secrets.of(config.auth.key_file, state).installation
     return {cluster.name: _build(cluster, config.limits, state, environ, installation) for cluster in config.clusters}
 
 
@@ -42,6 +41,7 @@ def _build(cluster: ClusterConfig, limits: Limits, state: Path, environ: Mapping
             unpacked_bytes=limits.unpacked_bytes,
         )
     from tuttilab.scheduler.clusters.local.cluster import LocalCluster
+    from tuttilab.scheduler.clusters.local.owners import Owners
 
     return LocalCluster(
         cluster.name,
@@ -53,12 +53,13 @@ def _build(cluster: ClusterConfig, limits: Limits, state: Path, environ: Mapping
         lease_s=limits.lease_s,
         output_bytes=limits.output_bytes,
         unpacked_bytes=limits.unpacked_bytes,
+        owners=None if cluster.owners is None else Owners(cluster.owners, cluster.name, state),
     )
 
 
 def _folder(cluster: ClusterConfig, state: Path) -> Path:
     # A folder each: two clusters must not adopt one another's pods.
-    return state / "clusters" / cluster.name
+    return (state / "clusters" if cluster.owners is None else cluster.owners.folder) / cluster.name
 
 
 def has_local_cluster(config: Config) -> bool:

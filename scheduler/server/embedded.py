@@ -119,7 +119,7 @@ async def _serve(
         tasks.append(asyncio.create_task(keep_hub_reconciled(service, hub, authenticator.http)))
     blobs = blobs_of(service.config)
     tasks.append(asyncio.create_task(sweep_periodically(blobs)))
-    artifacts = ArtifactProcess(blobs, service.config.listen.host)
+    artifacts = ArtifactProcess(blobs, service.config.listen.host, service.config.limits.ticket_s)
     artifacts.set_committer(partial(commit_artifact, service))
     reload = reloader(service, runtime, environ)
     activity = Activity(create_app(service, authenticator, shut_down=shutdown.after_jobs, reload=reload, artifacts=artifacts))

@@ -71,7 +71,7 @@ async def run_replica(
         return service
 
     blobs = blobs_of(config)
-    artifacts = ArtifactProcess(blobs, config.listen.host)
+    artifacts = ArtifactProcess(blobs, config.listen.host, config.limits.ticket_s)
 
     def app_of(service: Service) -> ASGIApp:
         artifacts.set_committer(partial(commit_artifact, service))

@@ -74,6 +74,11 @@ class Secrets:
         """Token of the user of a local control plane, the same on all replicas."""
         return self._derive("user")
 
+    @property
+    def installation(self) -> str:
+        """Of the key and not of the folder: whoever has the key can speak to the pods, and nobody else adopts them."""
+        return self.digest()[:16]
+
     def digest(self) -> str:
         """Distinguishes keys without revealing them."""
         return self._derive("digest")

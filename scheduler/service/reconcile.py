@@ -12,7 +12,8 @@ from tuttilab.scheduler.clusters.base import Observation, PodState
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import DropOrphans, Instruction, LaunchGang, StopGang, StopPods
-from tuttilab.scheduler.domain.model import AttemptPhase, Cluster, JobKind, Pod, PodPhase, StopReason
+from tuttilab.scheduler.domain.model import AttemptPhase, Cluster, JobKind, Node, Pod, PodPhase, StopReason
+from tuttilab.scheduler.domain.resources import NOTHING
 
 ORPHAN_GRACE_S = 5.0
 STALE_S = 5.0
@@ -140,10 +141,20 @@ def _is_uncreated(pod: Pod, shown: set[str]) -> bool:
     return pod.phase is not PodPhase.ENDED and not pod.is_given_back and pod.uid is None and pod.name not in shown
 
 
-def cluster_event(state: State, name: str, kind: str, seen: Observation) -> ev.ClusterObserved | None:
-    """The event for changed nodes or a new cluster; None when nothing changed."""
+def _alone(node: Node) -> Node:
+    return replace(node, others=NOTHING) if node.others else node
+
+
+def cluster_event(state: State, name: str, kind: str, seen: Observation) -> ev.ClusterObserved | ev.OthersObserved | None:
+    """The event for changed nodes or a new cluster; None when nothing changed.
+
+    What others take of nodes changes often, so that alone is told of the nodes concerned.
+    """
     known = state.clusters.get(name)
     if seen.nodes is None or (known is not None and known.nodes == seen.nodes):
         return None
+    if known is not None and [_alone(node) for node in known.nodes] == [_alone(node) for node in seen.nodes]:
+        pairs = zip(known.nodes, seen.nodes, strict=True)
+        return ev.OthersObserved(name, {new.name: new.others for old, new in pairs if old.others != new.others})
     cluster = replace(known or Cluster(name, kind), sidecar_cost=seen.sidecar_cost, master_cost=seen.master_cost)
     return ev.ClusterObserved(replace(cluster, nodes=seen.nodes, unreachable_since=None))

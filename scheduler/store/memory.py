@@ -12,6 +12,7 @@ from tuttilab.scheduler.domain.instructions import DropJob
 from tuttilab.scheduler.domain.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.domain.wire import event_kind
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, IdempotencyKey, JobQuery, Loaded
+from tuttilab.scheduler.store.queries import MOST_SCANNED, JournalQuery
 from tuttilab.scheduler.store.rows import (
     LIVE_PHASES,
     MOST_FOUND,
@@ -168,6 +169,17 @@ class MemoryStore:
 
     async def journal(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[tuple[int, float, Event]]:
         return [(change.seq, change.at, event) for change, event in self._after(since, limit, key)]
+
+    async def newest(self, query: JournalQuery) -> Sequence[tuple[int, float, str, Event]]:
+        found = (
+            (line.seq, line.at, line.key, event)
+            for line, event in reversed(self._lines[-MOST_SCANNED:])
+            if line.kind in query.kinds
+            and query.owner in (None, line.owner)
+            and line.key.startswith(query.key or "")
+            and (query.before is None or line.seq < query.before)
+        )
+        return list(itertools.islice(found, query.limit))
 
     def _after(self, since: int, limit: int, key: str | None) -> list[tuple[Change, Event]]:
         oldest = self._lines[0][0].seq if self._lines else self._seq + 1

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from tuttilab.scheduler.domain.events import Event
 from tuttilab.scheduler.domain.model import Attempt
 from tuttilab.scheduler.store.base import ArtifactRow, Change, Store
+
+MOST_SCANNED: Final = 1_000_000
+"""Newest lines of the journal among which `QueryStore.newest` looks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalQuery:
+    """``key``: how the key begins. ``before``: only lines below that number."""
+
+    kinds: Collection[str]
+    owner: str | None = None
+    key: str | None = None
+    before: int | None = None
+    limit: int = 100
 
 
 class QueryStore(Store, Protocol):
@@ -17,6 +32,10 @@ class QueryStore(Store, Protocol):
 
     async def journal(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[tuple[int, float, Event]]:
         """As in `Store`; with ``key`` only the lines about that object, as far back as they are kept."""
+        ...
+
+    async def newest(self, query: JournalQuery) -> Sequence[tuple[int, float, str, Event]]:
+        """Number, time, key and event of the lines that match, newest first."""
         ...
 
     async def attempts_of(self, job_ids: Sequence[str]) -> Sequence[Attempt]:

@@ -25,6 +25,7 @@ from tuttilab.scheduler.domain.wire import event_from_json, from_json
 from tuttilab.scheduler.store import filesystems, leadership, postgres, retention, rows, schema, single_writer, sqlite, statements
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, IdempotencyKey, JobQuery, Loaded
 from tuttilab.scheduler.store.coalesce import CoalescedReads
+from tuttilab.scheduler.store.queries import JournalQuery
 from tuttilab.scheduler.store.statements import OnConflict, insert_rows, run_in, select_jobs, transact
 from tuttilab.scheduler.store.tables import (
     ACCOUNTS,
@@ -267,6 +268,10 @@ class SqlStore:
     async def journal(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[tuple[int, float, Event]]:
         found = await self._read(lambda c: _lines(c, select(JOURNAL), since, limit, key))
         return [(line["seq"], line["at"], event_from_json(line["kind"], line["body"])) for line in found]
+
+    async def newest(self, query: JournalQuery) -> Sequence[tuple[int, float, str, Event]]:
+        found = await self._read(lambda c: statements.newest_lines(c, query))
+        return [(line["seq"], line["at"], line["key"], event_from_json(line["kind"], line["body"])) for line in found]
 
     async def ended_before(self, at: float, limit: int) -> Sequence[str]:
         return await self._read(lambda c: retention.ended_before(c, at, limit))

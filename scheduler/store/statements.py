@@ -16,8 +16,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from tuttilab.scheduler.domain.errors import CommitUnknown, StoreError, StoreUnreachable
 from tuttilab.scheduler.domain.wire import to_json
 from tuttilab.scheduler.store.base import IdempotencyKey, JobQuery
+from tuttilab.scheduler.store.queries import MOST_SCANNED, JournalQuery
 from tuttilab.scheduler.store.rows import Row
-from tuttilab.scheduler.store.tables import COUNTERS, JOBS, KEYS, META
+from tuttilab.scheduler.store.tables import COUNTERS, JOBS, JOURNAL, KEYS, META
 
 T = TypeVar("T")
 
@@ -231,3 +232,16 @@ def select_jobs(query: JobQuery) -> Select[tuple[str]]:
     if query.cursor is not None:
         found = found.where(JOBS.c.order_no < query.cursor)
     return found.order_by(JOBS.c.order_no.desc()).limit(query.limit)
+
+
+def newest_lines(connection: Connection, query: JournalQuery) -> Sequence[Any]:
+    """Journal rows as mappings, newest first (``Any``: of any column)."""
+    last = connection.execute(select(func.max(JOURNAL.c.seq))).scalar() or 0
+    wanted = select(JOURNAL).where(JOURNAL.c.kind.in_(query.kinds), JOURNAL.c.seq > last - MOST_SCANNED)
+    if query.owner is not None:
+        wanted = wanted.where(JOURNAL.c.owner == query.owner)
+    if query.key is not None:
+        wanted = wanted.where(JOURNAL.c.key.startswith(query.key, autoescape=True))
+    if query.before is not None:
+        wanted = wanted.where(JOURNAL.c.seq < query.before)
+    return connection.execute(wanted.order_by(JOURNAL.c.seq.desc()).limit(query.limit)).mappings().all()

@@ -14,6 +14,7 @@ from tuttilab.scheduler.domain.words import word
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.service.turn import Turn
 from tuttilab.scheduler.usecases.artifacts import ReadableArtifacts, readable
+from tuttilab.scheduler.usecases.caps import check_caps
 from tuttilab.scheduler.usecases.dag_build import artifacts_of, build_run, check_dag, retry_jobs, with_node_name
 from tuttilab.scheduler.usecases.idempotency import IdempotencyKeys, digest
 from tuttilab.scheduler.usecases.lookup import LAST, MOST_NAMED, SHORTEST_PREFIX, Candidate, the_one
@@ -54,6 +55,7 @@ class Dags:
                 artifacts=artifacts,
                 inherited=request.inherited,
             )
+            check_caps(turn.state, self._service.config.limits, fresh.owner, len(fresh.nodes))
             self._service.last_order += len(fresh.nodes)
             turn.apply(ev.RunSubmitted(fresh), fresh.id)
             idempotency_keys.record(key, asked, fresh.id)
@@ -151,6 +153,7 @@ class Dags:
             jobs = retry_jobs(old, self._service.new_id, self._service.last_order + 1, turn.now)
             for name, job in jobs.items():
                 with_node_name(name, check_sizes, job, self._service.site())
+            check_caps(turn.state, self._service.config.limits, old.owner, len(jobs))
             self._service.last_order += len(jobs)
             turn.apply(ev.RunRetried(old.id, jobs, who.name), old.id)
             idempotency_keys.record(key, asked, old.id)

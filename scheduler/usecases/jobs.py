@@ -11,7 +11,7 @@ from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.kinds import check_sizes
 from tuttilab.scheduler.core.rows.handlers.jobs import ended_without_success
 from tuttilab.scheduler.domain import events as ev
-from tuttilab.scheduler.domain.errors import AboveMax, Conflict, NeverFits, NotFound
+from tuttilab.scheduler.domain.errors import AboveMax, Conflict, NeverFits, NotFound, TooManyJobs
 from tuttilab.scheduler.domain.model import Attempt, Job, JobKind, JobPhase, Pod, PodPhase, Wait
 from tuttilab.scheduler.domain.requests import SLASH, JobRequest, Who
 from tuttilab.scheduler.domain.titles import title, title_of
@@ -21,6 +21,7 @@ from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.service.turn import Turn
 from tuttilab.scheduler.store.base import IdempotencyKey, JobQuery
 from tuttilab.scheduler.usecases.artifacts import ReadableArtifacts, needed_by, readable
+from tuttilab.scheduler.usecases.caps import check_caps
 from tuttilab.scheduler.usecases.idempotency import IdempotencyKeys, digest
 from tuttilab.scheduler.usecases.lookup import LAST, MOST_NAMED, SHORTEST_PREFIX, Candidate, the_one
 from tuttilab.scheduler.usecases.queue_choice import QueueChoice
@@ -83,6 +84,7 @@ class Jobs:
                     idempotency_keys.record(keys[index], digests[index], job.id)
                 fresh[job.id] = job
                 jobs.append(job)
+            check_caps(turn.state, self._service.config.limits, who.name, len(fresh))
             self._service.last_order += len(requests)
             for job in fresh.values():
                 turn.apply(ev.JobSubmitted(job), job.id)
@@ -100,7 +102,8 @@ class Jobs:
             now, order = self._service.now(), self._service.last_order + 1
             choice = QueueChoice(self._service.state, self._service.site(), who)
             job = choice.build(request, job_id="dry-run", order=order, now=now)
-        except (AboveMax, NeverFits) as refusal:
+            check_caps(self._service.state, self._service.config.limits, who.name, 1)
+        except (AboveMax, NeverFits, TooManyJobs) as refusal:
             return DryRun("refused", str(refusal))
         artifacts.check(job.work)
         failed = next((one for one in before.values() if one.phase in (JobPhase.FAILED, JobPhase.CANCELLED)), None)
@@ -190,6 +193,7 @@ class Jobs:
             )  # fmt: skip
             # Nodes and limits may be others than when the old one was accepted.
             check_sizes(fresh, self._service.site())
+            check_caps(turn.state, self._service.config.limits, fresh.owner, 1)
             turn.apply(ev.JobSubmitted(fresh, "" if who.name == fresh.owner else who.name), fresh.id)
             idempotency_keys.record(key, asked, fresh.id)
             turn.keys |= idempotency_keys.fresh

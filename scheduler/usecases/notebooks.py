@@ -19,8 +19,9 @@ from tuttilab.scheduler.core.kinds.notebook import (
 from tuttilab.scheduler.core.kinds.spark import session_name
 from tuttilab.scheduler.core.ordering.queues import choose_queue, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
-from tuttilab.scheduler.core.profiles import as_user_of, choose, image_of
+from tuttilab.scheduler.core.profiles import as_user_of, check_run_as, choose, image_of
 from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.core.storages import as_seen_by
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import AboveMax, NeverFits, NotFound
 from tuttilab.scheduler.domain.model import Job, JobKind, Queue
@@ -100,15 +101,18 @@ class Notebooks:
 def build_server(request: NotebookRequest, state: State, site: Site, *, job_id: str, order: int, now: float) -> Job:
     """The job of a server by its profile. Raises Forbidden, BadInput, and AboveMax or NeverFits with who holds what."""
     profile = choose(stored_profiles(state), request)
+    check_run_as(profile, request.run_as)
     job_request = request_of(request, profile, image_of(profile, request.image))
     owner = as_user_of(profile, Who(request.owner, request.groups, is_hub=True))
     try:
         choice = QueueChoice(state, site, owner)
-        return choice.build(job_request, job_id=job_id, order=order, now=now, preemptible=profile.preemptible)
+        job = choice.build(job_request, job_id=job_id, order=order, now=now, preemptible=profile.preemptible)
     except (AboveMax, NeverFits) as refusal:
         queue = choose_queue(state.queues, job_request.queue, site.default_queue, owner)
         free = _shortage(state, queue, NOTHING, request.owner, request.groups)
         raise type(refusal)(f"{refusal} Now {free}.") from refusal
+    as_seen_by(job.group, profile, site.storages)
+    return job
 
 
 def submit_server(turn: Turn, job: Job, *, is_running: bool = False) -> Job:

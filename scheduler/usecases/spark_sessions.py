@@ -14,6 +14,7 @@ from tuttilab.scheduler.domain.wire import SparkEndpointView
 from tuttilab.scheduler.domain.words import word
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.service.turn import Turn
+from tuttilab.scheduler.usecases.caps import check_caps
 from tuttilab.scheduler.usecases.queue_choice import QueueChoice
 
 
@@ -39,6 +40,7 @@ class SparkSessions:
                 if spark_kind.is_live_session(job, request.name, who.name):
                     return job
             service = self._service
+            check_caps(turn.state, service.config.limits, who.name, 1)
             service.last_order += 1
             choice = QueueChoice(turn.state, service.site(), who)
             job = choice.build(submit, job_id=service.new_id(), order=service.last_order, now=turn.now)

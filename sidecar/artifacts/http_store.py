@@ -22,8 +22,8 @@ class TransferFailed(OSError):
 
 
 def fetch(plan: Mapping[str, Any], artifact: str) -> BinaryIO:
-    """The content, in a file without a name in the pod's folder. Raises TransferFailed."""
-    copy = tempfile.TemporaryFile(dir=plan["dirs"]["pod"])  # noqa: SIM115  the caller closes it
+    """The content, in a file without a name in a folder of the pod that is ours or its owner's. Raises TransferFailed."""
+    copy = tempfile.TemporaryFile(dir=plan["dirs"]["code" if plan.get("owner_account") else "pod"])  # noqa: SIM115  the caller closes it
 
     def receive(connection: Any, path: str, headers: Mapping[str, str]) -> int:
         copy.seek(0)

@@ -11,7 +11,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from tuttilab.sidecar.accounts import Account
 
 MOST_MEMBERS = 100_000
 LARGEST_HEADER = 2**20
@@ -24,30 +28,24 @@ LIMIT_S = 300.0
 """After this it counts as stuck, as on a file system that does not answer."""
 _DONE = b"done"
 _ANSWER_BYTES = 2000
+_ENVIRON = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 
-def in_child(bundle: BinaryIO, folder: str, largest: int, memory: int, most: int = MOST_MEMBERS) -> str:
+def in_child(
+    bundle: BinaryIO, folder: str, largest: int, memory: int, most: int = MOST_MEMBERS, owner: Account | None = None
+) -> str:
     """Unpacks into ``folder``, at most ``largest`` bytes and ``most`` files, for a job of so much memory.
 
-    Returns what is wrong, or an empty text.
-    What was unpacked before that is removed.
+    ``owner``: as whom, if not as this process. Returns what is wrong, or an empty text. What was unpacked before that is removed.
     """
     import select
     import signal
 
     answers, answering = os.pipe()
     try:
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", __file__, folder, *map(str, (largest, memory, most))],
-            {"PATH": "/usr/local/bin:/usr/bin:/bin"},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, bundle.fileno(), 0),
-                (os.POSIX_SPAWN_DUP2, answering, 1),
-                (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
-            ],
-            setsigmask=[],
-        )
+        arguments = [sys.executable, "-I", "-S", __file__, folder, *map(str, (largest, memory, most))]
+        start = _spawn if owner is None else partial(_fork, owner)
+        pid = start(arguments, bundle.fileno(), answering)
     except OSError as error:
         os.close(answers)
         return f"the process for it does not start: {error}"
@@ -73,6 +71,39 @@ def in_child(bundle: BinaryIO, folder: str, largest: int, memory: int, most: int
     said = answer.removesuffix(_DONE).decode(errors="replace")
     shown = "".join(character if character.isprintable() else "?" for character in said)
     return shown or f"it takes more than its {_memory(memory) >> 20} MiB of memory or {CPU_S} s of computing"
+
+
+def _spawn(arguments: list[str], bundle: int, answering: int) -> int:
+    return os.posix_spawn(
+        arguments[0],
+        arguments,
+        _ENVIRON,
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, bundle, 0),
+            (os.POSIX_SPAWN_DUP2, answering, 1),
+            (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+        ],
+        setsigmask=[],
+    )
+
+
+def _fork(owner: Account, arguments: list[str], bundle: int, answering: int) -> int:
+    import signal
+
+    from tuttilab.sidecar import accounts
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            accounts.become_owner(owner)
+            os.dup2(bundle, 0)
+            os.dup2(answering, 1)
+            os.dup2(os.open("/dev/null", os.O_WRONLY), 2)
+            signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            os.execve(arguments[0], arguments, _ENVIRON)  # noqa: S606 - a list of arguments, no shell sees them
+        finally:
+            os._exit(127)
+    return pid
 
 
 def _memory(memory: int) -> int:

@@ -50,7 +50,7 @@ def works(attacked: UserMachine) -> None:
     runtime = attacked.runtime()
     with closing(Client(runtime.url, runtime.token)) as client:
         job = client.submit(JobRequest(name="honest", pods=(PodRequest(cpus="100m", memory="64Mi"),), command=("true",)))
-        assert client.wait(job.id, timeout_s=30).phase == "Succeeded"
+        assert client.wait(job.id, timeout_s=60).phase == "Succeeded"
 
 
 def memory_of(attacked: UserMachine) -> int:
@@ -145,8 +145,8 @@ def test_a_body_that_does_not_say_how_large_it_is_is_read_up_to_the_limit(attack
 
     try:
         status = web.post(f"{V}/jobs", content=endless()).status_code
-    except httpx.WriteError:
-        status = 413  # the control plane has answered and closed before all was sent
+    except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):
+        status = 413  # the control plane has answered and closed before all was sent, and the answer may be lost with that
     assert status == 413
     works(attacked)
 

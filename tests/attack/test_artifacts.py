@@ -111,7 +111,7 @@ async def test_whoever_may_read_an_artifact_may_give_it_to_a_job(site: Site, ben
 
 async def test_the_output_of_ones_own_job_may_be_given_to_the_next(site: Site, ben: AsyncClient) -> None:
     made = await ben.submit(replace(JOB, queue="quant", command=("sleep", "600")))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (attempt := site.service.state.live_attempt(made.id)) is None:  # noqa: ASYNC110  the state has no event for it
             await asyncio.sleep(0.02)
     kept = hashlib.sha256(b"a result").hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import signal
 import socket
 import tarfile
 import time
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.user_machine import UserMachine, eventually
+from tests.user_machine import UserMachine, eventually, kill
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, OutputRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
@@ -32,6 +31,7 @@ FOLDERS = {
     "the file as a link": 'ln -s "$OUTSIDE/secret" "$RESULT_DIR/secret"; mkdir "$RESULT_DIR/way"; ln -s "$OUTSIDE/secret" '
     '"$RESULT_DIR/way/secret"',
 }
+BOMBS = {"header": "a header of 2147483648 bytes", "content": "it unpacks to more than 2147483648 bytes"}
 RECORDS = {
     "a folder in place of the end": "mkdir -p ../end.json/x",
     "folders and FIFOs in place of new files": "n=$PPID; for f in end endpoints processes; do mkdir -p ../$f.json.$n.new/x; done; "
@@ -97,7 +97,7 @@ def test_what_a_killed_upload_left_is_removed(attacked: UserMachine) -> None:
     with socket.create_connection((target.hostname, target.port), 20) as connection:
         connection.sendall(f"{head}Content-Length: 90000000\r\n\r\n".encode() + bytes(3 * 2**20))
         left = eventually(lambda: [path for path in artifacts.glob("ab/.*") if path.stat().st_size >= 2**20])
-        os.kill(runtime.pid, signal.SIGKILL)
+        kill(runtime.pid)
     for path in left:
         os.utime(path, (time.time() - 7200, time.time() - 7200))
 
@@ -122,9 +122,7 @@ def bomb(kind: str) -> bytes:
     return packed.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("kind", "problem"), [("header", "a header of 2147483648 bytes"), ("content", "it unpacks to more than 2147483648 bytes")]
-)
+@pytest.mark.parametrize(("kind", "problem"), BOMBS.items())
 def test_a_bundle_that_is_a_bomb_costs_its_job_alone(client: Client, kind: str, problem: str) -> None:
     ended = sent(client, "true", code=client.put_artifact(bomb(kind)))
 

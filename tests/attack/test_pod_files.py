@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +11,7 @@ import psutil
 import pytest
 
 from tests.strangers import processes_with
-from tests.user_machine import UserMachine, eventually
+from tests.user_machine import UserMachine, eventually, kill
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
@@ -68,7 +65,7 @@ def has_done_it(machine: UserMachine, job: JobView) -> bool:
 def works(client: Client) -> None:
     """The control plane launches, and shows what was printed."""
     job = sent(client, "honest", "echo hello")
-    assert client.wait(job.id, timeout_s=20).phase == "Succeeded"
+    assert client.wait(job.id, timeout_s=60).phase == "Succeeded"
     assert client.logs(job.id).lines == ("hello",)
 
 
@@ -86,15 +83,13 @@ def test_readers_of_a_log_wait_for_nothing_that_a_job_put_there(attacked: UserMa
     job = sent(client, "trick", f"echo first; {script}{STAY}")
     eventually(lambda: has_done_it(attacked, job))
 
-    with ThreadPoolExecutor(12) as readers:
-        began = time.monotonic()
+    with ThreadPoolExecutor(12) as readers:  # one that waited for the job would run into the client's limit
         shown = list(readers.map(lambda _: client.logs(job.id, limit=100), range(12)))
-        assert time.monotonic() - began < 10
     token = attacked.runtime().token
     assert not any(token in line for page in shown for line in page.lines)
     works(client)
     client.cancel(job.id)
-    assert client.wait(job.id, timeout_s=20).phase == "Cancelled"
+    assert client.wait(job.id, timeout_s=60).phase == "Cancelled"
 
 
 @pytest.mark.parametrize("script", RECORD_TRICKS.values(), ids=RECORD_TRICKS)
@@ -104,7 +99,7 @@ def test_records_that_a_job_replaced_hold_up_nobody(attacked: UserMachine, clien
 
     works(client)
     client.cancel(job.id)
-    assert client.wait(job.id, timeout_s=30).phase in ("Cancelled", "Failed")
+    assert client.wait(job.id, timeout_s=60).phase in ("Cancelled", "Failed")
     eventually(lambda: not names_of(attacked.processes(), job.id))
 
 
@@ -113,7 +108,7 @@ def test_a_job_that_removes_its_files_is_ended_and_not_started_again(attacked: U
     mark = f"300.{zlib.crc32(script.encode()) % 10**6}"
     job = sent(client, "gone", f"{script}; exec sleep {mark}")
 
-    ended = client.wait(job.id, timeout_s=30)
+    ended = client.wait(job.id, timeout_s=60)
     assert (ended.phase, len(ended.attempts)) == ("Failed", 1)
     assert "deleted or replaced its own folder" in (ended.reason or "")
     assert processes_with(mark) == []
@@ -123,15 +118,17 @@ def test_a_job_that_removes_its_files_is_ended_and_not_started_again(attacked: U
 def test_a_job_that_removed_its_folder_while_nobody_watched_is_found_after_the_restart(attacked: UserMachine) -> None:
     runtime = attacked.runtime()
     with closing(Client(runtime.url, runtime.token)) as client:
-        job = sent(client, "gone", 'sleep 3; rm -rf "${TUTTILAB_POD_DIR%/*}"; exec sleep 301.5')
+        wait = 'while [ ! -e "$HOME/gone" ]; do sleep 0.1; done'
+        job = sent(client, "gone", f'{wait}; rm -rf "${{TUTTILAB_POD_DIR%/*}}"; exec sleep 301.5')
         eventually(lambda: client.job(job.id).phase == "Running")
-    os.kill(runtime.pid, signal.SIGKILL)
+    kill(runtime.pid)
+    (attacked.home / "gone").touch()
     eventually(lambda: processes_with("301.5"))
     assert attacked.run("up", "--config", str(attacked.home / "tuttilab.yaml")).code == 0
 
     runtime = attacked.runtime()
     with closing(Client(runtime.url, runtime.token)) as client:
-        ended = client.wait(job.id, timeout_s=30)
+        ended = client.wait(job.id, timeout_s=60)
         assert (ended.phase, len(ended.attempts)) == ("Failed", 1)
         assert processes_with("301.5") == []
         works(client)
@@ -140,9 +137,9 @@ def test_a_job_that_removed_its_folder_while_nobody_watched_is_found_after_the_r
 def test_the_control_plane_ends_in_time_whatever_lies_in_a_pods_folder(attacked: UserMachine, client: Client) -> None:
     job = sent(client, "trick", f"{LOG_TRICKS['a FIFO']}; {RECORD_TRICKS['records as FIFOs']}{STAY}")
     eventually(lambda: has_done_it(attacked, job))
-    pid = attacked.runtime().pid
+    process = psutil.Process(attacked.runtime().pid)
     with ThreadPoolExecutor(6) as readers:
         list(readers.map(lambda _: client.logs(job.id), range(6)))
 
-    os.kill(pid, signal.SIGTERM)
-    eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, 25.0)
+    process.terminate()
+    process.wait(60)

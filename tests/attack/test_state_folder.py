@@ -75,7 +75,7 @@ def test_no_command_waits_for_a_file_that_is_none(machine: UserMachine, name: st
     machine.state.mkdir(mode=0o700)
     os.mkfifo(machine.state / name)
 
-    assert machine.run("status", timeout_s=20).code in (0, 4)
+    assert machine.run("status", timeout_s=60).code in (0, 4)
     assert machine.run("up", timeout_s=40).code == 0
 
 
@@ -92,9 +92,9 @@ def test_a_long_error_of_a_start_is_told_in_any_script(machine: UserMachine) -> 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_sites_control_plane_is_started_by_no_command_that_only_looks(machine: UserMachine, number: signal.Signals) -> None:
     serving = machine.start("scheduler", "serve")
-    eventually(lambda: discovery.find(machine.state).runtime, 60)
+    eventually(lambda: discovery.find(machine.state).runtime)
     serving.send_signal(number)
-    serving.wait(30)
+    serving.wait(60)
 
     for command in (["jobs"], ["quota"], ["nodes"], ["submit", "--", "true"]):
         said = machine.run(*command)

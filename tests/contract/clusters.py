@@ -18,11 +18,12 @@ from tuttilab.scheduler.clusters.fake import STEPS, FakeCluster
 from tuttilab.scheduler.clusters.kubernetes.cluster import KubernetesCluster
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.clusters.local.cluster import LocalCluster
+from tuttilab.scheduler.clusters.local.owners import Owners, OwnersSettings
 from tuttilab.scheduler.domain.model import MASTER, Node, Work
 from tuttilab.scheduler.domain.resources import NOTHING, Resources
 from tuttilab.sidecar.protocol import pod_token
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 GANG_KEY = "secret-key"
 LAST_EPOCH = 2**40
 NODES = (
@@ -76,16 +77,31 @@ class Place:
     """Where pods run; `open` comes back to it as a control plane does after a restart."""
 
     def __init__(
-        self, kind: str, folder: Path, nodes: Mapping[str, str] | None = None, kubernetes: Any = None, **settings: Any
+        self,
+        kind: str,
+        folder: Path,
+        nodes: Mapping[str, str] | None = None,
+        kubernetes: Any = None,
+        owners: OwnersSettings | None = None,
+        **settings: Any,
     ) -> None:
-        """``nodes``: the names by which the place has the nodes a and b. ``kubernetes``: its `KubernetesSettings`."""
+        """``nodes``: the names by which the place has the nodes a and b. ``kubernetes``: its `KubernetesSettings`.
+
+        ``owners``: pods of a local cluster run as the users who own their jobs.
+        """
         self.kind = kind
-        self.folder = folder
+        self.folder = folder if owners is None else owners.folder / "here"
         self._nodes = nodes or {}
         self._kubernetes: KubernetesSettings | None = kubernetes
+        self._owners = owners
         self._settings = settings
         self._fake: FakeCluster | None = None
         self._opened: list[LocalCluster | KubernetesCluster] = []
+
+    @property
+    def has_owners(self) -> bool:
+        """Whether pods run as the users who own their jobs."""
+        return self._owners is not None
 
     def node(self, name: str) -> str:
         return self._nodes.get(name, name)
@@ -93,7 +109,7 @@ class Place:
     @property
     def while_others_start(self) -> str:
         """Seconds that are enough for more pods to start."""
-        return "9" if self.kind == "kubernetes" else "1.5"
+        return "9" if self.kind == "kubernetes" else "4"
 
     def shows_its_nodes(self, shown: Sequence[Node] | None) -> bool:
         if self.kind == "kubernetes":
@@ -113,7 +129,8 @@ class Place:
             installation = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
             self._opened.append(KubernetesCluster("here", self._kubernetes, self.folder, installation, **self._settings))
             return self._opened[-1]
-        cluster = LocalCluster("here", NODES, self.folder, os.environ, sys.executable, **self._settings)
+        owners = None if self._owners is None else Owners(self._owners, "here", self._owners.folder / "state")
+        cluster = LocalCluster("here", NODES, self.folder, os.environ, sys.executable, owners=owners, **self._settings)
         self._opened.append(cluster)
         return cluster
 
@@ -211,12 +228,12 @@ async def watching(cluster: Cluster) -> Any:  # Any: AsyncIterator[Seen], which 
 
 async def first_lines(cluster: Cluster, of: LaunchPlan, count: int = 1, rank: int = 0) -> LogChunk:
     """Once there are at least ``count``."""
-    for _ in range(int(DEADLINE_S / 0.01)):
-        chunk = await lines_from(cluster, of, 0, 1000, rank)
-        if len(chunk.lines) >= count:
-            return chunk
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"{of.job_id}: {count} lines expected, {chunk} printed")
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            chunk = await lines_from(cluster, of, 0, 1000, rank)
+            if len(chunk.lines) >= count:
+                return chunk
+            await asyncio.sleep(0.01)
 
 
 async def all_lines(cluster: Cluster, of: LaunchPlan, rank: int = 0, step: int = 1000) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -42,7 +43,7 @@ from tuttilab.scheduler.domain.model import (
 from tuttilab.scheduler.domain.resources import Resources
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Checkpoint, Entry, IdempotencyKey, JobQuery
 from tuttilab.scheduler.store.memory import MemoryStore
-from tuttilab.scheduler.store.queries import QueryStore
+from tuttilab.scheduler.store.queries import JournalQuery, QueryStore
 from tuttilab.scheduler.store.sql import SqlStore
 
 Restart = Callable[[], Awaitable[tuple[QueryStore, int]]]
@@ -414,6 +415,27 @@ async def test_journal_gives_the_events_back(store: QueryStore) -> None:
 
     assert await store.journal(0) == [(1, 1001.0, JobSubmitted(job)), (2, 3.25, ended)]
     assert await store.journal(0, key="other") == []
+
+
+async def test_newest_lines_are_found_by_kind_owner_and_how_their_key_begins(store: QueryStore) -> None:
+    one, two = a_job(1), a_job(2, owner="ben")
+    await store.commit(submitted(one, two))
+    await store.commit(told(1, [(JobCancelRequested(job.id, "ana"), job.id) for job in (two, one)]))
+    await store.commit(
+        told(1, [(ClusterLost("here"), "here"), (ProfileDeleted("g_u", "ana"), "g_u"), (ProfileDeleted("gpu"), "gpu")])
+    )
+    kinds = ("JobSubmitted", "JobCancelRequested", "ProfileDeleted")
+
+    async def found(**query: Any) -> list[tuple[int, str]]:
+        return [(seq, key) for seq, _, key, _ in await store.newest(JournalQuery(kinds=kinds, **query))]
+
+    assert await found() == [(7, "gpu"), (6, "g_u"), (4, one.id), (3, two.id), (2, two.id), (1, one.id)]
+    assert await found(limit=2, before=6) == [(4, one.id), (3, two.id)]
+    assert await found(owner="ben") == [(3, two.id), (2, two.id)]
+    assert await found(key="g_") == [(6, "g_u")]
+    assert await found(key=one.id) == [(4, one.id), (1, one.id)]
+    (line,) = await store.newest(JournalQuery(kinds=["JobCancelRequested"], limit=1))
+    assert line[3] == JobCancelRequested(one.id, "ana")
 
 
 # --- artifacts --------------------------------------------------------------------------------------------------------

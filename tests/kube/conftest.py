@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kube import product_images, real
+from tests.kube import lab_image, product_images, real
 from tests.kube.cluster import Cluster
 from tests.kube.real import RealCluster
 from tests.kube.site import product_rules
@@ -46,6 +46,16 @@ def product_cluster(real_cluster: RealCluster) -> RealCluster:
     for image in product_images.made():
         real_cluster.load_image(image)
     return real_cluster
+
+
+@pytest.fixture(scope="session")
+def lab_cluster(product_cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> RealCluster:
+    """With images of notebook servers as well."""
+    place = tmp_path_factory.mktemp("lab-images")
+    for image in lab_image.made(place):
+        product_cluster.load_image(image)
+        image.unlink()
+    return product_cluster
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,7 @@ def python_files() -> Iterator[tuple[str, Content]]:
             yield f"usr/local/lib/{version}/{path.relative_to(library)}", path
             if ".so" in path.suffixes:
                 compiled.append(path)
-    for path in sorted(_shared_libraries(compiled)):
+    for path in sorted(shared_libraries(compiled)):
         yield str(path), path
     zones = Path("/usr/share/zoneinfo")
     for path in zones.rglob("*") if zones.is_dir() else ():
@@ -144,7 +144,7 @@ def python_files() -> Iterator[tuple[str, Content]]:
             yield str(path), path
 
 
-def _shared_libraries(programs: Iterable[Path]) -> set[Path]:
+def shared_libraries(programs: Iterable[Path]) -> set[Path]:
     """With the loader, under the names that the programs ask for."""
     found: set[Path] = set()
     for program in programs:

@@ -213,7 +213,7 @@ def remove_leftovers() -> None:
     cgroups.remove(f"{network.NAME}*")
     if ROOT.exists():
         # A process that was killed a moment ago may still be closing a file.
-        eventually(f"{ROOT} is removed", _is_removed, 20)
+        eventually(f"{ROOT} is removed", _is_removed)
 
 
 def _is_removed() -> bool:

@@ -55,7 +55,12 @@ def running_control_plane(cluster: RealCluster) -> Iterator[dict[str, str]]:
 
 def product_rules() -> list[dict[str, list[str]]]:
     """The rights in deploy/kubernetes/roles.yaml."""
-    text = (product_images.ROOT / "deploy" / "kubernetes" / "roles.yaml").read_text(encoding="utf-8")
+    return rules_of("roles.yaml")
+
+
+def rules_of(file: str) -> list[dict[str, list[str]]]:
+    """The rights in a file of deploy/kubernetes."""
+    text = (product_images.ROOT / "deploy" / "kubernetes" / file).read_text(encoding="utf-8")
     return [rule for document in yaml.safe_load_all(text) for rule in document.get("rules", [])]
 
 

@@ -20,7 +20,7 @@ from tests.kube.faults import FaultyApi, faulty_api
 from tests.kube.processes import eventually
 
 pytestmark = pytest.mark.tier("control-plane")
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def kubeconfig(control_plane_cluster: Cluster, faults: FaultyApi) -> Path:
 @pytest.fixture
 def api(kubeconfig: Path) -> Iterator[Api]:
     """The product's account, through the proxy."""
-    api = Api(kubeconfig, timeout_s=2.0)
+    api = Api(kubeconfig, timeout_s=20.0)
     yield api
     api.close()
 
@@ -118,7 +118,7 @@ def test_a_token_that_expired_is_refused(control_plane_cluster: Cluster, faults:
     api.get(maps)
     control_plane_cluster.revoke_tokens()
     # The API server remembers a token that was good for ten seconds.
-    eventually("the token is refused", lambda: status_of(api, maps) == 401, 30)
+    eventually("the token is refused", lambda: status_of(api, maps) == 401)
 
 
 def status_of(api: Api, path: str) -> int:
@@ -129,16 +129,16 @@ def status_of(api: Api, path: str) -> int:
     return 200
 
 
-def test_a_create_whose_answer_is_lost_took_effect(faults: FaultyApi, api: Api, maps: str) -> None:
+def test_a_create_whose_answer_is_lost_took_effect(faults: FaultyApi, api: Api, kubeconfig: Path, maps: str) -> None:
     with faults.losing_answers("configmaps"):
         with pytest.raises(Unreachable):
             api.post(maps, a_map("lost"))
         assert api.exists(f"{maps}/lost")
     with faults.not_answering("configmaps"):
         with pytest.raises(Unreachable, match="Timeout"):
-            api.post(maps, a_map("silent"))
-        assert api.exists(f"{maps}/silent")
-    assert faults.seen["POST", 0] == 2
+            Api(kubeconfig, timeout_s=2.0).post(maps, a_map("silent"))
+        eventually("the map is there", lambda: api.exists(f"{maps}/silent"))
+    eventually("both are counted", lambda: faults.seen["POST", 0] == 2)
 
 
 def test_a_watch_ends_with_410_or_breaks_off(faults: FaultyApi, kubeconfig: Path, maps: str) -> None:

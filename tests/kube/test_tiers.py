@@ -43,7 +43,7 @@ def test_an_ordinary_user_may_do_nothing_until_a_role_says_so(control_plane_clus
         "subjects": [{"kind": "User", "name": "alice", "apiGroup": "rbac.authorization.k8s.io"}],
     }
     control_plane_cluster.api.post(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{fake_namespace}/rolebindings", binding)
-    eventually("alice may list", lambda: may_list(alice, pods(fake_namespace)), 10)
+    eventually("alice may list", lambda: may_list(alice, pods(fake_namespace)))
     assert not may_list(alice, "/api/v1/nodes")
 
 
@@ -154,7 +154,7 @@ def test_gpus_are_given_out_by_count_and_given_back(real_cluster: RealCluster, n
     assert len(set(given)) == 3
     assert set(given) <= {"gpu-0", "gpu-1", "gpu-2", "gpu-3"}
     real_cluster.api.post(pods(namespace), on("two", 2))
-    eventually("the second waits", lambda: "Insufficient nvidia.com/gpu" in why_unscheduled(real_cluster, namespace, "two"), 20)
+    eventually("the second waits", lambda: "Insufficient nvidia.com/gpu" in why_unscheduled(real_cluster, namespace, "two"))
     real_cluster.api.delete(f"{pods(namespace)}/three")
     real_cluster.wait_for_phase(namespace, "two", "Running")
 
@@ -184,9 +184,9 @@ def test_a_node_whose_network_is_cut_is_not_ready_and_its_pod_runs_on(
         took = real_cluster.wait_until_not_ready(node)
         cut_until = time.time()
     tell(f"a node whose network is cut is not Ready after {took:.0f} s")
-    eventually("its log can be read again", lambda: int(last_line(real_cluster, namespace, "counts")) >= cut_until, 30)
+    eventually("its log can be read again", lambda: int(last_line(real_cluster, namespace, "counts")) >= cut_until)
     seen = [int(line) for line in real_cluster.pod_log(namespace, "counts").split()]
-    assert max(later - earlier for earlier, later in pairwise(seen)) <= 3
+    assert max(later - earlier for earlier, later in pairwise(seen)) <= 10
 
 
 def last_line(cluster: Cluster, namespace: str, name: str) -> str:

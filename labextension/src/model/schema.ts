@@ -33,6 +33,9 @@ export interface components {
             kind: string;
             name: string;
             nodes: number;
+            others: {
+                [key: string]: string;
+            };
             unreachable_since: number | null;
             used: {
                 [key: string]: string;

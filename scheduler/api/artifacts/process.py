@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import secrets
 import signal
 import socket
@@ -14,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from tuttilab.scheduler.api.artifacts.tickets import VALID_S, Ticket
+from tuttilab.scheduler.api.artifacts.tickets import Ticket
 from tuttilab.scheduler.domain.errors import TuttiError, Unavailable
 from tuttilab.scheduler.store.blobs import Blobs
 
@@ -35,8 +36,10 @@ async def _no_leader(artifact_id: str, owner: str, size: int) -> None:
 class ArtifactProcess:
     """``host`` is the address it listens on; its port stays the same over its restarts."""
 
-    def __init__(self, blobs: Blobs, host: str) -> None:
+    def __init__(self, blobs: Blobs, host: str, ticket_s: float) -> None:
+        """``ticket_s``: how long a ticket may start a transfer; one that has started goes on."""
         self._blobs = blobs
+        self._ticket_s = ticket_s
         self._commit: CommitArtifact = _no_leader
         self._key = secrets.token_bytes(32)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -58,13 +61,13 @@ class ArtifactProcess:
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def url(self, method: str, artifact_id: str, owner: str, scheme: str, host: str) -> str | None:
-        """A URL to PUT or GET the artifact, valid for an hour; None when the process does not start."""
+        """A URL to PUT or GET the artifact, valid for ``ticket_s``; None when the process does not start."""
         try:
             await self._ensure_started()
         except OSError as error:
             log.error("the process for artifacts does not start, the control plane serves them itself: %s", error)
             return None
-        ticket = Ticket(method, artifact_id, owner, int(time.time()) + VALID_S)
+        ticket = Ticket(method, artifact_id, owner, math.ceil(time.time() + self._ticket_s))
         name = f"[{host}]" if ":" in host else host
         return f"{scheme}://{name}:{self.port}/artifacts/{artifact_id}?{ticket.query(self._key)}"
 

@@ -1,7 +1,8 @@
 """Tickets: signed, temporary permissions to upload or fetch one artifact at the process that transfers their bytes.
 
 A ticket is an HMAC (SHA-256) of what it allows, under a key that only the control plane and that process have. It is in the
-query of the URL, as in the signed URLs of object stores, so that no user's token is sent to a second port.
+query of the URL, as in the signed URLs of object stores, so that no user's token is sent to a second port. Until it runs out it may
+be used again, as a broken transfer is repeated; bytes under their sha256 are the same each time.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from tuttilab.scheduler.domain.errors import Unauthenticated
-
-VALID_S = 3600
-"""How long a ticket may start a transfer; one that has started goes on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -46,6 +47,11 @@ class Api:
         self._client: Any = None
         self._connecting = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
+        self._failing_since: float | None = None
+
+    def failing_s(self) -> float:
+        """For how long no call had an answer; 0 since the last that had one."""
+        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
 
     async def call(
         self,
@@ -105,6 +111,7 @@ class Api:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         response = answer.response
+        self._failing_since = None
         try:
             if response.status >= 400:
                 try:
@@ -142,6 +149,7 @@ class Api:
         return kubernetes_client.ApiClient(configuration)
 
     def _unreachable(self, error: BaseException) -> ClusterUnreachable:
+        self._failing_since = self._failing_since or time.monotonic()
         what = str(error) or type(error).__name__
         return ClusterUnreachable(f"cluster {self._cluster}: its API server does not answer ({what[:300]}).")
 

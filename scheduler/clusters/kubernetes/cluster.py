@@ -19,12 +19,14 @@ from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts, Noted
 from tuttilab.scheduler.clusters.kubernetes.fence import LeaseFence
 from tuttilab.scheduler.clusters.kubernetes.informer import Informer
 from tuttilab.scheduler.clusters.kubernetes.launch import Launcher, Remover
+from tuttilab.scheduler.clusters.kubernetes.others import Others
 from tuttilab.scheduler.clusters.kubernetes.pods import MAIN, Body
 from tuttilab.scheduler.clusters.kubernetes.settings import MASTER_COST, SIDECAR_COST, KubernetesSettings
 from tuttilab.scheduler.clusters.kubernetes.states import Seen
 from tuttilab.scheduler.clusters.local.logs import PodLog
 from tuttilab.scheduler.domain.errors import Bug, ClusterError, ClusterUnreachable, LaunchRefused, NotFound
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase
+from tuttilab.scheduler.domain.resources import NOTHING
 from tuttilab.scheduler.runtime.crash_points import point
 from tuttilab.sidecar import protocol
 
@@ -71,6 +73,7 @@ class KubernetesCluster:
             namespace: Informer(self._api, name, f"/api/v1/namespaces/{namespace}/pods", owner, self._wake)
             for namespace in settings.all_namespaces
         }
+        self._others = Others(self._api, name, installation)
         self._attempts = Attempts(state_dir.absolute())
         self._fence = LeaseFence(self._api, name, settings.namespace, installation, state_dir.absolute())
         limits = {"heartbeat_s": heartbeat_s, "lease_s": lease_s, "output_bytes": output_bytes, "unpacked_bytes": unpacked_bytes}
@@ -122,9 +125,11 @@ class KubernetesCluster:
         """List everything, and watch from now on. Raises ClusterUnreachable."""
         for informer in (self._nodes, *self._pods.values()):
             await informer.sync()
+        await self._others.sync()
         if not self._is_watching and not self._is_closed:
             self._is_watching = True
-            for informer in (self._nodes, *self._pods.values()):
+            others = (self._others.informer,) if self._others.is_seen else ()
+            for informer in (self._nodes, *self._pods.values(), *others):
                 self._spawn(informer.run(), f"watch {self.name}")
 
     async def _synced(self) -> None:
@@ -135,9 +140,14 @@ class KubernetesCluster:
         for informer in (self._nodes, *self._pods.values()):
             if informer.failing_s() > UNREACHABLE_S:
                 raise ClusterUnreachable(informer.failure)
+        if self._api.failing_s() > UNREACHABLE_S:
+            # Its watches may still be open: a server that hangs does not end them.
+            raise ClusterUnreachable(f"cluster {self.name}: its API server takes calls and does not answer them.")
 
     def _known_nodes(self) -> tuple[Node, ...]:
-        found = (states.node_of(node, self.name, self._settings.tolerations) for node in self._nodes.objects.values())
+        others, tolerations = self._others.by_node(), self._settings.tolerations
+        objects = self._nodes.objects.items()
+        found = (states.node_of(node, self.name, tolerations, others.get(key[1], NOTHING)) for key, node in objects)
         return tuple(sorted(found, key=lambda node: node.name))
 
     def _seen(self, pod: Body) -> Seen | None:

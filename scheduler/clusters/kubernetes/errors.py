@@ -6,13 +6,15 @@ import json
 import re
 from typing import Final
 
-from tuttilab.scheduler.domain.errors import ClusterError, ClusterUnreachable, LaunchRefused
+from tuttilab.scheduler.domain.errors import ClusterError, ClusterUnreachable, LaunchRefused, StaleEpoch
 
 _RBAC = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]*)" in API group "(?P<group>[^"]*)"(?P<where>.*)'
 )
 _NAMESPACE = re.compile(r'namespaces "(?P<name>[^"]+)" not found')
 MESSAGE: Final = 500
+EPOCH_POLICY: Final = "ValidatingAdmissionPolicy 'tuttilab-epoch'"
+"""Of deploy/kubernetes/epoch.yaml, as the API server names it."""
 
 
 class ApiError(Exception):
@@ -52,10 +54,12 @@ def as_cluster_error(error: ApiError, cluster: str, what: str) -> ClusterError:
     return ClusterUnreachable(sentence(error, cluster, what))
 
 
-def as_refusal(error: ApiError, cluster: str, what: str) -> ClusterError:
+def as_refusal(error: ApiError, cluster: str, what: str) -> ClusterError | StaleEpoch:
     """For a call that creates: what a retry may mend is no refusal."""
     if error.is_transient:
         return ClusterUnreachable(sentence(error, cluster, what))
+    if error.status == 403 and EPOCH_POLICY in error.message:
+        return StaleEpoch(f"cluster {cluster}: the API server refused to {what}: {error.message[:MESSAGE]}")
     return LaunchRefused(sentence(error, cluster, what), permanent=error.status in (400, 422))
 
 

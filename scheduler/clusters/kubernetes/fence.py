@@ -1,9 +1,10 @@
 """Who leads the pods of a cluster: the epoch in a Lease, compared before each call that changes something.
 
-The API server has no condition that spans objects, so a control plane that is suspended between the comparison and its write still
-writes when it goes on. What holds then: a pod that it makes carries its epoch, and the token of its side-car is of that epoch, so
-that the new leader takes no report of it and gives it no code; the new leader finds the pod by its labels and removes it when it
-looks next; what is deleted is named by its uid.
+The API server has no condition that spans objects, so a control plane that is suspended between the comparison and its write
+still writes when it goes on. With deploy/kubernetes/epoch.yaml the API server refuses its pods. Without it, what holds then: a
+pod that it makes carries its epoch, and the token of its side-car is of that epoch, so that the new leader takes no report of it
+and gives it no code; the new leader finds the pod by its labels and removes it when it looks next; what is deleted is named by
+its uid.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from tuttilab.scheduler.domain.model import DOMAIN
 
 EPOCH: Final = f"{DOMAIN}/epoch"
 TRIES: Final = 5
+LABELS: Final = {"app.kubernetes.io/managed-by": "tuttilab"}
+"""By which the admission policy finds it."""
 
 
 class LeaseFence:
@@ -42,10 +45,11 @@ class LeaseFence:
             self._compare(lease)
             try:
                 if lease is None:
-                    metadata = {"name": self._name, "annotations": {EPOCH: str(epoch)}}
+                    metadata = {"name": self._name, "labels": LABELS, "annotations": {EPOCH: str(epoch)}}
                     body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}
                     await self._api.call("POST", self._path, body)
                 else:
+                    lease["metadata"]["labels"] = {**lease["metadata"].get("labels", {}), **LABELS}
                     lease["metadata"]["annotations"] = {**lease["metadata"].get("annotations", {}), EPOCH: str(epoch)}
                     await self._api.call("PUT", f"{self._path}/{self._name}", lease)
             except ApiError as error:

@@ -36,13 +36,27 @@ Object = dict[str, Any]
 
 
 class Informer:
-    """``on_change`` is called after each change of `objects`, which is by namespace and name."""
+    """``on_change`` is called after each change of `objects`, which is by namespace and name.
 
-    def __init__(self, api: Api, cluster: str, path: str, selector: str, on_change: Callable[[], None]) -> None:
+    ``fields``: a selector by fields. ``keep``: makes of an object what is kept of it, with `metadata`.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        cluster: str,
+        path: str,
+        selector: str,
+        on_change: Callable[[], None],
+        fields: str = "",
+        keep: Callable[[Object], Object] = lambda item: item,
+    ) -> None:
         self._api = api
         self._cluster = cluster
         self._path = path
-        self._query: dict[str, object] = {"labelSelector": selector} if selector else {}
+        chosen = {"labelSelector": selector, "fieldSelector": fields}
+        self._query: dict[str, object] = {key: text for key, text in chosen.items() if text}
+        self._keep = keep
         self._on_change = on_change
         self.objects: dict[tuple[str, str], Object] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
@@ -131,7 +145,7 @@ class Informer:
         query: dict[str, object] = {**self._query, "limit": PAGE}
         while True:
             answer = await self._api.call("GET", self._path, query=query)
-            items += answer.get("items", [])
+            items += map(self._keep, answer.get("items", []))
             metadata = answer["metadata"]
             if not metadata.get("continue"):
                 return items, metadata["resourceVersion"]
@@ -167,7 +181,7 @@ class Informer:
         if kind == "DELETED":
             self.drop(item)
         else:
-            self.put(item)
+            self.put(self._keep(item))
 
 
 def _key(item: Object) -> tuple[str, str]:

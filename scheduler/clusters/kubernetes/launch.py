@@ -120,11 +120,14 @@ class Launcher:
         return objects.owner_reference(known)
 
     async def _create_beside(self, plan: LaunchPlan, wanted: Sequence[PodPlan], noted: Noted, owner: Body) -> None:
-        """The Service of a gang, and the Secrets of these pods."""
+        """The Service and NetworkPolicy of a gang, and the Secrets of these pods."""
         base = f"/api/v1/namespaces/{noted.namespace}"
         bodies: list[tuple[str, Body]] = []
         if len(plan.pods) > 1 or plan.work.framework is not Framework.NONE:
             bodies.append((f"{base}/services", objects.service_body(plan, self._installation, owner)))
+        if len(plan.pods) > 1 and self._settings.isolates_gangs:
+            path = f"/apis/networking.k8s.io/v1/namespaces/{noted.namespace}/networkpolicies"
+            bodies.append((path, objects.policy_body(plan, self._installation, owner)))
         for pods in {part[0].name: part for part in (launched_with(plan, pod) for pod in wanted)}.values():
             secret = objects.secret_body(plan, pods, self._settings, self._installation, owner, self._limits)
             bodies.append((f"{base}/secrets", secret))

@@ -1,8 +1,9 @@
-"""The bodies beside the pods: the gang's headless Service, and the Secret with the plan of each pod's side-car."""
+"""The bodies beside the pods: the gang's headless Service and NetworkPolicy, the Secret with the plan of each pod's side-car."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,9 +28,25 @@ def service_body(plan: LaunchPlan, installation: str, owner: Body) -> Body:
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": {key: labels[key] for key in (names.INSTALLATION, names.JOB, names.ATTEMPT, names.EPOCH)},
+            "selector": _members(labels),
         },
     }
+
+
+def policy_body(plan: LaunchPlan, installation: str, owner: Body) -> Body:
+    """Only members connect to members; where they connect to stays free. A kubelet's probes pass always."""
+    labels = names.attempt_labels(plan, installation)
+    members = {"matchLabels": _members(labels)}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": names.service_name(plan), "labels": labels, "ownerReferences": [owner]},
+        "spec": {"podSelector": members, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": members}]}]},
+    }
+
+
+def _members(labels: Mapping[str, str]) -> dict[str, str]:
+    return {key: labels[key] for key in (names.INSTALLATION, names.JOB, names.ATTEMPT, names.EPOCH)}
 
 
 def secret_body(

@@ -35,6 +35,8 @@ class KubernetesSettings:
     """Only nodes with all of them are used. Empty: all nodes."""
     uid: int = 1000
     """User and group that containers run as."""
+    isolates_gangs: bool = False
+    """Whether a NetworkPolicy lets only the members of a gang connect to its pods."""
 
     def namespace_of(self, group: str) -> str:
         return self.namespaces.get(group, self.namespace)

@@ -14,7 +14,7 @@ from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.pods import IMAGE, MAIN, PREPARE, SIDECAR, Body
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase, Taint, Toleration
-from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEMORY, Resources
+from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEMORY, NOTHING, Resources
 
 STORAGE: Final = "ephemeral-storage"
 UNREACHABLE_S: Final = 20.0
@@ -48,7 +48,7 @@ def amount(text: object) -> Decimal:
     return Decimal(number) * small.get(unit or "", Decimal(_SI.get(unit or "", 1)))
 
 
-def allocatable(amounts: Mapping[str, object]) -> Resources:
+def resources_of(amounts: Mapping[str, object]) -> Resources:
     """Milli-cores, bytes and whole devices; what a node gives that nobody asks for by name (pods, hugepages) is left out."""
     found = {}
     for key, text in amounts.items():
@@ -57,8 +57,8 @@ def allocatable(amounts: Mapping[str, object]) -> Resources:
     return Resources.of(found)
 
 
-def node_of(node: Body, cluster: str, tolerations: Iterable[Toleration]) -> Node:
-    """Taints that all our pods tolerate are left out: for them they are none."""
+def node_of(node: Body, cluster: str, tolerations: Iterable[Toleration], others: Resources = NOTHING) -> Node:
+    """Taints that all our pods tolerate are left out: for them they are none. ``others``: what pods of others take of it."""
     spec, status = node.get("spec", {}), node.get("status", {})
     taints = [Taint(each["key"], each.get("value", ""), each["effect"]) for each in spec.get("taints", [])]
     if spec.get("unschedulable"):
@@ -67,10 +67,11 @@ def node_of(node: Body, cluster: str, tolerations: Iterable[Toleration]) -> Node
     return Node(
         name=node["metadata"]["name"],
         cluster=cluster,
-        allocatable=allocatable(status.get("allocatable", {})),
+        allocatable=resources_of(status.get("allocatable", {})),
         labels=dict(node["metadata"].get("labels", {})),
         taints=tuple(kept),
         is_ready=is_ready(node),
+        others=others,
     )
 
 

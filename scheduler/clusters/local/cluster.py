@@ -26,10 +26,11 @@ from tuttilab.scheduler.clusters.local import launch as local_launch
 from tuttilab.scheduler.clusters.local import nodes as local_nodes
 from tuttilab.scheduler.clusters.local import pods as local_pods
 from tuttilab.scheduler.clusters.local.displays import read_displays
-from tuttilab.scheduler.clusters.local.env import PodDirs, base_env
+from tuttilab.scheduler.clusters.local.env import OF_THE_SERVICE, PodDirs, base_env
 from tuttilab.scheduler.clusters.local.fence import Fence
 from tuttilab.scheduler.clusters.local.launch import Settings
 from tuttilab.scheduler.clusters.local.logs import PodLog
+from tuttilab.scheduler.clusters.local.owners import Owners, acting_as_owner_of
 from tuttilab.scheduler.clusters.local.pods import LocalPod
 from tuttilab.scheduler.clusters.local.usage import read_usage
 from tuttilab.scheduler.domain.errors import ClusterUnreachable, NotFound, StaleEpoch
@@ -58,7 +59,7 @@ _Key = tuple[str, int, str]
 class LocalCluster:
     """``nodes`` None: one node with the resources of this machine. ``python``: the interpreter that runs the sidecars.
 
-    All calls belong to one event loop; call `close` before it ends.
+    ``owners``: pods run as the users who own their jobs. All calls belong to one event loop; call `close` before it ends.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class LocalCluster:
         log_bytes: int = 64 * 2**20,
         output_bytes: int = protocol.MOST_OUTPUT_BYTES,
         unpacked_bytes: int = protocol.MOST_UNPACKED_BYTES,
+        owners: Owners | None = None,
     ) -> None:
         self.name = name
         self.nodes = nodes or (local_nodes.machine_node(name),)
@@ -81,8 +83,12 @@ class LocalCluster:
         self._root = self._state_dir / local_pods.ROOT
         devices = local_nodes.devices(self.nodes, local_nodes.real_gpus())
         self._fence = Fence(self._state_dir)
+        base = base_env(environ, python)
+        if owners is not None:
+            python = owners.prepare(self._state_dir, self._root, self._state_dir / known.FOLDER, python)
+            base = {name: text for name, text in base_env(environ, python).items() if name not in OF_THE_SERVICE}
         self._settings = Settings(
-            python, base_env(environ, python), devices, heartbeat_s, lease_s, log_bytes, output_bytes, unpacked_bytes
+            python, base, devices, heartbeat_s, lease_s, log_bytes, output_bytes, unpacked_bytes, owners=owners
         )
         self._pods: dict[_Key, LocalPod] = {}
         self._lock = threading.Lock()
@@ -157,8 +163,14 @@ class LocalCluster:
 
     async def displays(self, job_id: str, attempt: int, pod: str, start: int) -> DisplayChunk:
         folder = local_pods.pod_folder(self._state_dir, job_id, attempt, pod)
-        results = PodDirs.of(folder.parent, pod).result.relative_to(self._root)
-        return await self._read(partial(read_displays, self._root, start, str(results)))
+        return await self._read(partial(self._read_displays, PodDirs.of(folder.parent, pod).result, start))
+
+    def _read_displays(self, results: Path, start: int) -> DisplayChunk:
+        try:
+            with acting_as_owner_of(results, self._settings.owners):
+                return read_displays(self._root, start, str(results.relative_to(self._root)))
+        except OSError:
+            return DisplayChunk((), start)
 
     async def _read(self, work: Callable[[], T]) -> T:
         """Run ``work`` in one of the few threads for files of pods: whatever a job puts there, launches have others."""
@@ -310,7 +322,9 @@ class LocalCluster:
                 # The file first: a starting sidecar whose pid is not known yet checks it.
                 point("stop.file")
                 with contextlib.suppress(OSError):
-                    records.write(str(pod.folder / records.STOP), {"grace_s": grace_s, "why": why})
+                    owners = self._settings.owners
+                    reader = -1 if owners is None else owners.sidecar.uid
+                    records.write(str(pod.folder / records.STOP), {"grace_s": grace_s, "why": why}, owner=reader)
                 local_pods.refresh(pod)
                 point("stop.signal")
                 local_pods.signal_sidecar(pod, signal.SIGTERM)

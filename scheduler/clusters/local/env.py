@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
@@ -20,6 +21,8 @@ KEPT: Final = re.compile(
 """What a pod inherits from the service's environment: paths of programs and the locale, nothing that may be a secret."""
 ALWAYS_KEPT: Final = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG")
 """What it inherits of that beside the submitter's environment: nothing that belongs to the service's own interpreter or zone."""
+OF_THE_SERVICE: Final = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "VIRTUAL_ENV"})
+"""What it does not inherit where it runs as its owner."""
 POD_MARK: Final = "TUTTILAB_POD_DIR"
 """Marks the processes of a pod, so that they are found when their sidecar was killed."""
 
@@ -33,6 +36,8 @@ class PodDirs:
     result: Path
     code: Path
     secrets: Path
+    offers: Path
+    """Where the job says at which addresses it can be reached."""
     model: Path
     data: Path
 
@@ -45,6 +50,7 @@ class PodDirs:
             result=own / "result",
             code=own / "code",
             secrets=own / "secrets",
+            offers=own / "offers",
             model=shared / "model",
             data=shared / "data",
         )
@@ -68,9 +74,18 @@ def ports_needed(plan: LaunchPlan) -> int:
 
 
 def pod_env(
-    plan: LaunchPlan, pod: PodPlan, base: Mapping[str, str], dirs: PodDirs, gpus: Sequence[str], ports: Sequence[int]
+    plan: LaunchPlan,
+    pod: PodPlan,
+    base: Mapping[str, str],
+    dirs: PodDirs,
+    gpus: Sequence[str],
+    ports: Sequence[int],
+    login: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Variables in rising precedence: the submitter's or else base, the job's, the plan's for the rank, those of the cluster."""
+    """Variables in rising precedence: the submitter's or else base, the job's, the plan's for the rank, those of the cluster.
+
+    ``login``: those of the owner's account, where the pod runs as that.
+    """
     if plan.work.inherited:
         base = {**{name: base[name] for name in ALWAYS_KEPT if name in base}, **plan.work.inherited}
     members = [other for other in plan.pods if not other.is_master]
@@ -79,12 +94,13 @@ def pod_env(
         "PYTHONUNBUFFERED": "1",  # otherwise output is buffered in blocks of 8 KiB
         "OMP_NUM_THREADS": str(max(1, -(-pod.resources[CPU] // 1000))),
         **base,
+        **login,
         **plan.work.env,
         **pod.env,
         **rank_env(plan, pod, members),
         "TUTTILAB_CODE_DIR": str(dirs.code),
         "TUTTILAB_SECRETS_DIR": str(dirs.secrets),
-        "TUTTILAB_ENDPOINTS": str(dirs.pod / "offered.json"),
+        "TUTTILAB_ENDPOINTS": str(dirs.offers / "endpoints.json"),
         POD_MARK: str(dirs.pod),
         "MODEL_DIR": str(dirs.model),
         "DATA_DIR": str(dirs.data),

@@ -19,16 +19,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
-from tuttilab.scheduler.clusters.local import cgroups, known
+from tuttilab.scheduler.clusters.local import cgroups, known, owners
 from tuttilab.scheduler.clusters.local import pods as local_pods
 from tuttilab.scheduler.clusters.local.env import HOST, PodDirs, pod_env, ports_needed
+from tuttilab.scheduler.clusters.local.owners import Login, Owners
 from tuttilab.scheduler.clusters.local.pods import LocalPod
 from tuttilab.scheduler.domain.errors import BadInput, Bug, LaunchRefused
 from tuttilab.scheduler.domain.model import JobKind
 from tuttilab.scheduler.domain.resources import GPU, MEMORY
 from tuttilab.scheduler.domain.titles import pod_title
 from tuttilab.scheduler.runtime.crash_points import point
-from tuttilab.sidecar import records
+from tuttilab.sidecar import accounts, records
 
 SIDECAR: Final = str(Path(records.__file__).with_name("__main__.py"))
 PORTS: Final = range(20_000, 32_000)
@@ -51,6 +52,8 @@ class Settings:
     unpacked_bytes: int
     cgroups: Path | None = None
     """Where pods get cgroups of their own; None where the machine lets us make none."""
+    owners: Owners | None = None
+    """Where pods run as the users who own their jobs; None: as the user of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +79,16 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, live_pods: Seq
     if refused is not None:
         # The caller of the refused launch may have been killed before it recorded the refusal.
         raise LaunchRefused(refused["why"])
+    login = None if settings.owners is None else settings.owners.login_of(plan.owner)
     try:
-        reserved = _reserve(plan, attempt, settings, live_pods)
+        reserved = _reserve(plan, attempt, settings, live_pods, login)
         if (attempt / local_pods.FORGOTTEN).exists():
             raise LaunchRefused(f"{plan.title} was over and its pods let go of; it is not made again.")
         for pod in plan.pods:
             point("grow.pod" if pod.joins else "launch.pod")
             if known.is_noted(state_dir, plan.job_id, plan.attempt, pod.name):
                 continue  # whatever has become of its folder
-            local = _ensure_started(plan, pod, attempt, reserved, settings)
+            local = _ensure_started(plan, pod, attempt, reserved, settings, login)
             if local is not None:
                 started.append(local)
                 known.note(state_dir, local)
@@ -132,7 +136,7 @@ def _check(plan: LaunchPlan, settings: Settings) -> None:
             raise BadInput(f"secret {name!r}: expected letters, digits, dots and dashes.")
 
 
-def _reserve(plan: LaunchPlan, attempt: Path, settings: Settings, live_pods: Iterable[LocalPod]) -> Reserved:
+def _reserve(plan: LaunchPlan, attempt: Path, settings: Settings, live_pods: Iterable[LocalPod], login: Login | None) -> Reserved:
     file = attempt / local_pods.ATTEMPT
     record = records.read(str(file))
     pods = [pod for pod in live_pods if not pod.has_ended]
@@ -147,6 +151,8 @@ def _reserve(plan: LaunchPlan, attempt: Path, settings: Settings, live_pods: Ite
         gpus = {name: tuple(reserved["gpus"]) for name, reserved in record["pods"].items()}
         return Reserved(tuple(record["ports"]), gpus)
     reserved = Reserved(_free_ports(plan, pods), _free_gpus(plan.pods, settings, pods))
+    if settings.owners is not None and login is not None:
+        settings.owners.make_attempt(attempt, login)
     attempt.mkdir(mode=0o700, parents=True, exist_ok=True)
     body = {"digest": plan.digest, "epoch": plan.epoch, "ports": reserved.ports, "pods": _pod_records(plan.pods, reserved.gpus)}
     point("launch.reserve")
@@ -211,13 +217,18 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _ensure_started(plan: LaunchPlan, pod: PodPlan, attempt: Path, reserved: Reserved, settings: Settings) -> LocalPod | None:
+def _ensure_started(
+    plan: LaunchPlan, pod: PodPlan, attempt: Path, reserved: Reserved, settings: Settings, login: Login | None
+) -> LocalPod | None:
     """Start the pod unless it was started before."""
     dirs = PodDirs.of(attempt, pod.name)
     if pod.was_made or pod.name not in reserved.gpus or (dirs.pod / records.SIDECAR).exists() or (dirs.pod / records.END).exists():
         return None
-    for folder in (dirs.pod, dirs.work, dirs.result, dirs.code, dirs.secrets, dirs.model, dirs.data):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if settings.owners is not None and login is not None:
+        settings.owners.make_pod(dirs, login)
+    else:
+        for folder in (dirs.pod, dirs.work, dirs.result, dirs.code, dirs.secrets, dirs.offers, dirs.model, dirs.data):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = records.take_lock(str(dirs.pod / records.LOCK))
     if lock is None:
         return None
@@ -225,17 +236,22 @@ def _ensure_started(plan: LaunchPlan, pod: PodPlan, attempt: Path, reserved: Res
     try:
         if (dirs.pod / records.SIDECAR).exists() or (dirs.pod / records.END).exists():
             return None
-        _write_secrets(plan, dirs.secrets)
+        if settings.owners is not None:
+            settings.owners.give_to_sidecar(lock)
+        with accounts.acting_as(None if login is None else login.account):
+            _write_secrets(plan, dirs.secrets)
         if pod.is_master:
             # The master inherits its listening socket, opened before any member starts: no other process can take the port.
             listening = socket.create_server((HOST, 0), backlog=512)
         gpus = reserved.gpus[pod.name]
         names = [settings.devices[pod.node][index] for index in gpus]
-        env = pod_env(plan, pod, settings.base_env, dirs, names, reserved.ports)
+        env = pod_env(plan, pod, settings.base_env, dirs, names, reserved.ports, {} if login is None else login.environ)
         # A master runs no user code.
         place = None if pod.is_master else settings.cgroups
         cgroup = None if place is None else cgroups.path_of(place, plan.job_id, plan.attempt, pod.name)
         body = _sidecar_plan(plan, pod, attempt, dirs, env, settings, listening, cgroup)
+        if settings.owners is not None and login is not None:
+            body |= _accounts(plan, pod, settings.owners, login)
         records.write(str(dirs.pod / records.PLAN), body)
         records.sync_folder(str(attempt))
         point("launch.spawn")
@@ -314,6 +330,17 @@ def _sidecar_plan(
         "listens_at": None if listening is None else f"{HOST}:{listening.getsockname()[1]}",
         "members": [{"pod": m.name, "rank": m.rank} for m in members] if listening else [],
         "master": None if master is None or pod.is_master else _master_address(attempt / master.name),
+    }
+
+
+def _accounts(plan: LaunchPlan, pod: PodPlan, own: Owners, login: Login) -> dict[str, object]:
+    """What differs in the sidecar's plan: it cannot read the state folder, and it acts on the owner's files as the owner."""
+    groups = () if pod.is_master else login.account.groups
+    return {
+        "sidecar_account": owners.show(own.sidecar._replace(groups=groups)),
+        "owner_account": owners.show(login.account),
+        "artifacts_url": plan.report_url,
+        "report_url_file": None,
     }
 
 

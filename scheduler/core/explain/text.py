@@ -34,7 +34,7 @@ from tuttilab.scheduler.core.rules import EndEstimate
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.core.working_set import WorkingSet
 from tuttilab.scheduler.domain.model import Job, StartForecast, StartKind, Wait, Why
-from tuttilab.scheduler.domain.resources import Resources
+from tuttilab.scheduler.domain.resources import Resources, total
 
 MOST_SHAPES: Final = 4
 """Shapes of waiting gangs for which it is computed when there will be room; the others are told by the line alone."""
@@ -238,11 +238,21 @@ class _Explainer:
                 )
             never_fits = never_fits or (name, misfit_when_empty)
         assert never_fits is not None
-        what = "cannot start" if never_fits[1].is_certain else "no way was found to start"
-        down = sum(not node.is_ready for node in working_set.snapshot.clusters[never_fits[0]].nodes)
+        name, misfit = never_fits
+        nodes = working_set.snapshot.clusters[name].nodes
+        if others := total(node.others for node in nodes if node.is_ready):
+            taken = Resources.of((key, others[key]) for key, _ in misfit.short)
+            has = f", which have {taken}," if taken else ""
+            sentence = (
+                f"no room beside pods of others{has} on cluster {name}; it starts when they end or nodes are added; "
+                f"{misfit.sentence()}"
+            )
+            return _Template(Wait(job.id, Why.NO_ROOM, sentence, 0, misfit.short, None, misfit.pod_set.role))
+        what = "cannot start" if misfit.is_certain else "no way was found to start"
+        down = sum(not node.is_ready for node in nodes)
         until = f"{count(down, 'node')} {'is' if down == 1 else 'are'} down" if down else "it starts when nodes are added"
-        sentence = f"{what} on cluster {never_fits[0]} even when it is empty; {until}; {never_fits[1].sentence()}"
-        return _Template(Wait(job.id, Why.NEVER_FITS, sentence, 0, never_fits[1].short, None, never_fits[1].pod_set.role))
+        sentence = f"{what} on cluster {name} even when it is empty; {until}; {misfit.sentence()}"
+        return _Template(Wait(job.id, Why.NEVER_FITS, sentence, 0, misfit.short, None, misfit.pod_set.role))
 
     def _of_hold(self, hold: Hold) -> tuple[float | None, tuple[float, float]]:
         return hold.start, hold_range(self.working_set, hold, self._ends())

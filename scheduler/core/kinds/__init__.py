@@ -25,6 +25,7 @@ from tuttilab.scheduler.core.placement.never import never_fit
 from tuttilab.scheduler.core.placement.shapes import shape_key
 from tuttilab.scheduler.core.placement.work_places import KUBERNETES, WorkPlace
 from tuttilab.scheduler.core.quota import reason_above_max
+from tuttilab.scheduler.core.storages import Storage
 from tuttilab.scheduler.domain.errors import AboveMax, BadInput, Forbidden, NeverFits
 from tuttilab.scheduler.domain.model import Cluster, Gang, Job, JobKind, Queue, Work
 from tuttilab.scheduler.domain.requests import JobRequest, Who
@@ -57,6 +58,8 @@ class Site:
     """Clusters whose pods are processes of their machine: they run no image."""
     without_default_image: frozenset[str] = frozenset()
     """Clusters of containers where a job has to name its image."""
+    storages: tuple[Storage, ...] = ()
+    """Volumes that profiles may mount."""
     accepted_shapes: set[Hashable] = field(default_factory=set)
     """Cache of (queue, shape) pairs that passed the size checks; the jobs of one batch often have equal shapes."""
 

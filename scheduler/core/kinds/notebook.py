@@ -20,6 +20,8 @@ ROLE: Final = "notebook"
 SERVER_LABEL: Final = "notebook-server"
 """The server's name in the hub; empty for the default server."""
 PROFILE_LABEL: Final = "notebook-profile"
+RUN_AS_LABEL: Final = "notebook-run-as"
+"""The proxy user; missing where there is none."""
 TTL_S: Final = 600.0
 PHASES: Final = ("waiting", "running", "ended")
 """Phases that the hub may report."""
@@ -45,7 +47,7 @@ def request_of(asked: NotebookRequest, profile: ProfileRequest, image: str | Non
         pods=(pod,),
         image=image,
         cluster=asked.cluster,
-        labels={SERVER_LABEL: asked.server, PROFILE_LABEL: profile.name},
+        labels={SERVER_LABEL: asked.server, PROFILE_LABEL: profile.name} | ({RUN_AS_LABEL: asked.run_as} if asked.run_as else {}),
     )
 
 
@@ -74,7 +76,10 @@ def may_expire(attempt: Attempt | None) -> bool:
 
 def events_of_report(job: Job, attempt: Attempt | None, report: RenewRequest) -> Iterator[ev.Event]:
     """The events that follow from the hub's report on a live server; none if it reports nothing new."""
-    if report.phase == "ended" and (attempt is None or attempt.phase is AttemptPhase.LAUNCHING):
+    is_failure = bool(report.exit_code and report.reason)
+    """It did not start and the hub says why: an end as any other, not one that somebody asked for."""
+    is_launching = attempt is not None and attempt.phase is AttemptPhase.LAUNCHING
+    if report.phase == "ended" and (attempt is None or (is_launching and not is_failure)):
         yield ev.JobCancelRequested(job.id, "the hub")
     if attempt is None:
         return
@@ -83,6 +88,6 @@ def events_of_report(job: Job, attempt: Attempt | None, report: RenewRequest) ->
         if report.phase == "running" and attempt.phase is AttemptPhase.LAUNCHING and pod.phase is PodPhase.PENDING:
             yield ev.PodStarted(*where)
         elif report.phase == "ended" and pod.phase is not PodPhase.ENDED:
-            never_ran = attempt.phase is AttemptPhase.LAUNCHING
+            never_ran = is_launching and not is_failure
             exit_code = None if never_ran else report.exit_code or 0
             yield ev.PodEnded(*where, exit_code, "NeverStarted" if never_ran else report.reason)

@@ -57,6 +57,8 @@ class NodeArrays:
     index: dict[str, int]
     keys: dict[str, int]
     allocatable: Amounts
+    ours: Amounts
+    """``allocatable`` less what others have taken. A node where others took more than it has gives nothing."""
     racks: npt.NDArray[np.int64]
     zones: npt.NDArray[np.int64]
     total: Resources
@@ -72,15 +74,18 @@ class NodeArrays:
         names = sorted({key for node in nodes for key, _ in node.allocatable} | {"cpu"})
         keys = {key: column for column, key in enumerate(names)}
         allocatable = np.zeros((len(nodes), len(keys)), dtype=np.int64)
+        ours = np.zeros_like(allocatable)
         for row, node in enumerate(nodes):
             for key, amount in node.allocatable:
                 allocatable[row, keys[key]] = amount
+                ours[row, keys[key]] = max(0, amount - node.others[key])
         return cls(
             cluster=cluster,
             nodes=nodes,
             index={node.name: row for row, node in enumerate(nodes)},
             keys=keys,
             allocatable=allocatable,
+            ours=ours,
             racks=_groups(nodes, RACK_LABELS),
             zones=_groups(nodes, ZONE_LABELS),
             total=total(node.allocatable for node in nodes),
@@ -105,9 +110,9 @@ class NodeArrays:
         return mask
 
     def node_classes(self, terms: Terms) -> tuple[Amounts, Amounts]:
-        """The distinct allocatable rows of the nodes that take pods of these terms, and the number of nodes of each."""
+        """The distinct rows of ``ours`` of the nodes that take pods of these terms, and the number of nodes of each."""
         if terms not in self._node_classes:
-            rows, numbers = np.unique(self.allocatable[self.takes(terms)], axis=0, return_counts=True)
+            rows, numbers = np.unique(self.ours[self.takes(terms)], axis=0, return_counts=True)
             self._node_classes[terms] = rows, numbers.astype(np.int64)
         return self._node_classes[terms]
 

@@ -31,8 +31,8 @@ class Room:
 
     @classmethod
     def empty(cls, node_arrays: Mapping[str, NodeArrays]) -> Room:
-        """The room of empty clusters."""
-        return cls(node_arrays, {name: arrays.allocatable.copy() for name, arrays in node_arrays.items()})
+        """The room of clusters where nothing of ours runs."""
+        return cls(node_arrays, {name: arrays.ours.copy() for name, arrays in node_arrays.items()})
 
     def take(self, key: NodeKey, amount: Resources) -> Callable[[], None]:
         """Take room; returns the function that undoes it."""

@@ -138,14 +138,14 @@ class Shape:
         return self.demands[name]
 
     def misfit_when_empty(self, arrays: NodeArrays) -> Misfit | None:
-        """What a gang of this shape, at its smallest, would lack on the empty cluster; None if it would fit."""
+        """What a gang of this shape, at its smallest, would lack if nothing of ours ran on the cluster; None if it would fit."""
         name = arrays.cluster.name
         if name not in self._misfits_when_empty:
             demand = self.demand(arrays)
             counts = self.reduced_counts(self.slack) if self.is_elastic else None
             outcome = None
             if not surely_fits_empty(demand, arrays, counts):
-                outcome = place_demand(demand, arrays, arrays.allocatable.copy(), counts)
+                outcome = place_demand(demand, arrays, arrays.ours.copy(), counts)
             self._misfits_when_empty[name] = outcome if isinstance(outcome, Misfit) else None
         return self._misfits_when_empty[name]
 

@@ -38,7 +38,9 @@ def _ends(gang: Gang, pod: Pod) -> Ends:
 
 
 def describe_end(gang: Gang, pod: Pod) -> str:
-    """One sentence for a pod that failed."""
+    """One sentence for a pod that failed; of a server it is the hub's own, which sees the pod."""
+    if " " in pod.reason:
+        return pod.reason
     who = "it" if gang.size == 1 else f"{pod.role} {pod.rank}"
     code = pod.exit_code or 0
     memory = f" ({show_amount(MEMORY, pod.resources[MEMORY])})" if pod.resources[MEMORY] else ""

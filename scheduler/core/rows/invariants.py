@@ -7,6 +7,7 @@ from collections.abc import Container, Mapping
 from tuttilab.scheduler.core.placement.node_arrays import node_arrays_of
 from tuttilab.scheduler.core.placement.room import NodeKey
 from tuttilab.scheduler.core.rows.rows import Rows
+from tuttilab.scheduler.core.rows.unfinished import Unfinished
 from tuttilab.scheduler.domain.errors import Bug
 from tuttilab.scheduler.domain.model import JobPhase
 from tuttilab.scheduler.domain.resources import NOTHING, Resources, total
@@ -17,6 +18,7 @@ def check(rows: Rows, lowered: Container[str] = ()) -> None:
     _check_jobs(rows)
     _check_quota(rows, lowered)
     _check_room(rows)
+    _check_unfinished(rows)
     if set(rows.accounts.rows) != {job.id for job in rows.queued()}:
         raise Bug("I27: the overtaking accounts are not those of the queued jobs")
     for _, attempt in rows.live():
@@ -35,6 +37,16 @@ def _check_jobs(rows: Rows) -> None:
             raise Bug(f"I10: job {job.id} failed {job.failures} times with {job.retries} retries")
 
 
+def _check_unfinished(rows: Rows) -> None:
+    counted = Unfinished()
+    for job in rows.jobs.values():
+        counted.put(job)
+    for run in rows.runs.values():
+        counted.put_run(run)
+    if counted != rows.unfinished:
+        raise Bug("I27: the unfinished jobs of each user are not those of the rows")
+
+
 def _check_quota(rows: Rows, lowered: Container[str]) -> None:
     ledger, counted = rows.ledger(), rows.usage.ledger
     for name, queue in rows.queues.items():
@@ -50,7 +62,8 @@ def _check_room(rows: Rows) -> None:
         if key in nodes and not used.fits(nodes[key]):
             raise Bug(f"I3: node {key} holds {used} of {nodes[key]}")
     for name, free in rows.usage.room(rows.clusters).free.items():
-        for row, node in enumerate(node_arrays_of(rows.clusters[name]).nodes):
-            left = node.allocatable - rows.node_use().get((name, node.name), NOTHING)
-            if node_arrays_of(rows.clusters[name]).amounts(free[row]) != left:
+        arrays = node_arrays_of(rows.clusters[name])
+        for row, node in enumerate(arrays.nodes):
+            left = arrays.amounts(arrays.ours[row]) - rows.node_use().get((name, node.name), NOTHING)
+            if arrays.amounts(free[row]) != left:
                 raise Bug(f"I3: node {name}/{node.name} has {left} left by its rows, the usage says otherwise")

@@ -19,6 +19,7 @@ from tuttilab.scheduler.core.placement.room import NodeKey, Room
 from tuttilab.scheduler.core.placement.shapes import Shapes
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.rows.changes import AttemptKey, ChangedKeys, Changes
+from tuttilab.scheduler.core.rows.unfinished import Unfinished
 from tuttilab.scheduler.core.rows.usage import Usage
 from tuttilab.scheduler.core.rules import SERVICE_RULES, Rules
 from tuttilab.scheduler.core.snapshot import Snapshot, allocations_of, usage_of
@@ -77,6 +78,7 @@ class Rows:
     """`version` at the last cycle; -1 when that cycle changed something."""
     usage: Usage = field(default_factory=Usage)
     """What the live attempts hold of quota and of room."""
+    unfinished: Unfinished = field(default_factory=Unfinished)
     _shapes: Shapes = field(default_factory=Shapes)
     _prediction_entries: dict[str, PredictionEntry] = field(default_factory=dict)
     """Of the queued jobs."""
@@ -110,6 +112,7 @@ class Rows:
         rows.history = History.of(history)
         for job in jobs:
             rows.jobs[job.id] = job
+            rows.unfinished.put(job)
             if job.phase is JobPhase.QUEUED:
                 rows._queue_up(job)
             elif job.phase.is_terminal:
@@ -262,6 +265,7 @@ class Rows:
         elif job.id in self._queued:
             self._leave_queue(job)
         self.usage.update_job(job)
+        self.unfinished.put(job)
         if job.phase.is_terminal:
             self._ended[job.id] = None
         return job
@@ -320,6 +324,7 @@ class Rows:
 
     def _keep_run(self, run: Run) -> None:
         self.runs[run.id] = run
+        self.unfinished.put_run(run)
         for node in run.nodes:
             if run.phase is RunPhase.RUNNING:
                 self._run_node_of[node.job.id] = (run.id, node.name)

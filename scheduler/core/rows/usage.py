@@ -96,7 +96,7 @@ class Usage:
     def _recount_room(self, name: str) -> None:
         self._room.node_arrays = self._node_arrays
         self._running = dict.fromkeys(self._running)
-        self._room.free[name] = self._node_arrays[name].allocatable.copy()
+        self._room.free[name] = self._node_arrays[name].ours.copy()
         for _, attempt in self.live.values():
             for key, amount in allocations_of(attempt):
                 if key[0] == name:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from textwrap import dedent
 
-import psutil
 import pytest
 
-from tests.user_machine import UserMachine, eventually
+from tests.user_machine import UserMachine, eventually, kill
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -53,12 +50,12 @@ def test_nodes_run_in_the_order_of_their_edges(running: UserMachine) -> None:
 def test_a_graph_that_cannot_run_is_refused_in_one_sentence_and_leaves_nothing(
     running: UserMachine, nodes: str, sentence: str
 ) -> None:
-    before = running.run("jobs", "--all", "--json").json
+    before = running.job_ids()
     said = running.run("dag", "run", str(manifest(running, "bad", nodes)))
     assert said.code in (2, 3)
     assert sentence in said.err
     assert said.err.count("\n") == 1
-    assert running.run("jobs", "--all", "--json").json == before
+    assert running.job_ids() == before
 
 
 @pytest.mark.feature("D10")
@@ -111,9 +108,7 @@ def test_a_run_goes_on_after_the_control_plane_was_killed(running: UserMachine) 
     nodes = sh("a", "echo x >> a.runs; sleep 1") + sh("b", "echo x >> b.runs", "a") + sh("c", "echo x >> c.runs", "b")
     run_id = running.run("dag", "run", str(manifest(running, "killed", nodes))).out.strip()
     eventually(lambda: (running.home / "a.runs").exists())
-    pid = running.runtime().pid
-    os.kill(pid, signal.SIGKILL)
-    psutil.Process(pid).wait(10)
+    kill(running.runtime().pid)
     done = eventually(lambda: (view := running.run("dag", "show", run_id, "--json").json)["is_ended"] and view)
     assert done["phase"] == "Succeeded"
     assert [(running.home / f"{name}.runs").read_text() for name in "abc"] == ["x\n"] * 3

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.hub.site import Browser, HubSite, made_hub
+from tests.user_machine import eventually
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,9 @@ def bob(site: HubSite) -> Iterator[Browser]:
 
 
 def _user(site: HubSite, name: str) -> Iterator[Browser]:
-    """A user who has logged in, and has no server when the test is over."""
+    """A user who has logged in, and has no server when the test is over, nor the job that stood for one."""
     browser = site.browser(name)
     yield browser
     if browser.model()["servers"]:
         browser.stop()
+    eventually(lambda: site.jobs(kind="notebook", owner=name) == [])

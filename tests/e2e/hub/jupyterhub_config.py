@@ -33,3 +33,5 @@ c.TuttiLocalSpawner.environment = {"JUPYTER_CONFIG_PATH": GIVEN["jupyter_config"
 c.TuttiLocalSpawner.poll_interval = 1
 c.TuttiLocalSpawner.interrupt_timeout = 3
 c.TuttiLocalSpawner.consecutive_failure_limit = 3
+for trait, given in GIVEN["traits"].items():
+    setattr(c.TuttiLocalSpawner, trait, given)

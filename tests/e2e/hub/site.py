@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.e2e.hub.guide import HUB_API, blocks
+from tests.ports import free_ports
 from tests.user_machine import UserMachine, eventually, made_machine
 from tools.hub_proxy import command as proxy_command
 
@@ -49,16 +50,6 @@ groups: [research]
 memory: 1Gi
 gpus: 2
 """
-
-
-def free_ports(count: int) -> list[int]:
-    bound = [socket.socket() for _ in range(count)]
-    for one in bound:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in bound]
-    for one in bound:
-        one.close()
-    return ports
 
 
 @dataclass
@@ -101,7 +92,7 @@ class Browser:
 
     def stop(self) -> None:
         self.api("DELETE", f"/users/{self.name}/server")
-        eventually(lambda: not self.model()["servers"], 30)
+        eventually(lambda: not self.model()["servers"])
 
     def token(self, scopes: Sequence[str] = ()) -> str:
         made = self.api("POST", f"/users/{self.name}/tokens", {"note": "test", **({"scopes": list(scopes)} if scopes else {})})
@@ -143,7 +134,7 @@ class HubSite:
         config.write_text(text)
         arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
         self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN})
-        eventually(lambda: self._answers(f"{self.control_url}/readyz"), 30)
+        eventually(lambda: self._answers(f"{self.control_url}/readyz"))
 
     def stop_control(self) -> None:
         self._stop("control")
@@ -161,11 +152,16 @@ class HubSite:
             "password": PASSWORD,
             "groups": GROUPS,
             "patience_s": self.patience_s,
+            "traits": self.traits(),
         }
         arguments = [str(BIN / "jupyterhub"), "-f", str(HERE / "jupyterhub_config.py")]
         environ = {"TEST_HUB": json.dumps(given), "TUTTILAB_HUB_TOKEN": SERVICE_TOKEN, "PYTHONPATH": str(ROOT)}
         self._start("hub", arguments, {**environ, "CONFIGPROXY_AUTH_TOKEN": "c0ffee"})
-        eventually(lambda: self._answers(f"{self.url}/hub/health"), 60)
+        eventually(lambda: self._answers(f"{self.url}/hub/health"))
+
+    def traits(self) -> dict[str, Any]:
+        """More settings of the spawner."""
+        return {}
 
     def _jupyter_config(self) -> Path:
         """The server extension switched on, by the file that the package installs."""
@@ -192,7 +188,7 @@ class HubSite:
         process = self.processes.pop(name)
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -205,7 +201,7 @@ class HubSite:
     @staticmethod
     def _answers(url: str) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(url, trust_env=False).is_success
+            return httpx.get(url, trust_env=False, timeout=60).is_success
         return False
 
     def browser(self, name: str) -> Browser:
@@ -216,9 +212,8 @@ class HubSite:
         return browser
 
     def control(self, method: str, path: str, token: str, body: object = None) -> httpx.Response:
-        return httpx.request(
-            method, f"{self.control_url}/api/v1{path}", json=body, headers={"Authorization": f"Bearer {token}"}, trust_env=False
-        )
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.request(method, f"{self.control_url}/api/v1{path}", json=body, headers=headers, trust_env=False, timeout=60)
 
     def jobs(self, **query: str) -> list[Any]:
         """Everybody's, as the hub may see them."""
@@ -235,12 +230,14 @@ class HubSite:
         return (self.folder / f"{name}.out").read_text(errors="replace")
 
     def servers(self) -> list[int]:
-        """Processes of single-user servers."""
-        return [
-            process.pid
-            for process in self.machine.processes()
-            if any("jupyterhub-singleuser" in part for part in process.cmdline())
-        ]
+        """Processes of single-user servers. What one has forked has its command line until it runs its own program."""
+        found = {process.pid: process for process in self.machine.processes("jupyterhub-singleuser")}
+        servers = []
+        for pid, process in found.items():
+            with suppress(psutil.NoSuchProcess):
+                if process.ppid() not in found:
+                    servers.append(pid)
+        return servers
 
     def close(self) -> None:
         for session in self.sessions:

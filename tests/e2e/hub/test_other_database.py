@@ -34,7 +34,7 @@ def test_no_server_is_stopped_for_being_unknown_and_all_are_counted_again(site: 
     # An empty database: the servers go on although nobody can count them, because it has no profile either.
     take_away(site)
     site.start_control()
-    eventually(lambda: site.log("hub").count("cannot adopt it; it goes on") >= 2, 30)
+    eventually(lambda: site.log("hub").count("cannot adopt it; it goes on") >= 2)
     assert (sorted(site.servers()), ann.has_server(), bob.has_server()) == (running, True, True)
     said = site.machine.run("profile", "apply", str(site.folder / "profiles.yaml"))
     assert said.code == 0, said
@@ -61,11 +61,11 @@ def test_no_server_is_stopped_for_being_unknown_and_all_are_counted_again(site: 
     # What ended a server before ends it still.
     (job,) = [job for job in site.jobs() if job["owner"] == "ann"]
     assert site.machine.run("cancel", job["id"]).code == 0
-    eventually(lambda: len(site.servers()) == 1, 30)
+    eventually(lambda: len(site.servers()) == 1)
     bob_again = Browser(bob.http, "bob")
     bob_again.login()
     bob_again.stop()
-    eventually(lambda: (site.servers(), site.use("root")) == ([], 0), 30)
+    eventually(lambda: (site.servers(), site.use("root")) == ([], 0))
 
 
 def take_away(site: HubSite, *, stopped: bool = False) -> None:
@@ -78,7 +78,7 @@ def take_away(site: HubSite, *, stopped: bool = False) -> None:
 
 def counted(site: HubSite, running: list[int], held: int) -> None:
     """Both servers run on, each is one job, and their GPUs are charged."""
-    eventually(lambda: sorted(job["owner"] for job in site.jobs() if job["phase"] == "Running") == ["ann", "bob"], 40)
+    eventually(lambda: sorted(job["owner"] for job in site.jobs() if job["phase"] == "Running") == ["ann", "bob"])
     assert sorted(site.servers()) == running
     assert site.use("root") == held
     assert len(site.jobs()) == len(running)

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from tests.e2e.hub.guide import HUB_API, blocks
-from tests.e2e.hub.site import SERVICE_TOKEN, HubSite, free_ports, made_hub
+from tests.e2e.hub.site import SERVICE_TOKEN, HubSite, made_hub
+from tests.ports import free_ports
 from tests.postgres import Postgres
 from tests.user_machine import eventually
 
@@ -35,7 +36,7 @@ class TwoOnPostgres(HubSite):
             arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
             folder = str(self.folder) if name == "control" else str(self.folder / "leader")
             self._start(name, arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN, "TUTTILAB_STATE_DIR": folder})
-            eventually(lambda at=at: self._answers(f"http://127.0.0.1:{at}/readyz"), 30)  # type: ignore[misc]
+            eventually(lambda at=at: self._answers(f"http://127.0.0.1:{at}/readyz"))  # type: ignore[misc]
         self.leader_url = f"http://127.0.0.1:{port}"
 
 
@@ -54,7 +55,7 @@ def test_users_of_the_hub_and_their_servers_go_on_when_the_leader_is_killed(site
     token = ann.token()
 
     said = [
-        httpx.get(f"{url}/api/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False).json()
+        httpx.get(f"{url}/api/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=60).json()
         for url in (site.leader_url, site.control_url)
     ]
     assert [(one["name"], one["groups"], one["admin"]) for one in said] == [("ann", ["research"], False)] * 2
@@ -65,7 +66,7 @@ def test_users_of_the_hub_and_their_servers_go_on_when_the_leader_is_killed(site
 
     site.kill("leader")
 
-    eventually(lambda: site.control("GET", "/me", token).status_code == 200, 30)
+    eventually(lambda: site.control("GET", "/me", token).status_code == 200)
     assert site.control("GET", "/me", token).json()["name"] == "ann"
     assert site.use("research") == 1
     ann.stop()

@@ -1,13 +1,10 @@
 """Hub tokens at the control plane: whose they are, what they must carry, and how soon a revoked one stops to count."""
 
-import time
-
 import httpx
 import pytest
 
 from tests.e2e.hub.site import SERVICE_TOKEN, Browser, HubSite
 from tests.user_machine import eventually
-from tuttilab.scheduler.identity.auth import CACHE_S
 
 pytestmark = pytest.mark.timeout(300)
 SCOPE = "access:services!service=tuttilab"
@@ -52,12 +49,9 @@ def test_wrong_token_is_refused(site: HubSite, token: str) -> None:
 def test_revoked_token_counts_for_less_than_a_minute(site: HubSite, bob: Browser) -> None:
     token = bob.token([SCOPE])
     assert me(site, token).status_code == 200
-    revoked = time.monotonic()
     bob.revoke(bob.token_id())
 
-    eventually(lambda: me(site, token).status_code == 401, 60)
-
-    assert time.monotonic() - revoked < CACHE_S + 5
+    eventually(lambda: me(site, token).status_code == 401, 59)
 
 
 @pytest.mark.feature("M13")

@@ -28,7 +28,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubSite]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_context(viewport={"width": 1000, "height": 700}).new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     yield page
     page.context.close()
 
@@ -40,7 +40,7 @@ def test_the_page_of_a_server_that_waits_says_place_start_reason_and_names(patie
         "name": "factor-search",
         "queue": "research",
         "pods": [{"role": "worker", "gpus": 2, "memory": "64Mi"}],
-        "command": ["sleep", "300"],
+        "command": ["sleep", "1000"],
         "grace": "1s",
         "timeout": LIMIT,
     }
@@ -55,7 +55,7 @@ def test_the_page_of_a_server_that_waits_says_place_start_reason_and_names(patie
     page.locator("#spawn_form").get_by_role("button", name="Start").click()
 
     shown = page.locator("#progress-message")
-    expect(shown).to_contain_text("Place 1 in queue research", timeout=60_000)
+    expect(shown).to_contain_text("Place 1 in queue research")
     expect(shown).to_contain_text(re.compile(r"starts (by|between) .*\d\d:\d\d"))
     expect(shown).to_contain_text("asks for 1 GPU; queue research has 0 of 2 GPU free; your job 'factor-search' (")
     page.locator("#progress-details summary").click()

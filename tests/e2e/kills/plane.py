@@ -34,7 +34,7 @@ clusters:
     kind: local
     nodes:
       - {name: a, cpus: 8, memory: 16Gi}
-limits: {heartbeat_s: 0.5, lease_s: 4, lost_after_s: 4}
+limits: {heartbeat_s: 0.5, lease_s: 8, lost_after_s: 8}
 """
 MARK = 'echo "$TUTTILAB_RANK $TUTTILAB_ATTEMPT" >> runs/$TUTTILAB_JOB_ID'
 
@@ -171,7 +171,7 @@ class Plane:
 
     def check_at_rest(self) -> None:
         """Nothing runs, nothing is charged, no pod is kept, and the journal gives the rows."""
-        until = time.monotonic() + 20.0
+        until = time.monotonic() + DEADLINE_S
         while left := self.processes():
             assert time.monotonic() < until, left
             time.sleep(0.05)
@@ -183,7 +183,7 @@ class Plane:
             time.sleep(0.05)
         assert self.process is not None
         self.process.terminate()
-        assert self.process.wait(20) == 0
+        assert self.process.wait(60) == 0
         self.process = None
         assert asyncio.run(self._verified()) == []
 

@@ -13,6 +13,7 @@ import pytest
 from tests.doses import dose
 from tests.e2e.kills.plane import Plane, plane_in
 from tests.e2e.kills.test_growth import mains
+from tests.user_machine import eventually
 from tuttilab.scheduler.client import Client
 
 AWAY_S = float(dose("AWAY_S", suite=60, soak=3600))
@@ -51,7 +52,7 @@ def test_without_a_control_plane_no_job_stops_and_logs_and_ends_are_complete_aft
         time.sleep(AWAY_S)
 
         assert {**mains(plane, gang), **mains(plane, single)} == before, "nobody stops because the control plane is away"
-        assert (mains(plane, early), mains(plane, late)) == ({}, {})
+        eventually(lambda: (mains(plane, early), mains(plane, late)) == ({}, {}))
         plane.ensure()
         ended = {job_id: plane.ended(job_id) for job_id in (early, late)}
         assert [(job.phase, job.exit_code, len(job.attempts)) for job in ended.values()] == [("Succeeded", 0, 1), ("Failed", 3, 1)]

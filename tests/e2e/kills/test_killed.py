@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.user_machine import CONFIG, UserMachine, eventually, made_machine
+from tests.user_machine import CONFIG, UserMachine, eventually, kill, made_machine
 from tuttilab.scheduler.client import Client
 
 TRAIN = """
@@ -32,7 +30,7 @@ if rank == 0:
 with collective.CommunicatorContext(dmlc_tracker_uri="127.0.0.1", dmlc_tracker_port=int(os.environ["DMLC_TRACKER_PORT"])):
     rows = xgb.DMatrix(data.data[rank::world], label=data.target[rank::world])
     model = xgb.Booster({"objective": "binary:logistic", "nthread": 1}, cache=[rows])
-    for step in range(40):
+    for step in range(100):
         model.update(rows, step)
         time.sleep(0.1)
 if rank == 0:
@@ -52,9 +50,7 @@ def machine(tmp_path: Path) -> Iterator[UserMachine]:
 
 
 def kill_control_plane(machine: UserMachine) -> None:
-    pid = machine.runtime().pid
-    os.kill(pid, signal.SIGKILL)
-    psutil.Process(pid).wait(10)
+    kill(machine.runtime().pid)
 
 
 def submit(machine: UserMachine, *arguments: str) -> str:
@@ -76,9 +72,9 @@ def test_a_training_gang_outlives_the_control_plane_and_succeeds_once(machine: U
     job = submit(machine, "--name", "train", *command)
     eventually(lambda: len(list(machine.home.glob("started.*"))) == 2)
     time.sleep(0.5)
-    workers = {
-        p.pid for p in machine.processes() if "train.py" in " ".join(p.cmdline()) and "plan.json" not in " ".join(p.cmdline())
-    }
+    sidecars = {process.pid for process in machine.processes("plan.json")}
+    workers = {process.pid for process in machine.processes("train.py")} - sidecars
+    assert workers
     kill_control_plane(machine)
     assert all(psutil.pid_exists(pid) for pid in workers), "nobody stops because the control plane is gone"
     assert machine.run("up").code == 0

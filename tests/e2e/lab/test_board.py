@@ -65,13 +65,13 @@ def test_results_of_a_job_open_in_a_tab(page: Page, lab: Lab) -> None:
 
     # It comes back with Lab; and when the job is gone it says what became of the results.
     workspaces = lab.machine.home / ".jupyter" / "lab" / "workspaces"
-    eventually(lambda: f"tuttilab-board-{job.id}" in saved(workspaces), 20)
+    eventually(lambda: f"tuttilab-board-{job.id}" in saved(workspaces))
     page.goto(page.url.split("?")[0])
     expect(page.locator(".lm-TabBar-tabLabel", has_text="TensorBoard of curves")).to_be_visible(timeout=60_000)
     expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=60_000)
     lab.client.delete(job.id)
     page.goto(page.url.split("?")[0])
-    expect(page.locator(".tl-Board")).to_contain_text("The job was deleted, and its results with it.", timeout=60_000)
+    expect(page.locator(".tl-Board")).to_contain_text("The job was deleted, and its results with it.")
 
 
 @pytest.mark.feature("N19")

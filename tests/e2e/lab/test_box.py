@@ -63,7 +63,7 @@ def run_cell(page: Page, index: int = 0) -> None:
         cell.locator(".cm-content").click()
         page.keyboard.press("Shift+Enter")
         with contextlib.suppress(AssertionError):
-            expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[(\*|\d+)\]"), timeout=5000)
+            expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[(\*|\d+)\]"), timeout=10_000)
             return
     raise AssertionError(f"cell {index} was run five times and did not start")
 
@@ -100,8 +100,9 @@ def kill_kernels(lab: Lab) -> None:
     """SIGKILL to the kernels of this Lab, and then no kernel: the server starts them again by itself."""
     assert lab.server is not None
     for child in psutil.Process(lab.server.pid).children(recursive=True):
-        if any("ipykernel" in word for word in child.cmdline()):
-            os.kill(child.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.Error):
+            if any("ipykernel" in word for word in child.cmdline()):
+                child.kill()
 
 
 @pytest.mark.feature("B22")
@@ -111,7 +112,7 @@ def test_a_box_reloaded_in_mid_run_shows_the_true_state_and_end(browser: Browser
     page = open_lab(browser, lab)
     opened(page, lab, path)
     run_cell(page)
-    expect(box(page)).to_contain_text("Running", timeout=60_000)
+    expect(box(page)).to_contain_text("Running")
     expect(box(page)).to_contain_text("step 1")
     save(page, path, "Running")
 
@@ -132,8 +133,10 @@ def test_a_box_reloaded_in_mid_run_shows_the_true_state_and_end(browser: Browser
         expect(box(shown).get_by_text("Succeeded").first).to_be_visible(timeout=30_000)
         expect(box(shown).get_by_text("Running")).not_to_be_visible()
         expect(box(shown)).to_contain_text("step 1")
+    # Before anything else is clicked: Lab says a moment later that the kernel died.
+    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
     # What the notebook file keeps is true as well, for whoever reads it elsewhere.
-    expect(box(page).locator(".tuttilab-box-head")).to_contain_text("Succeeded", timeout=20_000)
+    expect(box(page).locator(".tuttilab-box-head")).to_contain_text("Succeeded")
     kept = save(page, path, "Succeeded")
     assert "Running" not in str(kept)
     assert "Succeeded (" in "".join(kept["text/plain"])
@@ -151,7 +154,7 @@ def test_a_box_of_a_map_shows_the_end_of_all_its_jobs_when_the_kernel_is_gone(br
     opened(page, lab, path)
     run_cell(page)
     run_cell(page, 1)
-    expect(box(page)).to_contain_text("3 Running", timeout=60_000)
+    expect(box(page)).to_contain_text("3 Running")
     kill_kernels(lab)
     gate.touch()
 
@@ -166,8 +169,8 @@ def test_a_box_of_a_map_shows_the_end_of_all_its_jobs_when_the_kernel_is_gone(br
 
 @pytest.mark.feature("B22")
 def test_a_box_says_when_its_job_is_deleted_and_when_nobody_can_be_asked(browser: Browser, lab: Lab) -> None:
-    gone = lab.until(lab.submit("gone", "sleep", "100"), "Running")
-    kept = lab.until(lab.submit("kept", "sleep", "100"), "Running")
+    gone = lab.until(lab.submit("gone", "sleep", "1000"), "Running")
+    kept = lab.until(lab.submit("kept", "sleep", "1000"), "Running")
     boxes = [progress(job, time.time()) for job in (gone, kept)]
     lab.client.cancel(gone.id)
     lab.until(gone, "Cancelled")
@@ -183,5 +186,5 @@ def test_a_box_says_when_its_job_is_deleted_and_when_nobody_can_be_asked(browser
     assert lab.machine.run("up").code == 0
     lab.reconnect()
     lab.client.cancel(kept.id)
-    expect(second).to_contain_text("Cancelled", timeout=30_000)
+    expect(second).to_contain_text("Cancelled")
     page.context.close()

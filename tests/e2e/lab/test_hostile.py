@@ -62,7 +62,7 @@ def test_names_reasons_labels_and_logs_are_text(browser: Browser, lab: Lab) -> N
 
     for job in (*jobs, talker):
         expect(row(page, job).locator(".tl-Job-name")).to_have_text(lab.client.job(job.id).name)
-    expect(row(page, wrong)).to_contain_text("Failed", timeout=30_000)
+    expect(row(page, wrong)).to_contain_text("Failed")
     row(page, talker).get_by_role("button", name="Logs of").click()
     log = page.get_by_role("log").first
     page.get_by_label("Follow").uncheck()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_text_can_be_read_in_both_themes_and_axe_finds_nothing_serious(browser: 
     expect(page.get_by_role("button", name="Logs of prepare-quotes")).to_be_attached()
     short = theme.removeprefix("JupyterLab ").lower()
     page.get_by_role("button", name="Logs of train-resnet").click()
-    expect(page.get_by_role("log")).to_contain_text("epoch 3")
+    expect(page.get_by_role("log")).to_contain_text(re.compile(r"epoch \d"))  # the first ones are above by now
     page.mouse.move(700, 400)
     page.screenshot(path=pictures() / f"log-{short}.png")
     log = serious(page, ".tl-Log")
@@ -130,34 +131,39 @@ def test_panel_is_chinese_where_lab_is(browser: Browser, busy: Lab) -> None:
         busy.settings("@jupyterlab/translation-extension/plugin", {"locale": "en"})
 
 
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[Lab]:
+    """Of one test: its jobs need not be stopped one by one, they go with the machine."""
+    with made_lab(tmp_path) as lab:
+        yield lab
+
+
 @pytest.mark.feature("B09")
-def test_ten_thousand_jobs_scroll_to_the_last(browser: Browser, lab: Lab) -> None:
+def test_ten_thousand_jobs_scroll_to_the_last(browser: Browser, crowded: Lab) -> None:
+    lab = crowded
     page = open_lab(browser, lab)
     first = lab.waiting("many-0")
     for start in range(1, 10_000, 1000):
         requests = [JobRequest(name=f"many-{start + index}", command=("true",), queue="none", pods=SMALL) for index in range(1000)]
         lab.client.submit_many(requests)
     newest = lab.waiting("many-newest")
-    try:
-        expect(row(page, newest)).to_be_visible()
-        scroller = page.locator(".tl-JobList")
-        limit = time.monotonic() + 90
-        while scroller.get_attribute("aria-rowcount") == "-1" and time.monotonic() < limit:
-            scroller.evaluate("node => node.scrollTo(0, node.scrollHeight)")
-            page.wait_for_timeout(100)
-        assert int(scroller.get_attribute("aria-rowcount") or 0) > 10_000
+    expect(row(page, newest)).to_be_visible()
+    scroller = page.locator(".tl-JobList")
+    limit = time.monotonic() + 90
+    while scroller.get_attribute("aria-rowcount") == "-1" and time.monotonic() < limit:
         scroller.evaluate("node => node.scrollTo(0, node.scrollHeight)")
-        page.wait_for_timeout(300)
-        # Below it are only the few jobs of earlier tests.
-        for _ in range(50):
-            if row(page, first).count():
-                break
-            scroller.evaluate("node => node.scrollBy(0, -200)")
-            page.wait_for_timeout(50)
-        expect(row(page, first)).to_contain_text("Waiting")
-        assert page.locator(".tl-Job").count() < 100
-        lab.client.cancel(first.id)
-        expect(row(page, first)).to_contain_text("Cancelled")
-    finally:
-        page.context.close()
-        lab.reset()
+        page.wait_for_timeout(100)
+    assert int(scroller.get_attribute("aria-rowcount") or 0) > 10_000
+    scroller.evaluate("node => node.scrollTo(0, node.scrollHeight)")
+    page.wait_for_timeout(300)
+    # Below it is the holder of the queue.
+    for _ in range(50):
+        if row(page, first).count():
+            break
+        scroller.evaluate("node => node.scrollBy(0, -200)")
+        page.wait_for_timeout(50)
+    expect(row(page, first)).to_contain_text("Waiting")
+    assert page.locator(".tl-Job").count() < 100
+    lab.client.cancel(first.id)
+    expect(row(page, first)).to_contain_text("Cancelled")
+    page.context.close()

@@ -41,7 +41,7 @@ def test_a_job_left_alone_that_fails_is_told_of_and_a_click_opens_its_page(page:
 def test_a_job_that_started_after_a_wait_and_one_that_ended_are_told_of(page: Page, lab: Lab) -> None:
     # The holder of the queue; then one that runs long enough to be seen running.
     lab.client.cancel(lab.waiting("first").id)
-    later = lab.client.submit(JobRequest(name="late-starter", command=("sleep", "100"), queue="none", pods=SMALL))
+    later = lab.client.submit(JobRequest(name="late-starter", command=("sleep", "1000"), queue="none", pods=SMALL))
     gate = lab.machine.home / "gate-ends"
     ending = lab.until(lab.submit("finisher", "sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.1; done"), "Running")
     expect(row(page, later)).to_contain_text("Waiting")
@@ -69,6 +69,7 @@ def test_many_that_end_together_are_one_notification_with_their_number(page: Pag
     # Without ended ones: how those of a burst ended has to be asked for.
     page.get_by_label("Ended").uncheck()
     time.sleep(5)
+    began = time.monotonic()
     gate.touch()
 
     # On a busy machine they end over some time, and there is one at most in a quarter of a minute; each goes by itself.
@@ -79,7 +80,7 @@ def test_many_that_end_together_are_one_notification_with_their_number(page: Pag
         return counted(seen.values()) == 30
 
     eventually(all_told, 120)
-    assert len(seen) <= 5
+    assert len(seen) <= 3 + (time.monotonic() - began) / 15
     page.get_by_label("Ended").check()
 
 
@@ -92,9 +93,12 @@ def counted(texts: Iterable[str]) -> int:
 @pytest.mark.feature("B25")
 def test_a_job_that_is_watched_is_not_told_of_and_a_setting_turns_all_off(browser: Browser, lab: Lab) -> None:
     page = open_lab(browser, lab)
-    job = lab.until(lab.submit("watched", "sh", "-c", "sleep 6; exit 3"), "Running")
+    gate = lab.machine.home / "gate-watched"
+    job = lab.until(lab.submit("watched", "sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.1; done; exit 3"), "Running")
     row(page, job).locator(".tl-Job-main").click()
-    expect(page.locator(f"#tuttilab-job-{job.id} .tl-Page-state")).to_have_text("Failed", timeout=20_000)
+    expect(page.locator(f"#tuttilab-job-{job.id} .tl-Page-state")).to_have_text("Running")
+    gate.touch()
+    expect(page.locator(f"#tuttilab-job-{job.id} .tl-Page-state")).to_have_text("Failed")
     page.wait_for_timeout(4000)
     assert toasts(page).filter(has_text="watched failed").count() == 0
     page.context.close()
@@ -103,7 +107,7 @@ def test_a_job_that_is_watched_is_not_told_of_and_a_setting_turns_all_off(browse
     try:
         page = open_lab(browser, lab)
         job = lab.until(lab.submit("unheard", "sh", "-c", "sleep 6; exit 3"), "Running")
-        expect(row(page, job)).to_contain_text("Failed", timeout=20_000)
+        expect(row(page, job)).to_contain_text("Failed")
         page.wait_for_timeout(4000)
         assert toasts(page).filter(has_text="unheard failed").count() == 0
         page.context.close()
@@ -156,11 +160,11 @@ def test_pages_logs_and_graphs_come_back_after_a_reload(page: Page, lab: Lab) ->
     page.locator(".tl-Run-main", has_text="back-again").click()
     expect(page.locator('[data-node="one"]')).to_be_visible()
     workspaces = lab.machine.home / ".jupyter" / "lab" / "workspaces"
-    eventually(lambda: all(f"tuttilab-{kind}-" in saved(workspaces) for kind in ("job", "log", "run")), 20)
+    eventually(lambda: all(f"tuttilab-{kind}-" in saved(workspaces) for kind in ("job", "log", "run")))
 
     page.goto(page.url.split("?")[0])
 
-    expect(page.locator(".lm-TabBar-tabLabel", has_text="returning")).to_have_count(2, timeout=60_000)
+    expect(page.locator(".lm-TabBar-tabLabel", has_text="returning")).to_have_count(2)
     expect(page.locator(".lm-TabBar-tabLabel", has_text="back-again")).to_have_count(1)
     expect(page.locator('[data-node="one"]')).to_be_visible()
     page.locator(f'.lm-TabBar-tab[data-id="tuttilab-log-{job.id}"]').click()

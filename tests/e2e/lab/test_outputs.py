@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.e2e.lab.test_box import box, notebook, opened, run_cell
 from tests.lab import Lab, open_lab, pictures
+from tests.user_machine import eventually
 
 pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(240)]
 
@@ -32,7 +33,8 @@ def test_figures_html_and_tables_of_a_job_appear_in_its_cell(browser: Browser, l
 
     figure = outputs.locator("img").first
     expect(figure).to_be_visible()
-    assert figure.evaluate("image => [image.complete, image.naturalWidth > 100, image.naturalHeight > 100]") == [True] * 3
+    is_drawn = "image => image.complete && image.naturalWidth > 100 && image.naturalHeight > 100"
+    eventually(lambda: figure.evaluate(is_drawn))
     expect(outputs.locator("b.from-the-job i")).to_have_text("bold")
     table = outputs.locator("table")
     expect(table.locator("th")).to_have_text(["", "name", "score", "0", "1"])

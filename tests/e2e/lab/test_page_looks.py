@@ -22,7 +22,7 @@ from pathlib import Path
 rows = table[rank::world]
 print("rows", len(rows), flush=True)
 kept = bytearray(40 * 2**20)
-for step in range(400):
+for step in range(2000):
     print(f"step {step:3d}  loss \\x1b[1m{1 / (step + 1):.3f}\\x1b[0m", flush=True)
     end = time.time() + 0.2
     while time.time() < end:

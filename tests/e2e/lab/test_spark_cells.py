@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Dialog, Locator, Page, expect
 from tests.e2e.lab.test_box import notebook, opened, run_cell
 from tests.e2e.lab.test_looks import serious
 from tests.lab import Lab, open_lab, pictures
+from tests.user_machine import eventually
 from tuttilab.magics.spark.display import preview_of
 
 pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(300)]
@@ -153,8 +154,8 @@ def test_a_result_is_ordered_filtered_and_saved_by_keyboard(browser: Browser, la
 
     # What is saved has no script, and a table that needs none of this.
     page.keyboard.press("Control+s")
-    page.wait_for_timeout(1500)
-    saved = "".join(json.loads(path.read_text())["cells"][0]["outputs"][-1]["data"]["text/html"])
+    outputs = eventually(lambda: json.loads(path.read_text())["cells"][0]["outputs"])
+    saved = "".join(outputs[-1]["data"]["text/html"])
     assert "<script" not in saved
     assert "<button" not in saved
     assert saved.count("<tr>") == 5

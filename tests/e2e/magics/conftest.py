@@ -43,7 +43,7 @@ class ControlPlane:
         if runtime is not None:
             os.kill(runtime.pid, signal.SIGKILL)
             with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(runtime.pid).wait(10)
+                psutil.Process(runtime.pid).wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +55,13 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     client = plane.client()
     live = [client.cancel(view.id) for view in client.jobs().jobs]
     for view in live:
-        client.wait(view.id, timeout_s=20)
+        client.wait(view.id, timeout_s=60)
     client.close()
     runtime = discovery.read_runtime(state)
     assert runtime is not None
     os.kill(runtime.pid, signal.SIGTERM)
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(runtime.pid).wait(20)
+        psutil.Process(runtime.pid).wait(60)
 
 
 @dataclass
@@ -75,6 +75,7 @@ class Ran:
     stderr: str = ""
     displays: list[dict[str, Any]] = field(default_factory=list)
     updates: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+    """With the time at which the kernel sent each of them."""
     value: str | None = None
     html: str = ""
     """Of the value."""
@@ -137,7 +138,7 @@ class Kernel:
                 case "display_data":
                     ran.displays.append(content["data"])
                 case "update_display_data":
-                    ran.updates.append((time.monotonic(), content["data"]))
+                    ran.updates.append((message["header"]["date"].timestamp(), content["data"]))
                 case "execute_result":
                     ran.value, ran.html = content["data"]["text/plain"], content["data"].get("text/html", "")
                 case "error":
@@ -161,7 +162,7 @@ class Kernel:
     def kill(self) -> None:
         """SIGKILL, and the body taken away, as the notebook server does it."""
         os.kill(self.pid, signal.SIGKILL)
-        self.manager.provisioner.process.wait(10)  # type: ignore[union-attr]  # as above
+        self.manager.provisioner.process.wait(60)  # type: ignore[union-attr]  # as above
 
     def close(self) -> None:
         self.client.stop_channels()

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(300)]
 
 @pytest.mark.feature("M11", "B04")
 def test_a_session_is_a_job_that_outlives_the_kernel(new_kernel: Callable[..., Kernel], control: ControlPlane) -> None:
+    before = {job.id for job in control.client().jobs(all=True, kind="spark").jobs}
     first = new_kernel("spark.ipynb")
     ran = first.run("%%sparksql df\nSELECT 41 + 1 AS a", timeout=120)
     assert ran.status == "ok", ran.error
@@ -23,7 +24,7 @@ def test_a_session_is_a_job_that_outlives_the_kernel(new_kernel: Callable[..., K
     assert "spark-default" in first.run("%jobs").text
     slow = (
         "import time\nfrom pyspark.sql.functions import udf\n"
-        "@udf('long')\ndef slowly(n):\n    time.sleep(0.5)\n    return n + 1\n"
+        "@udf('long')\ndef slowly(n):\n    time.sleep(2)\n    return n + 1\n"
         "spark.range(0, 16, numPartitions=2).select(slowly('id').alias('n'))"
     )
     second = new_kernel("spark.ipynb")
@@ -44,7 +45,7 @@ def test_a_session_is_a_job_that_outlives_the_kernel(new_kernel: Callable[..., K
     assert second.run("%%sparksql\nSELECT 1", timeout=60).status == "ok"
     assert second.run("%spark stop").status == "ok"
     # The session was the same one all along: no cell has started another server.
-    (view,) = control.client().jobs(all=True, kind="spark").jobs
+    (view,) = [job for job in control.client().jobs(all=True, kind="spark").jobs if job.id not in before]
     assert control.client().wait(view.id, timeout_s=60).phase == "Cancelled"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import Postgres
-from tests.replicas import CONFIG, Site, made_site
+from tests.replicas import CONFIG, Replica, Site, made_site
 from tests.user_machine import CommandResult, UserMachine
 
 pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(180)]
@@ -22,6 +22,13 @@ ALONE = LOCAL.replace('store: {{url: "{url}"}}', 'store: {{url: "{url}", alone: 
 def site(tmp_path: Path, postgres_server: Postgres) -> Iterator[Site]:
     with made_site(tmp_path, postgres_server) as site:
         yield site
+
+
+def end(replica: Replica, job: str) -> None:
+    """Its pod is a process of this machine and would stay."""
+    with replica.client() as client:
+        client.cancel(job)
+        assert client.wait(job, timeout_s=60).phase == "Cancelled"
 
 
 def on_a_second_machine(site: Site, *arguments: str) -> CommandResult:
@@ -37,22 +44,21 @@ def test_a_second_control_plane_is_refused_while_the_first_one_runs(site: Site) 
     assert said.code == 2, said
     assert "a local cluster, whose pods only one state folder knows" in said.err
     assert first.process.poll() is None
-    job = first.submit_until_accepted(10.0)
+    job = first.submit_until_accepted(60.0)
     assert first.knows(job)
+    end(first, job)
 
 
 def test_the_only_one_leads_again_after_it_was_killed(site: Site) -> None:
     first = site.start("first", ALONE)
-    job = first.submit_until_accepted(10.0)
+    job = first.submit_until_accepted(60.0)
     first.process.kill()
-    first.process.wait(10)
+    first.process.wait(60)
 
     again = site.start("first", ALONE)
 
     assert again.knows(job)
-    with again.client() as client:  # its pod is a process of this machine and would stay
-        client.cancel(job)
-        assert client.wait(job, timeout_s=30).phase == "Cancelled"
+    end(again, job)
 
 
 def test_check_and_start_refuse_a_local_cluster_that_several_would_share(site: Site) -> None:

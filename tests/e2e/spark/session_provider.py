@@ -83,8 +83,9 @@ class FolderProvider:
     def stop(self, name: str) -> None:
         if self._is_alive(name):
             os.kill(self.pid(name), signal.SIGTERM)
-            deadline = time.monotonic() + 15
-            while self._is_alive(name) and time.monotonic() < deadline:
+            deadline = time.monotonic() + 60
+            while self._is_alive(name):
+                assert time.monotonic() < deadline, f"session {name} does not end"
                 time.sleep(0.05)
 
     def why_ended(self, job_id: str) -> str:

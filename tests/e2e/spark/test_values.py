@@ -23,7 +23,7 @@ import pytest
 from tests.e2e.spark.notebook import Notebook
 from tuttilab.magics.spark.data import values
 
-pytestmark = pytest.mark.tier("spark")
+pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(300)]
 
 FAR = datetime.datetime(9999, 12, 31)  # noqa: DTZ001  without a zone, which is the point
 NAIVE = datetime.datetime(2026, 3, 29, 2, 30)  # noqa: DTZ001  as above; an hour that Berlin skipped

@@ -92,7 +92,7 @@ class Site:
         bound.bind(("127.0.0.1", self.port))
         self.port = bound.getsockname()[1]
         if self.has_artifact_process:
-            self.artifacts = ArtifactProcess(blobs_of(self.service.config), "127.0.0.1")
+            self.artifacts = ArtifactProcess(blobs_of(self.service.config), "127.0.0.1", self.limits.ticket_s)
             self.artifacts.set_committer(partial(commit_artifact, self.service))
         app = create_app(self.service, self.authenticator, shut_down=self.shut_down, artifacts=self.artifacts)
         settings = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)

@@ -83,3 +83,42 @@ async def test_who_changed_a_graph_and_retried_its_run_is_in_the_journal(users: 
 
     assert await authors(users, "nightly") == [("DagApplied", "ann"), ("DagApplied", "root")]
     assert await authors(users, run.id) == [("RunCancelRequested", "root"), ("RunRetried", "root")]
+
+
+async def test_the_audit_lists_every_write_with_its_author_an_admin_all_and_a_user_what_is_theirs(users: Site) -> None:
+    graph = DagRequest(name="nightly", nodes=(NodeRequest(name="a", job=JOB),))
+    async with AsyncClient(users.url, "ann") as ann, AsyncClient(users.url, "root") as root:
+        job = await ann.submit(JOB)
+        await root.cancel(job.id)
+        again = await root.retry(job.id)
+        await root.delete(job.id)
+        await root.apply_profile(ProfileRequest(name="cpu"))
+        await root.delete_profile("cpu")
+        await ann.apply_dag(graph)
+        run = await ann.run_dag(RunRequest(name="nightly"))
+        await root.cancel_run(run.id)
+        await ann.retry_run(run.id)
+
+        everything = await root.audit()
+        hers = await ann.audit()
+        of_the_job = await ann.audit(key=job.id[:10])
+        pages = [await root.audit(limit=5)]
+        pages.append(await root.audit(limit=5, cursor=pages[0].next))
+
+    short, nights = f"'one' ({job.id[:8]})", f"'nightly' ({run.id[:8]})"
+    mine = [
+        ("ann", f"retried run {nights}: a"),
+        ("root", f"cancelled run {nights}"),
+        ("ann", f"started run {nights}"),
+        ("ann", "applied DAG nightly, version 1"),
+    ]
+    of_job = [("root", f"deleted job {short}")]
+    retried = [("root", f"submitted job 'one' ({again.id[:8]}) to queue research, as a retry of {job.id[:8]}")]
+    before = [("root", f"cancelled job {short}"), ("ann", f"submitted job {short} to queue research")]
+    theirs = [("root", "deleted profile cpu"), ("root", "applied profile cpu")]
+    start = [("", "a start took up the queues: root, research, quant")]
+    assert [(write.by, write.text) for write in everything.writes] == [*mine, *theirs, *of_job, *retried, *before, *start]
+    assert [(write.by, write.text) for write in hers.writes] == [*mine, *of_job, *retried, *before]
+    assert [(write.by, write.text) for write in of_the_job.writes] == [*of_job, *before]
+    assert [write for page in pages for write in page.writes] == list(everything.writes[:10])
+    assert everything.next is None

@@ -29,7 +29,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 async def running(site: Site, owner: str, server: str = "") -> Job:
     job = await Notebooks(site.service).start(NotebookRequest(owner=owner, server=server))
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         while site.service.state.live_attempt(job.id) is None:
             await site.service.wait_change(site.service.last_seq, 0.05)
     return await Notebooks(site.service).renew(job.id, RenewRequest(phase="running"))

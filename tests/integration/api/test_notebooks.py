@@ -44,7 +44,7 @@ def server(owner: str = "ann", **given: Any) -> NotebookRequest:
 async def seen(hub: AsyncClient, asked: NotebookRequest) -> NotebookView:
     """The server after the next cycle: admitted, or with its place in the queue."""
     view = await hub.notebook(asked)
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         while not view.is_admitted and view.place is None:
             await asyncio.sleep(0.01)
             view = await hub.renew(view.job.id, WAITING)
@@ -189,7 +189,7 @@ async def test_server_that_is_never_started_expires(hub_site: Site, monkeypatch:
     monkeypatch.setattr("tuttilab.scheduler.service.notebook_leases.TTL_S", 0.3)
     async with client(hub_site, "hub") as hub:
         view = await hub.notebook(server())
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60):
             ended = await hub.wait(view.job.id)
     assert (ended.phase, ended.reason) == ("Cancelled", "nobody waited for it any more")
 
@@ -208,7 +208,7 @@ async def claim(site: Site) -> str:
     """A job within the guaranteed share of `research`, after the next cycle."""
     async with client(site, "root") as root:
         job = await root.submit(JobRequest(name="claim", queue="research", pods=(PodRequest(cpus=1),), command=("true",)))
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60):
             while job.wait is None or job.wait.place is None:
                 await asyncio.sleep(0.01)
                 job = await root.job(job.id)

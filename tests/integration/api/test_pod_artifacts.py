@@ -43,7 +43,7 @@ async def plan(site: Site, http: httpx.AsyncClient, tmp_path: Path) -> dict[str,
         "outputs": [{"name": "model", "path": "model.bin"}],
     }
     job_id = (await http.post(f"{V}/jobs", json=job)).json()["id"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_running(site, job_id):  # noqa: ASYNC110  the state has no event to wait for
             await asyncio.sleep(0.02)
     (pod,) = site.service.state.attempts[job_id, 1].pods
@@ -95,7 +95,7 @@ async def test_another_token_or_another_claim_is_refused(plan: dict[str, Any], c
 
 async def test_a_pod_whose_job_is_over_is_refused(plan: dict[str, Any], http: httpx.AsyncClient, site: Site) -> None:
     await http.post(f"{V}/jobs/{plan['job_id']}/cancel")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while site.service.state.live_attempt(plan["job_id"]) is not None:  # noqa: ASYNC110  as above
             await asyncio.sleep(0.02)
 

@@ -22,7 +22,7 @@ SINGLE = JobRequest(name="single", command=("sleep", "600"))
 
 async def running(site: Site, client: AsyncClient, job: JobRequest) -> Attempt:
     accepted = await client.submit(job)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             attempt = site.service.state.live_attempt(accepted.id)
             if attempt is not None and attempt.phase is AttemptPhase.RUNNING:

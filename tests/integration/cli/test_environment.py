@@ -73,13 +73,13 @@ def test_a_secret_stays_here_is_named_by_the_dry_run_and_given_by_env(running: U
 
 @pytest.mark.feature("B29")
 def test_a_huge_environment_is_refused_before_anything_is_submitted(running: UserMachine) -> None:
-    before = running.run("jobs", "--all", "--json").json
+    before = running.job_ids()
 
     said = running.run("submit", "--", "true", BIG="x" * 100_000)
 
     assert (said.code, said.out, said.err.count("\n")) == (3, "", 1)
     assert "and at most 64 KiB go with a job; the largest are BIG (98 KiB)" in said.err
-    assert running.run("jobs", "--all", "--json").json == before
+    assert running.job_ids() == before
 
 
 @pytest.mark.feature("B29")

@@ -13,15 +13,10 @@ from typing import Any
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
+from tests.ports import free_port
 from tests.user_machine import UserMachine, eventually
 
 TOKEN = "of-the-test"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def new_kernel(port: int) -> Any:
@@ -50,12 +45,12 @@ def test_kernel_of_the_lab_knows_the_magics_without_load_ext(machine: UserMachin
     runtime_dir = machine.home / "runtime"
     machine.environ["JUPYTER_RUNTIME_DIR"] = str(runtime_dir)
     lab = machine.start("lab", "--no-browser", "--port", str(port), "--", f"--IdentityProvider.token={TOKEN}")
-    kernel = eventually(lambda: new_kernel(port), 60)
+    kernel = eventually(lambda: new_kernel(port))
     client = BlockingKernelClient(connection_file=str(runtime_dir / f"kernel-{kernel['id']}.json"))
     client.load_connection_file()
     client.start_channels()
     try:
-        eventually(lambda: is_ready(client), 60)
+        eventually(lambda: is_ready(client))
         reply = client.execute(
             "", user_expressions={"known": "get_ipython().find_cell_magic('submit') is not None"}, reply=True, timeout=30
         )
@@ -69,7 +64,7 @@ def test_kernel_of_the_lab_knows_the_magics_without_load_ext(machine: UserMachin
     assert not list(machine.home.rglob("ipython_*config*"))
     assert not list((machine.home / ".local").rglob("kernel.json"))
     lab.terminate()
-    lab.wait(timeout=20)
+    lab.wait(timeout=60)
 
 
 def test_taken_port_is_reported_in_one_sentence(machine: UserMachine) -> None:

@@ -65,7 +65,7 @@ def on_a_terminal(machine: UserMachine, *arguments: str, width: int = 80, until:
         os.close(master)
         if process.poll() is None:
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
     return text
@@ -102,7 +102,7 @@ def test_an_ambiguous_name_lists_the_jobs_with_their_times_and_the_live_one_is_m
     second = submit(running, "--name", "often", "--wait", "--", "true")
 
     said = running.run("logs", "often")
-    live = submit(running, "--name", "often", "--", "sleep", "60")
+    live = submit(running, "--name", "often", "--", "sleep", "600")
     meant = running.run("cancel", "often")
 
     assert said.code == 2
@@ -148,7 +148,7 @@ def test_the_end_of_a_log_is_shown_of_each_rank_and_followed_from_there(running:
 @pytest.mark.parametrize("width", [80, 50])
 def test_the_list_has_one_line_a_job_and_fits_the_terminal(running: UserMachine, width: int) -> None:
     name = "a-long-name-for-a-job-of-mine"
-    holder = submit(running, "--name", "holder", "--gpus", "2", "--", "sleep", "60")
+    holder = submit(running, "--name", "holder", "--gpus", "2", "--", "sleep", "600")
     waiting = submit(running, "--name", name, "--gpus", "1", "--", "true")
     eventually(lambda: running.run("explain", waiting, "--json").json)
 
@@ -163,7 +163,7 @@ def test_the_list_has_one_line_a_job_and_fits_the_terminal(running: UserMachine,
 
 
 def test_watch_shows_a_job_that_comes_and_ends_with_ctrl_c(running: UserMachine) -> None:
-    job = submit(running, "--name", "watched", "--", "sleep", "60")
+    job = submit(running, "--name", "watched", "--", "sleep", "600")
 
     text = on_a_terminal(running, "jobs", "--watch", until="watched .*(Running|Starting)", then=b"\x03")
 

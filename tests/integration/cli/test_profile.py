@@ -1,5 +1,6 @@
 """`tuttilab profile` on the command line, against a real control plane."""
 
+import getpass
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,26 @@ def test_invalid_profile_is_refused_and_not_stored(running: UserMachine, tmp_pat
     assert refused.code in (2, 3)
     assert said in refused.err
     assert running.run("profile", "list", "--json").json == []
+
+
+@pytest.mark.feature("A08")
+def test_a_command_shows_who_deleted_and_who_reloaded(running: UserMachine, tmp_path: Path) -> None:
+    me = getpass.getuser()
+    (tmp_path / "profile.yaml").write_text("kind: Profile\nname: small\ncpus: 1\nmemory: 1Gi\n")
+    assert running.run("profile", "apply", "profile.yaml", cwd=tmp_path).code == 0
+    assert running.run("profile", "delete", "small").code == 0
+    config = running.home / "tuttilab.yaml"
+    config.write_text(config.read_text().replace("root, max: {nvidia.com/gpu: 2}", "root, max: {nvidia.com/gpu: 1}"))
+    assert running.run("scheduler", "reload").code == 0
+
+    lines = running.run("audit").out.splitlines()
+    of_it = running.run("audit", "small", "--json").json
+
+    assert lines[0].split() == ["WHEN", "WHO", "WHAT"]
+    assert [line.split(maxsplit=2)[2].split(maxsplit=1) for line in lines[1:4]] == [
+        [me, "reloaded the queues: root, research, small"],
+        [me, "deleted profile small"],
+        [me, "applied profile small"],
+    ]
+    assert [(write["by"], write["text"]) for write in of_it] == [(me, "deleted profile small"), (me, "applied profile small")]
+    assert running.run("audit", "nosuch").err == "Nothing was changed, or not since the journal is kept.\n"

@@ -43,6 +43,7 @@ COMMANDS = {
     ("DELETE", "/profiles/{name}"): "profile delete small",
     ("POST", "/reload"): "scheduler reload",
     ("GET", "/me"): "status",
+    ("GET", "/audit"): "audit",
 }
 """A command for each route that a person asks for. Routes with no line here are in `OTHERWISE`."""
 OTHERWISE = {
@@ -78,7 +79,7 @@ def test_every_verb_of_the_interface_has_a_command(running: UserMachine, tmp_pat
     wanted = {(method, path.removeprefix(V)) for (method, path), rule in RULES.items() if rule == USER}
     assert wanted == COMMANDS.keys() | set().union(*OTHERWISE.values())
     job = "kind: Job\ncommand: [{0}]\nname: {1}\npods: [{{memory: 128Mi}}]\n"
-    (tmp_path / "two.yaml").write_text(job.format("'true'", "one") + "---\n" + job.format("sleep, '60'", "two"))
+    (tmp_path / "two.yaml").write_text(job.format("'true'", "one") + "---\n" + job.format("sleep, '600'", "two"))
     (tmp_path / "flow.yaml").write_text("kind: Dag\nname: flow\nnodes: [{name: a, job: {command: ['true']}}]\n")
     (tmp_path / "profile.yaml").write_text("kind: Profile\nname: small\ncpus: 1\nmemory: 1Gi\n")
 

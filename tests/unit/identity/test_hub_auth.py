@@ -45,7 +45,9 @@ class Hub:
         return httpx.Response(200, json=self.answers[token])
 
     def authenticator(self) -> HubAuthenticator:
-        settings = HubSettings("http://hub/hub/api", "tuttilab", "token-of-the-hub", frozenset({"admins"}))
+        settings = HubSettings(
+            "http://hub/hub/api", "tuttilab", "token-of-the-hub", frozenset({"admins"}), frozenset({"auditors", "guests"})
+        )
         made = HubAuthenticator(settings, LocalAuthenticator("token-of-the-operator", "op"), clock=lambda: self.now)
         made.http = httpx.AsyncClient(transport=httpx.MockTransport(self.answer))
         return made
@@ -61,6 +63,16 @@ async def test_admin_comes_from_the_admin_groups_and_not_from_the_hubs_admin_fla
 
     assert (await authenticator.who("a")).is_admin is False
     assert (await authenticator.who("b")).is_admin is True
+
+
+@pytest.mark.parametrize(
+    ("groups", "is_viewer"),
+    [(["auditors"], True), (["auditors", "guests"], True), (["auditors", "research"], False), (["research"], False), ([], False)],
+)
+async def test_a_viewer_has_groups_of_viewers_only(groups: list[str], is_viewer: bool) -> None:
+    who = await Hub({"a": {**ANN, "groups": groups}}).authenticator().who("a")
+
+    assert (who.is_viewer, who.is_admin) == (is_viewer, False)
 
 
 async def test_hub_and_operator_need_no_lookup() -> None:

@@ -1,14 +1,16 @@
 """The manifest of a pod as KubeSpawner makes it and `TuttiSpawner` completes it, without a cluster."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tuttilab.scheduler.domain.requests import MountRequest, ProfileRequest
+from tuttilab.scheduler.domain.requests import AccountRequest, MountRequest, ProfileRequest
 from tuttilab.scheduler.domain.wire import JobView, NotebookView
 
 pytest.importorskip("kubespawner")
+from jupyterhub.spawner import SpawnException
 from kubernetes_asyncio.client import ApiClient
 
 from tuttilab.spawner import TuttiSpawner
@@ -106,6 +108,61 @@ async def test_nothing_of_a_spawn_is_left_for_the_next(kubeconfig: None) -> None
     assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": ""} in server["env"]
     assert server["image"] == spawner.image
     assert [volume["name"] for volume in after["spec"].get("volumes", [])] == []
+
+
+async def test_the_chosen_profile_is_the_control_planes_and_not_kubespawners(kubeconfig: None) -> None:
+    spawner = TuttiSpawner(_mock=True, user_options={"profile": "gpu"})
+    await spawner.load_user_options()
+
+    spawner.profile_list = [{"display_name": "gpu"}]
+    with pytest.raises(SpawnException, match="an admin has to apply profiles instead"):
+        await spawner.load_user_options()
+
+
+@pytest.mark.feature("N10")
+async def test_no_setting_of_the_hub_goes_below_restricted(kubeconfig: None) -> None:
+    spawner = TuttiSpawner(
+        _mock=True,
+        uid=1000,
+        privileged=True,
+        allow_privilege_escalation=True,
+        automount_service_account_token=True,
+        container_security_context={"runAsNonRoot": False, "capabilities": {"add": ["SYS_ADMIN"]}},
+        pod_security_context={"runAsNonRoot": False, "seccompProfile": {"type": "Unconfined"}},
+    )
+
+    pod = await manifest(spawner, admitted(ProfileRequest(name="cpu")))
+
+    assert pod["spec"]["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    (server,) = pod["spec"]["containers"]
+    assert server["securityContext"] == {
+        "runAsUser": 1000,
+        "runAsNonRoot": True,
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert (pod["spec"]["automountServiceAccountToken"], pod["spec"]["restartPolicy"]) == (False, "Never")
+
+
+@pytest.mark.feature("N10")
+@pytest.mark.parametrize("settings", [{"uid": 0}, {"uid": lambda spawner: 0}, {"pod_security_context": {"runAsUser": 0}}])
+async def test_a_hub_that_says_root_starts_nothing(kubeconfig: None, settings: dict[str, Any]) -> None:
+    with pytest.raises(SpawnException, match=r"no server runs as root; an admin has to set c.TuttiSpawner.uid"):
+        await manifest(TuttiSpawner(_mock=True, **settings), admitted(ProfileRequest(name="cpu")))
+
+
+@pytest.mark.feature("N10")
+async def test_a_proxy_user_takes_the_place_of_the_users_own_account(kubeconfig: None) -> None:
+    spawner = TuttiSpawner(_mock=True, uid=1000, gid=1000, user_options={"run_as": "etl"})
+    view = admitted(ProfileRequest(name="cpu"))
+
+    pod = await manifest(spawner, replace(view, run_as=AccountRequest(uid=2001, gid=2002)))
+
+    (server,) = pod["spec"]["containers"]
+    assert (server["securityContext"]["runAsUser"], server["securityContext"]["runAsGroup"]) == (2001, 2002)
+    with pytest.raises(SpawnException, match="'etl' is no proxy user of profile 'cpu' any more"):
+        await manifest(spawner, view)
 
 
 async def test_no_pod_without_admission(kubeconfig: None) -> None:

@@ -15,7 +15,9 @@ def pieces(owner: str = "ann", **given: Any) -> Pieces:
         owner=owner,
         job_id="job1",
         node="node-a",
+        installation="here",
         image="reg.example/lab:1",
+        run_as=None,
         cephfs_claim="cephfs-{name}",
         node_label="kubernetes.io/hostname",
     )
@@ -48,7 +50,12 @@ def test_pod_goes_to_the_node_that_was_admitted_and_names_its_job() -> None:
     made = pieces()
 
     assert made.node_selector == {"kubernetes.io/hostname": "node-a"}
-    assert made.labels == {"tuttilab.io/kind": "notebook", "tuttilab.io/job": "job1", "tuttilab.io/profile": "p"}
+    assert made.labels == {
+        "tuttilab.io/kind": "notebook",
+        "tuttilab.io/job": "job1",
+        "tuttilab.io/profile": "p",
+        "tuttilab.io/server-of": "here",
+    }
 
 
 @pytest.mark.feature("N01")

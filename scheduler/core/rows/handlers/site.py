@@ -39,6 +39,14 @@ def cluster_observed(rows: Rows, event: ev.ClusterObserved, at: float) -> list[I
     return []
 
 
+def others_observed(rows: Rows, event: ev.OthersObserved, at: float) -> list[Instruction]:
+    cluster = rows.clusters.get(event.cluster)
+    if cluster is not None:
+        nodes = [replace(node, others=event.taken[node.name]) if node.name in event.taken else node for node in cluster.nodes]
+        rows.put_cluster(replace(cluster, nodes=tuple(nodes)))
+    return []
+
+
 def cluster_lost(rows: Rows, event: ev.ClusterLost, at: float) -> list[Instruction]:
     cluster = rows.clusters.get(event.cluster)
     if cluster is not None and cluster.unreachable_since is None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_refusal, from_body, sentence
-from tuttilab.scheduler.domain.errors import ClusterUnreachable, LaunchRefused
+from tuttilab.scheduler.domain.errors import ClusterUnreachable, LaunchRefused, StaleEpoch
 
 RBAC = (
     'pods is forbidden: User "system:serviceaccount:tuttilab:scheduler" cannot create resource "pods" in API group "" '
@@ -60,3 +60,16 @@ def test_an_answer_of_the_api_and_one_of_a_proxy() -> None:
     assert from_body(409, json.dumps(status)).exists_already
     assert from_body(502, "<html>Bad Gateway</html>").message == "<html>Bad Gateway</html>"
     assert from_body(500, "[]").status == 500
+
+
+def test_the_policy_of_epochs_is_told_from_other_refusals() -> None:
+    said = (
+        "pods \"a\" is forbidden: ValidatingAdmissionPolicy '{}' with binding '{}' denied request: epoch 1 was given, and 2 leads"
+    )
+
+    ours = as_refusal(ApiError(403, "Forbidden", said.format("tuttilab-epoch", "tuttilab-epoch")), "k", "create pod ml/a")
+    others = as_refusal(ApiError(403, "Forbidden", said.format("no-pods", "x")), "k", "create pod ml/a")
+
+    assert isinstance(ours, StaleEpoch)
+    assert "epoch 1 was given, and 2 leads" in str(ours)
+    assert isinstance(others, LaunchRefused)

@@ -50,6 +50,7 @@ SNAPSHOTS = Path(__file__).parent / "bodies"
         ("member", pod_body(GANG, GANG.pods[1], SETTINGS, "i1", OWNER)),
         ("master", pod_body(GANG, GANG.pods[0], SETTINGS, "i1", None)),
         ("service", objects.service_body(GANG, "i1", OWNER)),
+        ("policy", objects.policy_body(GANG, "i1", OWNER)),
         ("sidecar_plan", objects.sidecar_plan(GANG, GANG.pods[1], SETTINGS)),
         ("master_plan", objects.sidecar_plan(GANG, GANG.pods[0], SETTINGS)),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tuttilab.scheduler.clusters.kubernetes import names
-from tuttilab.scheduler.clusters.kubernetes.states import Seen, allocatable, hopeless, node_of, state_of
+from tuttilab.scheduler.clusters.kubernetes.states import Seen, hopeless, node_of, resources_of, state_of
 from tuttilab.scheduler.domain.model import Taint, Toleration
 from tuttilab.scheduler.domain.resources import Resources
 
@@ -141,7 +141,7 @@ def test_a_pod_that_will_not_run_is_given_up_with_a_sentence(pod: Seen, after_s:
     ],
 )
 def test_amounts_of_a_node(amounts: dict[str, str], expected: dict[str, Any]) -> None:
-    assert allocatable(amounts) == Resources.parse(expected)
+    assert resources_of(amounts) == Resources.parse(expected)
 
 
 def test_a_node_with_its_taints_but_for_those_that_all_our_pods_tolerate() -> None:

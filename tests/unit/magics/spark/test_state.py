@@ -54,6 +54,13 @@ def test_another_process_under_the_same_number_does_not_count_as_the_kernel(tmp_
     assert [entry.pid for entry in orphaned_cells(tmp_path)] == [os.getpid()]
 
 
+def test_a_note_that_cannot_be_read_now_stays(tmp_path: Path) -> None:
+    (tmp_path / "loop.json").symlink_to("loop.json")
+
+    assert orphaned_cells(tmp_path) == []
+    assert (tmp_path / "loop.json").is_symlink()
+
+
 def test_unreadable_and_old_notes_are_removed(tmp_path: Path) -> None:
     cell = note(tmp_path)
     cell.add("op-1", True)

@@ -7,7 +7,7 @@ import pytest
 
 from tuttilab.scheduler import cli
 from tuttilab.scheduler.cli.follow import cut_to_width
-from tuttilab.scheduler.cli.terminal import clean, plain
+from tuttilab.scheduler.domain.terminal import clean, plain
 
 
 @pytest.mark.parametrize(

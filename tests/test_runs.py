@@ -1,0 +1,105 @@
+"""How a run of the suite judges its parts: real pytest runs over files of the test's own."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import side_by_side
+from tools import run_tests
+from tools.run_tests import ROOT as HERE
+from tools.run_tests import Outcome, Part
+
+OPTIONS = ("-p", "tests.conftest", "-p", "no:cacheprovider")
+ONCE = """
+from pathlib import Path
+def test_fails_once():
+    again = Path(__file__).with_name("again")
+    was_there = again.exists()
+    again.touch()
+    assert was_there
+"""
+FAILS = "def test_fails_{}():\n    assert 1 == 2\n"
+PASSES = "def test_passes():\n    pass\n"
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts are of a project in a temporary folder."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    monkeypatch.setattr(run_tests, "ROOT", tmp_path)
+
+
+def outcomes(
+    folder: Path, sources: list[str], *, is_real: bool = True, once_more: int = 2, options: tuple[str, ...] = ()
+) -> list[Outcome]:
+    """Of one part for each source."""
+    for number, source in enumerate(sources):
+        (folder / str(number)).mkdir()
+        (folder / str(number) / "test_it.py").write_text(source, encoding="utf-8")
+    chosen = [
+        Part(f"part {number}", "all", tests=(str(number),), options=(*OPTIONS, *options), is_real=is_real)
+        for number, _ in enumerate(sources)
+    ]
+    environment = {word: value for word, value in os.environ.items() if word != "TUTTILAB_REPORT"} | {"PYTHONPATH": str(HERE)}
+    return run_tests.run_all(chosen, [], environment, fills=False, once_more=once_more)
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2", "--dist", "loadgroup")])
+def test_a_test_that_fails_and_then_passes_by_itself_is_named_and_the_part_good(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    (outcome,) = outcomes(tmp_path, [ONCE + PASSES], options=options)
+    run_tests.summarise([outcome], 1.0)
+
+    assert outcome.is_good
+    assert outcome.counts["failed"] == 1
+    assert [test.rpartition("::")[2] for test in outcome.once_more] == ["test_fails_once"]
+    assert "assert was_there" in (said := capfd.readouterr().out), "the failure is shown"
+    assert said.rstrip().rpartition("\n")[2].startswith("A defect of the test or of what it tests")
+    assert said.rstrip().endswith("test_fails_once")
+
+
+def test_a_test_that_fails_twice_has_failed(tmp_path: Path) -> None:
+    (outcome,) = outcomes(tmp_path, [ONCE + FAILS.format("always")])
+
+    assert not outcome.is_good
+
+
+def test_two_of_a_run_are_the_most_that_run_again(tmp_path: Path) -> None:
+    several = "".join(ONCE.replace("again", f"again{n}").replace("fails_once", f"fails_once_{n}") for n in range(3))
+
+    (outcome,) = outcomes(tmp_path, [several])
+    assert not outcome.is_good
+    assert not outcome.once_more
+
+
+def test_they_are_counted_over_all_parts(tmp_path: Path) -> None:
+    assert [outcome.is_good for outcome in outcomes(tmp_path, [ONCE, PASSES, ONCE, ONCE])] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("how", [{"is_real": False}, {"once_more": 0}])
+def test_no_test_of_another_part_runs_again(tmp_path: Path, how: dict[str, bool | int]) -> None:
+    (outcome,) = outcomes(tmp_path, [ONCE], **how)  # type: ignore[arg-type]
+
+    assert not outcome.is_good
+    assert not outcome.once_more
+
+
+def test_a_file_that_cannot_be_read_is_no_failed_test(tmp_path: Path) -> None:
+    (outcome,) = outcomes(tmp_path, ["import nothing_of_this_name\n"])
+
+    assert not outcome.is_good
+    assert not outcome.once_more
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "name"),
+    [
+        ("tests/e2e/test_x.py::test_a[b@c]@tests/e2e", "tests/e2e/test_x.py::test_a[b@c]"),
+        ("tests/e2e/test_x.py::test_a[b@c]", "tests/e2e/test_x.py::test_a[b@c]"),
+        ("tests/kube/test_x.py::test_a@real_cluster", "tests/kube/test_x.py::test_a"),
+    ],
+)
+def test_the_group_is_no_part_of_a_tests_name(nodeid: str, name: str) -> None:
+    assert side_by_side.name_of(nodeid) == name
