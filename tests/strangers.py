@@ -22,7 +22,7 @@ if os.fork():
 os.setsid()
 if os.fork():
     os._exit(0)
-os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", inner, "stranger-" + sys.argv[1]], {})
+os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", inner, "stranger-" + "".join(sys.argv[1:])], {})
 """
 
 

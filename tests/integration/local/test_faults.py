@@ -145,7 +145,7 @@ async def test_who_kills_sidecar_and_keeper_unseen_is_ended_by_the_cgroup_or_the
         monkeypatch.setattr(cgroups, "place_for", lambda state_dir: None)
     cluster = place.open()
     async with watching(cluster) as seen:
-        await cluster.launch(plan("job", sys.executable, "-c", KILLER, "x"))
+        await cluster.launch(plan("job", sys.executable, "-c", KILLER))
         (lost,) = await seen.ended("job-1-0")
     stranger = stranger_of(place, lost)
 
