@@ -7,13 +7,16 @@ request for longest makes room, so that whoever asks for something is heard. Uvi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import resource
 import socket
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tuttilab.scheduler.runtime.file_limit import MOST_FILES
@@ -79,7 +82,30 @@ def of_this_process() -> Connections:
 
 
 class GuardedServer(uvicorn.Server):
-    """Uvicorn's server with `ACCEPTED_AT_ONCE` as its ``backlog``, of which asyncio makes the length of the socket's queue too."""
+    """Uvicorn's server with our limits, quiet and without handlers of signals; they belong to whoever started it.
+
+    With `ACCEPTED_AT_ONCE` as its ``backlog``, of which asyncio makes the length of the socket's queue too.
+    """
+
+    def __init__(self, app: ASGIApp, *, drain_s: int | None = None) -> None:
+        """``drain_s``: how long open requests are waited for at the end; None for as long as they take."""
+        config = uvicorn.Config(
+            app,
+            http=GuardedProtocol,
+            backlog=ACCEPTED_AT_ONCE,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=drain_s,
+        )
+        super().__init__(config)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Uvicorn would raise a signal again at its end, and the exit code would say "killed"."""
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -56,33 +56,14 @@ def url_of(bound: socket.socket) -> str:
 
 def _server(app: ASGIApp, started: asyncio.Event) -> uvicorn.Server:
     """Sets ``started`` once it serves."""
-    import uvicorn
-
-    from tuttilab.scheduler.api.connections import ACCEPTED_AT_ONCE, GuardedProtocol, GuardedServer
+    from tuttilab.scheduler.api.connections import GuardedServer
 
     class Server(GuardedServer):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             started.set()
 
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            """Our own handlers stay: uvicorn would raise the signal again at its end, and the exit code would say "killed"."""
-            yield
-
-    return Server(
-        uvicorn.Config(
-            app,
-            http=GuardedProtocol,
-            backlog=ACCEPTED_AT_ONCE,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_REQUESTS_S,
-        )
-    )
+    return Server(app, drain_s=DRAIN_REQUESTS_S)
 
 
 async def serve_app(app: ASGIApp, bound: socket.socket, runtime: Runtime, readiness: ReadinessPipe, end: Awaitable[object]) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 import psutil
 import pytest
 
+from tests.strangers import processes_with
 from tests.user_machine import UserMachine, eventually, kill
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
@@ -68,17 +69,6 @@ def works(client: Client) -> None:
     assert client.logs(job.id).lines == ("hello",)
 
 
-def processes_of(machine: UserMachine, word: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if word in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def names_of(processes: list[psutil.Process], job_id: str) -> list[str]:
     """Command lines that hold the job's id, of the processes that are still there."""
     found = []
@@ -121,7 +111,7 @@ def test_a_job_that_removes_its_files_is_ended_and_not_started_again(attacked: U
     ended = client.wait(job.id, timeout_s=60)
     assert (ended.phase, len(ended.attempts)) == ("Failed", 1)
     assert "deleted or replaced its own folder" in (ended.reason or "")
-    assert processes_of(attacked, mark) == []
+    assert processes_with(mark) == []
     works(client)
 
 
@@ -133,14 +123,14 @@ def test_a_job_that_removed_its_folder_while_nobody_watched_is_found_after_the_r
         eventually(lambda: client.job(job.id).phase == "Running")
     kill(runtime.pid)
     (attacked.home / "gone").touch()
-    eventually(lambda: processes_of(attacked, "301.5"))
+    eventually(lambda: processes_with("301.5"))
     assert attacked.run("up", "--config", str(attacked.home / "tuttilab.yaml")).code == 0
 
     runtime = attacked.runtime()
     with closing(Client(runtime.url, runtime.token)) as client:
         ended = client.wait(job.id, timeout_s=60)
         assert (ended.phase, len(ended.attempts)) == ("Failed", 1)
-        assert processes_of(attacked, "301.5") == []
+        assert processes_with("301.5") == []
         works(client)
 
 

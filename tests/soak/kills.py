@@ -164,7 +164,7 @@ class Soak:
         while True:
             queues = self.plane.ask(lambda client: client.queues())
             charged = {use.resource: use.used for queue in queues if queue.parent is None for use in queue.use if use.used}
-            found = {_pod_of(process) for process in sidecars(self.plane, "")}
+            found = {_pod_of(process) for process in sidecars(self.plane, "")} - {""}
             if charged == {what: amount for what, amount in wanted.items() if amount} and found == pods:
                 return
             if time.monotonic() > until:

@@ -8,18 +8,15 @@ says that the control plane has committed the artifact's row. It ends with the c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
@@ -27,7 +24,7 @@ from starlette.routing import Route
 
 from tuttilab.scheduler.api.artifacts.tickets import Ticket
 from tuttilab.scheduler.api.artifacts.uploads import receive
-from tuttilab.scheduler.api.connections import ACCEPTED_AT_ONCE, GuardedProtocol, GuardedServer
+from tuttilab.scheduler.api.connections import GuardedServer
 from tuttilab.scheduler.api.problems import response_of
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, StoreError, TuttiError
@@ -99,13 +96,6 @@ def application(blobs: Blobs, key: bytes, control_plane: ControlPlane) -> Starle
     return Starlette(routes=routes, exception_handlers={TuttiError: refused, ClientDisconnect: disconnected})
 
 
-class _Server(GuardedServer):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Install no handlers: signals are for the control plane, with which this process ends."""
-        yield
-
-
 async def serve(bound: socket.socket) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -113,17 +103,7 @@ async def serve(bound: socket.socket) -> None:
     control_plane = ControlPlane(reader)
     blobs = Blobs(Path(settings["folder"]), settings["limit"])
     app = application(blobs, bytes.fromhex(settings["key"]), control_plane)
-    config = uvicorn.Config(
-        app,
-        http=GuardedProtocol,
-        backlog=ACCEPTED_AT_ONCE,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        proxy_headers=False,
-        server_header=False,
-    )
-    serving = asyncio.create_task(_Server(config).serve(sockets=[bound]))
+    serving = asyncio.create_task(GuardedServer(app).serve(sockets=[bound]))
     await control_plane.read_replies()
     # Uploads in flight cannot be acknowledged any more.
     serving.cancel()

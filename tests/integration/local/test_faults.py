@@ -15,6 +15,7 @@ import pytest
 from tests.contract.clusters import Place, all_lines, first_lines, plan, watching
 from tests.integration.local.conftest import DEADLINE_S, LEASE_S, left_of
 from tests.integration.local.control_plane import ControlPlane
+from tests.strangers import KILLER
 from tests.unix_accounts import Accounts, open_folder
 from tuttilab.scheduler.clusters.base import Cluster, PodState
 from tuttilab.scheduler.clusters.local import cgroups
@@ -133,27 +134,6 @@ async def test_sidecar_and_keeper_killed_at_once_take_along_whom_the_sidecar_had
         os.kill(sidecar, signal.SIGKILL)
         (lost,) = await seen.ended("job-1-0")
         assert (lost.reason, _lives(left)) == ("Lost", False)
-
-
-# A process without environment, session and parent that kills side-car and keeper before it can have been written down.
-KILLER = """
-import json, os, sys, time
-inner = '''
-import json, os, time
-open("stranger.new", "w").write(str(os.getpid()))
-os.rename("stranger.new", "stranger")
-who = json.load(open("../sidecar.json"))
-os.kill(who["pid"], 9)
-os.kill(who["sidecar"][0], 9)
-time.sleep(300)
-'''
-if os.fork():
-    time.sleep(300)
-os.setsid()
-if os.fork():
-    os._exit(0)
-os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", inner], {})
-"""
 
 
 @pytest.mark.parametrize("place", ["service"], indirect=True)  # another user's job cannot kill them (test_owners.py)

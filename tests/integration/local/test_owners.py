@@ -16,7 +16,8 @@ import pytest
 
 from tests.contract.clusters import Place, all_lines, first_lines, plan, watching
 from tests.integration.local.conftest import LEASE_S, left_of
-from tests.integration.local.test_faults import KILLER, keeper_of, pid_of
+from tests.integration.local.test_faults import keeper_of, pid_of
+from tests.strangers import KILLER
 from tests.unix_accounts import Accounts, open_folder
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, PodState
 from tuttilab.scheduler.clusters.local.owners import Owners
