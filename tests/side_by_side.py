@@ -42,8 +42,8 @@ def limit_of(item: pytest.Item) -> float:
 
 def name_of(nodeid: str) -> str:
     """The name by which pytest runs the test: with groups, xdist puts `@group` behind it."""
-    name, _, group = nodeid.rpartition("@")
-    return name if group in CLUSTERS or group.startswith(ROOT + "/") else nodeid
+    name, mark, group = nodeid.rpartition("@")
+    return name if mark and (group in CLUSTERS or group.startswith(ROOT + "/")) else nodeid
 
 
 def arrange(items: list[pytest.Item]) -> None:

@@ -98,6 +98,7 @@ def test_a_file_that_cannot_be_read_is_no_failed_test(tmp_path: Path) -> None:
     [
         ("tests/e2e/test_x.py::test_a[b@c]@tests/e2e", "tests/e2e/test_x.py::test_a[b@c]"),
         ("tests/e2e/test_x.py::test_a[b@c]", "tests/e2e/test_x.py::test_a[b@c]"),
+        ("tests/e2e/test_x.py::test_a", "tests/e2e/test_x.py::test_a"),
         ("tests/kube/test_x.py::test_a@real_cluster", "tests/kube/test_x.py::test_a"),
     ],
 )
