@@ -43,6 +43,8 @@ SUITE = {
     "e2e/replicas": "kills",
     "e2e/dags": "kills",
     "e2e": "end to end",
+    "kube": "kube",
+    "attack": "integration",
     "integration": "integration",
     "contract": "contract",
     "simulation": "simulation",
