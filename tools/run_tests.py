@@ -108,14 +108,15 @@ def parts() -> tuple[Part, ...]:
         Part("contract", "all", tests=("tests/contract",), options=ALL_CORES),
         Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE, is_real=True),
         Part("kills", "all", tests=KILLS, options=SIDE_BY_SIDE, is_real=True),
-        # One at a time: they look at a person's clicks, keys and kernels, whose seconds count.
+        # Two at a time: kernels, hubs and Spark start for a long time, and little else of them is work.
         Part(
             "end to end",
             "all",
             tests=("tests/e2e",),
-            options=tuple(f"--ignore={path}" for path in (*KILLS, "tests/e2e/lab")),
+            options=("-n", "2", "--dist", "loadgroup", *(f"--ignore={path}" for path in (*KILLS, "tests/e2e/lab"))),
             is_real=True,
         ),
+        # One at a time: they look at a person's clicks and keys.
         Part("browser", "all", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab",), is_real=True),
         # One process: there is one cluster with real pods on a machine.
         Part("kube", "all", (KUBE_PROGRAMS, (PYTHON, "-m", "tests.kube.tools.debian")), tests=("tests/kube",), is_real=True),
