@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
@@ -187,6 +188,15 @@ def until_saved(page: Page, lab: Lab, since: float) -> None:
     while not is_quiet():
         assert time.monotonic() < until, "Lab does not save its state"
         page.wait_for_timeout(200)
+
+
+def saved_outputs(notebook: Path) -> list[dict[str, Any]]:
+    """Of all its cells, as they were saved last; none at the moment when Lab writes the file."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except ValueError:
+        return []
+    return [output for cell in cells for output in cell.get("outputs", [])]
 
 
 def row(page: Page, job: JobView) -> Locator:

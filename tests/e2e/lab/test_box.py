@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.e2e.lab.test_looks import glued
-from tests.lab import TOKEN, Lab, open_lab, pictures
+from tests.lab import TOKEN, Lab, open_lab, pictures, saved_outputs
 from tests.user_machine import eventually
 from tuttilab.magics.shared.display import Shown
 from tuttilab.magics.shared.job_text import progress
@@ -82,8 +82,7 @@ def save(page: Page, path: Path, phase: str) -> dict[str, Any]:
             page.keyboard.press("Escape")
         button.click()
         page.wait_for_timeout(300)
-        outputs = json.loads(path.read_text())["cells"][0]["outputs"]
-        found: list[dict[str, Any]] = [out["data"] for out in outputs if MIME in out.get("data", {})]
+        found: list[dict[str, Any]] = [out["data"] for out in saved_outputs(path) if MIME in out.get("data", {})]
         return found[0] if found and found[0][MIME]["phase"] == phase else None
 
     return eventually(saved)  # type: ignore[no-any-return]  # what `saved` gives

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +10,7 @@ from playwright.sync_api import Browser, Dialog, Locator, Page, expect
 
 from tests.e2e.lab.test_box import notebook, opened, run_cell
 from tests.e2e.lab.test_looks import serious
-from tests.lab import Lab, open_lab, pictures
+from tests.lab import Lab, open_lab, pictures, saved_outputs
 from tests.user_machine import eventually
 from tuttilab.magics.spark.display import preview_of
 
@@ -154,7 +153,7 @@ def test_a_result_is_ordered_filtered_and_saved_by_keyboard(browser: Browser, la
 
     # What is saved has no script, and a table that needs none of this.
     page.keyboard.press("Control+s")
-    outputs = eventually(lambda: json.loads(path.read_text())["cells"][0]["outputs"])
+    outputs = eventually(lambda: saved_outputs(path))
     saved = "".join(outputs[-1]["data"]["text/html"])
     assert "<script" not in saved
     assert "<button" not in saved

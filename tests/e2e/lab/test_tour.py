@@ -8,12 +8,11 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.lab import TOKEN, Lab, made_lab, pictures, show_panel
+from tests.lab import TOKEN, Lab, made_lab, pictures, saved_outputs, show_panel
 from tests.user_machine import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,11 +38,6 @@ def run_all(page: Page) -> None:
     raise AssertionError("Run All Cells was clicked five times and no cell ran")
 
 
-def outputs_in(notebook: Path) -> list[dict[str, Any]]:
-    """As they were saved last."""
-    return [output for cell in json.loads(notebook.read_text())["cells"] for output in cell.get("outputs", [])]
-
-
 @pytest.mark.feature("B18", "B03")
 @pytest.mark.timeout(400)
 def test_the_tour_runs_in_lab_as_it_is_written(browser: Browser, fresh: Lab) -> None:
@@ -60,8 +54,9 @@ def test_the_tour_runs_in_lab_as_it_is_written(browser: Browser, fresh: Lab) -> 
     expect(last.last).to_contain_text("accuracy on the", timeout=LIMIT_MS)
     page.screenshot(path=pictures() / "tour.png")
     page.keyboard.press("Control+s")
-    eventually(lambda: "tumours held out: " in json.dumps(outputs_in(home / "tour.ipynb")))
-    outputs = outputs_in(home / "tour.ipynb")
+    outputs = eventually(
+        lambda: [*found] if "tumours held out: " in json.dumps(found := saved_outputs(home / "tour.ipynb")) else None
+    )
     assert [output for output in outputs if output["output_type"] == "error"] == []
     assert any("image/png" in output.get("data", {}) for output in outputs)
     show_panel(page)

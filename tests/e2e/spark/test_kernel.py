@@ -100,6 +100,18 @@ def test_stop_ends_the_operation_and_the_session_stays_usable(kernel: Kernel, no
     assert "running" not in kernel.run(states)[-1][1]["text"]
 
 
+def outputs_of_a_stopped_query(kernel: Kernel, after_s: float) -> list[tuple[str, dict[str, Any]]]:
+    for times in range(20):
+        message_id = kernel.send(f"%%sparksql\n{SLOW}")
+        kernel.wait_for_begin(message_id)
+        time.sleep(after_s + 0.01 * times)
+        kernel.manager.interrupt_kernel()
+        if outputs := kernel.outputs(message_id):
+            return outputs
+        # The interrupt met the kernel between the announcement of the cell and its first line: nothing of it ran.
+    raise AssertionError("no Stop met the cell itself")
+
+
 @pytest.mark.feature("M09")
 @pytest.mark.timeout(480)
 def test_the_cores_are_free_within_seconds_whenever_stop_is_pressed(kernel: Kernel, notebook: Notebook) -> None:
@@ -109,11 +121,7 @@ def test_the_cores_are_free_within_seconds_whenever_stop_is_pressed(kernel: Kern
         name = f"cold{place}"
         assert kernel.run(f"%spark start {name} --cores 2 --ui")[-1][0] != "error"
         try:
-            message_id = kernel.send(f"%%sparksql\n{SLOW}")
-            kernel.wait_for_begin(message_id)
-            time.sleep(after_s)
-            kernel.manager.interrupt_kernel()
-            kind, _ = kernel.outputs(message_id)[-1]
+            kind = outputs_of_a_stopped_query(kernel, after_s)[-1][0]
             stopped = time.monotonic()
             assert kind == "error"
             busy_at = stopped
