@@ -8,20 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS
 from tuttilab.scheduler.domain.resources import MEMORY, parse_memory, show_amount
 
 SERVER: Final = "notebook"
 """KubeSpawner's name of the container."""
-PULL: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-BACKS_OFF: Final = ("ErrImagePull", "ImagePullBackOff")
-HOPELESS: Final = (
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-)
-"""Why a container waits that waits in vain."""
+PULL: Final = (*BACKS_OFF, "InvalidImageName", "ErrImageNeverPull")
 LONGEST: Final = 400
 """Characters of the cluster's own words in a sentence."""
 

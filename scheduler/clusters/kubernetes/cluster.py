@@ -125,6 +125,9 @@ class KubernetesCluster:
         """List everything, and watch from now on. Raises ClusterUnreachable."""
         for informer in (self._nodes, *self._pods.values()):
             await informer.sync()
+        if self._is_watching:
+            return
+        # Once: they may be all pods of a large cluster, and their watch lists them again by itself where it has to.
         await self._others.sync()
         if not self._is_watching and not self._is_closed:
             self._is_watching = True

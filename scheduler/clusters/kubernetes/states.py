@@ -13,6 +13,7 @@ from typing import Any, Final
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.pods import IMAGE, MAIN, PREPARE, SIDECAR, Body
+from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase, Taint, Toleration
 from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEMORY, NOTHING, Resources
 
@@ -21,15 +22,6 @@ UNREACHABLE_S: Final = 20.0
 """A stopped pod on a node that is not ready counts as ended this long after its grace: by then it has stopped itself."""
 PATIENCE_S: Final = 30.0
 """How long a pod may wait for what may come by itself: an image that could not be pulled, room that the core believed free."""
-HOPELESS: Final = (
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-)
-"""Why a container waits that waits in vain."""
-PULL: Final = ("ErrImagePull", "ImagePullBackOff")
 COMMAND_NOT_FOUND: Final = "CommandNotFound"
 _SI: Final = {**BYTE_UNITS, "E": 10**18, "Ei": 2**60}
 _QUANTITY = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d{1,2})|(m|u|n|[kKMGTPE]i?))?")
@@ -244,8 +236,8 @@ def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
         status = seen.container(name)
         waiting = status.get("state", {}).get("waiting") or {}
         why, text = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-        if why in HOPELESS or (why in PULL and age_s > PATIENCE_S):
-            what = "image" if why in PULL or "Image" in why else f"container {name} of image"
+        if why in HOPELESS or (why in BACKS_OFF and age_s > PATIENCE_S):
+            what = "image" if why in BACKS_OFF or "Image" in why else f"container {name} of image"
             return why.replace("ErrImagePull", "ImagePullBackOff"), (
                 f"{what} {status.get('image', '')!r} cannot be {'pulled' if what == 'image' else 'started'} on this cluster "
                 f"({why}: {text[:400]}); check its name, and that the nodes may pull it."
