@@ -121,6 +121,7 @@ class ConfigFile:
     clusters: tuple[ClusterFile, ...] = (ClusterFile(name="here", kind="local"),)
     queues: tuple[QueueFile, ...] = (QueueFile(name="root"), QueueFile(name="default", parent="root"))
     storages: tuple[StorageFile, ...] = ()
+    driver_ports: str = ""
     defaults: DefaultsFile = DefaultsFile()
     limits: LimitsFile = LimitsFile()
 

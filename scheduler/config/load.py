@@ -29,6 +29,7 @@ from tuttilab.scheduler.config.model import (
 )
 from tuttilab.scheduler.config.resources import check_resources
 from tuttilab.scheduler.config.storages import storages_of
+from tuttilab.scheduler.core.driver_ports import range_of
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
 from tuttilab.scheduler.domain.errors import BadInput
@@ -131,6 +132,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
             ),
             limits=_limits(file.limits),
             storages=storages_of(file.storages),
+            driver_ports=range_of(file.driver_ports, "driver_ports"),
         )
         check_resources(queues, clusters)
         return config

@@ -134,6 +134,8 @@ class Config:
     limits: Limits
     storages: tuple[Storage, ...] = ()
     """Volumes that profiles may mount, by group."""
+    driver_ports: range = range(0)
+    """For Spark drivers of notebook servers (`core.driver_ports`)."""
 
     @property
     def host_names(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from tuttilab.scheduler.core import driver_ports
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.kinds.notebook import request_of
 from tuttilab.scheduler.core.kinds.pods import check_env_names
@@ -75,6 +76,7 @@ def check(profile: ProfileRequest, site: Site) -> None:
             raise BadInput(f"env: {name} is set by the hub; leave it out.")
     _check_mounts(profile.mounts)
     check_listed(profile, site.storages, profile.groups)
+    driver_ports.check(profile.driver_ports, site.driver_ports)
     _check_hdfs(profile.hdfs)
     _check_idle(profile.idle)
     for name, account in profile.proxy_users.items():

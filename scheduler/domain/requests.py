@@ -28,6 +28,7 @@ MOST_PREDECESSORS: Final = 1_000
 MOST_NODES: Final = 500
 """Of a DAG."""
 MOST_GROUPS: Final = 2_000
+MOST_DRIVER_PORTS: Final = 64
 MOST_IMAGES: Final = 1_000
 
 SLASH: Final = "%2F"
@@ -246,6 +247,8 @@ class ProfileRequest:
     mounts: Annotated[tuple[MountRequest, ...], AtMost(MOST_LABELS)] = ()
     hdfs: HdfsRequest | None = None
     proxy_users: Annotated[Mapping[str, AccountRequest], AtMost(MOST_LABELS)] = field(default_factory=dict)
+    driver_ports: int = 0
+    """Ports of its own at which programs outside the cluster reach each server, as Spark executors on YARN reach their driver."""
     idle: IdleRequest | None = None
 
 
@@ -255,7 +258,7 @@ class NotebookRequest:
 
     Without ``profile``: the first one offered to the owner. ``cluster``: where the hub creates its pods. ``is_running``: the server
     runs already, and this control plane did not know it: it has another database than the one that admitted the server.
-    ``run_as``: a proxy user of the profile.
+    ``run_as``: a proxy user of the profile. ``driver_ports``: those that a server which runs already has.
     """
 
     owner: str
@@ -266,6 +269,7 @@ class NotebookRequest:
     cluster: str | None = None
     run_as: str | None = None
     is_running: bool = False
+    driver_ports: Annotated[tuple[int, ...], AtMost(MOST_DRIVER_PORTS)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -384,6 +384,8 @@ class NotebookView:
     """Of the control plane, for a label of the pod: what the ledger has is not counted again as what others take of a node."""
     run_as: AccountRequest | None = None
     """The proxy user's; None: as the user themselves."""
+    driver_ports: tuple[int, ...] = ()
+    """Its own, of all live servers: the pod listens there, and the hub opens them."""
     place: int | None = None
     refusal: str = ""
     """While it waits: what it asks for, what is free, and which members of the owner's group use the rest."""

@@ -454,6 +454,7 @@ class Service:
             known = self._site = Site(
                 state.queues, dict(state.clusters), defaults.queue, defaults.timeout_s,
                 storages=self.config.storages,
+                driver_ports=self.config.driver_ports,
                 growing=frozenset(one.name for one in self.config.clusters if one.grows),
                 without_images=frozenset(one.name for one in self.config.clusters if one.kind == "local"),
                 without_default_image=frozenset(

@@ -60,6 +60,8 @@ class Site:
     """Clusters of containers where a job has to name its image."""
     storages: tuple[Storage, ...] = ()
     """Volumes that profiles may mount."""
+    driver_ports: range = range(0)
+    """For Spark drivers of notebook servers."""
     accepted_shapes: set[Hashable] = field(default_factory=set)
     """Cache of (queue, shape) pairs that passed the size checks; the jobs of one batch often have equal shapes."""
 
