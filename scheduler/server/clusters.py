@@ -73,6 +73,6 @@ def has_local_cluster(config: Config) -> bool:
 
 def newest_fenced_epoch(config: Config, state: Path) -> int:
     """The newest epoch that led a cluster from here, 0 without one; with another database it may be above that one's epoch."""
-    from tuttilab.scheduler.clusters.local import fence
+    from tuttilab.scheduler.clusters.kept import epoch
 
-    return max((fence.recorded(_folder(cluster, state)) for cluster in config.clusters if cluster.kind != "fake"), default=0)
+    return max((epoch.recorded(_folder(cluster, state)) for cluster in config.clusters if cluster.kind != "fake"), default=0)

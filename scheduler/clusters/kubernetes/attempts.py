@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from tuttilab.scheduler.clusters.local import pods as folders
+from tuttilab.scheduler.clusters.kept import folders
 from tuttilab.sidecar import records
 
 FILE: Final = folders.ATTEMPT

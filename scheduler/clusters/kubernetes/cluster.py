@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tuttilab.scheduler.clusters.base import DisplayChunk, LaunchPlan, LogChunk, Observation, PodState, Usage
+from tuttilab.scheduler.clusters.kept.logs import PodLog
 from tuttilab.scheduler.clusters.kubernetes import logs, names, states
 from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts, FileNotes, Keeper, Noted
@@ -23,7 +24,6 @@ from tuttilab.scheduler.clusters.kubernetes.others import Others
 from tuttilab.scheduler.clusters.kubernetes.pods import MAIN, Body
 from tuttilab.scheduler.clusters.kubernetes.settings import MASTER_COST, SIDECAR_COST, KubernetesSettings
 from tuttilab.scheduler.clusters.kubernetes.states import Seen
-from tuttilab.scheduler.clusters.local.logs import PodLog
 from tuttilab.scheduler.domain.errors import Bug, ClusterError, ClusterUnreachable, LaunchRefused, NotFound, StoreError
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase
 from tuttilab.scheduler.domain.resources import NOTHING

@@ -1,4 +1,4 @@
-"""Copies what the user's container prints from its first byte into the pod's folder, where `local.logs` reads it.
+"""Copies what the user's container prints from its first byte into the pod's folder, where `kept.logs` reads it.
 
 The kubelet keeps the newest file only and nothing of a deleted pod, so each pod's log is followed while it runs. Each line comes
 with its time; beside the copy stands the time of its last line, from where a control plane that was restarted goes on.

@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
+from tuttilab.scheduler.clusters.kept.logs import PodLog
 from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError
 from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, follow, is_whole
-from tuttilab.scheduler.clusters.local.logs import PodLog
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
 
 
