@@ -37,16 +37,28 @@ def node(control_plane_cluster: Cluster) -> str:
     return control_plane_cluster.add_fake_nodes(1, prefix="epoch")[0]
 
 
-@pytest.fixture
-def policy(control_plane_cluster: Cluster, fake_namespace: str) -> Iterator[None]:
-    """As an administrator applies it, with the namespace of the test."""
-    api = control_plane_cluster.api
-    documents = list(yaml.safe_load_all(FILE.read_text(encoding="utf-8").replace("namespace: ml", f"namespace: {fake_namespace}")))
-    for document in documents:
-        ensure(api, KINDS[document["kind"]], document)
+@pytest.fixture(scope="module")
+def policies(control_plane_cluster: Cluster) -> Iterator[None]:
+    """Removed once: an API server takes a while to notice that a policy was removed and made again."""
     yield
-    for document in documents:
-        api.delete(f"{KINDS[document['kind']]}/{document['metadata']['name']}")
+    for document in documents("ml"):
+        control_plane_cluster.api.delete(f"{KINDS[document['kind']]}/{document['metadata']['name']}")
+
+
+@pytest.fixture
+def policy(control_plane_cluster: Cluster, fake_namespace: str, policies: None) -> None:
+    """As an administrator applies it, with the namespace of the test."""
+    for document in documents(fake_namespace):
+        ensure(control_plane_cluster.api, KINDS[document["kind"]], document)
+
+
+def documents(namespace: str) -> list[Any]:
+    return list(yaml.safe_load_all(FILE.read_text(encoding="utf-8").replace("namespace: ml", f"namespace: {namespace}")))
+
+
+def installation(namespace: str) -> str:
+    """Of one test: the Lease of the test before may still count when the next one begins."""
+    return f"ours-{namespace}"
 
 
 @pytest.fixture
@@ -61,7 +73,7 @@ async def leaders(
         report_url="http://127.0.0.1:9",
         kubeconfig=str(control_plane_cluster.service_account_kubeconfig(product_rules(), name="product")),
     )
-    old, new = (KubernetesCluster("k", settings, tmp_path / name, "ours") for name in ("old", "new"))
+    old, new = (KubernetesCluster("k", settings, tmp_path / name, installation(fake_namespace)) for name in ("old", "new"))
     yield old, new
     await old.close()
     await new.close()
@@ -73,7 +85,7 @@ def one(node: str, job: str, epoch: int) -> LaunchPlan:
 
 def until_it_is_enforced(api: Api, namespace: str, epoch: int) -> None:
     """The API server compiles a policy, and learns of a Lease, a moment after it was written."""
-    labels = {"tuttilab.io/installation": "ours", "tuttilab.io/epoch": str(epoch)}
+    labels = {"tuttilab.io/installation": installation(namespace), "tuttilab.io/epoch": str(epoch)}
 
     def is_refused() -> bool:
         body: dict[str, Any] = pod("probe", ["true"], image="none")
