@@ -41,6 +41,7 @@ class ClusterFile:
     image: str | None = None
     sidecar_image: str | None = None
     report_url: str | None = None
+    logs: str | None = None
     tolerations: tuple[str, ...] = ()
     """As taints are written: ``dedicated=ml:NoSchedule``."""
     node_labels: Mapping[str, str] = field(default_factory=dict)

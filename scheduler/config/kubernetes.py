@@ -16,7 +16,7 @@ from tuttilab.scheduler.domain.errors import BadInput
 
 KIND: Final = "kubernetes"
 OWN_KEYS: Final = (
-    *("kubeconfig", "in_cluster", "context", "namespace", "namespaces", "image", "sidecar_image", "report_url"),
+    *("kubeconfig", "in_cluster", "context", "namespace", "namespaces", "image", "sidecar_image", "report_url", "logs"),
     *("tolerations", "node_labels", "uid", "isolate_gangs"),
 )
 """Keys that clusters of other kinds do not have."""
@@ -55,6 +55,7 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path) -> KubernetesSett
         image=None if file.image is None else _image(file.image, f"{path}.image"),
         sidecar_image=_image(file.sidecar_image or "", f"{path}.sidecar_image"),
         report_url=_report_url(file.report_url, f"{path}.report_url"),
+        logs=None if file.logs is None else str(state_dir / Path(file.logs).expanduser()),
         tolerations=tuple(toleration_of(text, f"{path}.tolerations[{at}]") for at, text in enumerate(file.tolerations)),
         node_labels=dict(file.node_labels),
         uid=file.uid,

@@ -189,10 +189,10 @@ def _clusters(file: ConfigFile, state_dir: Path) -> tuple[ClusterConfig, ...]:
                 f"clusters[{index}].kind: local does not go with several control planes on Postgres: its pods are known to one "
                 "state folder, so no other could take over; expected another kind, or store.alone: true where there is only one."
             )
-        if settings is not None and file.store.url.startswith(POSTGRES):
+        if settings is not None and settings.logs is None and file.store.url.startswith(POSTGRES) and not file.store.alone:
             raise BadInput(
-                f"clusters[{index}].kind: kubernetes does not go with replicas on Postgres yet: logs of its pods are kept in "
-                "the state folder; expected a store.url of SQLite."
+                f"clusters[{index}].logs: several control planes on Postgres keep the logs of its pods in one place; expected a "
+                "folder that all of them see, or store.alone: true where there is only one."
             )
         path = f"clusters[{index}].nodes"
         if cluster.nodes is None and cluster.kind == "fake":

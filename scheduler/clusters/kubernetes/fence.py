@@ -81,4 +81,7 @@ class LeaseFence:
         text = (lease or {"metadata": {}})["metadata"].get("annotations", {}).get(EPOCH, "0")
         leads = int(text) if text.isdecimal() else 0
         if leads > self._epoch:
-            raise StaleEpoch(f"epoch {self._epoch} was given, and {leads} leads the pods of cluster {self._cluster}.")
+            raise StaleEpoch(
+                f"epoch {self._epoch} was given, and {leads} leads the pods of cluster {self._cluster}, as its lease "
+                f"{self._namespace}/{self._name} says. If no control plane of that key is left, delete the lease."
+            )

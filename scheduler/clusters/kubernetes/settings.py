@@ -33,6 +33,8 @@ class KubernetesSettings:
     """Taints of nodes that are there for our pods; no job can name others."""
     node_labels: Mapping[str, str] = field(default_factory=dict)
     """Only nodes with all of them are used. Empty: all nodes."""
+    logs: str | None = None
+    """Folder with the logs of pods, the same on all of several control planes. None: the state folder of the only one."""
     uid: int = 1000
     """User and group that containers run as."""
     isolates_gangs: bool = False

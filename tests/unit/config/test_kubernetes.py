@@ -85,15 +85,22 @@ def test_refusal_names_the_key_and_the_remedy(changes: dict[str, Any], sentence:
     assert str(refusal.value).startswith(f"t.yaml: {sentence}")
 
 
-@pytest.mark.parametrize("key", ["kubeconfig", "namespace", "image", "report_url", "uid"])
+@pytest.mark.parametrize("key", ["kubeconfig", "namespace", "image", "report_url", "logs", "uid"])
 def test_keys_of_kubernetes_go_with_its_kind_only(key: str) -> None:
     with pytest.raises(BadInput, match=rf"clusters\[0\].{key}: it goes with kind kubernetes"):
         parsed({"name": "here", "kind": "local", key: 5 if key == "uid" else "x"})
 
 
-def test_replicas_on_postgres_are_refused() -> None:
-    with pytest.raises(BadInput, match="kubernetes does not go with replicas on Postgres yet"):
-        parsed(LEAST, store={"url": "postgresql+psycopg://u@h/d"})
+def test_replicas_on_postgres_need_one_place_for_logs() -> None:
+    store = {"url": "postgresql+psycopg://u@h/d"}
+    with pytest.raises(BadInput, match=r"clusters\[0\].logs: several control planes on Postgres keep the logs"):
+        parsed(LEAST, store=store)
+
+    several = parsed({**LEAST, "logs": "/shared/logs"}, store=store)
+    alone = parsed(LEAST, store={**store, "alone": True})
+
+    folders = [config.clusters[0].kubernetes.logs for config in (several, alone) if config.clusters[0].kubernetes is not None]
+    assert folders == ["/shared/logs", None]
 
 
 @pytest.mark.parametrize("pods", ["10.0.0.5", ":80", "10.0.0.5:0", "10.0.0.5:http"])
