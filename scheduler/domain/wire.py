@@ -33,6 +33,7 @@ from tuttilab.scheduler.domain.requests import (
     ProfileRequest,
     RenewRequest,
     RunRequest,
+    SideCarRequest,
     SparkRequest,
     VariableRequest,
 )
@@ -459,6 +460,7 @@ _REQUESTS: tuple[Any, ...] = (
     RunRequest,
     ProfileRequest,
     MountRequest,
+    SideCarRequest,
     HdfsRequest,
     IdleRequest,
     NotebookRequest,

@@ -35,6 +35,8 @@ class KubernetesSettings:
     """Only nodes with all of them are used. Empty: all nodes."""
     uid: int = 1000
     """User and group that containers run as."""
+    cephfs_claim: str = "cephfs-{name}"
+    """The PersistentVolumeClaim of a mount's `cephfs: NAME`, as the hub has it."""
     isolates_gangs: bool = False
     """Whether a NetworkPolicy lets only the members of a gang connect to its pods."""
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
+from tuttilab.scheduler.clusters.kubernetes.additions import PREFIX
 from tuttilab.scheduler.clusters.kubernetes.pods import IMAGE, MAIN, PREPARE, SIDECAR, Body
 from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase, Taint, Toleration
@@ -225,6 +226,7 @@ def message_of(seen: Seen) -> Mapping[str, Any]:
 
 
 UNSCHEDULABLE: Final = "Unschedulable"
+SIDECAR_FAILED: Final = "SideCarFailed"
 
 
 def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
@@ -232,7 +234,8 @@ def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
     if seen.is_over or seen.is_deleted or seen.has_started(MAIN):
         return None
     age_s = now - unix_time(seen.pod["metadata"]["creationTimestamp"])
-    for name in (PREPARE, IMAGE, SIDECAR, MAIN):
+    of_site = [each["name"] for each in seen.pod["spec"].get("initContainers", []) if each["name"].startswith(PREFIX)]
+    for name in (PREPARE, IMAGE, *of_site, SIDECAR, MAIN):
         status = seen.container(name)
         waiting = status.get("state", {}).get("waiting") or {}
         why, text = str(waiting.get("reason", "")), str(waiting.get("message", ""))
@@ -241,6 +244,12 @@ def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
             return why.replace("ErrImagePull", "ImagePullBackOff"), (
                 f"{what} {status.get('image', '')!r} cannot be {'pulled' if what == 'image' else 'started'} on this cluster "
                 f"({why}: {text[:400]}); check its name, and that the nodes may pull it."
+            )
+        if why == "CrashLoopBackOff" and name in of_site and age_s > PATIENCE_S:
+            last = status.get("lastState", {}).get("terminated") or {}
+            return SIDECAR_FAILED, (
+                f"side-car {name.removeprefix(PREFIX)!r} of the site ended {status.get('restartCount', 0)} times, last with code "
+                f"{last.get('exitCode', '?')} ({last.get('reason', 'no reason')}); ask whoever offers it, or submit without it."
             )
     for condition in seen.pod.get("status", {}).get("conditions", []):
         is_unschedulable = condition["type"] == "PodScheduled" and condition.get("reason") == UNSCHEDULABLE

@@ -13,8 +13,10 @@ LEASE_LOST: Final = "LeaseLost"
 BAD_IMAGE: Final = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageNotRunnable")
 """Reasons of a pod whose image is not there, or starts on no node of that kind."""
 BAD_CONTAINER: Final = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+BAD_SIDECAR: Final = "SideCarFailed"
+"""A side-car of the site ends again and again, so that the job beside it cannot start."""
 UNTRACED: Final = "Untraced"
-NOT_STARTED: Final = ("NeverStarted", "InputMissing", "WorkdirMissing", "CommandNotFound", *BAD_IMAGE, *BAD_CONTAINER)
+NOT_STARTED: Final = ("NeverStarted", "InputMissing", "WorkdirMissing", "CommandNotFound", *BAD_IMAGE, *BAD_CONTAINER, BAD_SIDECAR)
 """Reasons of a pod that ended before its user code ran."""
 
 
@@ -43,7 +45,8 @@ def describe_end(gang: Gang, pod: Pod) -> str:
         return pod.reason
     who = "it" if gang.size == 1 else f"{pod.role} {pod.rank}"
     code = pod.exit_code or 0
-    memory = f" ({show_amount(MEMORY, pod.resources[MEMORY])})" if pod.resources[MEMORY] else ""
+    asked = next((one.resources for one in gang.pod_sets if one.role == pod.role), pod.resources)[MEMORY]
+    memory = f" ({show_amount(MEMORY, asked)})" if asked else ""
     sentences = {
         "OOMKilled": f"{who} used more memory than it asked for{memory} and was killed; ask for more with --memory",
         "CommandNotFound": f"{who} could not start: the command does not exist in its environment",
@@ -55,6 +58,7 @@ def describe_end(gang: Gang, pod: Pod) -> str:
         "InputMissing": f"{who} did not start: a declared input is missing",
         "OutputLost": f"{who} ended, but a declared output could not be kept; its log says why",
         "OutputMissing": f"{who} ended without leaving a declared output",
+        BAD_SIDECAR: f"{who} did not start: a side-car of the site ends again and again; its log says which and how",
         "WorkdirMissing": f"{who} did not start: its working directory does not exist",
     }
     if pod.reason in sentences:
