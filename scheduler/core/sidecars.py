@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Final
 
 from tuttilab.scheduler.domain.errors import BadInput
@@ -27,6 +28,7 @@ TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 }
 LONGEST: Final = 1000
 """Characters of a value."""
+_NUMBERS: Final = {"integer": re.compile(r"-?[0-9]{1,18}"), "number": re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?(e-?[0-9]{1,3})?")}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -118,14 +120,13 @@ def _with_params(offer: SideCarOffer, given: Mapping[str, Value], where: str) ->
 def _converted(kind: str, value: Value) -> Value | None:
     """The value in that type, also of a text that says it, as a command line gives it. None where it is another."""
     if isinstance(value, str) and kind != "string":
-        try:
-            if kind == "boolean":
-                return {"true": True, "false": False}[value]
-            return int(value) if kind == "integer" else float(value)
-        except (KeyError, ValueError):
+        if kind == "boolean":
+            return {"true": True, "false": False}.get(value)
+        if not _NUMBERS[kind].fullmatch(value):
             return None
+        value = int(value) if kind == "integer" else float(value)
     is_of_it = isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
-    return value if is_of_it and value == value else None  # NaN is none
+    return value if is_of_it and (isinstance(value, str) or isfinite(value)) else None
 
 
 def _text(value: Value) -> str:
