@@ -393,6 +393,7 @@ class Cluster:
     sidecar_cost: Resources = NOTHING
     master_cost: Resources = NOTHING
     unreachable_since: float | None = None
+    unreachable_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from tuttilab.scheduler.domain.errors import ClusterError, ClusterUnreachable, L
 _RBAC = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]*)" in API group "(?P<group>[^"]*)"(?P<where>.*)'
 )
+_LIMIT_RANGE = re.compile(r"\b(?:maximum|minimum|max limit to request ratio)\b.*\b(?:Container|Pod)\b")
 _NAMESPACE = re.compile(r'namespaces "(?P<name>[^"]+)" not found')
 MESSAGE: Final = 500
 EPOCH_POLICY: Final = "ValidatingAdmissionPolicy 'tuttilab-epoch'"
@@ -75,14 +76,25 @@ def sentence(error: ApiError, cluster: str, what: str) -> str:
             f"{where}{rbac['user']} may not {rbac['verb']} {resource}{rbac['where'][:200]}; "
             "give it the roles in deploy/kubernetes/roles.yaml."
         )
-    if error.status == 403 and "exceeded quota" in error.message:
-        return f"{where}a ResourceQuota of the namespace is smaller than our queues believe: {error.message[:MESSAGE]}"
+    if error.status == 403 and ("exceeded quota" in error.message or "failed quota" in error.message):
+        return (
+            f"{where}a ResourceQuota of the namespace is smaller than our queues believe; make it larger, or the queues' max smaller: "
+            f"{error.message[:MESSAGE]}"
+        )
     if error.status == 403 and "violates PodSecurity" in error.message:
         return f"{where}the namespace's Pod Security level refuses the pod: {error.message[:MESSAGE]}"
     if error.status == 403 and "being terminated" in error.message:
         return f"{where}its namespace is being deleted ({what}); name another one in clusters[].namespace."
     if namespace is not None and error.status == 404:
         return f"{where}there is no namespace {namespace['name']!r}; create it, or name another one in clusters[].namespace."
+    if error.status == 403 and _LIMIT_RANGE.search(error.message):
+        return (
+            f"{where}a LimitRange of the namespace does not allow pods of that size, so ask for others: {error.message[:MESSAGE]}"
+        )
+    if "failed calling webhook" in error.message:
+        return f"{where}an admission webhook of the cluster does not answer ({what}); have it mended: {error.message[:MESSAGE]}"
     if "admission webhook" in error.message:
         return f"{where}an admission webhook of the cluster refuses the pod: {error.message[:MESSAGE]}"
+    if "ValidatingAdmissionPolicy" in error.message:
+        return f"{where}a ValidatingAdmissionPolicy of the cluster refuses the pod: {error.message[:MESSAGE]}"
     return f"{where}the API server answered {error.status} {error.reason} when asked to {what}: {error.message[:MESSAGE]}"

@@ -24,8 +24,14 @@ UNREACHABLE_S: Final = 20.0
 PATIENCE_S: Final = 30.0
 """How long a pod may wait for what may come by itself: an image that could not be pulled, room that the core believed free."""
 COMMAND_NOT_FOUND: Final = "CommandNotFound"
+WRONG_ARCHITECTURE: Final = "WrongArchitecture"
+STORAGE_EXCEEDED: Final = "StorageExceeded"
+"""The node put the pod out because it wrote more than it had asked for, as it would the next one."""
 _SI: Final = {**BYTE_UNITS, "E": 10**18, "Ei": 2**60}
 _QUANTITY = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d{1,2})|(m|u|n|[kKMGTPE]i?))?")
+_OWN_LIMIT = re.compile(
+    r"exceed\w* (?:the total limit of containers|its local ephemeral storage limit)|usage of EmptyDir volume .* exceeds"
+)
 _NOT_FOUND = re.compile(r"no such file or directory|executable file not found")
 
 
@@ -168,13 +174,17 @@ def _end(seen: Seen) -> tuple[int | None, str, Mapping[str, str]]:
     code, reason = int(main.get("exitCode", 0)), str(main.get("reason", ""))
     outputs = {str(key): str(value) for key, value in (message.get("outputs") or {}).items()}
     pod_reason = str(seen.pod["status"].get("reason", ""))
+    if pod_reason == "Evicted" and _OWN_LIMIT.search(str(seen.pod["status"].get("message", ""))):
+        return code or 137, STORAGE_EXCEEDED, outputs
     if pod_reason == "Evicted" or (code and (why := _disruption(seen))):
         return None, pod_reason or why, outputs
     if reason == "OOMKilled":
         return code or 137, reason, outputs
     if reason in ("StartError", "ContainerCannotRun"):
-        is_missing = _NOT_FOUND.search(str(main.get("message", ""))) is not None
-        return (127, COMMAND_NOT_FOUND, outputs) if is_missing else (126, "CommandNotExecutable", outputs)
+        said = str(main.get("message", ""))
+        if _NOT_FOUND.search(said):
+            return 127, COMMAND_NOT_FOUND, outputs
+        return 126, WRONG_ARCHITECTURE if "exec format error" in said else "CommandNotExecutable", outputs
     told = str(message.get("reason", ""))
     if seen.labels.get(names.ROLE) == MASTER and code == 0:
         return code, "Completed", outputs
