@@ -14,6 +14,7 @@ _RBAC = re.compile(
 _LIMIT_RANGE = re.compile(r"\b(?:maximum|minimum|max limit to request ratio)\b.*\b(?:Container|Pod)\b")
 _NAMESPACE = re.compile(r'namespaces "(?P<name>[^"]+)" not found')
 MESSAGE: Final = 500
+WEBHOOK_DOWN: Final = "failed calling webhook"
 EPOCH_POLICY: Final = "ValidatingAdmissionPolicy 'tuttilab-epoch'"
 """Of deploy/kubernetes/epoch.yaml, as the API server names it."""
 
@@ -57,7 +58,8 @@ def as_cluster_error(error: ApiError, cluster: str, what: str) -> ClusterError:
 
 def as_refusal(error: ApiError, cluster: str, what: str) -> ClusterError | StaleEpoch:
     """For a call that creates: what a retry may mend is no refusal."""
-    if error.is_transient:
+    # A webhook is asked before anything is written: nothing was made, and the job is told why it waits.
+    if error.is_transient and WEBHOOK_DOWN not in error.message:
         return ClusterUnreachable(sentence(error, cluster, what))
     if error.status == 403 and EPOCH_POLICY in error.message:
         return StaleEpoch(f"cluster {cluster}: the API server refused to {what}: {error.message[:MESSAGE]}")
@@ -78,8 +80,8 @@ def sentence(error: ApiError, cluster: str, what: str) -> str:
         )
     if error.status == 403 and ("exceeded quota" in error.message or "failed quota" in error.message):
         return (
-            f"{where}a ResourceQuota of the namespace is smaller than our queues believe; make it larger, or the queues' max smaller: "
-            f"{error.message[:MESSAGE]}"
+            f"{where}a ResourceQuota of the namespace is smaller than our queues believe; make it larger, or the queues' max "
+            f"smaller: {error.message[:MESSAGE]}"
         )
     if error.status == 403 and "violates PodSecurity" in error.message:
         return f"{where}the namespace's Pod Security level refuses the pod: {error.message[:MESSAGE]}"
@@ -91,7 +93,7 @@ def sentence(error: ApiError, cluster: str, what: str) -> str:
         return (
             f"{where}a LimitRange of the namespace does not allow pods of that size, so ask for others: {error.message[:MESSAGE]}"
         )
-    if "failed calling webhook" in error.message:
+    if WEBHOOK_DOWN in error.message:
         return f"{where}an admission webhook of the cluster does not answer ({what}); have it mended: {error.message[:MESSAGE]}"
     if "admission webhook" in error.message:
         return f"{where}an admission webhook of the cluster refuses the pod: {error.message[:MESSAGE]}"
