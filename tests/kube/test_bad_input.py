@@ -214,7 +214,7 @@ def submitted(machine: UserMachine, cluster: str) -> str:
         said = machine.run("submit", "--cluster", cluster, "--json", "--", "true")
         return str(said.json["id"]) if said.code == 0 else ""
 
-    return eventually(submit, 30)
+    return str(eventually(submit, 30))
 
 
 def told_of(machine: UserMachine, job: str) -> str:
@@ -222,7 +222,7 @@ def told_of(machine: UserMachine, job: str) -> str:
         said = machine.run("explain", job).out.replace("\n", " ")
         return said if "does not answer" in said else ""
 
-    return eventually(told, 30)
+    return str(eventually(told, 30))
 
 
 def test_two_control_planes_on_one_cluster_leave_each_others_jobs_alone(
