@@ -20,12 +20,12 @@ from traitlets import Bool, Dict, Integer, Unicode, default
 from tuttilab.scheduler.domain.accounts import Entry, refusal_of
 from tuttilab.scheduler.domain.errors import Forbidden
 from tuttilab.scheduler.domain.resources import GPU
+from tuttilab.scheduler.domain.volumes import folder_of
 from tuttilab.spawner import options
 from tuttilab.spawner.driver_ports import DRIVER_HOST_VARIABLE
 from tuttilab.spawner.mixin import NotebookJobMixin
 from tuttilab.spawner.notebook_jobs import refusal
 from tuttilab.spawner.pods import NO_GPU, amounts_of
-from tuttilab.spawner.volumes import folder_of
 
 PR_SET_NO_NEW_PRIVS: Final = 38
 UMASK: Final = 0o077

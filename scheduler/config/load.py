@@ -28,6 +28,7 @@ from tuttilab.scheduler.config.model import (
     ListenConfig,
 )
 from tuttilab.scheduler.config.resources import check_resources
+from tuttilab.scheduler.config.sidecars import sidecars_of
 from tuttilab.scheduler.config.storages import storages_of
 from tuttilab.scheduler.core.driver_ports import range_of
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
@@ -133,6 +134,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
             limits=_limits(file.limits),
             storages=storages_of(file.storages),
             driver_ports=range_of(file.driver_ports, "driver_ports"),
+            sidecars=sidecars_of(file.sidecars),
         )
         check_resources(queues, clusters)
         return config

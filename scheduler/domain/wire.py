@@ -33,6 +33,7 @@ from tuttilab.scheduler.domain.requests import (
     ProfileRequest,
     RenewRequest,
     RunRequest,
+    SideCarRequest,
     SparkRequest,
     VariableRequest,
 )
@@ -217,6 +218,8 @@ class ClusterView:
     used: Mapping[str, str]
     others: Mapping[str, str] = field(default_factory=dict)
     """Requested by pods that are not ours."""
+    unreachable_why: str = ""
+    """In its own words; empty while it answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -461,6 +464,7 @@ _REQUESTS: tuple[Any, ...] = (
     RunRequest,
     ProfileRequest,
     MountRequest,
+    SideCarRequest,
     HdfsRequest,
     IdleRequest,
     NotebookRequest,

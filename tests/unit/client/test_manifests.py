@@ -170,9 +170,11 @@ def test_a_wrong_field_of_a_container_of_sql_and_of_a_graph_is_named_by_its_path
     text: str, right: str, wrong: str, sentence: str
 ) -> None:
     assert right in text
-    wanted = DagRequest if "kind: Dag" in text else JobRequest
     with pytest.raises(BadInput) as refusal:
-        parse_manifests(text.replace(right, wrong), "m.yaml", wanted)
+        if "kind: Dag" in text:
+            parse_manifests(text.replace(right, wrong), "m.yaml", DagRequest)
+        else:
+            parse_manifests(text.replace(right, wrong), "m.yaml", JobRequest)
 
     assert str(refusal.value).startswith(sentence)
 
