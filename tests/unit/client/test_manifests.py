@@ -170,11 +170,15 @@ def test_a_wrong_field_of_a_container_of_sql_and_of_a_graph_is_named_by_its_path
     text: str, right: str, wrong: str, sentence: str
 ) -> None:
     assert right in text
+    wrong_text = text.replace(right, wrong)
+
+    def read() -> None:
+        parse_manifests(wrong_text, "m.yaml", DagRequest) if "kind: Dag" in text else parse_manifests(
+            wrong_text, "m.yaml", JobRequest
+        )
+
     with pytest.raises(BadInput) as refusal:
-        if "kind: Dag" in text:
-            parse_manifests(text.replace(right, wrong), "m.yaml", DagRequest)
-        else:
-            parse_manifests(text.replace(right, wrong), "m.yaml", JobRequest)
+        read()
 
     assert str(refusal.value).startswith(sentence)
 
