@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from tuttilab.scheduler.api import views
 from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, parse_body
 from tuttilab.scheduler.api.schema import takes
-from tuttilab.scheduler.core.driver_ports import ports_of
+from tuttilab.scheduler.core.kinds.driver_ports import ports_of
 from tuttilab.scheduler.core.kinds.notebook import PHASES, PROFILE_LABEL, RUN_AS_LABEL
 from tuttilab.scheduler.core.storages import as_seen_by
 from tuttilab.scheduler.domain import wire

@@ -30,7 +30,7 @@ from tuttilab.scheduler.config.model import (
 from tuttilab.scheduler.config.resources import check_resources
 from tuttilab.scheduler.config.sidecars import sidecars_of
 from tuttilab.scheduler.config.storages import storages_of
-from tuttilab.scheduler.core.driver_ports import range_of
+from tuttilab.scheduler.core.kinds.driver_ports import range_of
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
 from tuttilab.scheduler.domain.errors import BadInput

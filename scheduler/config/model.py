@@ -138,7 +138,7 @@ class Config:
     sidecars: tuple[SideCarOffer, ...] = ()
     """Containers that jobs may have beside the user's."""
     driver_ports: range = range(0)
-    """For Spark drivers of notebook servers (`core.driver_ports`)."""
+    """For Spark drivers of notebook servers (`core.kinds.driver_ports`)."""
 
     @property
     def host_names(self) -> tuple[str, ...]:

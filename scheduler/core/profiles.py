@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from tuttilab.scheduler.core import driver_ports
-from tuttilab.scheduler.core.kinds import Site, build
+from tuttilab.scheduler.core.kinds import Site, build, driver_ports
 from tuttilab.scheduler.core.kinds.notebook import request_of
 from tuttilab.scheduler.core.kinds.pods import check_env_names
 from tuttilab.scheduler.core.ordering.queues import usable_queues

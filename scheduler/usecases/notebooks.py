@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from tuttilab.scheduler.core import driver_ports
 from tuttilab.scheduler.core.explain.names import named
-from tuttilab.scheduler.core.kinds import Site
+from tuttilab.scheduler.core.kinds import Site, driver_ports
 from tuttilab.scheduler.core.kinds.notebook import (
     SERVER_LABEL,
     events_of_report,
