@@ -99,6 +99,7 @@ class JobRequest:
     cluster: str | None = None
     labels: Annotated[Mapping[str, str], AtMost(MOST_LABELS)] = field(default_factory=dict)
     sidecar: bool = True
+    """False: bare pods. They start as they come, without a barrier, and in containers have the user's container alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,7 +77,7 @@ class KubernetesCluster:
         self._attempts = Attempts(state_dir.absolute())
         self._fence = LeaseFence(self._api, name, settings.namespace, installation, state_dir.absolute())
         limits = {"heartbeat_s": heartbeat_s, "lease_s": lease_s, "output_bytes": output_bytes, "unpacked_bytes": unpacked_bytes}
-        self._launcher = Launcher(name, settings, self._api, self._pods, installation, limits)
+        self._launcher = Launcher(name, settings, self._api, self._pods, self._nodes, installation, limits)
         self._remover = Remover(self._api, name)
         self._locks: dict[tuple[str, int], tuple[asyncio.Lock, int]] = {}
         """By attempt, with the number of those who hold it or wait for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tuttilab.scheduler.domain.container_reasons import is_refusal_of_node
 from tuttilab.scheduler.domain.exit_codes import signal_of
 from tuttilab.scheduler.domain.model import Attempt, Ends, Gang, Pod
 from tuttilab.scheduler.domain.resources import MEMORY, show_amount
@@ -26,6 +27,11 @@ def untraced_pod(attempt: Attempt) -> Pod | None:
 def has_not_run(pod: Pod) -> bool:
     """Whether user code of an ended pod that was never seen running did not run; a lost pod counts as not run."""
     return pod.exit_code is None or pod.reason in NOT_STARTED
+
+
+def is_refused_by_node(pod: Pod) -> bool:
+    """Whether the node that was decided on did not take the pod: another one may."""
+    return pod.exit_code is None and is_refusal_of_node(pod.reason)
 
 
 def required_members(gang: Gang, attempt: Attempt) -> list[Pod]:
