@@ -1,7 +1,8 @@
 """What the control plane notes of an attempt beside the cluster: a file in its folder, which also holds the logs of its pods.
 
-The pods' labels say what is there. The file says what must not be there again: pods that were made, stopped or forgotten. It is on
-the disk before the pods that it is about.
+The pods' labels say what is there. The file says what must not be there again: pods that were made, stopped or forgotten. It is
+written before the pods that it is about are made, and on the disk before any is stopped or forgotten. What a crash of the machine
+takes from the notes of a launch, the pods' own names, digests and finalizers still say: they are made once.
 """
 
 from __future__ import annotations
@@ -59,13 +60,14 @@ class Attempts:
             self._known[key] = None if body is None else Noted(**body)
         return self._known[key]
 
-    def put(self, job_id: str, attempt: int, noted: Noted) -> None:
+    def put(self, job_id: str, attempt: int, noted: Noted, *, is_durable: bool = True) -> None:
+        """``is_durable``: it is on the disk, so that it outlives a crash of the machine too."""
         folder = self.folder(job_id, attempt)
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        records.write(str(folder / FILE), asdict(noted), is_durable=is_durable)
+        if is_durable:
             for parent in (folder.parent, folder.parent.parent):
                 records.sync_folder(str(parent))
-        records.write(str(folder / FILE), asdict(noted))
         self._known[job_id, attempt] = noted
 
     def make_folders(self, job_id: str, attempt: int, pods: Iterable[str]) -> None:
