@@ -41,7 +41,11 @@ UNREACHABLE_S: Final = 5.0
 MASTER_GRACE_S: Final = 10.0
 """A master gets this much longer than its members, to hear of their ends."""
 TOGETHER_S: Final = 0.02
-"""Between two observations of changes."""
+"""Between two observations of changes, at least."""
+TOGETHER_REST: Final = 2.0
+"""Pause after an observation, as a multiple of the time that whoever was shown it took; what comes meanwhile is shown together."""
+LONGEST_TOGETHER_S: Final = 1.0
+LAUNCHES_AT_ONCE: Final = 100
 LISTING_REST: Final = 50.0
 """Pause after a list, as a multiple of its duration: lists take at most a fiftieth of the time."""
 REPLACE_S: Final = 60.0
@@ -91,6 +95,7 @@ class KubernetesCluster:
         limits = {"heartbeat_s": heartbeat_s, "lease_s": lease_s, "output_bytes": output_bytes, "unpacked_bytes": unpacked_bytes}
         self._launcher = Launcher(name, settings, self._api, self._pods, self._nodes, installation, limits)
         self._remover = Remover(self._api, name)
+        self._turns = asyncio.Semaphore(LAUNCHES_AT_ONCE)
         self._locks: dict[tuple[str, int], tuple[asyncio.Lock, int]] = {}
         """By attempt, with the number of those who hold it or wait for it."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,10 +127,11 @@ class KubernetesCluster:
                 self._raise_if_unreachable()
                 changed, present = self._changes(observer), self._known_nodes()
                 if changed or present is not nodes:
+                    began = time.monotonic()
                     yield self._observation(changed, present if present is not nodes else None)
                     nodes = present
-                    # What comes together is shown together.
-                    await asyncio.sleep(TOGETHER_S)
+                    rest_s = (time.monotonic() - began) * TOGETHER_REST
+                    await asyncio.sleep(min(max(TOGETHER_S, rest_s), LONGEST_TOGETHER_S))
         finally:
             self._kept.observers.discard(observer)
 
@@ -233,7 +239,8 @@ class KubernetesCluster:
 
     async def launch(self, plan: LaunchPlan) -> None:
         await self._synced()
-        async with self._locked(plan.job_id, plan.attempt):
+        # Whoever waits for a turn has checked nothing yet.
+        async with self._turns, self._locked(plan.job_id, plan.attempt):
             await self._fence.check()
             self._launcher.check(plan, (name for _, name in self._nodes.objects))
             await self._replace_earlier_epoch(plan)

@@ -1,6 +1,6 @@
 """Which part of our pods and of the nodes is kept in memory, the pods by their attempts, and who is told of a change.
 
-Of a pod: its identity and its status; of a node: what `states.node_of` reads. The rest is most of an object, and nobody asks for it
+Of a pod: its identity and its status; of a node: what `states.node_of` reads. The rest, most of an object, is asked for by nobody.
 """
 
 from __future__ import annotations

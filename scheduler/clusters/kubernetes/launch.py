@@ -24,8 +24,10 @@ from tuttilab.scheduler.domain.errors import Bug, LaunchRefused
 from tuttilab.scheduler.domain.model import Framework, JobKind
 from tuttilab.scheduler.runtime.crash_points import point
 
-AT_ONCE: Final = 50
-"""Requests under way for one gang."""
+AT_ONCE: Final = 80
+"""Creates under way in the whole cluster: others find connections free (`api.CONNECTIONS`)."""
+AT_ONCE_A_GANG: Final = 50
+"""Of these, or in line for them: other gangs get on beside a large one."""
 LARGEST_OUTPUT_LIST: Final = 3500
 """Bytes of the outputs' names and ids in the message of a container."""
 
@@ -54,6 +56,7 @@ class Launcher:
         """By namespace."""
         self._nodes = nodes
         self._waits_for_consumer = waits_for_consumer
+        self._gate = asyncio.Semaphore(AT_ONCE)
         self._installation = installation
         self._limits = limits
 
@@ -93,7 +96,7 @@ class Launcher:
             await self._create_beside(plan, wanted, noted, beside)
             # Bare pods have no master whose end would be theirs.
             owner = beside if plan.work.sidecar else None
-        gate = asyncio.Semaphore(AT_ONCE)
+        gate = asyncio.Semaphore(AT_ONCE_A_GANG)
 
         async def create(pod: PodPlan) -> None:
             async with gate:
@@ -114,7 +117,8 @@ class Launcher:
         body = pod_body(plan, pod, self._settings, self._installation, owner, is_bound=is_bound)
         path = f"/api/v1/namespaces/{noted.namespace}/pods"
         try:
-            made = await self._api.call("POST", path, body)
+            async with self._gate:
+                made = await self._api.call("POST", path, body)
         except ApiError as error:
             if not error.exists_already:
                 raise as_refusal(error, self._cluster, f"create pod {noted.namespace}/{body['metadata']['name']}") from error
@@ -157,7 +161,8 @@ class Launcher:
             bodies.append((f"{base}/secrets", secret))
         for path, body in bodies:
             try:
-                await self._api.call("POST", path, body)
+                async with self._gate:
+                    await self._api.call("POST", path, body)
             except ApiError as error:
                 if not error.exists_already:
                     what = f"create {body['kind'].lower()} {noted.namespace}/{body['metadata']['name']}"

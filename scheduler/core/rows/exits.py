@@ -6,7 +6,7 @@ from typing import Final
 
 from tuttilab.scheduler.domain.container_reasons import is_refusal_of_node
 from tuttilab.scheduler.domain.exit_codes import signal_of
-from tuttilab.scheduler.domain.model import Attempt, Ends, Gang, Pod
+from tuttilab.scheduler.domain.model import MASTER, Attempt, Ends, Gang, Pod
 from tuttilab.scheduler.domain.resources import MEMORY, show_amount
 
 LEASE_LOST: Final = "LeaseLost"
@@ -37,6 +37,11 @@ def is_refused_by_node(pod: Pod) -> bool:
 def required_members(gang: Gang, attempt: Attempt) -> list[Pod]:
     """Members that have to exit with 0 for the attempt to succeed."""
     return [pod for pod in attempt.members if _ends(gang, pod) is Ends.REQUIRED]
+
+
+def is_awaited(gang: Gang, pod: Pod) -> bool:
+    """Whether the attempt cannot succeed before this pod has ended."""
+    return pod.role != MASTER and not pod.is_given_back and _ends(gang, pod) is Ends.REQUIRED
 
 
 def _ends(gang: Gang, pod: Pod) -> Ends:

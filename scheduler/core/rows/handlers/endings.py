@@ -132,8 +132,7 @@ def after_end(rows: Rows, job_id: str, number: int, ended: Pod, at: float) -> li
 def stop_when_done(rows: Rows, job_id: str, number: int, at: float) -> list[Instruction]:
     """End the attempt with success when all required members have ended, without waiting for those given back."""
     job, attempt = rows.jobs[job_id], rows.attempts[job_id, number]
-    required = [pod for pod in exits.required_members(job.gang, attempt) if not pod.is_given_back]
-    if all(pod.phase is PodPhase.ENDED for pod in required):
+    if rows.places.any_of(attempt, "ends", lambda pod: pod.phase is not PodPhase.ENDED and exits.is_awaited(job.gang, pod)) is None:
         if all(pod.phase is PodPhase.ENDED for pod in attempt.pods):
             return _finish(rows, job, attempt, at, AttemptPhase.SUCCEEDED)
         return stop(rows, job, attempt, StopReason.REQUIRED_DONE, at, "")
