@@ -1,15 +1,15 @@
 """`make bench-kube`: how fast pods start on Kubernetes, through the product and without it, on one API server in one run.
 
-Real etcd, API server, controller manager and kube-scheduler on this machine, and nodes that are rows (KWOK). Each load is N pods on M
-nodes, from the first request until the last pod is bound, and until it runs:
+Real etcd, API server, controller manager and kube-scheduler on this machine, and nodes that are rows (KWOK). Each load is N pods on
+M nodes, from the first request until the last pod is bound, and until it runs:
 
 - a loop that creates each pod and binds it, with the product's own client and bodies and as many requests at once; before and after
   all others, because the machine's speed drifts, and the mean counts;
 - the same pods created for kube-scheduler;
 - jobs of the product with `binding: direct`: gangs of 1, 20, 500 and N pods, bare (`sidecar: false`) and with side-cars.
 
-Then the control plane is killed with many pods running (`--restart-pods`), and started again. A figure that misses its aim is marked;
-the exit code is 1 then. All share the machine's cores, so only the ratios mean something.
+Then the control plane is killed with many pods running (`--restart-pods`), and started again. A figure that misses its aim is
+marked; the exit code is 1 then. All share the machine's cores, so only the ratios mean something.
 """
 
 from __future__ import annotations
