@@ -67,12 +67,14 @@ class Counted:
 
     def __init__(self, cluster: Cluster, namespace: str) -> None:
         config = json.loads(cluster.kubeconfig.read_text(encoding="utf-8"))
-        self._server, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-        self._context = ssl.create_default_context(cadata=b64decode(self._server["certificate-authority-data"]).decode())
+        server, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        context = ssl.create_default_context(cadata=b64decode(server["certificate-authority-data"]).decode())
         pem = cluster.root / "counted.pem"
         pem.touch(0o600)
         pem.write_bytes(b64decode(user["client-certificate-data"]) + b64decode(user["client-key-data"]))
-        self._context.load_cert_chain(pem)
+        context.load_cert_chain(pem)
+        timeout = httpx.Timeout(60, read=None)
+        self._client = httpx.Client(base_url=server["server"], verify=context, timeout=timeout, trust_env=False)
         self._path = f"/api/v1/namespaces/{namespace}/pods"
         self._version = cluster.api.get(self._path, limit="1")["metadata"]["resourceVersion"]
         self.bound, self.running = 0, 0
@@ -89,19 +91,24 @@ class Counted:
         self._is_over = True
 
     def _watch(self, what: str, field: str) -> None:
-        query = {"watch": "true", "fieldSelector": field, "resourceVersion": self._version, "timeoutSeconds": "3600"}
-        url = f"{self._server['server']}{self._path}"
-        timeout = httpx.Timeout(60, read=None)
-        with httpx.stream("GET", url, params=query, headers={"Accept": PLAIN}, verify=self._context, timeout=timeout) as answer:
-            rest = b""
-            for block in answer.iter_raw():
-                if self._is_over:
-                    return
-                *whole, rest = (rest + block).split(b"\n")
-                new = sum(line.startswith(b'{"type":"ADDED"') for line in whole)
-                if new:
-                    setattr(self, what, getattr(self, what) + new)
-                    self.last[what] = time.monotonic()
+        """The API server ends a watch that does not keep up; it goes on where it was."""
+        version = self._version
+        while not self._is_over:
+            query = {"watch": "true", "fieldSelector": field, "resourceVersion": version, "timeoutSeconds": "3600"}
+            with self._client.stream("GET", self._path, params=query, headers={"Accept": PLAIN}) as answer:
+                rest = b""
+                for block in answer.iter_raw():
+                    if self._is_over:
+                        return
+                    *whole, rest = (rest + block).split(b"\n")
+                    if not whole:
+                        continue
+                    assert not whole[-1].startswith(b'{"type":"ERROR"'), whole[-1]
+                    version = json.loads(whole[-1])["object"]["metadata"]["resourceVersion"]
+                    new = sum(line.startswith(b'{"type":"ADDED"') for line in whole)
+                    if new:
+                        setattr(self, what, getattr(self, what) + new)
+                        self.last[what] = time.monotonic()
 
     def until(self, what: str, count: int, limit_s: float) -> float:
         """When the last of ``count`` pods came to be so (monotonic); after ``limit_s`` TimeoutError."""
@@ -213,26 +220,23 @@ def remove_pods(cluster: Cluster, namespace: str) -> None:
     """At once, whatever finalizers they have."""
     path = f"/api/v1/namespaces/{namespace}/pods"
 
-    async def patched(api: ProductApi, name: str) -> None:
+    async def freed(api: ProductApi, name: str) -> None:
         while True:
             try:
                 await api.call("PATCH", f"{path}/{name}", {"metadata": {"finalizers": None}}, content_type=MERGE)
-                await api.call("DELETE", f"{path}/{name}", {"gracePeriodSeconds": 0})
             except ApiError as error:
                 if not error.is_gone:
-                    continue
+                    raise
             except ClusterUnreachable:
-                continue
+                continue  # a busy machine
             return
 
     async def run() -> None:
         api = product_api(cluster)
         try:
-            while True:
-                found = await api.call("GET", path, query={"limit": 2000})
-                if not found["items"]:
-                    return
-                await in_turns(patched(api, item["metadata"]["name"]) for item in found["items"])
+            await api.call("DELETE", path, {"gracePeriodSeconds": 0})
+            while found := (await api.call("GET", path, query={"limit": 2000}))["items"]:
+                await in_turns(freed(api, item["metadata"]["name"]) for item in found)
         finally:
             await api.close()
 
