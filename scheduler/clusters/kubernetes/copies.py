@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from tuttilab.scheduler.clusters.kubernetes import logs, states
@@ -13,6 +14,7 @@ from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts
 from tuttilab.scheduler.clusters.kubernetes.kept import Kept, Key, key_of
 from tuttilab.scheduler.clusters.kubernetes.states import Seen
+from tuttilab.scheduler.domain.errors import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,11 @@ ENDS_A_SECOND: Final = 20.0
 class LogCopies:
     """``told``: called once a log is whole."""
 
-    def __init__(self, api: Api, attempts: Attempts, kept: Kept, told: Callable[[], None]) -> None:
+    def __init__(
+        self, api: Api, attempts: Attempts, kept: Kept, told: Callable[[], None], log_dir: Path, *, is_shared: bool
+    ) -> None:
+        self._log_dir = log_dir
+        self._is_shared = is_shared
         self._api = api
         self._attempts = attempts
         self._kept = kept
@@ -38,7 +44,7 @@ class LogCopies:
         self._is_closed = False
 
     def is_whole(self, key: Key) -> bool:
-        return (self._attempts.pod_folder(*key) / logs.WHOLE).exists()
+        return logs.is_whole(self._attempts.pod_folder(*key))
 
     def is_told(self, key: Key) -> bool:
         """Of a pod that has ended: whether all that it printed is copied, or was waited for long enough."""
@@ -100,16 +106,19 @@ class LogCopies:
         copy: logs.LogCopy | None = None
         try:
             await self._turns.begin(over, len(self._followers))
-            copy = await asyncio.to_thread(logs.LogCopy, self._attempts.pod_folder(*key))
+            is_elsewhere = self._attempts.is_elsewhere(*key[:2])
+            copy = await asyncio.to_thread(logs.LogCopy, self._attempts.pod_folder(*key), is_shared=self._is_shared)
+            if is_elsewhere:
+                await asyncio.to_thread(copy.begin_anew, self._log_dir)
             cut = await logs.follow(self._api, namespace, name, copy, is_over, over, self._turns)
-            noted = self._attempts.get(*key[:2])
+            noted = await self._attempts.find(*key[:2])
             last = present()
             message = str(states.message_of(last).get("message") or "") if last is not None else ""
             note = (noted.notes.get(key[2], "") if noted is not None else "") or message
             await asyncio.to_thread(copy.finish, cut, note)
             self._kept.tell((pod_key,))
             self._told()
-        except OSError as error:
+        except (OSError, StoreError) as error:
             log.warning("the log of %s cannot be kept: %s", name, error)
         finally:
             if copy is not None:

@@ -7,13 +7,14 @@ once. What exists already with the same digest is taken for ours, with another d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names, objects
+from tuttilab.scheduler.clusters.kubernetes.additions import claims_of
 from tuttilab.scheduler.clusters.kubernetes.api import MERGE, Api
-from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts, Noted
+from tuttilab.scheduler.clusters.kubernetes.attempts import Noted
 from tuttilab.scheduler.clusters.kubernetes.binding import binds
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_refusal
 from tuttilab.scheduler.clusters.kubernetes.informer import Informer
@@ -33,10 +34,7 @@ LARGEST_OUTPUT_LIST: Final = 3500
 
 
 class Launcher:
-    """``limits``: what `config.model.Limits` says of side-cars, by the names there.
-
-    ``waits_for_consumer``: whether a volume of the pod has no place before kube-scheduler has found the pod's node.
-    """
+    """``limits``: what `config.model.Limits` says of side-cars, by the names there."""
 
     def __init__(
         self,
@@ -47,7 +45,6 @@ class Launcher:
         nodes: Informer,
         installation: str,
         limits: Body,
-        waits_for_consumer: Callable[[LaunchPlan, PodPlan], bool] = lambda _plan, _pod: False,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
@@ -55,10 +52,11 @@ class Launcher:
         self._pods = pods
         """By namespace."""
         self._nodes = nodes
-        self._waits_for_consumer = waits_for_consumer
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._installation = installation
         self._limits = limits
+        self.epoch = 0
+        """That leads: an attempt that it goes on launching may be of an earlier one."""
 
     def check(self, plan: LaunchPlan, nodes: Iterable[str]) -> None:
         """Raises LaunchRefused for what cannot run here at all, or on a node that is not there."""
@@ -81,7 +79,7 @@ class Launcher:
                 permanent=True,
             )
 
-    async def create(self, plan: LaunchPlan, noted: Noted, attempts: Attempts) -> None:
+    async def create(self, plan: LaunchPlan, noted: Noted) -> None:
         """The pods that are neither made nor excluded. Raises LaunchRefused, Bug, ClusterUnreachable."""
         wanted = [pod for pod in plan.pods if not pod.was_made and pod.name not in noted.made and pod.name not in noted.never]
         if noted.is_stopped or not wanted:
@@ -89,7 +87,7 @@ class Launcher:
         first = next((pod for pod in plan.pods if pod.is_master), plan.pods[0])
         others = [pod for pod in wanted if pod is not first]
         if first in wanted:
-            await self._create_pod(plan, first, noted, attempts, None)
+            await self._create_pod(plan, first, noted, None)
         owner: Body | None = None
         if plan.work.sidecar or (len(plan.pods) > 1 and self._settings.isolates_gangs):
             beside = await self._owner(plan, first, noted)
@@ -100,7 +98,7 @@ class Launcher:
 
         async def create(pod: PodPlan) -> None:
             async with gate:
-                await self._create_pod(plan, pod, noted, attempts, owner)
+                await self._create_pod(plan, pod, noted, owner)
 
         results = await asyncio.gather(*(create(pod) for pod in others), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
@@ -108,13 +106,14 @@ class Launcher:
         for failure in sorted(failures, key=lambda each: not isinstance(each, LaunchRefused | Bug)):
             raise failure
 
-    async def _create_pod(self, plan: LaunchPlan, pod: PodPlan, noted: Noted, attempts: Attempts, owner: Body | None) -> None:
+    async def _create_pod(self, plan: LaunchPlan, pod: PodPlan, noted: Noted, owner: Body | None) -> None:
         point("grow.pod" if pod.joins else "launch.pod")
         node = self._nodes.objects.get(("", pod.node))
-        is_bound = binds(
-            self._settings.binding, node, self._settings.tolerations, waits_for_consumer=self._waits_for_consumer(plan, pod)
-        )
+        # A claim may wait for its first consumer; whether it does, the account may not see.
+        may_wait = not pod.is_master and bool(claims_of(plan, self._settings))
+        is_bound = binds(self._settings.binding, node, self._settings.tolerations, waits_for_consumer=may_wait)
         body = pod_body(plan, pod, self._settings, self._installation, owner, is_bound=is_bound)
+        body["metadata"]["annotations"][names.LEADER] = str(self.epoch)
         path = f"/api/v1/namespaces/{noted.namespace}/pods"
         try:
             async with self._gate:

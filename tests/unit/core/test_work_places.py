@@ -93,7 +93,8 @@ def test_a_gang_with_an_image_is_refused_where_there_are_only_machines() -> None
     ],
 )
 def test_bare_pods_that_need_a_side_car_are_refused_in_containers_only(given: dict[str, Any], sentence: str) -> None:
-    for in_containers in ({"cluster": "k"}, {"image": "i"}):
+    places: list[dict[str, Any]] = [{"cluster": "k"}, {"image": "i"}]
+    for in_containers in places:
         with pytest.raises(BadInput) as refusal:
             job(site(ALL), sidecar=False, **given, **in_containers)
         assert str(refusal.value).startswith(sentence)
