@@ -127,6 +127,7 @@ class JobRequest:
     cluster: str | None = None
     labels: Annotated[Mapping[str, str], AtMost(MOST_LABELS)] = field(default_factory=dict)
     sidecar: bool = True
+    """False: bare pods. They start as they come, without a barrier, and in containers have the user's container alone."""
     mounts: Annotated[tuple[MountRequest, ...], AtMost(MOST_LABELS)] = ()
     """Volumes that the configuration lists for the job's group."""
     sidecars: Annotated[tuple[SideCarRequest, ...], AtMost(MOST_SIDECARS)] = ()
