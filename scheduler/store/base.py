@@ -251,7 +251,7 @@ class Store(Protocol):
         ...
 
     async def mark_cleaned_up(self, epoch: int, job_id: str) -> None:
-        """Record that no cluster has pods or files of that deleted job any more. Raises StaleEpoch."""
+        """Record that no cluster has pods or files of that deleted job any more; its notes go. Raises StaleEpoch."""
         ...
 
     async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
