@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,7 +171,7 @@ def test_a_wrong_field_of_a_container_of_sql_and_of_a_graph_is_named_by_its_path
     text: str, right: str, wrong: str, sentence: str
 ) -> None:
     assert right in text
-    wanted = DagRequest if "kind: Dag" in text else JobRequest
+    wanted: type[Any] = DagRequest if "kind: Dag" in text else JobRequest
     with pytest.raises(BadInput) as refusal:
         parse_manifests(text.replace(right, wrong), "m.yaml", wanted)
 
