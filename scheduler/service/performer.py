@@ -44,6 +44,10 @@ class Loop(Protocol):
         """Cluster and plan of a launch; None when the attempt must not be launched any more."""
         ...
 
+    def check_launch(self, plan: LaunchPlan, /) -> None:
+        """Raises LaunchRefused for what the site does not allow any more."""
+        ...
+
     async def mark_cleaned_up(self, job_id: str, /) -> None:
         """Record that no cluster has pods or files of that deleted job."""
         ...
@@ -218,6 +222,7 @@ class Performer:
             planned = await self._loop.ask(lambda turn: self._loop.plan(turn, job_id, number))
             self._check_lease()
             if planned is not None:
+                self._loop.check_launch(planned[1])
                 if planned[1].is_growth:
                     point("perform.grow")
                 point("launch.before")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from tuttilab.scheduler.clusters.base import Cluster, Observation, PodState
@@ -13,6 +14,7 @@ from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import ClusterError, StaleEpoch, StoreError, Unavailable
 from tuttilab.scheduler.domain.instructions import Instruction
+from tuttilab.scheduler.domain.model import Cluster as ClusterRow
 from tuttilab.scheduler.service import reconcile
 from tuttilab.scheduler.service.heartbeats import Heartbeats
 from tuttilab.scheduler.service.performer import Performer, observe_once
@@ -25,6 +27,8 @@ OBSERVE_EVERY_S: Final = 30.0
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 5.0
 """Between two looks at a cluster that does not answer: jobs wait for the one that is answered."""
+LONGEST_WHY: Final = 400
+"""Characters of why a cluster does not answer."""
 
 
 class Loop(Protocol):
@@ -72,7 +76,7 @@ class Watcher:
                 log.warning("cluster %s does not answer: %s", name, error)
                 observed.set()
                 with contextlib.suppress(StoreError, Unavailable):
-                    await self._loop.ask(lambda turn: self._lose(turn, name))
+                    await self._loop.ask(partial(self._lose, name, str(error)))
             except (StoreError, Unavailable) as error:
                 log.warning("what cluster %s shows could not be committed, it is observed at again: %s", name, error)
             except Exception:
@@ -90,11 +94,13 @@ class Watcher:
             except (ClusterError, StoreError, Unavailable) as error:
                 log.warning("cluster %s could not be observed: %s", name, error)
 
-    @staticmethod
-    def _lose(turn: Turn, name: str) -> None:
+    def _lose(self, name: str, why: str, turn: Turn) -> None:
+        """Also one that was never seen: it is there, and jobs for it wait."""
         known = turn.state.clusters.get(name)
-        if known is not None and known.unreachable_since is None:
-            turn.apply(ev.ClusterLost(name), name)
+        if known is None:
+            turn.apply(ev.ClusterObserved(ClusterRow(name, self._kinds.get(name, "fake"))), name)
+        if known is None or known.unreachable_since is None:
+            turn.apply(ev.ClusterLost(name, why[:LONGEST_WHY]), name)
 
     async def _apply_observation(self, name: str, seen: Observation, known: frozenset[str]) -> None:
         """``known``: pods seen before the observation began. A pod created since is not missing."""

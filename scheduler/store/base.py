@@ -45,6 +45,16 @@ class IdempotencyKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ArtifactRow:
+    id: str
+    owner: str
+    size: int
+    sha256: str
+    created_at: float
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One transaction: the events of a turn, the rows that they changed, and the idempotency keys of its requests."""
 
@@ -71,6 +81,8 @@ class Batch:
     """Keys whose history rows are deleted."""
     pending_cleanups: tuple[DropJob, ...] = ()
     """Pods and files of deleted jobs still to be removed from clusters; kept until `Store.mark_cleaned_up`."""
+    artifacts: tuple[ArtifactRow, ...] = ()
+    """New ones; a row of an artifact that its owner already has stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +140,6 @@ class JobQuery:
     text: str | None = None
     cursor: int | None = None
     limit: int = 100
-
-
-@dataclass(frozen=True, slots=True)
-class ArtifactRow:
-    id: str
-    owner: str
-    size: int
-    sha256: str
-    created_at: float
-    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,10 +254,6 @@ class Store(Protocol):
 
     async def mark_cleaned_up(self, epoch: int, job_id: str) -> None:
         """Record that no cluster has pods or files of that deleted job any more; its notes go. Raises StaleEpoch."""
-        ...
-
-    async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
-        """Add the row unless the owner already has this artifact. Raises StaleEpoch."""
         ...
 
     async def artifact(self, artifact_id: str) -> ArtifactRow | None: ...

@@ -108,6 +108,8 @@ class MemoryStore:
         if batch.queues is not None:
             self._queues = batch.queues
         self._keys |= {(row.owner, row.key): row for row in batch.keys}
+        for row in batch.artifacts:
+            self._artifacts.setdefault((row.id, row.owner), replace(row, labels=dict(row.labels)))
         self._pending_cleanups |= {cleanup.job_id: cleanup for cleanup in batch.pending_cleanups}
         for job_id in batch.deleted_jobs:
             self._jobs.pop(job_id, None)
@@ -233,10 +235,6 @@ class MemoryStore:
         known_ids = self._jobs.keys() | self._runs.keys() | {change.key for change, _ in self._lines}
         self._keys = {name: row for name, row in self._keys.items() if row.made_id in known_ids}
         return trimmed
-
-    async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
-        self._check(Batch(epoch))
-        self._artifacts.setdefault((row.id, row.owner), replace(row, labels=dict(row.labels)))
 
     async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
         rows = (row for key, row in sorted(self._artifacts.items()) if key[0] == artifact_id)

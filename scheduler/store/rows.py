@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from tuttilab.scheduler.domain.errors import Conflict, NotFound
-from tuttilab.scheduler.domain.events import DagApplied, JobSubmitted, RunSubmitted
+from tuttilab.scheduler.domain.events import ArtifactStored, DagApplied, JobSubmitted, RunSubmitted
 from tuttilab.scheduler.domain.model import Attempt, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.domain.wire import event_kind, event_to_json, to_data, to_json
 from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, IdempotencyKey, JobQuery, Note
@@ -130,6 +130,8 @@ def event_owner(entry: Entry) -> str | None:
         return entry.event.run.owner
     if isinstance(entry.event, DagApplied):
         return entry.event.dag.owner
+    if isinstance(entry.event, ArtifactStored):
+        return entry.event.owner
     return None if hasattr(entry.event, "job_id") or hasattr(entry.event, "run_id") else ""
 
 

@@ -301,13 +301,6 @@ class SqlStore:
 
         await self._write(work)
 
-    async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
-        def work(connection: Connection) -> None:
-            leadership.check_epoch(connection, epoch)
-            insert_rows(connection, ARTIFACTS, [rows.artifact_row(row)], OnConflict.KEEP)
-
-        await self._write(work)
-
     async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
         query = select(ARTIFACTS).where(ARTIFACTS.c.id == artifact_id).order_by(ARTIFACTS.c.owner).limit(1)
         if owner is not None:
@@ -389,6 +382,7 @@ def _commit(connection: Connection, batch: Batch) -> int:
     if batch.dropped_history:
         connection.execute(delete(HISTORY).where(HISTORY.c.key.in_(batch.dropped_history)))
     _add_keys(connection, batch.keys)
+    insert_rows(connection, ARTIFACTS, [rows.artifact_row(row) for row in batch.artifacts], OnConflict.KEEP)
     insert_rows(connection, PENDING_CLEANUPS, [{"job_id": one.job_id, "attempts": one.attempts} for one in batch.pending_cleanups])
     if batch.deleted_jobs:
         connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch.deleted_jobs)))

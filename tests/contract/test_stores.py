@@ -444,9 +444,8 @@ async def test_newest_lines_are_found_by_kind_owner_and_how_their_key_begins(sto
 async def test_artifact_belongs_to_each_who_brought_it(store: QueryStore) -> None:
     ana = ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"})
     ben = replace(ana, owner="ben", created_at=2.5)
-    await store.add_artifact(1, ana)
-    await store.add_artifact(1, ben)
-    await store.add_artifact(1, replace(ana, created_at=9.0))
+    await store.commit(Batch(1, artifacts=(ana, ben)))
+    await store.commit(Batch(1, artifacts=(replace(ana, created_at=9.0),)))
 
     assert await store.artifact(ana.id, "ana") == ana
     assert await store.artifact(ana.id, "ben") == ben
@@ -463,7 +462,7 @@ async def test_an_old_leader_notes_no_artifact(place: Place) -> None:
     new, _ = await place.open()
 
     with pytest.raises(StaleEpoch):
-        await old.add_artifact(epoch, ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5))
+        await old.commit(Batch(epoch, artifacts=(ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5),)))
 
     assert await new.artifact("f" * 64) is None
 

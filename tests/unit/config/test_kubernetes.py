@@ -1,15 +1,21 @@
 """What an administrator says of a Kubernetes cluster, and what is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from tuttilab.scheduler.client import read_mount, read_sidecar
+from tuttilab.scheduler.client.manifests import parse_manifests
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.config.load import parse_config
 from tuttilab.scheduler.config.model import Config
+from tuttilab.scheduler.core.sidecars import chosen
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import Toleration
+from tuttilab.scheduler.domain.requests import JobRequest
 
 LEAST = {
     "name": "k",
@@ -107,3 +113,19 @@ def test_replicas_on_postgres_need_one_place_for_logs() -> None:
 def test_an_address_for_pods_that_is_none(pods: str) -> None:
     with pytest.raises(BadInput, match=r"listen.pods: .* is no address and port"):
         parsed(LEAST, listen={"pods": pods})
+
+
+def test_what_the_guide_says_of_volumes_and_side_cars_of_jobs_is_read() -> None:
+    guide = (Path(__file__).parents[3] / "docs/guides/kubernetes.md").read_text(encoding="utf-8")
+    chapters = guide.partition("## 6. Volumes of jobs")[2].partition("## What a job finds")[0]
+    manifest, registry, ports = re.findall(r"^```yaml\n(.*?)^```$", chapters, re.MULTILINE | re.DOTALL)
+    words = re.findall(r"--mount (\S+:/\S*)", chapters)
+
+    (job,) = parse_manifests(manifest, "guide", JobRequest)
+    (proxy,) = parsed(LEAST, **yaml.safe_load(registry)).sidecars
+
+    assert parsed(LEAST, **yaml.safe_load(ports)).driver_ports == range(30100, 30300)
+    assert [mount.path for mount in job.mounts] == ["/me", "/data"]
+    assert [read_mount(word).path for word in words] == ["/me", "/data"]
+    asked = read_sidecar(re.findall(r"--sidecar (\S+)`", chapters)[0])
+    assert chosen([asked], [proxy])[0].params == {"zone": "eu-1", "level": "1"}

@@ -50,6 +50,9 @@ class Loop:
     def apply_pod_states(self, turn: Turn, pods: Collection[PodState], /) -> None:
         self.taken.extend(pods)
 
+    def check_launch(self, plan: LaunchPlan, /) -> None:
+        pass
+
     async def mark_cleaned_up(self, job_id: str, /) -> None:
         raise AssertionError("nothing was dropped")
 
