@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.resources import MEMORY, show_amount
 from tuttilab.scheduler.domain.titles import SHORT_ID, pod_title, title, title_of
 
 WRITES: Final = frozenset(
@@ -20,6 +21,7 @@ WRITES: Final = frozenset(
         ev.ProfileApplied,
         ev.ProfileDeleted,
         ev.QueuesConfigured,
+        ev.ArtifactStored,
     )
 )
 """Kinds of events that somebody asked for."""
@@ -96,8 +98,11 @@ def write_of(event: ev.Event, name: str) -> tuple[str, str]:
             return profile.applied_by, f"applied profile {profile.name}"
         case ev.ProfileDeleted(profile_name, by):
             return by, f"deleted profile {profile_name}"
+        case ev.ArtifactStored(artifact_id, owner, size, of_job):
+            what = f"artifact {artifact_id[:SHORT_ID]} ({show_amount(MEMORY, size)}B)"
+            return owner, f"kept {what} as an output of job {title_of(of_job, name)}" if of_job else f"uploaded {what}"
         case ev.QueuesConfigured(queues, by):
-            done = "reloaded the queues" if by else "a start took up the queues"
+            done = "reloaded queues and defaults" if by else "a start took up the queues"
             return by, f"{done}: {', '.join(queue.name for queue in queues)}"
         case _:
             return "", ""

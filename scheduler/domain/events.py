@@ -35,6 +35,16 @@ class JobDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class ArtifactStored:
+    """Bytes that the owner did not have before were stored. ``of_job``: the job of which a pod brought them, as its output."""
+
+    artifact_id: str
+    owner: str
+    size: int
+    of_job: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class QueuesConfigured:
     """``by``: who had the configuration read again; empty for a start."""
 
@@ -59,7 +69,10 @@ class OthersObserved:
 
 @dataclass(frozen=True, slots=True)
 class ClusterLost:
+    """It does not answer, or not so that anything is known of it; ``why`` in its backend's words."""
+
     cluster: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +310,7 @@ Event = (
     JobSubmitted
     | JobCancelRequested
     | JobDeleted
+    | ArtifactStored
     | QueuesConfigured
     | ClusterObserved
     | OthersObserved

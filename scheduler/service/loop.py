@@ -20,8 +20,17 @@ from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.rows import lifecycle
 from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.core.storages import refusal_now
 from tuttilab.scheduler.domain import events as ev
-from tuttilab.scheduler.domain.errors import ClusterUnreachable, CommitUnknown, StaleEpoch, StoreError, Unavailable, UserError
+from tuttilab.scheduler.domain.errors import (
+    ClusterUnreachable,
+    CommitUnknown,
+    LaunchRefused,
+    StaleEpoch,
+    StoreError,
+    Unavailable,
+    UserError,
+)
 from tuttilab.scheduler.domain.instructions import DropJob
 from tuttilab.scheduler.domain.model import Cluster as ClusterRow
 from tuttilab.scheduler.domain.model import JobKind
@@ -426,6 +435,12 @@ class Service:
         plan = plan_of(turn.state.jobs[job_id], live, self.secrets, self.addresses, self.config.limits.barrier_s)
         return None if all(pod.was_made for pod in plan.pods) else (live.cluster, plan)
 
+    def check_launch(self, plan: LaunchPlan, /) -> None:
+        """Raises LaunchRefused for a mount that was taken off the list since the job was accepted. A gang that runs may grow."""
+        why = refusal_now(plan.work.mounts, plan.group, self.config.storages)
+        if why and not plan.is_growth:
+            raise LaunchRefused(why, permanent=True)
+
     async def mark_cleaned_up(self, job_id: str, /) -> None:
         """Record that no cluster has pods or files of that deleted job."""
         await self.store.mark_cleaned_up(self.state.epoch, job_id)
@@ -454,6 +469,8 @@ class Service:
             known = self._site = Site(
                 state.queues, dict(state.clusters), defaults.queue, defaults.timeout_s,
                 storages=self.config.storages,
+                driver_ports=self.config.driver_ports,
+                sidecars=self.config.sidecars,
                 growing=frozenset(one.name for one in self.config.clusters if one.grows),
                 without_images=frozenset(one.name for one in self.config.clusters if one.kind == "local"),
                 without_default_image=frozenset(

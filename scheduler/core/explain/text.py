@@ -170,7 +170,12 @@ class _Explainer:
         """The wait of a gang whose clusters do not answer, or that may use none."""
         if down:
             who = f"cluster {down[0]} does" if len(down) == 1 else f"clusters {', '.join(down)} do"
-            return Wait(job.id, Why.CLUSTER_DOWN, f"{who} not answer; the job starts when {_first_of(down)} is back", 0)
+            clusters = self.working_set.snapshot.clusters
+            told = (
+                clusters[name].unreachable_why.removeprefix(f"cluster {name}: ").rstrip(".") for name in down if name in clusters
+            )
+            why = next((f" ({each})" for each in told if each), "")
+            return Wait(job.id, Why.CLUSTER_DOWN, f"{who} not answer{why}; the job starts when {_first_of(down)} is back", 0)
         path, named = self.working_set.ledger.path(job.queue), sorted(named_clusters(job))
         possible = possible_clusters(job, path)
         if possible is None:

@@ -1,4 +1,6 @@
-"""Which kinds of clusters run which kinds of jobs: an image needs containers, a program of the machine needs the machine."""
+"""Which kinds of clusters run which kinds of jobs: an image, a volume or a side-car of the site needs containers, a program of the
+machine needs the machine.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-from tuttilab.scheduler.domain.model import Cluster, Job, JobKind
+from tuttilab.scheduler.domain.model import Cluster, Framework, Job, JobKind, Work
 
 LOCAL: Final = "local"
 KUBERNETES: Final = "kubernetes"
@@ -19,7 +21,8 @@ class WorkPlace(Enum):
     """The hub makes the pod, on whatever cluster."""
     MACHINE = 2
     """Nowhere named: on the machine, or in the default image of a cluster."""
-    IMAGE = 3
+    CONTAINER = 3
+    """In an image, or beside what only a container gets."""
     SPARK = 4
     """In the Spark of this installation."""
 
@@ -29,7 +32,7 @@ class WorkPlace(Enum):
             return cls.HUB
         if job.kind is JobKind.SPARK:
             return cls.SPARK
-        return cls.MACHINE if job.work.image is None else cls.IMAGE
+        return cls.CONTAINER if job.work.needs_containers else cls.MACHINE
 
 
 def fitting(job: Job, clusters: Sequence[Cluster], *, is_named: bool) -> list[Cluster]:
@@ -38,9 +41,27 @@ def fitting(job: Job, clusters: Sequence[Cluster], *, is_named: bool) -> list[Cl
     A job without an image goes to containers only if it says so, or where there is nothing else.
     """
     place = WorkPlace.of(job)
-    if place is WorkPlace.IMAGE:
+    if place is WorkPlace.CONTAINER:
         return [cluster for cluster in clusters if cluster.kind != LOCAL]
     others = [cluster for cluster in clusters if cluster.kind != KUBERNETES]
     if place is WorkPlace.SPARK:
         return others
     return others if place is WorkPlace.MACHINE and others and not is_named else list(clusters)
+
+
+def why_not_bare(work: Work) -> str | None:
+    """Why the work cannot run in containers without a side-car; None where it can, or has one."""
+    if work.sidecar:
+        return None
+    needs = {
+        "a code bundle": work.code is not None,
+        "inputs": bool(work.inputs),
+        "outputs": bool(work.outputs),
+        "side-cars of the site": bool(work.sidecars),
+        f"the framework {work.framework}, whose members wait for each other": work.framework is not Framework.NONE,
+        "a workdir of its own folder": work.workdir is not None and not work.workdir.startswith("/"),
+    }
+    found = [what for what, is_needed in needs.items() if is_needed]
+    if not found:
+        return None
+    return f"sidecar: without one a container has nobody for {' and '.join(found)}; expected sidecar: true, or none of these."
