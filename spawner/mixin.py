@@ -117,6 +117,7 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
             image=chosen.get("image"),
             cluster=self.cluster,
             run_as=chosen.get("run_as"),
+            queue=chosen.get("queue"),
         )
 
     async def stop(self, now: bool = False) -> None:
