@@ -8,6 +8,7 @@ attempt begin with a dot, which no name of a pod does.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -25,6 +26,8 @@ from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import PodPhase
 from tuttilab.scheduler.runtime.crash_points import point
 from tuttilab.sidecar import protocol, records
+
+log = logging.getLogger(__name__)
 
 ROOT: Final = "pods"
 """Below the state folder; the files below it are the jobs' own."""
@@ -273,7 +276,11 @@ def _record_lost(pod: LocalPod) -> _End:
     is_ended = _kill_all(pod)
     end = _GONE if is_tampered else _LOST if is_ended or (pod.folder / records.SWEPT).exists() else _UNTRACED
     point("lost.before")
-    records.write(str(pod.folder / records.END), {**asdict(end), "started_at": None, "ended_at": time.time()})
+    try:
+        records.write(str(pod.folder / records.END), {**asdict(end), "started_at": None, "ended_at": time.time()})
+    except OSError as error:
+        # Found out again after a restart: nothing of it runs, and nothing says how it ended.
+        log.warning("the end of pod %s could not be noted: %s", pod.name, error)
     return end
 
 
