@@ -34,7 +34,7 @@ _CALL = "_tuttilab_call"
 _ELEMENT = "_tuttilab_element"
 _KEYWORDS = (
     "name", "cpus", "memory", "gpus", "gpu_type", "workers", "min_workers", "queue", "priority", "image", "python", "timeout",
-    "retries", "after", "cluster", "env", "framework",
+    "retries", "after", "cluster", "env", "framework", "run_as",
 )  # fmt: skip
 
 

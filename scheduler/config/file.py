@@ -87,6 +87,15 @@ class StorageFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyUserFile:
+    name: str
+    groups: tuple[str, ...] = ()
+    account: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultsFile:
     queue: str | None = None
     timeout: str | int | None = None
@@ -121,6 +130,7 @@ class ConfigFile:
     clusters: tuple[ClusterFile, ...] = (ClusterFile(name="here", kind="local"),)
     queues: tuple[QueueFile, ...] = (QueueFile(name="root"), QueueFile(name="default", parent="root"))
     storages: tuple[StorageFile, ...] = ()
+    proxy_users: tuple[ProxyUserFile, ...] = ()
     defaults: DefaultsFile = DefaultsFile()
     limits: LimitsFile = LimitsFile()
 

@@ -99,6 +99,8 @@ class JobRequest:
     cluster: str | None = None
     labels: Annotated[Mapping[str, str], AtMost(MOST_LABELS)] = field(default_factory=dict)
     sidecar: bool = True
+    run_as: str | None = None
+    """A proxy user of the submitter's groups, as which the pods run instead of their owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +257,8 @@ class NotebookRequest:
 
     Without ``profile``: the first one offered to the owner. ``cluster``: where the hub creates its pods. ``is_running``: the server
     runs already, and this control plane did not know it: it has another database than the one that admitted the server.
-    ``run_as``: a proxy user of the profile.
+    ``run_as``: a proxy user of the profile. ``queue``: one of those that take the owner's servers of the profile; without it, of
+    these the first that has room.
     """
 
     owner: str
@@ -265,6 +268,7 @@ class NotebookRequest:
     image: str | None = None
     cluster: str | None = None
     run_as: str | None = None
+    queue: str | None = None
     is_running: bool = False
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from tuttilab.scheduler.clusters.base import LogChunk
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.kinds import check_sizes
+from tuttilab.scheduler.core.proxy_users import check_listed, check_proxy_user
 from tuttilab.scheduler.core.rows.handlers.jobs import ended_without_success
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import AboveMax, Conflict, NeverFits, NotFound, TooManyJobs
@@ -193,6 +194,9 @@ class Jobs:
             )  # fmt: skip
             # Nodes and limits may be others than when the old one was accepted.
             check_sizes(fresh, self._service.site())
+            if who.name == fresh.owner:
+                check_proxy_user(fresh, who, self._service.site().proxy_users)
+            check_listed(fresh, self._service.site().proxy_users)
             check_caps(turn.state, self._service.config.limits, fresh.owner, 1)
             turn.apply(ev.JobSubmitted(fresh, "" if who.name == fresh.owner else who.name), fresh.id)
             idempotency_keys.record(key, asked, fresh.id)

@@ -108,6 +108,7 @@ export interface components {
             queue: string;
             reason: string;
             retry_of: string | null;
+            run_as: string | null;
             started_at: number | null;
             timeout_s: number | null;
             unreachable_since: number | null;

@@ -42,6 +42,8 @@ _OWN_CPU: Final = "1"
 
 def pod_body(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, installation: str, owner: Body | None) -> Body:
     """``owner``: an ownerReference to the gang's master, for its members."""
+    proxy = plan.run_as
+    uid, gid = (settings.uid, settings.uid) if proxy is None or proxy.uid is None else (proxy.uid, proxy.gid)
     metadata: Body = {
         "name": names.pod_name(pod.name),
         "labels": names.pod_labels(plan, pod, installation),
@@ -59,9 +61,9 @@ def pod_body(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, insta
         "terminationGracePeriodSeconds": math.ceil(plan.work.grace_s) + FLUSH_S,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": settings.uid,
-            "runAsGroup": settings.uid,
-            "fsGroup": settings.uid,
+            "runAsUser": uid,
+            "runAsGroup": gid,
+            "fsGroup": gid,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "affinity": _on_node(pod.node),

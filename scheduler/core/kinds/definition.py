@@ -48,6 +48,7 @@ def definition_of(job: Job) -> JobRequest:
         cluster=job.cluster,
         labels={key: value for key, value in job.labels.items() if key not in RUN_LABELS},
         sidecar=work.sidecar,
+        run_as=work.run_as,
     )
 
 
