@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote
 
 from tuttilab.scheduler.domain.requests import MountRequest, ProfileRequest
+from tuttilab.scheduler.domain.volumes import folder_of, source_of
 
 HADOOP_CONF: Final = "/etc/hadoop/conf"
 TICKETS: Final = "/run/tuttilab/krb5"
@@ -29,7 +29,7 @@ def volumes_of(profile: ProfileRequest, owner: str, cephfs_claim: str) -> Volume
     mounts: list[Manifest] = []
     env: dict[str, str] = {}
     for mount in profile.mounts:
-        source = source_of(mount, cephfs_claim)
+        source = _source_of(mount, cephfs_claim)
         key = repr(source)
         if key not in volumes:
             volumes[key] = {"name": f"tutti-{len(volumes)}", **source}
@@ -49,21 +49,10 @@ def volumes_of(profile: ProfileRequest, owner: str, cephfs_claim: str) -> Volume
     return Volumes(tuple(volumes.values()), tuple(mounts), env)
 
 
-def source_of(mount: MountRequest, cephfs_claim: str) -> Manifest:
-    """Of the whole volume: a folder of it is a subPath, of which the kubelet refuses one that leads out by a link."""
-    if mount.host_path is not None:
-        # Not made when it is missing: a folder of root's would hide that the node lacks the storage.
-        return {"hostPath": {"path": mount.host_path, "type": "Directory"}}
-    if mount.nfs is not None:
-        server, _, path = mount.nfs.partition(":")
-        return {"nfs": {"server": server, "path": path}}
-    return {"persistentVolumeClaim": {"claimName": mount.claim or cephfs_claim.format(name=mount.cephfs)}}
-
-
-def folder_of(owner: str) -> str:
-    """A user's name as the name of one folder: unique per user, and never a path that leads elsewhere."""
-    escaped = quote(owner, safe="")
-    return escaped.replace(".", "%2E") if set(escaped) <= {"."} else escaped
+def _source_of(mount: MountRequest, cephfs_claim: str) -> Manifest:
+    kinds = ("host_path", "nfs", "claim", "cephfs")
+    kind, source = next((kind, str(value)) for kind in kinds if (value := getattr(mount, kind)) is not None)
+    return source_of(kind, source, cephfs_claim)
 
 
 def cephfs_static(

@@ -27,6 +27,7 @@ from tuttilab.scheduler.domain.wire import DryRunView
 MAGIC: Final = "%submit"
 TAKEN: Final = (
     *("--name", "--cpus", "--memory", "--gpus", "--gpu-type", "--queue", "--priority", "--image"),
+    *("--mount", "--sidecar"),
     *("--timeout", "--retries", "--after", "--cluster", "--env", "--wait", "--detach", "--on-interrupt", "--dry-run"),
 )
 """The options that a cell's submit and a notebook's share."""
@@ -108,6 +109,8 @@ def _base(shell: InteractiveShell, parsed: Parsed) -> JobRequest:
         after=tuple(after),
         env=dict(parsed["env"]),
         labels=origin_labels(parsed.var),
+        mounts=tuple(parsed["mount"]),
+        sidecars=tuple(parsed["sidecar"]),
         **given,
     )
 

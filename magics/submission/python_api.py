@@ -25,6 +25,7 @@ from tuttilab.magics.submission.capture import capture
 from tuttilab.magics.submission.interpreter import interpreter
 from tuttilab.magics.submission.request import Options, elements_of, prepare
 from tuttilab.magics.submission.send import key_stem, send
+from tuttilab.scheduler.client import read_mount, read_sidecar
 from tuttilab.scheduler.domain.errors import BadInput
 
 P = ParamSpec("P")
@@ -34,7 +35,7 @@ _CALL = "_tuttilab_call"
 _ELEMENT = "_tuttilab_element"
 _KEYWORDS = (
     "name", "cpus", "memory", "gpus", "gpu_type", "workers", "min_workers", "queue", "priority", "image", "python", "timeout",
-    "retries", "after", "cluster", "env", "framework", "run_as",
+    "retries", "after", "cluster", "env", "framework", "mount", "sidecar", "run_as",
 )  # fmt: skip
 
 
@@ -111,6 +112,12 @@ def _options(function: Any, keywords: Mapping[str, Any]) -> tuple[Options, dict[
             given["python"] = interpreter(str(given["python"]))
         except ValueError as error:
             raise BadInput(f"submit: python takes {error}, got {given['python']!r}.") from error
+    for key, read, field in (("mount", read_mount, "mounts"), ("sidecar", read_sidecar, "sidecars")):
+        texts = given.pop(key, ())
+        try:
+            given[field] = tuple(map(read, [texts] if isinstance(texts, str) else texts))
+        except ValueError as error:
+            raise BadInput(f"submit: {key} takes {error}, got {texts!r}.") from error
     if "after" in given:
         given["after"] = tuple(_job_ids(given["after"]))
     files = keywords.get("files") or ()

@@ -23,7 +23,7 @@ from tuttilab.magics.submission.capture import Captured
 from tuttilab.magics.submission.modules import module_path
 from tuttilab.magics.submission.names import Brought
 from tuttilab.scheduler.domain.errors import BadInput
-from tuttilab.scheduler.domain.requests import Amount, JobRequest, OutputRequest, PodRequest
+from tuttilab.scheduler.domain.requests import Amount, JobRequest, MountRequest, OutputRequest, PodRequest, SideCarRequest
 
 MAP_INDEX: Final = "TUTTILAB_MAP_INDEX"
 SWEEP_LETTERS: Final = 8
@@ -55,6 +55,13 @@ class Options:
     env: Mapping[str, str] = field(default_factory=dict)
     framework: str = "none"
     labels: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[MountRequest, ...] = ()
+    sidecars: tuple[SideCarRequest, ...] = ()
+
+    @property
+    def needs_containers(self) -> bool:
+        """Whether it runs in an image, the cluster's default one where none is named."""
+        return bool(self.image or self.mounts or self.sidecars)
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,8 @@ def prepare(
         map_name=map_name,
         framework=options.framework,
         files=files,
-        path=() if options.image else module_path(),
-        is_image=options.image is not None,
+        path=() if options.needs_containers else module_path(),
+        is_image=options.needs_containers,
     )
     request = _request(options, hashlib.sha256(bundle).hexdigest())
     stem = stem_of(hashlib.sha256(f"{request!r} {elements}".encode()).hexdigest())
@@ -116,10 +123,9 @@ def prepare(
 def _request(options: Options, code: str) -> JobRequest:
     if options.min_workers is not None and options.min_workers > options.workers:
         raise BadInput(f"--min-workers {options.min_workers} is more than --workers {options.workers}; give at most that.")
-    if options.python is not None and options.image is not None:
-        raise BadInput(
-            f"--python {options.python} is an interpreter of this machine, and --image {options.image} has its own; give one."
-        )
+    if options.python is not None and options.needs_containers:
+        other = f"--image {options.image}" if options.image else "the image of a job with --mount or --sidecar"
+        raise BadInput(f"--python {options.python} is an interpreter of this machine, and {other} has its own; give one.")
     worker = PodRequest(
         role="worker",
         count=options.workers,
@@ -137,9 +143,9 @@ def _request(options: Options, code: str) -> JobRequest:
         pods=(worker,),
         image=options.image,
         # An image has its own interpreter; without an image the job runs this kernel's, if no other is named.
-        command=("python3" if options.image else options.python or sys.executable, f"$(TUTTILAB_CODE_DIR)/{RUNNER}"),
+        command=("python3" if options.needs_containers else options.python or sys.executable, f"$(TUTTILAB_CODE_DIR)/{RUNNER}"),
         env=dict(options.env),
-        workdir=None if options.image else str(Path.cwd()),
+        workdir=None if options.needs_containers else str(Path.cwd()),
         code=code,
         outputs=(
             OutputRequest(name=RESULT, path="result.pkl", optional=True),
@@ -152,6 +158,8 @@ def _request(options: Options, code: str) -> JobRequest:
         after=options.after,
         cluster=options.cluster,
         labels=dict(options.labels),
+        mounts=options.mounts,
+        sidecars=options.sidecars,
     )
 
 

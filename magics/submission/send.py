@@ -57,7 +57,7 @@ def environment_of(submission: Submission) -> Environment:
     """
     request, clusters = submission.requests[0], client().clusters()
     environment = environment_for(request, clusters)
-    if request.image is not None:
+    if request.needs_containers:
         return environment
     python = request.command[0]
     if not is_local(clusters, request.cluster):

@@ -41,7 +41,7 @@ from tuttilab.magics.submission.names import brought_names
 from tuttilab.magics.submission.notebook_line import options_of, submit_notebook
 from tuttilab.magics.submission.request import Options, Submission, check_syntax, elements_of, prepare
 from tuttilab.magics.submission.send import environment_of, key_stem, send
-from tuttilab.scheduler.client import Environment
+from tuttilab.scheduler.client import Environment, read_mount, read_sidecar
 from tuttilab.scheduler.domain.errors import TuttiError
 from tuttilab.scheduler.domain.resources import parse_count, parse_cpu, parse_memory
 from tuttilab.scheduler.domain.wire import DryRunView
@@ -98,6 +98,8 @@ OPTIONS = (
     Option("--run-as", "NAME", help="a proxy user of your groups to run as"),
     Option("--priority", "P", signed, default=0, help="higher goes first"),
     Option("--image", "I", help="container image to run in"),
+    Option("--mount", "VOLUME:PATH", read_mount, repeatable=True, help="volume that the site lists, such as work:/workspace"),
+    Option("--sidecar", "NAME[:K=V,...]", read_sidecar, repeatable=True, help="side-car that the site offers"),
     Option("--python", "P", interpreter, help="interpreter or environment of this machine to run in (default: the kernel's)"),
     Option("--in", "a,b", names_or_more, help="send exactly these variables; with +a,+b, these beside those the cell uses"),
     Option("--out", "a,b", names, default=(), help="variables of the cell that come back beside those that it ends with"),
@@ -253,7 +255,8 @@ class SubmitMagics(Magics):
             elements=elements,
             files=files,
         )
-        notes = [unknown_to_the_image(cell, values, files)] if parsed["image"] else []
+        is_elsewhere = parsed["image"] or parsed["mount"] or parsed["sidecar"]
+        notes = [unknown_to_the_image(cell, values, files)] if is_elsewhere else []
         waiting = (*in_cell(cell_source(cell), cell_name, self.shell.user_ns), *captured.waiting)
         notes += sentences(waiting, {**os.environ, **dict(parsed["env"])})
         return submission, "\n".join(line for line in (str(captured), *notes) if line)
@@ -282,6 +285,8 @@ class SubmitMagics(Magics):
             cluster=parsed["cluster"],
             env=dict(parsed["env"]),
             framework=parsed["framework"],
+            mounts=tuple(parsed["mount"]),
+            sidecars=tuple(parsed["sidecar"]),
             labels=origin_labels(parsed.var),
         )
 

@@ -59,7 +59,7 @@ async def shutdown(request: Request, who: Caller) -> Response:
 
 @router.post("/reload", response_model=wire.ReloadView, openapi_extra=takes(ReloadRequest))
 async def reload(request: Request, who: Caller) -> Response:
-    """Read queues and defaults of the configuration file again.
+    """Read queues, defaults, storages and sidecars of the configuration file again.
 
     409, and nothing changed, when more than these differs, and when a limit is loosened that the body does not accept.
     """

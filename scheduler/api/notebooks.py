@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from tuttilab.scheduler.api import views
 from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, parse_body
 from tuttilab.scheduler.api.schema import takes
+from tuttilab.scheduler.core.kinds.driver_ports import ports_of
 from tuttilab.scheduler.core.kinds.notebook import PHASES, PROFILE_LABEL, RUN_AS_LABEL
 from tuttilab.scheduler.core.profiles import queues_for
 from tuttilab.scheduler.core.storages import as_seen_by
@@ -73,6 +74,7 @@ def _view(service: Service, job: Job, groups: tuple[str, ...]) -> wire.NotebookV
         image=job.work.image,
         installation=service.secrets.installation,
         run_as=profile.proxy_users.get(job.labels.get(RUN_AS_LABEL, "")),
+        driver_ports=ports_of(job),
         place=wait.place if wait else None,
         refusal=refusal_of(service.state, job, groups) if is_waiting else "",
         expires_at=None if job.phase.is_terminal else Notebooks(service).expires_at(job.id),

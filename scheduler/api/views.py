@@ -205,6 +205,7 @@ def cluster_view(cluster: Cluster, used: Mapping[tuple[str, str], Resources]) ->
         nodes=len(cluster.nodes),
         is_reachable=cluster.unreachable_since is None,
         unreachable_since=cluster.unreachable_since,
+        unreachable_why=cluster.unreachable_why,
         allocatable=total(node.allocatable for node in cluster.nodes).show(),
         used=total(amounts for (name, _), amounts in used.items() if name == cluster.name).show(),
         others=total(node.others for node in cluster.nodes).show(),

@@ -11,7 +11,21 @@ from typing import NoReturn
 import click
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.cli import completing, console, dag, jobs, listing, local, profile, service, simulate, site, spark, submit
+from tuttilab.scheduler.cli import (
+    cluster,
+    completing,
+    console,
+    dag,
+    jobs,
+    listing,
+    local,
+    profile,
+    service,
+    simulate,
+    site,
+    spark,
+    submit,
+)
 from tuttilab.scheduler.domain.errors import TuttiError
 
 INTERRUPTED = 130
@@ -27,7 +41,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _module in (local, submit, listing, jobs, dag, profile, site, spark, service, simulate, completing):
+for _module in (local, submit, listing, jobs, dag, profile, site, cluster, spark, service, simulate, completing):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

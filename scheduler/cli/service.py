@@ -43,7 +43,8 @@ def serve(config: Path | None) -> int:
 def check(config: Path | None, as_json: bool) -> None:
     """Check a configuration and show what it means, without starting anything.
 
-    A tuttilab.yaml may have the keys store, artifacts, auth, listen, clusters, queues, defaults and limits; missing ones are as in
+    A tuttilab.yaml may have the keys store, artifacts, auth, listen, clusters, queues, storages, sidecars,
+    defaults and limits; missing ones are as in
     the built-in configuration. Variables such as TUTTILAB_LISTEN_PORT override its values.
     """
     from tuttilab.scheduler.config.load import load_config
@@ -80,7 +81,7 @@ def check(config: Path | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Loosen limits without a question, as in a script.")
 @console.json_option
 def reload(yes: bool, as_json: bool) -> int:
-    """Have the control plane read queues and defaults of its configuration file again, while jobs run.
+    """Have the control plane read queues, defaults, storages and sidecars of its configuration file again, while jobs run.
 
     Running jobs go on. A file that is invalid, that changes more than these, or that leaves out a queue with live jobs is refused
     as a whole. Limits that would be gone or larger are named, and nothing is changed before you have agreed.

@@ -70,6 +70,9 @@ def clusters(as_json: bool) -> None:
         )
     ]
     console.put_table(("CLUSTER", "KIND", "NODES", "STATE", "RESOURCE", "USED", "OF", ""), rows, "There are no clusters.")
+    for view in views:
+        if view.unreachable_why:
+            console.note(view.unreachable_why)
 
 
 @click.command()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tuttilab.scheduler.domain.wire import DryRunView
 
 COMMAND = "tuttilab.command"
+_OPTIONS = {"inputs": "in", "outputs": "out", "mounts": "mount", "sidecars": "sidecar"}
+"""Options by the names of their values, where these differ."""
 
 
 class CommandAfterDashes(click.Command):
@@ -56,6 +58,20 @@ def _parameters(_context: click.Context, _parameter: click.Parameter, values: tu
         raise click.UsageError(f"--parameter: {values[-1][:80]!r} was given; expected {error}.") from error
 
 
+def _additions(_context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...]:
+    """The callback of ``--mount`` and ``--sidecar``: their requests."""
+    from tuttilab.scheduler.client import additions
+
+    read = additions.read_mount if parameter.name == "mounts" else additions.read_sidecar
+    found = []
+    for value in values:
+        try:
+            found.append(read(value))
+        except ValueError as error:
+            raise click.UsageError(f"{parameter.opts[0]}: {value[:80]!r} was given; expected {error}.") from error
+    return tuple(found)
+
+
 @click.command(cls=CommandAfterDashes)
 @click.argument("file", required=False, shell_complete=_complete_files)
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
@@ -71,6 +87,12 @@ def _parameters(_context: click.Context, _parameter: click.Parameter, values: tu
 @click.option("--run-as", metavar="NAME", help="A proxy user of your groups, instead of you.")
 @click.option("--priority", type=int, help="Higher goes first.")
 @click.option("--image", help="Container image, where the cluster has containers.")
+@click.option(
+    "--mount", "mounts", multiple=True, metavar="VOLUME:PATH", callback=_additions, help="Volume that the site lists; repeat it."
+)
+@click.option(
+    "--sidecar", "sidecars", multiple=True, metavar="NAME[:K=V,...]", callback=_additions, help="Side-car of the site; repeat it."
+)
 @click.option("--env", "-e", multiple=True, metavar="K=V", callback=console.pairs("--env"), help="Variable of the job; repeat it.")
 @click.option("--no-env", is_flag=True, help="Nothing of this shell's environment, only what --env says.")
 @click.option(
@@ -209,9 +231,7 @@ def _requests(
     from tuttilab.scheduler.client import manifests
     from tuttilab.scheduler.domain.requests import JobRequest
 
-    given = sorted(
-        f"--{key.removesuffix('puts').replace('_', '-')}" for key, value in options.items() if value not in (None, (), {})
-    )
+    given = sorted(f"--{_OPTIONS.get(key, key).replace('_', '-')}" for key, value in options.items() if value not in (None, (), {}))
     if command is not None:
         if file is not None:
             raise BadInput(f"Both the file {file!r} and a command were given; expected one of them.")
@@ -266,6 +286,8 @@ def request_of(command: tuple[str, ...], options: dict[str, Any], workdir: str) 
         inputs=tuple(InputRequest(path=os.path.join(workdir, path)) for path in options.get("inputs") or ()),
         outputs=tuple(OutputRequest(name=name, path=path) for name, path in (options.get("outputs") or {}).items()),
         after=tuple(options.get("after") or ()),
+        mounts=options.get("mounts") or (),
+        sidecars=options.get("sidecars") or (),
         retries=int(parsed.get("retries", 0)),
         **{key: options[key] for key in plain if options.get(key) is not None},
     )

@@ -4,6 +4,7 @@ Every kernel imports it, so it must stay quick to import: httpx and pydantic are
 need, is imported by its own name.
 """
 
+from tuttilab.scheduler.client.additions import read_mount, read_sidecar
 from tuttilab.scheduler.client.archives import tar_of
 from tuttilab.scheduler.client.async_client import AsyncClient, new_key
 from tuttilab.scheduler.client.environment import Environment, environment_for, is_local, run_environment
@@ -19,6 +20,8 @@ __all__ = [
     "is_local",
     "new_key",
     "read_dags",
+    "read_mount",
+    "read_sidecar",
     "results_here",
     "run_environment",
     "tar_of",

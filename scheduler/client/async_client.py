@@ -299,7 +299,9 @@ class AsyncClient:
         await self._post(IdentityView, "/shutdown", {"now": now})
 
     async def reload(self, *, dry_run: bool = False, accept: Sequence[str] = ()) -> ReloadView:
-        """Have the control plane read queues and defaults of its configuration file again; with ``dry_run`` only say what differs.
+        """Have the control plane read queues, defaults, storages and sidecars of its configuration file again.
+
+        With ``dry_run`` only say what differs.
 
         Raises Conflict, and changes nothing, when more differs, or when a limit is loosened that ``accept`` does not name.
         """

@@ -98,7 +98,7 @@ def submitters_environment(environ: Mapping[str, str] | None = None) -> Environm
 
 def environment_for(request: JobRequest, clusters: Sequence[ClusterView], environ: Mapping[str, str] | None = None) -> Environment:
     """What goes with this job: nothing into an image, and nothing to a cluster that is not `LOCAL`."""
-    return submitters_environment(environ) if request.image is None and is_local(clusters, request.cluster) else NONE
+    return submitters_environment(environ) if not request.needs_containers and is_local(clusters, request.cluster) else NONE
 
 
 def run_environment(clusters: Sequence[ClusterView]) -> Mapping[str, str]:

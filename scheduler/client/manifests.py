@@ -66,7 +66,7 @@ def _with_folders(request: T, folder: str) -> T:
 
 def _placed(job: JobRequest, folder: str, default: str | None) -> JobRequest:
     """``default``: the job's folder where it names none. An image has folders of its own; ``workdir: ""`` is private and empty."""
-    if job.image is not None:
+    if job.needs_containers:
         return job
     workdir = default if job.workdir is None else job.workdir
     inputs = tuple(one if one.artifact is not None else replace(one, path=absolute(one.path, folder)) for one in job.inputs)

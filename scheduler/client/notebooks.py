@@ -96,7 +96,7 @@ def notebook_job(
         command=("python3" if base.image else sys.executable, f"$(TUTTILAB_CODE_DIR)/{RUNNER}"),
         code=hashlib.sha256(bundle).hexdigest(),
         env={**base.env, **told},
-        workdir=base.workdir if base.workdir is not None or base.image else str(path.parent),
+        workdir=base.workdir if base.workdir is not None or base.needs_containers else str(path.parent),
         outputs=(
             OutputRequest(name=EXECUTED, path=path.name, optional=True),
             OutputRequest(name=ERROR, path="error.json", optional=True),

@@ -22,6 +22,7 @@ from tuttilab.scheduler.domain.titles import title_of
 class PodPlan:
     """One pod to create. ``env`` is what the job environment adds for this rank.
 
+    ``resources``: of the user's process or container alone; of a master its own.
     ``token`` authenticates the pod's sidecar to the master or the control plane, for this pod alone.
     """
 
@@ -98,7 +99,8 @@ class LaunchPlan:
     @property
     def digest(self) -> str:
         """Digest of what must not differ between two launches of the same attempt, whichever pods it has."""
-        return _digest([self.job_id, self.attempt, repr(self.work)])
+        beside = [repr(each) for each in (self.work.mounts, self.work.sidecars) if each]
+        return _digest([self.job_id, self.attempt, repr(self.work), *beside])
 
     @property
     def is_growth(self) -> bool:

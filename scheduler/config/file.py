@@ -41,11 +41,13 @@ class ClusterFile:
     image: str | None = None
     sidecar_image: str | None = None
     report_url: str | None = None
+    logs: str | None = None
     tolerations: tuple[str, ...] = ()
     """As taints are written: ``dedicated=ml:NoSchedule``."""
     node_labels: Mapping[str, str] = field(default_factory=dict)
     uid: int = 1000
     isolate_gangs: bool = False
+    cephfs_claim: str = "cephfs-{name}"
     run_as: str = "service"
     """``owner``: pods of a local cluster run as the users who own their jobs."""
     folder: str | None = None
@@ -96,6 +98,34 @@ class ProxyUserFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParamFile:
+    """In the words of JSON Schema; ``pattern`` is of the whole value."""
+
+    type: str = "string"
+    default: str | int | float | bool | None = None
+    enum: tuple[str | int | float | bool, ...] = ()
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    pattern: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideCarFile:
+    """``$(param)`` in ``command`` and ``env`` stands for the value of a parameter."""
+
+    name: str
+    image: str
+    cpus: Amount
+    memory: Amount
+    resources: Mapping[str, Amount] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
+    shared_folder: bool = False
+    params: Mapping[str, ParamFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultsFile:
     queue: str | None = None
     timeout: str | int | None = None
@@ -131,6 +161,8 @@ class ConfigFile:
     queues: tuple[QueueFile, ...] = (QueueFile(name="root"), QueueFile(name="default", parent="root"))
     storages: tuple[StorageFile, ...] = ()
     proxy_users: tuple[ProxyUserFile, ...] = ()
+    driver_ports: str = ""
+    sidecars: tuple[SideCarFile, ...] = ()
     defaults: DefaultsFile = DefaultsFile()
     limits: LimitsFile = LimitsFile()
 
@@ -145,5 +177,5 @@ SECTIONS: Final[Mapping[str, type]] = {
 }
 """Sections whose keys a variable overrides: TUTTILAB_LISTEN_PORT is `port` of `listen`."""
 
-for _cls in (ConfigFile, NodeFile, ClusterFile, QueueFile, *SECTIONS.values()):
+for _cls in (ConfigFile, NodeFile, ClusterFile, QueueFile, StorageFile, ParamFile, SideCarFile, *SECTIONS.values()):
     _cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]  # pydantic's documented hook for stdlib dataclasses

@@ -16,8 +16,8 @@ from tuttilab.scheduler.domain.errors import BadInput
 
 KIND: Final = "kubernetes"
 OWN_KEYS: Final = (
-    *("kubeconfig", "in_cluster", "context", "namespace", "namespaces", "image", "sidecar_image", "report_url"),
-    *("tolerations", "node_labels", "uid", "isolate_gangs"),
+    *("kubeconfig", "in_cluster", "context", "namespace", "namespaces", "image", "sidecar_image", "report_url", "logs"),
+    *("tolerations", "node_labels", "uid", "isolate_gangs", "cephfs_claim"),
 )
 """Keys that clusters of other kinds do not have."""
 LARGEST_UID: Final = 2**31 - 1
@@ -52,13 +52,15 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path) -> KubernetesSett
         namespaces=dict(file.namespaces),
         kubeconfig=None if file.kubeconfig is None else str(state_dir / Path(file.kubeconfig).expanduser()),
         context=file.context,
-        image=None if file.image is None else _image(file.image, f"{path}.image"),
-        sidecar_image=_image(file.sidecar_image or "", f"{path}.sidecar_image"),
+        image=None if file.image is None else image_of(file.image, f"{path}.image"),
+        sidecar_image=image_of(file.sidecar_image or "", f"{path}.sidecar_image"),
         report_url=_report_url(file.report_url, f"{path}.report_url"),
+        logs=None if file.logs is None else str(state_dir / Path(file.logs).expanduser()),
         tolerations=tuple(toleration_of(text, f"{path}.tolerations[{at}]") for at, text in enumerate(file.tolerations)),
         node_labels=dict(file.node_labels),
         uid=file.uid,
         isolates_gangs=file.isolate_gangs,
+        cephfs_claim=_cephfs_claim(file.cephfs_claim, f"{path}.cephfs_claim"),
     )
 
 
@@ -75,7 +77,15 @@ def _namespace(name: str | None, path: str) -> str:
     return name
 
 
-def _image(image: str, path: str) -> str:
+def _cephfs_claim(template: str, path: str) -> str:
+    before, found, after = template.partition("{name}")
+    if not found or not _NAMESPACE.fullmatch(f"{before}x{after}"):
+        raise BadInput(f"{path}: {template[:80]!r} is no claim's name with the volume's; expected one such as cephfs-{{name}}.")
+    return template
+
+
+def image_of(image: str, path: str) -> str:
+    """Raises BadInput for what is no image."""
     if not _IMAGE.fullmatch(image):
         raise BadInput(f"{path}: {image[:80]!r} is not an image; expected one such as registry.example/tuttilab-sidecar:1.0.")
     return image

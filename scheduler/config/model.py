@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.clusters.local.owners import OwnersSettings
+from tuttilab.scheduler.core.sidecars import SideCarOffer
 from tuttilab.scheduler.core.storages import Storage
 from tuttilab.scheduler.domain.accounts import ProxyUser
 from tuttilab.scheduler.domain.model import Node, Queue
@@ -134,7 +135,11 @@ class Config:
     defaults: Defaults
     limits: Limits
     storages: tuple[Storage, ...] = ()
-    """Volumes that profiles may mount, by group."""
+    """Volumes that profiles and jobs may mount, by group."""
+    sidecars: tuple[SideCarOffer, ...] = ()
+    """Containers that jobs may have beside the user's."""
+    driver_ports: range = range(0)
+    """For Spark drivers of notebook servers (`core.kinds.driver_ports`)."""
     proxy_users: Mapping[str, ProxyUser] = field(default_factory=dict)
     """Accounts other than their owner's as which jobs may run, by name."""
 

@@ -1,12 +1,11 @@
-"""Checks `storages` of `tuttilab.yaml`: the volumes that notebook profiles may mount, and who may write there."""
+"""Checks `storages` of `tuttilab.yaml`: the volumes that notebook profiles and jobs may mount, and who may write there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from tuttilab.scheduler.config.file import StorageFile
-from tuttilab.scheduler.core.profiles import check_folder, check_source
-from tuttilab.scheduler.core.storages import KINDS, READ, WRITE, Storage
+from tuttilab.scheduler.core.storages import KINDS, READ, WRITE, Storage, check_folder, check_source
 from tuttilab.scheduler.domain.errors import BadInput
 
 

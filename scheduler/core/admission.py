@@ -10,7 +10,7 @@ from tuttilab.scheduler.core.candidates import Candidate
 from tuttilab.scheduler.core.causes import Cause, Refusal
 from tuttilab.scheduler.core.holds import Holds
 from tuttilab.scheduler.core.lookahead import Lookahead
-from tuttilab.scheduler.core.placement.fit import Counts, Fit, Misfit, charge_of, permitted_clusters, place_demand
+from tuttilab.scheduler.core.placement.fit import Counts, Fit, Misfit, charge_of, permitted_clusters, place_demand, pod_cost
 from tuttilab.scheduler.core.placement.node_arrays import Amounts
 from tuttilab.scheduler.core.placement.shapes import Shape
 from tuttilab.scheduler.core.quota import Shortage, counts_of
@@ -194,7 +194,7 @@ class Admission:
                 candidate.prediction,
             )
         )
-        costs = {p.role: p.resources + cluster.sidecar_cost if job.work.sidecar else p.resources for p in job.gang.pod_sets}
+        costs = {pod_set.role: pod_cost(job, pod_set, cluster) for pod_set in job.gang.pod_sets}
         costs[MASTER] = cluster.master_cost
         now = working_set.now
         working_set.running.append(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Set
 from tuttilab.scheduler.core.backfill import Hold, QuotaHold
 from tuttilab.scheduler.core.candidates import Candidate
 from tuttilab.scheduler.core.holds import Holds
-from tuttilab.scheduler.core.placement.fit import Demand, Fit, Misfit, Part, place_demand
+from tuttilab.scheduler.core.placement.fit import Demand, Fit, Misfit, Part, place_demand, pod_cost
 from tuttilab.scheduler.core.placement.node_arrays import Amounts
 from tuttilab.scheduler.core.placement.room import NodeKey, Room
 from tuttilab.scheduler.core.placement.shapes import Shape
@@ -153,7 +153,7 @@ def _growths(working_set: WorkingSet, holds: Holds, growable: Iterable[Running])
             for rank in ranks:
                 arrays = working_set.room.node_arrays[runner.cluster]
                 cluster = arrays.cluster
-                cost: Resources = pod_set.resources + (cluster.sidecar_cost if runner.job.work.sidecar else Resources())
+                cost = pod_cost(runner.job, pod_set, cluster)
                 if working_set.ledger.shortage(runner.queue, cost, 1, runner.job.is_preemptible, jobs=0) is not None:
                     break
                 working_set.ledger.add(runner.queue, cost, 1, 0)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from tuttilab.scheduler.core.kinds import Site, build
+from tuttilab.scheduler.core.kinds import Site, build, driver_ports
 from tuttilab.scheduler.core.kinds.notebook import request_of
 from tuttilab.scheduler.core.kinds.pods import check_env_names
 from tuttilab.scheduler.core.ordering.queues import usable_queues
 from tuttilab.scheduler.core.quota import Ledger
-from tuttilab.scheduler.core.storages import KINDS, WRITE, check_listed, source_of
+from tuttilab.scheduler.core.storages import check_kubernetes_name, check_listed, check_mounts
 from tuttilab.scheduler.domain.errors import AboveMax, BadInput, Forbidden, NeverFits, Refused, UserError
 from tuttilab.scheduler.domain.model import Job
 from tuttilab.scheduler.domain.requests import (
@@ -21,7 +20,6 @@ from tuttilab.scheduler.domain.requests import (
     HdfsRequest,
     IdleRequest,
     JobRequest,
-    MountRequest,
     NotebookRequest,
     ProfileRequest,
     Who,
@@ -29,12 +27,7 @@ from tuttilab.scheduler.domain.requests import (
 from tuttilab.scheduler.domain.resources import parse_duration
 from tuttilab.scheduler.domain.titles import check_visible
 
-OWNER: Final = "{owner}"
-"""Placeholder in a sub-path for the user's name, made safe for a folder."""
-MODES: Final = ("r", "rw")
 LARGEST_ID: Final = 2**31 - 1
-SYSTEM_FOLDERS: Final = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
-"""Top-level folders that belong to the image or the node."""
 RESERVED_PREFIXES: Final = (
     "JUPYTERHUB_",
     "TUTTILAB_",
@@ -46,10 +39,6 @@ RESERVED_PREFIXES: Final = (
 """Prefixes of variables that a profile must not set, because the spawner does."""
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_KUBERNETES_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
-_PATH = re.compile(r"/[-A-Za-z0-9._/]{1,1023}")
-_NFS_SERVER = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9.]{0,251}[A-Za-z0-9])?")
-_SUB_PATH = re.compile(r"[-A-Za-z0-9._/]{0,512}")
 _IMAGE = re.compile(
     r"(?P<repository>[a-z0-9]+(?:[-._a-z0-9]*[a-z0-9])?(?::\d{1,5})?(?:/[a-z0-9]+(?:[-._]+[a-z0-9]+)*)*)"
     r"(?::[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(?:@sha256:[0-9a-f]{64})?"
@@ -73,8 +62,9 @@ def check(profile: ProfileRequest, site: Site) -> None:
     for name in profile.env:
         if name.startswith(RESERVED_PREFIXES):
             raise BadInput(f"env: {name} is set by the hub; leave it out.")
-    _check_mounts(profile.mounts)
+    check_mounts(profile.mounts)
     check_listed(profile, site.storages, profile.groups)
+    driver_ports.check(profile.driver_ports, site.driver_ports)
     _check_hdfs(profile.hdfs)
     _check_idle(profile.idle)
     for name, account in profile.proxy_users.items():
@@ -82,65 +72,9 @@ def check(profile: ProfileRequest, site: Site) -> None:
     _check_sizes(profile, site)
 
 
-def _check_mounts(mounts: Sequence[MountRequest]) -> None:
-    for index, mount in enumerate(mounts):
-        where = f"mounts[{index}]"
-        if not _PATH.fullmatch(mount.path) or posixpath.normpath(mount.path) != mount.path or mount.path.startswith("//"):
-            raise BadInput(f"{where}.path: {mount.path[:80]!r} is no plain absolute path; expected one such as /workspace.")
-        if mount.path.split("/")[1] in SYSTEM_FOLDERS:
-            raise BadInput(f"{where}.path: {mount.path!r} belongs to the image; expected a folder of its own such as /workspace.")
-        if mount.path in [other.path for other in mounts[:index]]:
-            raise BadInput(f"{where}.path: {mount.path!r} stands there twice; expected each path once.")
-        if mount.mode not in MODES:
-            raise BadInput(f"{where}.mode: {mount.mode!r} is not known; expected {' or '.join(MODES)}.")
-        if sum(getattr(mount, kind) is not None for kind in KINDS) != 1:
-            raise BadInput(
-                f"{where}: expected either cephfs (a shared volume) or claim (a PersistentVolumeClaim), nfs or host_path."
-            )
-        check_source(*source_of(mount), where)
-        check_folder(mount.sub_path, where)
-        if OWNER in mount.sub_path.rpartition("/")[0]:
-            raise BadInput(
-                f"{where}.sub_path: {mount.sub_path[:80]!r} goes on below the user's own folder, where a link could lead to "
-                f"another's; expected {OWNER} in the last step."
-            )
-    _check_links(mounts)
-
-
-def _check_links(mounts: Sequence[MountRequest]) -> None:
-    """A folder below one that is writable in the same server could be replaced by a link to another folder of the volume."""
-    for index, mount in enumerate(mounts):
-        for other in mounts:
-            is_above = mount.sub_path != other.sub_path and (not other.sub_path or mount.sub_path.startswith(f"{other.sub_path}/"))
-            if is_above and other.mode == WRITE and source_of(other) == source_of(mount):
-                raise BadInput(
-                    f"mounts[{index}].sub_path: {mount.sub_path[:80]!r} is below what is mounted at {other.path} with mode rw, "
-                    "where a link could take its place; mount one of the two, or the upper one with mode r."
-                )
-
-
-def check_folder(sub_path: str, where: str) -> None:
-    """Raises BadInput for a folder of a volume that could lead out of it. Empty: the volume itself."""
-    steps = sub_path.replace(OWNER, "owner").split("/")
-    if sub_path and (not _SUB_PATH.fullmatch("/".join(steps)) or {"", ".", ".."} & set(steps)):
-        raise BadInput(f"{where}.sub_path: {sub_path[:80]!r} is no folder; expected one such as users/{OWNER}.")
-
-
-def check_source(kind: str, source: str, where: str) -> None:
-    """Of a mount, or of a storage of the configuration. Raises BadInput."""
-    if kind in ("cephfs", "claim"):
-        _check_name(source, f"{where}.{kind}")
-        return
-    server, colon, path = source.partition(":") if kind == "nfs" else ("", "", source)
-    is_path = _PATH.fullmatch(path) is not None and posixpath.normpath(path) == path and not path.startswith("//")
-    if not is_path or (kind == "nfs" and not (colon and _NFS_SERVER.fullmatch(server))):
-        example = "nas.example:/export/team" if kind == "nfs" else "/srv/data"
-        raise BadInput(f"{where}.{kind}: {source[:80]!r} is no plain absolute path; expected one such as {example}.")
-
-
 def _check_hdfs(hdfs: HdfsRequest | None) -> None:
     if hdfs is not None:
-        _check_name(hdfs.config, "hdfs.config")
+        check_kubernetes_name(hdfs.config, "hdfs.config")
 
 
 def _check_account(name: str, account: AccountRequest) -> None:
@@ -178,11 +112,6 @@ def _is_built(request: JobRequest, member: Who, site: Site) -> bool:
     except UserError:
         return False
     return True
-
-
-def _check_name(name: str, where: str) -> None:
-    if not _KUBERNETES_NAME.fullmatch(name):
-        raise BadInput(f"{where}: {name[:80]!r} is not a name; expected lower-case letters, digits, '-' and '.'.")
 
 
 def _check_idle(idle: IdleRequest | None) -> None:

@@ -69,7 +69,10 @@ class OthersObserved:
 
 @dataclass(frozen=True, slots=True)
 class ClusterLost:
+    """It does not answer, or not so that anything is known of it; ``why`` in its backend's words."""
+
     cluster: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

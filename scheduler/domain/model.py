@@ -160,6 +160,39 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A volume in the user's container, or the folder ``sub_path`` of it, in which ``{owner}`` stands for the job's owner.
+
+    ``kind`` and ``source`` are those of the configuration's list of storages.
+    """
+
+    path: str
+    kind: str
+    source: str
+    sub_path: str = ""
+    is_writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SideCar:
+    """A container of the site beside the user's, as the configuration had it when the job was submitted.
+
+    ``params``: what the job set and the defaults of the rest, by name, as text.
+    """
+
+    name: str
+    image: str
+    resources: Resources
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
+    """User code starts once something listens there."""
+    shares_folder: bool = False
+    """Whether it has the job's own folder, where its code, work and results are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """What every pod of a job runs. ``$(NAME)`` in ``command`` expands to a variable of the job environment, as in Kubernetes."""
 
@@ -179,6 +212,20 @@ class Work:
     """The submitter's environment, below ``env``. Not in ``repr``, of which an attempt's digest is made."""
     run_as: str | None = field(default=None, repr=False)
     """Proxy user as which the pods run instead of their owner. Not in ``repr`` either: attempts of older versions go on."""
+    mounts: tuple[Mount, ...] = field(default=(), repr=False)
+    """Like ``sidecars`` not in ``repr``: the digest of a job without them is what it was before there were any."""
+    sidecars: tuple[SideCar, ...] = field(default=(), repr=False)
+    """Containers of the site."""
+
+    @property
+    def needs_containers(self) -> bool:
+        """Whether it asks for what processes of a machine do not get."""
+        return self.image is not None or bool(self.mounts or self.sidecars)
+
+    @property
+    def sidecars_cost(self) -> Resources:
+        """What the site's side-cars take in each pod."""
+        return total(one.resources for one in self.sidecars)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +395,7 @@ class Cluster:
     sidecar_cost: Resources = NOTHING
     master_cost: Resources = NOTHING
     unreachable_since: float | None = None
+    unreachable_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,14 @@ MOST_VARIABLES: Final = 2_000
 """Of an environment, and of other settings by name."""
 MOST_LABELS: Final = 64
 """Also of the extended resources and tolerations of a pod."""
+MOST_SIDECARS: Final = 16
 MOST_INPUTS: Final = 1_000
 MOST_OUTPUTS: Final = 256
 MOST_PREDECESSORS: Final = 1_000
 MOST_NODES: Final = 500
 """Of a DAG."""
 MOST_GROUPS: Final = 2_000
+MOST_DRIVER_PORTS: Final = 64
 MOST_IMAGES: Final = 1_000
 
 SLASH: Final = "%2F"
@@ -72,6 +74,32 @@ class OutputRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MountRequest:
+    """A volume of a notebook server or a job: ``cephfs`` names a shared CephFS volume, ``claim`` an existing PersistentVolumeClaim.
+
+    ``nfs``: an export as ``SERVER:/PATH``; ``host_path``: a folder of the node. Both only if the configuration lists them.
+
+    ``sub_path``: a folder of the volume, in which ``{owner}`` stands for the user, or the job's owner. ``mode``: ``rw`` or ``r``.
+    """
+
+    path: str
+    cephfs: str | None = None
+    claim: str | None = None
+    nfs: str | None = None
+    host_path: str | None = None
+    sub_path: str = ""
+    mode: str = "rw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideCarRequest:
+    """A container that the site offers beside the user's, by its name in the configuration, and what the job sets of it."""
+
+    name: str
+    params: Annotated[Mapping[str, str | int | float | bool], AtMost(MOST_VARIABLES)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
     """A submit. ``kind``: ``batch`` (one pod or a distributed gang) or ``spark``; only the hub submits ``notebook``."""
 
@@ -101,6 +129,15 @@ class JobRequest:
     sidecar: bool = True
     run_as: str | None = None
     """A proxy user of the submitter's groups, as which the pods run instead of their owner."""
+    mounts: Annotated[tuple[MountRequest, ...], AtMost(MOST_LABELS)] = ()
+    """Volumes that the configuration lists for the job's group."""
+    sidecars: Annotated[tuple[SideCarRequest, ...], AtMost(MOST_SIDECARS)] = ()
+    """Containers that the site offers beside the user's."""
+
+    @property
+    def needs_containers(self) -> bool:
+        """Whether it runs in an image and never on the submitter's machine."""
+        return self.image is not None or bool(self.mounts or self.sidecars)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,24 +216,6 @@ class RunRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MountRequest:
-    """A volume of a notebook: ``cephfs`` names a shared CephFS volume, ``claim`` an existing PersistentVolumeClaim.
-
-    ``nfs``: an export as ``SERVER:/PATH``; ``host_path``: a folder of the node. Both only if the configuration lists them.
-
-    ``sub_path``: a folder of the volume, in which ``{owner}`` stands for the user. ``mode``: ``rw`` or ``r``.
-    """
-
-    path: str
-    cephfs: str | None = None
-    claim: str | None = None
-    nfs: str | None = None
-    host_path: str | None = None
-    sub_path: str = ""
-    mode: str = "rw"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HdfsRequest:
     """``config`` names the ConfigMap with core-site.xml and hdfs-site.xml; ``kerberos`` adds an in-memory ticket cache."""
 
@@ -248,6 +267,8 @@ class ProfileRequest:
     mounts: Annotated[tuple[MountRequest, ...], AtMost(MOST_LABELS)] = ()
     hdfs: HdfsRequest | None = None
     proxy_users: Annotated[Mapping[str, AccountRequest], AtMost(MOST_LABELS)] = field(default_factory=dict)
+    driver_ports: int = 0
+    """Ports of its own at which programs outside the cluster reach each server, as Spark executors on YARN reach their driver."""
     idle: IdleRequest | None = None
 
 
@@ -257,8 +278,8 @@ class NotebookRequest:
 
     Without ``profile``: the first one offered to the owner. ``cluster``: where the hub creates its pods. ``is_running``: the server
     runs already, and this control plane did not know it: it has another database than the one that admitted the server.
-    ``run_as``: a proxy user of the profile. ``queue``: one of those that take the owner's servers of the profile; without it, of
-    these the first that has room.
+    ``run_as``: a proxy user of the profile. ``driver_ports``: those that a server which runs already has. ``queue``: one of those that
+    take the owner's servers of the profile; without it, of these the first that has room.
     """
 
     owner: str
@@ -270,6 +291,7 @@ class NotebookRequest:
     run_as: str | None = None
     queue: str | None = None
     is_running: bool = False
+    driver_ports: Annotated[tuple[int, ...], AtMost(MOST_DRIVER_PORTS)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ from tuttilab.scheduler.domain.requests import (
     ProfileRequest,
     RenewRequest,
     RunRequest,
+    SideCarRequest,
     SparkRequest,
     VariableRequest,
 )
@@ -219,6 +220,8 @@ class ClusterView:
     used: Mapping[str, str]
     others: Mapping[str, str] = field(default_factory=dict)
     """Requested by pods that are not ours."""
+    unreachable_why: str = ""
+    """In its own words; empty while it answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,6 +392,8 @@ class NotebookView:
     """Of the control plane, for a label of the pod: what the ledger has is not counted again as what others take of a node."""
     run_as: AccountRequest | None = None
     """The proxy user's; None: as the user themselves."""
+    driver_ports: tuple[int, ...] = ()
+    """Its own, of all live servers: the pod listens there, and the hub opens them."""
     place: int | None = None
     refusal: str = ""
     """While it waits: what it asks for, what is free, and which members of the owner's group use the rest."""
@@ -464,6 +469,7 @@ _REQUESTS: tuple[Any, ...] = (
     RunRequest,
     ProfileRequest,
     MountRequest,
+    SideCarRequest,
     HdfsRequest,
     IdleRequest,
     NotebookRequest,

@@ -50,8 +50,9 @@ def reloader(service: Service, runtime: Runtime, environ: Mapping[str, str]) -> 
 
 
 def with_current_queues(config: Config, runtime: Runtime, environ: Mapping[str, str]) -> Config:
-    """``config`` with the queues and defaults that its file has now; unchanged when the file is invalid or there is none."""
+    """``config`` with what a reload takes of its file as that is now; unchanged when the file is invalid or there is none."""
     from tuttilab.scheduler.config.load import load_config
+    from tuttilab.scheduler.service.reload import RELOADED
 
     if not runtime.config:
         return config
@@ -60,4 +61,4 @@ def with_current_queues(config: Config, runtime: Runtime, environ: Mapping[str, 
     except TuttiError as error:
         log.error("goes on with the queues of its start: %s", error)
         return config
-    return replace(config, queues=found.queues, defaults=found.defaults)
+    return replace(config, **{part: getattr(found, part) for part in RELOADED})

@@ -133,7 +133,7 @@ def plan_of(
         kind=job.kind,
         epoch=attempt.epoch,
         work=job.work,
-        pods=tuple(_pod_plan(pod, gang_key) for pod in attempt.pods),
+        pods=tuple(_pod_plan(pod, gang_key, job) for pod in attempt.pods),
         gang_key=gang_key,
         report_url=addresses.report_url,
         report_url_file=addresses.report_url_file,
@@ -148,14 +148,16 @@ def plan_of(
     )
 
 
-def _pod_plan(pod: Pod, gang_key: str) -> PodPlan:
+def _pod_plan(pod: Pod, gang_key: str, job: Job) -> PodPlan:
+    """With what the job asked for: what the pod takes beside it is in the pod's own resources, and in containers of its own."""
+    asked = next((one.resources for one in job.gang.pod_sets if one.role == pod.role), pod.resources)
     was_made = pod.uid is not None or pod.phase is PodPhase.ENDED or pod.is_given_back
     return PodPlan(
         pod.name,
         pod.role,
         pod.rank,
         pod.node,
-        pod.resources,
+        asked,
         was_made=was_made,
         joins=pod.joined_at is not None,
         token=pod_token(gang_key, pod.rank, pod.name),

@@ -21,8 +21,17 @@ from tuttilab.scheduler.config.proxy_users import can_run_as
 from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.rows import lifecycle
 from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.core.storages import refusal_now
 from tuttilab.scheduler.domain import events as ev
-from tuttilab.scheduler.domain.errors import ClusterUnreachable, CommitUnknown, StaleEpoch, StoreError, Unavailable, UserError
+from tuttilab.scheduler.domain.errors import (
+    ClusterUnreachable,
+    CommitUnknown,
+    LaunchRefused,
+    StaleEpoch,
+    StoreError,
+    Unavailable,
+    UserError,
+)
 from tuttilab.scheduler.domain.instructions import DropJob
 from tuttilab.scheduler.domain.model import Cluster as ClusterRow
 from tuttilab.scheduler.domain.model import JobKind
@@ -439,6 +448,12 @@ class Service:
         plan = plan_of(job, live, self.secrets, self.addresses, self.config.limits.barrier_s, run_as)
         return None if all(pod.was_made for pod in plan.pods) else (live.cluster, plan)
 
+    def check_launch(self, plan: LaunchPlan, /) -> None:
+        """Raises LaunchRefused for a mount that was taken off the list since the job was accepted. A gang that runs may grow."""
+        why = refusal_now(plan.work.mounts, plan.group, self.config.storages)
+        if why and not plan.is_growth:
+            raise LaunchRefused(why, permanent=True)
+
     async def mark_cleaned_up(self, job_id: str, /) -> None:
         """Record that no cluster has pods or files of that deleted job."""
         await self.store.mark_cleaned_up(self.state.epoch, job_id)
@@ -472,6 +487,8 @@ class Service:
                     name: frozenset(one.name for one in self.config.clusters if not can_run_as(one, user))
                     for name, user in self.config.proxy_users.items()
                 },
+                driver_ports=self.config.driver_ports,
+                sidecars=self.config.sidecars,
                 growing=frozenset(one.name for one in self.config.clusters if one.grows),
                 without_images=frozenset(one.name for one in self.config.clusters if one.kind == "local"),
                 without_default_image=frozenset(

@@ -44,6 +44,10 @@ class Loop(Protocol):
         """Cluster and plan of a launch; None when the attempt must not be launched any more."""
         ...
 
+    def check_launch(self, plan: LaunchPlan, /) -> None:
+        """Raises LaunchRefused for what the site does not allow any more."""
+        ...
+
     async def mark_cleaned_up(self, job_id: str, /) -> None:
         """Record that no cluster has pods or files of that deleted job."""
         ...
@@ -68,6 +72,8 @@ class Performer:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._launching: dict[str, asyncio.Event] = {}
         self._deferred_ends: dict[str, dict[str, PodState]] = {}
+        self._pausing: dict[asyncio.Event, None] = {}
+        """One for each instruction that waits for its next try. In order, so that a simulation repeats itself."""
 
     def perform(self, instruction: Instruction) -> None:
         queue = self._queues.get(instruction.job_id)
@@ -77,6 +83,11 @@ class Performer:
             self._workers[instruction.job_id] = task
         elif instruction not in list(queue)[1:]:
             queue.append(instruction)
+
+    def retry_now(self) -> None:
+        """A cluster answers again: what waits for its next try is tried at once."""
+        for wake in self._pausing:
+            wake.set()
 
     async def stop(self) -> None:
         workers = list(self._workers.values())
@@ -139,8 +150,19 @@ class Performer:
                 log.warning("%s: %s; trying again in %.1f s", instruction, error, pause)
             except Exception:
                 log.exception("%s broke; trying again in %.1f s", instruction, pause)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_S)
+            pause = FIRST_PAUSE_S if await self._pause(pause) else min(pause * 2, LONGEST_PAUSE_S)
+
+    async def _pause(self, seconds: float) -> bool:
+        """Whether it was cut short."""
+        wake = asyncio.Event()
+        self._pausing[wake] = None
+        try:
+            async with asyncio.timeout(seconds):
+                return await wake.wait()
+        except TimeoutError:
+            return False
+        finally:
+            del self._pausing[wake]
 
     async def _execute(self, instruction: Instruction) -> None:
         match instruction:
@@ -200,6 +222,7 @@ class Performer:
             planned = await self._loop.ask(lambda turn: self._loop.plan(turn, job_id, number))
             self._check_lease()
             if planned is not None:
+                self._loop.check_launch(planned[1])
                 if planned[1].is_growth:
                     point("perform.grow")
                 point("launch.before")

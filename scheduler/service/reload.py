@@ -1,4 +1,5 @@
-"""Reload of queues and defaults while jobs run: the file is checked as a whole and applied as a whole, or not at all.
+"""Reload of queues, defaults, storages and side-cars of the site while jobs run: the file is checked as a whole and applied as a
+whole, or not at all.
 
 A limit that would be loosened is applied only if the caller names it, because a slip in the file looks the same.
 """
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tuttilab.scheduler.config.resources import unseen_resources
 from tuttilab.scheduler.core.ordering.queues import check_tree, path_of
+from tuttilab.scheduler.core.storages import READ, WRITE
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import Conflict
 from tuttilab.scheduler.domain.model import Queue
@@ -20,29 +22,33 @@ from tuttilab.scheduler.domain.wire import ReloadView
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.config.model import Config, Defaults
+    from tuttilab.scheduler.core.sidecars import SideCarOffer
     from tuttilab.scheduler.core.state import State
+    from tuttilab.scheduler.core.storages import Storage
     from tuttilab.scheduler.service.loop import Service
     from tuttilab.scheduler.service.turn import Turn
 
-RELOADED: Final = ("queues", "defaults")
+RELOADED: Final = ("queues", "defaults", "storages", "sidecars")
 """Parts of the configuration that may change while jobs run."""
 
 
 async def reload(
     service: Service, wanted: Config, *, dry_run: bool = False, accept: Collection[str] = (), by: str = ""
 ) -> ReloadView:
-    """Apply the queues and defaults of ``wanted``, unless it is a dry run; return what changes, one sentence each.
+    """Apply `RELOADED` of ``wanted``, unless it is a dry run; return what changes, one sentence each.
 
     Raises, and changes nothing: Conflict when another part differs, a removed queue has unended jobs, or a limit is loosened that
     is not in ``accept``; BadInput when a limit names a resource that no node has.
     """
     others = [part.name for part in fields(wanted) if part.name not in RELOADED and _differs(part.name, service.config, wanted)]
     if others:
+        may = f"{', '.join(RELOADED[:-1])} and {RELOADED[-1]}"
         raise Conflict(
-            f"reload: {' and '.join(others)} changed too, and only {' and '.join(RELOADED)} can while jobs run; restart the "
-            "control plane (no accepted job is lost), or put them back. Nothing was changed."
+            f"reload: {' and '.join(others)} changed too, and only {may} can while jobs run; restart the control plane (no "
+            "accepted job is lost), or put them back. Nothing was changed."
         )
-    old, new = service.config.defaults, wanted.defaults
+    known = service.config
+    old, new = known.defaults, wanted.defaults
 
     def apply(turn: Turn) -> ReloadView:
         before, tree = turn.state.queues, check_tree(wanted.queues)
@@ -52,8 +58,14 @@ async def reload(
             changes=(
                 *_changes(before, wanted.queues),
                 *(f"defaults: {_change(part, getattr(old, part), getattr(new, part))}" for part in parts),
+                *_storage_changes(known.storages, wanted.storages),
+                *_sidecar_changes(known.sidecars, wanted.sidecars),
             ),
-            loosened=(*loosened_limits(before, tree), *_loosened_defaults(old, new)),
+            loosened=(
+                *loosened_limits(before, tree),
+                *_loosened_defaults(old, new),
+                *_loosened_storages(known.storages, wanted.storages),
+            ),
             unchecked=unchecked,
         )
         _check_removed(turn.state, tree)
@@ -69,7 +81,7 @@ async def reload(
 
     view = await service.ask(apply)
     if not dry_run:
-        service.apply_config(replace(service.config, queues=wanted.queues, defaults=wanted.defaults))
+        service.apply_config(replace(service.config, **{part: getattr(wanted, part) for part in RELOADED}))
     return view
 
 
@@ -119,6 +131,40 @@ def _limit(key: str, amount: int | None) -> str:
 def _loosened_defaults(old: Defaults, new: Defaults) -> Iterator[str]:
     if old.timeout_s is not None and (new.timeout_s is None or new.timeout_s > old.timeout_s):
         yield f"defaults: {_change('timeout_s', old.timeout_s, new.timeout_s)}"
+
+
+def _loosened_storages(old: Sequence[Storage], new: Sequence[Storage]) -> Iterator[str]:
+    if old and not new:
+        yield "storages: the list is gone, and then profiles may mount any claim"
+    before = {storage.title: storage for storage in old}
+    for storage in new:
+        was = before.get(storage.title)
+        for group, mode in storage.modes.items():
+            if was is not None and was.modes.get(group) == READ and mode == WRITE:
+                yield f"storage {storage.title}: {group} {READ} -> {WRITE}"
+
+
+def _storage_changes(old: Sequence[Storage], new: Sequence[Storage]) -> Iterator[str]:
+    before, after = ({storage.title: dict(storage.modes) for storage in each} for each in (old, new))
+    yield from (f"storage {title} is gone" for title in before if title not in after)
+    for title, modes in after.items():
+        if title not in before:
+            yield f"storage {title} is new"
+        elif (was := before[title]) != modes:
+            groups = [group for group in {**was, **modes} if was.get(group) != modes.get(group)]
+            told = (f"{group} {was.get(group, 'none')} -> {modes.get(group, 'none')}" for group in groups)
+            yield f"storage {title}: {', '.join(told)}"
+
+
+def _sidecar_changes(old: Sequence[SideCarOffer], new: Sequence[SideCarOffer]) -> Iterator[str]:
+    before, after = ({offer.name: offer for offer in each} for each in (old, new))
+    yield from (f"side-car {name} is gone" for name in before if name not in after)
+    for name, offer in after.items():
+        if name not in before:
+            yield f"side-car {name} is new"
+        elif before[name] != offer:
+            parts = [field.name for field in fields(offer) if getattr(before[name], field.name) != getattr(offer, field.name)]
+            yield f"side-car {name}: {', '.join(parts)} changed, for jobs that are submitted from now on"
 
 
 def _differs(part: str, old: Config, new: Config) -> bool:

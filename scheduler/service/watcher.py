@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from tuttilab.scheduler.clusters.base import Cluster, Observation, PodState
@@ -13,6 +14,7 @@ from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import ClusterError, StaleEpoch, StoreError, Unavailable
 from tuttilab.scheduler.domain.instructions import Instruction
+from tuttilab.scheduler.domain.model import Cluster as ClusterRow
 from tuttilab.scheduler.service import reconcile
 from tuttilab.scheduler.service.heartbeats import Heartbeats
 from tuttilab.scheduler.service.performer import Performer, observe_once
@@ -22,6 +24,11 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 OBSERVE_EVERY_S: Final = 30.0
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 5.0
+"""Between two looks at a cluster that does not answer: jobs wait for the one that is answered."""
+LONGEST_WHY: Final = 400
+"""Characters of why a cluster does not answer."""
 
 
 class Loop(Protocol):
@@ -54,14 +61,14 @@ class Watcher:
 
     async def watch(self, name: str, cluster: Cluster, observed: asyncio.Event) -> None:
         """Turn observations into events for as long as the service runs. Sets ``observed`` after the first one."""
-        pause = 0.2
+        pause = FIRST_PAUSE_S
         while True:
             try:
                 known = reconcile.seen_pods(self._loop.state)
                 async for observation in cluster.observe():
                     await self._apply_observation(name, observation, known)
                     observed.set()
-                    pause = 0.2
+                    pause = FIRST_PAUSE_S
             except StaleEpoch as stale:
                 self._loop.step_down(stale)
                 return
@@ -69,13 +76,13 @@ class Watcher:
                 log.warning("cluster %s does not answer: %s", name, error)
                 observed.set()
                 with contextlib.suppress(StoreError, Unavailable):
-                    await self._loop.ask(lambda turn: self._lose(turn, name))
+                    await self._loop.ask(partial(self._lose, name, str(error)))
             except (StoreError, Unavailable) as error:
                 log.warning("what cluster %s shows could not be committed, it is observed at again: %s", name, error)
             except Exception:
                 log.exception("watching cluster %s broke, it is observed at again", name)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 30.0)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
 
     async def observe_periodically(self, name: str, cluster: Cluster) -> None:
         """Observe the cluster completely: a stream of changes shows neither missing pods nor instructions without effect."""
@@ -87,19 +94,24 @@ class Watcher:
             except (ClusterError, StoreError, Unavailable) as error:
                 log.warning("cluster %s could not be observed: %s", name, error)
 
-    @staticmethod
-    def _lose(turn: Turn, name: str) -> None:
+    def _lose(self, name: str, why: str, turn: Turn) -> None:
+        """Also one that was never seen: it is there, and jobs for it wait."""
         known = turn.state.clusters.get(name)
-        if known is not None and known.unreachable_since is None:
-            turn.apply(ev.ClusterLost(name), name)
+        if known is None:
+            turn.apply(ev.ClusterObserved(ClusterRow(name, self._kinds.get(name, "fake"))), name)
+        if known is None or known.unreachable_since is None:
+            turn.apply(ev.ClusterLost(name, why[:LONGEST_WHY]), name)
 
     async def _apply_observation(self, name: str, seen: Observation, known: frozenset[str]) -> None:
         """``known``: pods seen before the observation began. A pod created since is not missing."""
         to_repeat: list[Instruction] = []
+        is_back = False
 
         def run(turn: Turn) -> None:
+            nonlocal is_back
             row = turn.state.clusters.get(name)
-            if row is not None and row.unreachable_since is not None:
+            is_back = row is not None and row.unreachable_since is not None
+            if is_back:
                 turn.apply(ev.ClusterBack(name), name)
             nodes = reconcile.cluster_event(turn.state, name, self._kinds.get(name, "fake"), seen)
             if nodes is not None:
@@ -114,6 +126,8 @@ class Watcher:
                 to_repeat.extend(reconcile.instructions_to_repeat(turn.state, name, pods))
 
         await self._loop.ask(run)
+        if is_back:
+            self._performer.retry_now()
         for instruction in to_repeat:
             self._performer.perform(instruction)
 

@@ -142,6 +142,35 @@ class JobQuery:
     limit: int = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a cluster notes of an attempt, in its own JSON. ``is_over``: its pods are forgotten."""
+
+    cluster: str
+    job_id: str
+    attempt: int
+    body: str
+    is_over: bool = False
+
+
+class NoteStore(Protocol):
+    """Keeps the notes of clusters. They are no part of the journal: a replay knows nothing of them."""
+
+    async def put_notes(self, epoch: int, notes: Sequence[Note]) -> None:
+        """Add or replace. Raises StaleEpoch: a former leader notes nothing."""
+        ...
+
+    async def drop_note(self, epoch: int, cluster: str, job_id: str, attempt: int) -> None:
+        """Delete it, if it is there. Raises StaleEpoch."""
+        ...
+
+    async def notes(self, cluster: str) -> Sequence[Note]:
+        """Those that are not over."""
+        ...
+
+    async def note(self, cluster: str, job_id: str, attempt: int) -> Note | None: ...
+
+
 class Store(Protocol):
     """The database. Every method is a coroutine; blocking drivers run in a thread.
 

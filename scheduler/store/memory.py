@@ -11,7 +11,7 @@ from tuttilab.scheduler.domain.events import Event
 from tuttilab.scheduler.domain.instructions import DropJob
 from tuttilab.scheduler.domain.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.domain.wire import event_kind
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, IdempotencyKey, JobQuery, Loaded
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, IdempotencyKey, JobQuery, Loaded, Note
 from tuttilab.scheduler.store.queries import MOST_SCANNED, JournalQuery
 from tuttilab.scheduler.store.rows import (
     LIVE_PHASES,
@@ -45,6 +45,7 @@ class MemoryStore:
         self._artifacts: dict[tuple[str, str], ArtifactRow] = {}
         self._checkpoint: Checkpoint | None = None
         self._pending_cleanups: dict[str, DropJob] = {}
+        self._notes: dict[tuple[str, str, int], Note] = {}
 
     async def open(self) -> int:
         self._epoch += 1
@@ -240,3 +241,17 @@ class MemoryStore:
 
     async def artifacts_of(self, owner: str, artifact_ids: Sequence[str]) -> Sequence[str]:
         return [one for one in artifact_ids if (one, owner) in self._artifacts]
+
+    async def put_notes(self, epoch: int, notes: Sequence[Note]) -> None:
+        self._check(Batch(epoch))
+        self._notes |= {(note.cluster, note.job_id, note.attempt): note for note in notes}
+
+    async def drop_note(self, epoch: int, cluster: str, job_id: str, attempt: int) -> None:
+        self._check(Batch(epoch))
+        self._notes.pop((cluster, job_id, attempt), None)
+
+    async def notes(self, cluster: str) -> Sequence[Note]:
+        return [note for _, note in sorted(self._notes.items()) if note.cluster == cluster and not note.is_over]
+
+    async def note(self, cluster: str, job_id: str, attempt: int) -> Note | None:
+        return self._notes.get((cluster, job_id, attempt))

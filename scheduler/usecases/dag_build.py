@@ -180,7 +180,7 @@ def _job_request(node: NodeRequest, request: DagRequest, run_id: str, inherited:
             name=node.job.name if node.job.name != "job" else node.name,
             queue=node.job.queue or request.queue,
             workdir=_folder(node.job, request.workdir),
-            inherited=node.job.inherited or ({} if node.job.image is not None else inherited),
+            inherited=node.job.inherited or ({} if node.job.needs_containers else inherited),
             labels={**node.job.labels, **labels},
         )
     memory = parse_memory(node.memory, f"node {node.name!r}: memory")
@@ -198,7 +198,7 @@ def _job_request(node: NodeRequest, request: DagRequest, run_id: str, inherited:
 def _folder(job: JobRequest, default: str | None) -> str | None:
     """The node's folder, relative to the DAG's. ``$(…)`` is expanded in the pod, and ``""`` is a private folder."""
     if job.workdir is None:
-        return default if job.image is None else None
+        return None if job.needs_containers else default
     if not job.workdir or job.workdir.startswith("$(") or not default:
         return job.workdir
     return posixpath.join(default, job.workdir)

@@ -11,8 +11,9 @@ from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.kinds import check_sizes
 from tuttilab.scheduler.core.proxy_users import check_listed, check_proxy_user
 from tuttilab.scheduler.core.rows.handlers.jobs import ended_without_success
+from tuttilab.scheduler.core.storages import refusal_now
 from tuttilab.scheduler.domain import events as ev
-from tuttilab.scheduler.domain.errors import AboveMax, Conflict, NeverFits, NotFound, TooManyJobs
+from tuttilab.scheduler.domain.errors import AboveMax, Conflict, Forbidden, NeverFits, NotFound, TooManyJobs
 from tuttilab.scheduler.domain.model import Attempt, Job, JobKind, JobPhase, Pod, PodPhase, Wait
 from tuttilab.scheduler.domain.requests import SLASH, JobRequest, Who
 from tuttilab.scheduler.domain.titles import title, title_of
@@ -197,6 +198,9 @@ class Jobs:
             if who.name == fresh.owner:
                 check_proxy_user(fresh, who, self._service.site().proxy_users)
             check_listed(fresh, self._service.site().proxy_users)
+            refusal = refusal_now(fresh.work.mounts, fresh.group, self._service.config.storages)
+            if refusal:
+                raise Forbidden(refusal)
             check_caps(turn.state, self._service.config.limits, fresh.owner, 1)
             turn.apply(ev.JobSubmitted(fresh, "" if who.name == fresh.owner else who.name), fresh.id)
             idempotency_keys.record(key, asked, fresh.id)

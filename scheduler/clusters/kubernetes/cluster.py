@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from tuttilab.scheduler.clusters.base import DisplayChunk, LaunchPlan, LogChunk, Observation, PodState, Usage
+from tuttilab.scheduler.clusters.kept.logs import PodLog
 from tuttilab.scheduler.clusters.kubernetes import logs, names, states
 from tuttilab.scheduler.clusters.kubernetes.api import Api
-from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts, Noted
+from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts, FileNotes, Keeper, Noted
 from tuttilab.scheduler.clusters.kubernetes.fence import LeaseFence
 from tuttilab.scheduler.clusters.kubernetes.informer import Informer
 from tuttilab.scheduler.clusters.kubernetes.launch import Launcher, Remover
@@ -23,8 +24,7 @@ from tuttilab.scheduler.clusters.kubernetes.others import Others
 from tuttilab.scheduler.clusters.kubernetes.pods import MAIN, Body
 from tuttilab.scheduler.clusters.kubernetes.settings import MASTER_COST, SIDECAR_COST, KubernetesSettings
 from tuttilab.scheduler.clusters.kubernetes.states import Seen
-from tuttilab.scheduler.clusters.local.logs import PodLog
-from tuttilab.scheduler.domain.errors import Bug, ClusterError, ClusterUnreachable, LaunchRefused, NotFound
+from tuttilab.scheduler.domain.errors import Bug, ClusterError, ClusterUnreachable, LaunchRefused, NotFound, StoreError
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase
 from tuttilab.scheduler.domain.resources import NOTHING
 from tuttilab.scheduler.runtime.crash_points import point
@@ -48,7 +48,10 @@ _Key = tuple[str, int, str]
 
 
 class KubernetesCluster:
-    """``installation``: tells the objects of this control plane from those of others. All calls belong to one event loop."""
+    """``installation``: tells the objects of this control plane from those of others. All calls belong to one event loop.
+
+    ``keeper``: of notes, for one of several control planes; without it they are files in ``state_dir``.
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class KubernetesCluster:
         state_dir: Path,
         installation: str,
         *,
+        keeper: Keeper | None = None,
         heartbeat_s: float = 5.0,
         lease_s: float = 45.0,
         output_bytes: int = protocol.MOST_OUTPUT_BYTES,
@@ -74,8 +78,10 @@ class KubernetesCluster:
             for namespace in settings.all_namespaces
         }
         self._others = Others(self._api, name, installation)
-        self._attempts = Attempts(state_dir.absolute())
-        self._fence = LeaseFence(self._api, name, settings.namespace, installation, state_dir.absolute())
+        state_dir = state_dir.absolute()
+        self._log_dir = state_dir if settings.logs is None else Path(settings.logs) / name
+        self._attempts = Attempts(self._log_dir, keeper or FileNotes(state_dir))
+        self._fence = LeaseFence(self._api, name, settings.namespace, installation, state_dir)
         limits = {"heartbeat_s": heartbeat_s, "lease_s": lease_s, "output_bytes": output_bytes, "unpacked_bytes": unpacked_bytes}
         self._launcher = Launcher(name, settings, self._api, self._pods, installation, limits)
         self._remover = Remover(self._api, name)
@@ -93,6 +99,8 @@ class KubernetesCluster:
     # --- looking -------------------------------------------------------------------------------------------------------
 
     async def lead(self, epoch: int) -> None:
+        self._attempts.lead(epoch)
+        self._launcher.epoch = epoch
         await self._fence.raise_to(epoch)
 
     async def observe(self) -> AsyncGenerator[Observation]:
@@ -122,7 +130,8 @@ class KubernetesCluster:
         return Observation(pods, nodes, is_complete, SIDECAR_COST, MASTER_COST)
 
     async def _sync(self) -> None:
-        """List everything, and watch from now on. Raises ClusterUnreachable."""
+        """List everything, and watch from now on. Raises ClusterUnreachable, StoreError."""
+        await self._attempts.load()
         for informer in (self._nodes, *self._pods.values()):
             await informer.sync()
         if self._is_watching:
@@ -136,6 +145,7 @@ class KubernetesCluster:
                 self._spawn(informer.run(), f"watch {self.name}")
 
     async def _synced(self) -> None:
+        await self._attempts.load()
         if not self._is_watching:
             await self._sync()
 
@@ -198,7 +208,7 @@ class KubernetesCluster:
 
     def _is_told(self, key: _Key, seen: Seen) -> bool:
         """Whether all that the pod printed is copied, or was waited for long enough."""
-        if seen.labels.get(names.ROLE) == MASTER or (self._attempts.pod_folder(*key) / logs.WHOLE).exists():
+        if seen.labels.get(names.ROLE) == MASTER or logs.is_whole(self._attempts.pod_folder(*key)):
             return True
         return time.monotonic() - self._over_since.setdefault(key, time.monotonic()) > LOG_WAIT_S
 
@@ -208,7 +218,7 @@ class KubernetesCluster:
         is_due = seen.has_started(MAIN) or seen.is_over
         if not is_due or key in self._followers or seen.labels.get(names.ROLE) == MASTER or self._is_closed:
             return
-        if (self._attempts.pod_folder(*key) / logs.WHOLE).exists():
+        if logs.is_whole(self._attempts.pod_folder(*key)):
             return
         task = self._spawn(self._copy_log(key, seen), f"log of {seen.name}")
         self._followers[key] = task
@@ -217,7 +227,14 @@ class KubernetesCluster:
     async def _copy_log(self, key: _Key, seen: Seen) -> None:
         metadata = seen.pod["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
-        copy = await asyncio.to_thread(logs.LogCopy, self._attempts.pod_folder(*key))
+        is_elsewhere = self._attempts.is_elsewhere(*key[:2])
+        try:
+            copy = await asyncio.to_thread(logs.LogCopy, self._attempts.pod_folder(*key), is_shared=self._settings.logs is not None)
+            if is_elsewhere:
+                await asyncio.to_thread(copy.begin_anew, self._log_dir)
+        except OSError as error:
+            log.warning("the log of %s cannot be kept: %s", name, error)
+            return
 
         def present() -> Seen | None:
             pod = self._pods[namespace].objects.get((namespace, name))
@@ -229,13 +246,13 @@ class KubernetesCluster:
 
         try:
             cut = await logs.follow(self._api, namespace, name, copy, is_over)
-            noted = self._attempts.get(*key[:2])
+            noted = await self._attempts.find(*key[:2])
             last = present()
             message = str(states.message_of(last).get("message") or "") if last is not None else ""
             note = (noted.notes.get(key[2], "") if noted is not None else "") or message
             await asyncio.to_thread(copy.finish, cut, note)
             self._wake()
-        except OSError as error:
+        except (OSError, StoreError) as error:
             log.warning("the log of %s cannot be kept: %s", name, error)
         finally:
             copy.close()
@@ -243,13 +260,17 @@ class KubernetesCluster:
     async def logs(self, job_id: str, attempt: int, pod: str, start: int, limit: int) -> LogChunk:
         folder = self._attempts.pod_folder(job_id, attempt, pod)
         if not folder.is_dir():
-            raise NotFound(f"pod {pod} of attempt {attempt} of job {job_id}: no log is kept here.")
+            noted = await self._attempts.find(job_id, attempt)
+            where = ""
+            if self._settings.logs is not None and noted is not None and pod in noted.made:
+                where = f": another control plane wrote it, to a folder that is not {self._log_dir} here; mend clusters[].logs"
+            raise NotFound(f"pod {pod} of attempt {attempt} of job {job_id}: no log is kept here{where}.")
         reader = self._logs.setdefault(folder, PodLog(folder, logs.LOG_BYTES))
         self._logs.move_to_end(folder)
         if len(self._logs) > OPEN_LOGS:
             self._logs.popitem(last=False)
         # Checked before the read: everything was written by then.
-        is_over = (folder / logs.WHOLE).exists() or pod.endswith(f"-{MASTER}")
+        is_over = logs.is_whole(folder) or pod.endswith(f"-{MASTER}")
         return await asyncio.to_thread(lambda: reader.read(start, limit, is_over=is_over))
 
     async def usage(self, job_id: str, attempt: int, pod: str) -> Usage:
@@ -265,27 +286,26 @@ class KubernetesCluster:
         async with self._locked(plan.job_id, plan.attempt):
             await self._fence.check()
             self._launcher.check(plan, (name for _, name in self._nodes.objects))
-            await self._replace_earlier_epoch(plan)
-            noted = self._noted_for(plan)
-            await asyncio.to_thread(self._note, plan, noted)
+            noted = self._noted_for(plan, await self._without_earlier_epoch(plan))
+            await self._note(plan, noted)
             try:
-                await self._launcher.create(plan, noted, self._attempts)
+                await self._launcher.create(plan, noted)
             except LaunchRefused as refusal:
                 if not plan.is_growth:
                     await self._undo(plan, noted, str(refusal))
                 raise
             finally:
-                await asyncio.to_thread(self._attempts.put, plan.job_id, plan.attempt, noted)
+                await self._attempts.put(plan.job_id, plan.attempt, noted)
         self._wake()
 
-    async def _replace_earlier_epoch(self, plan: LaunchPlan) -> None:
-        """End and erase pods and notes of an attempt of the same number that a restored database does not contain."""
-        noted = self._attempts.get(plan.job_id, plan.attempt)
+    async def _without_earlier_epoch(self, plan: LaunchPlan) -> Noted | None:
+        """What is noted, once pods and notes of an attempt that a restored database does not contain are ended and erased."""
+        noted = await self._attempts.find(plan.job_id, plan.attempt)
         if noted is not None and noted.epoch > plan.epoch:
             raise LaunchRefused(f"{plan.title} was launched in epoch {noted.epoch}, later than {plan.epoch}.")
         others = [seen for seen in self._pods_of(plan.job_id, plan.attempt) if int(seen.labels.get(names.EPOCH, 0)) < plan.epoch]
         if not others and (noted is None or noted.epoch == plan.epoch):
-            return
+            return noted
         point("launch.replace")
         for seen in others:
             if not seen.is_over:
@@ -298,10 +318,10 @@ class KubernetesCluster:
                 break
             await asyncio.sleep(0.1)
         await self._forget(plan.job_id, plan.attempt, erase=True)
+        return None
 
-    def _noted_for(self, plan: LaunchPlan) -> Noted:
+    def _noted_for(self, plan: LaunchPlan, noted: Noted | None) -> Noted:
         """Raises LaunchRefused for an attempt that was refused or forgotten, Bug for another digest."""
-        noted = self._attempts.get(plan.job_id, plan.attempt)
         if noted is None:
             noted = Noted(plan.epoch, plan.digest, self._settings.namespace_of(plan.group))
         if noted.refused:
@@ -316,11 +336,12 @@ class KubernetesCluster:
                 raise Bug(f"pod {pod.name} was launched with another digest ({noted.pods[pod.name]}).")
         return noted
 
-    def _note(self, plan: LaunchPlan, noted: Noted) -> None:
+    async def _note(self, plan: LaunchPlan, noted: Noted) -> None:
         if not noted.is_stopped:
             noted.pods.update({pod.name: pod.digest for pod in plan.pods})
-        self._attempts.put(plan.job_id, plan.attempt, noted)
-        self._attempts.make_folders(plan.job_id, plan.attempt, noted.pods)
+        self._attempts.is_elsewhere(plan.job_id, plan.attempt)  # before there is a folder
+        await self._attempts.put(plan.job_id, plan.attempt, noted)
+        await asyncio.to_thread(self._attempts.make_folders, plan.job_id, plan.attempt, noted.pods)
 
     async def _undo(self, plan: LaunchPlan, noted: Noted, why: str) -> None:
         """Remove a gang that cannot start completely; no user code ran, because a member was missing."""
@@ -341,12 +362,12 @@ class KubernetesCluster:
         try:
             async with self._locked(*key[:2]):
                 await self._fence.check()
-                noted = self._attempts.get(*key[:2])
+                noted = await self._attempts.find(*key[:2])
                 if noted is not None:
                     noted.why[key[2]], noted.notes[key[2]] = reason, sentence
-                    await asyncio.to_thread(self._attempts.put, *key[:2], noted)
+                    await self._attempts.put(*key[:2], noted)
                 await self._remover.delete(seen.pod, 1.0)
-        except ClusterError as error:
+        except (ClusterError, StoreError) as error:
             log.warning("pod %s, which cannot run, could not be deleted: %s", seen.name, error)
         finally:
             self._giving_up.discard(seen.pod["metadata"]["uid"])
@@ -355,7 +376,7 @@ class KubernetesCluster:
         await self._synced()
         async with self._locked(job_id, attempt):
             await self._fence.check()
-            noted = self._attempts.get(job_id, attempt)
+            noted = await self._attempts.find(job_id, attempt) or _noted_by(self._pods_of(job_id, attempt))
             concerned = [seen for seen in self._pods_of(job_id, attempt) if pods is None or seen.name in pods]
             if noted is not None and not noted.is_forgotten:
                 noted.told += [seen.name for seen in concerned if not seen.is_over and seen.name not in noted.told]
@@ -365,7 +386,7 @@ class KubernetesCluster:
                     noted.is_stopped = True
                 else:
                     noted.never += [name for name in pods if name not in noted.made and name not in noted.never]
-                await asyncio.to_thread(self._attempts.put, job_id, attempt, noted)
+                await self._attempts.put(job_id, attempt, noted)
             for seen in sorted(concerned, key=lambda each: each.labels.get(names.ROLE) == MASTER):
                 if seen.is_over:
                     continue
@@ -382,7 +403,7 @@ class KubernetesCluster:
         self._wake()
 
     async def _forget(self, job_id: str, attempt: int, *, erase: bool) -> None:
-        noted = self._attempts.get(job_id, attempt)
+        noted = await self._attempts.find(job_id, attempt)
         for seen in self._pods_of(job_id, attempt):
             await self._let_go(seen)
         point("forget.ended")
@@ -392,10 +413,10 @@ class KubernetesCluster:
                 self._followers[key].cancel()
             for known in [each for each in self._logs if each.parent == folder]:
                 del self._logs[known]
-            await asyncio.to_thread(self._attempts.erase, job_id, attempt)
+            await self._attempts.erase(job_id, attempt)
         elif noted is not None:
             noted.is_forgotten = True
-            await asyncio.to_thread(self._attempts.put, job_id, attempt, noted)
+            await self._attempts.put(job_id, attempt, noted)
 
     async def _let_go(self, seen: Seen) -> None:
         """Delete the pod at once and for good; a kubelet that still runs it ends it."""
@@ -435,3 +456,18 @@ class KubernetesCluster:
             lock, users = self._locks.pop((job_id, attempt))
             if users > 1:
                 self._locks[job_id, attempt] = lock, users - 1
+
+
+def _noted_by(pods: Collection[Seen]) -> Noted | None:
+    """By the labels of pods whose note is lost, as that of a database that was restored."""
+    epoch = max((int(seen.labels.get(names.EPOCH, 0)) for seen in pods), default=0)
+    newest = [seen for seen in pods if seen.labels.get(names.EPOCH) == str(epoch)]
+    if not newest:
+        return None
+    return Noted(
+        epoch,
+        newest[0].labels.get(names.GANG, ""),
+        newest[0].pod["metadata"]["namespace"],
+        pods={seen.name: seen.labels.get(names.DIGEST, "") for seen in newest},
+        made={seen.name: seen.pod["metadata"]["uid"] for seen in newest},
+    )

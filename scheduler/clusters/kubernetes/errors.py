@@ -11,8 +11,10 @@ from tuttilab.scheduler.domain.errors import ClusterError, ClusterUnreachable, L
 _RBAC = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]*)" in API group "(?P<group>[^"]*)"(?P<where>.*)'
 )
+_LIMIT_RANGE = re.compile(r"\b(?:maximum|minimum|max limit to request ratio)\b.*\b(?:Container|Pod)\b")
 _NAMESPACE = re.compile(r'namespaces "(?P<name>[^"]+)" not found')
 MESSAGE: Final = 500
+WEBHOOK_DOWN: Final = "failed calling webhook"
 EPOCH_POLICY: Final = "ValidatingAdmissionPolicy 'tuttilab-epoch'"
 """Of deploy/kubernetes/epoch.yaml, as the API server names it."""
 
@@ -56,7 +58,8 @@ def as_cluster_error(error: ApiError, cluster: str, what: str) -> ClusterError:
 
 def as_refusal(error: ApiError, cluster: str, what: str) -> ClusterError | StaleEpoch:
     """For a call that creates: what a retry may mend is no refusal."""
-    if error.is_transient:
+    # A webhook is asked before anything is written: nothing was made, and the job is told why it waits.
+    if error.is_transient and WEBHOOK_DOWN not in error.message:
         return ClusterUnreachable(sentence(error, cluster, what))
     if error.status == 403 and EPOCH_POLICY in error.message:
         return StaleEpoch(f"cluster {cluster}: the API server refused to {what}: {error.message[:MESSAGE]}")
@@ -75,14 +78,25 @@ def sentence(error: ApiError, cluster: str, what: str) -> str:
             f"{where}{rbac['user']} may not {rbac['verb']} {resource}{rbac['where'][:200]}; "
             "give it the roles in deploy/kubernetes/roles.yaml."
         )
-    if error.status == 403 and "exceeded quota" in error.message:
-        return f"{where}a ResourceQuota of the namespace is smaller than our queues believe: {error.message[:MESSAGE]}"
+    if error.status == 403 and ("exceeded quota" in error.message or "failed quota" in error.message):
+        return (
+            f"{where}a ResourceQuota of the namespace is smaller than our queues believe; make it larger, or the queues' max "
+            f"smaller: {error.message[:MESSAGE]}"
+        )
     if error.status == 403 and "violates PodSecurity" in error.message:
         return f"{where}the namespace's Pod Security level refuses the pod: {error.message[:MESSAGE]}"
     if error.status == 403 and "being terminated" in error.message:
         return f"{where}its namespace is being deleted ({what}); name another one in clusters[].namespace."
     if namespace is not None and error.status == 404:
         return f"{where}there is no namespace {namespace['name']!r}; create it, or name another one in clusters[].namespace."
+    if error.status == 403 and _LIMIT_RANGE.search(error.message):
+        return (
+            f"{where}a LimitRange of the namespace does not allow pods of that size, so ask for others: {error.message[:MESSAGE]}"
+        )
+    if WEBHOOK_DOWN in error.message:
+        return f"{where}an admission webhook of the cluster does not answer ({what}); have it mended: {error.message[:MESSAGE]}"
     if "admission webhook" in error.message:
         return f"{where}an admission webhook of the cluster refuses the pod: {error.message[:MESSAGE]}"
+    if "ValidatingAdmissionPolicy" in error.message:
+        return f"{where}a ValidatingAdmissionPolicy of the cluster refuses the pod: {error.message[:MESSAGE]}"
     return f"{where}the API server answered {error.status} {error.reason} when asked to {what}: {error.message[:MESSAGE]}"

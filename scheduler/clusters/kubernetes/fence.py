@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from tuttilab.scheduler.clusters.kept import epoch as epochs
 from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_cluster_error
-from tuttilab.scheduler.clusters.local import fence as local_fence
 from tuttilab.scheduler.domain.errors import ClusterUnreachable, StaleEpoch
 from tuttilab.scheduler.domain.model import DOMAIN
 
@@ -57,7 +57,7 @@ class LeaseFence:
                     continue  # somebody else wrote it meanwhile
                 raise as_cluster_error(error, self._cluster, f"write the lease {self._name}") from error
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self._folder / local_fence.FILE).write_text(f"{epoch:020d}")
+            (self._folder / epochs.FILE).write_bytes(epochs.written(epoch))
             self._is_raised = True
             return
         raise ClusterUnreachable(f"cluster {self._cluster}: others write the lease {self._name} all the time; it is tried again.")
@@ -81,4 +81,7 @@ class LeaseFence:
         text = (lease or {"metadata": {}})["metadata"].get("annotations", {}).get(EPOCH, "0")
         leads = int(text) if text.isdecimal() else 0
         if leads > self._epoch:
-            raise StaleEpoch(f"epoch {self._epoch} was given, and {leads} leads the pods of cluster {self._cluster}.")
+            raise StaleEpoch(
+                f"epoch {self._epoch} was given, and {leads} leads the pods of cluster {self._cluster}, as its lease "
+                f"{self._namespace}/{self._name} says. If no control plane of that key is left, delete the lease."
+            )

@@ -13,7 +13,7 @@ from typing import Any, Final
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names, objects
 from tuttilab.scheduler.clusters.kubernetes.api import MERGE, Api
-from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts, Noted
+from tuttilab.scheduler.clusters.kubernetes.attempts import Noted
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_refusal
 from tuttilab.scheduler.clusters.kubernetes.informer import Informer
 from tuttilab.scheduler.clusters.kubernetes.pods import Body, launched_with, pod_body
@@ -41,6 +41,8 @@ class Launcher:
         """By namespace."""
         self._installation = installation
         self._limits = limits
+        self.epoch = 0
+        """That leads: an attempt that it goes on launching may be of an earlier one."""
 
     def check(self, plan: LaunchPlan, nodes: Iterable[str]) -> None:
         """Raises LaunchRefused for what cannot run here at all, or on a node that is not there."""
@@ -70,7 +72,7 @@ class Launcher:
                 permanent=True,
             )
 
-    async def create(self, plan: LaunchPlan, noted: Noted, attempts: Attempts) -> None:
+    async def create(self, plan: LaunchPlan, noted: Noted) -> None:
         """The pods that are neither made nor excluded. Raises LaunchRefused, Bug, ClusterUnreachable."""
         wanted = [pod for pod in plan.pods if not pod.was_made and pod.name not in noted.made and pod.name not in noted.never]
         if noted.is_stopped or not wanted:
@@ -78,14 +80,14 @@ class Launcher:
         first = next((pod for pod in plan.pods if pod.is_master), plan.pods[0])
         others = [pod for pod in wanted if pod is not first]
         if first in wanted:
-            await self._create_pod(plan, first, noted, attempts, None)
+            await self._create_pod(plan, first, noted, None)
         owner = await self._owner(plan, first, noted)
         await self._create_beside(plan, wanted, noted, owner)
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def create(pod: PodPlan) -> None:
             async with gate:
-                await self._create_pod(plan, pod, noted, attempts, owner)
+                await self._create_pod(plan, pod, noted, owner)
 
         results = await asyncio.gather(*(create(pod) for pod in others), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
@@ -93,9 +95,10 @@ class Launcher:
         for failure in sorted(failures, key=lambda each: not isinstance(each, LaunchRefused | Bug)):
             raise failure
 
-    async def _create_pod(self, plan: LaunchPlan, pod: PodPlan, noted: Noted, attempts: Attempts, owner: Body | None) -> None:
+    async def _create_pod(self, plan: LaunchPlan, pod: PodPlan, noted: Noted, owner: Body | None) -> None:
         point("grow.pod" if pod.joins else "launch.pod")
         body = pod_body(plan, pod, self._settings, self._installation, owner)
+        body["metadata"]["annotations"][names.LEADER] = str(self.epoch)
         path = f"/api/v1/namespaces/{noted.namespace}/pods"
         try:
             made = await self._api.call("POST", path, body)

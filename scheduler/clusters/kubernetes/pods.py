@@ -3,17 +3,18 @@
 What it meets: Pod Security Standards "restricted"; requests equal to limits for the user's container; no GPU visible in a pod that
 asked for none; `/dev/shm` as large as the pod's memory allows; tolerations from the cluster's configuration only; no service
 account's token. Containers in order: ours prepares folders, code and inputs; the user's image runs a program that ends at once (so
-it is pulled before the barrier); our side-car, whose start-up probe is the barrier; the user's, with its own command. ADR 26.
+it is pulled before the barrier); side-cars of the site; our side-car, whose start-up probe is the barrier; the user's, with its own
+command. ADR 26.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names
+from tuttilab.scheduler.clusters.kubernetes.additions import literal, mounted_volumes, sidecar_containers, volume_mounts
 from tuttilab.scheduler.clusters.kubernetes.env import DIRS, ROOT, pod_env
 from tuttilab.scheduler.clusters.kubernetes.settings import MASTER_COST, SIDECAR_COST, KubernetesSettings
 from tuttilab.scheduler.domain.resources import CPU, MEMORY, Resources
@@ -42,8 +43,6 @@ _OWN_CPU: Final = "1"
 
 def pod_body(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, installation: str, owner: Body | None) -> Body:
     """``owner``: an ownerReference to the gang's master, for its members."""
-    proxy = plan.run_as
-    uid, gid = (settings.uid, settings.uid) if proxy is None or proxy.uid is None else (proxy.uid, proxy.gid)
     metadata: Body = {
         "name": names.pod_name(pod.name),
         "labels": names.pod_labels(plan, pod, installation),
@@ -59,24 +58,32 @@ def pod_body(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, insta
         "hostname": names.pod_name(pod.name),
         "subdomain": names.service_name(plan),
         "terminationGracePeriodSeconds": math.ceil(plan.work.grace_s) + FLUSH_S,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": uid,
-            "runAsGroup": gid,
-            "fsGroup": gid,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _account(plan, settings),
         "affinity": _on_node(pod.node),
         "tolerations": _tolerations(settings),
-        "volumes": _volumes(plan, pod),
+        "volumes": _volumes(plan, pod, settings),
     }
     if pod.is_master:
         spec["containers"] = [_master(settings)]
     else:
         image = plan.work.image or settings.image or ""
-        spec["initContainers"] = [_prepare(settings), _image_check(image), _sidecar(settings)]
-        spec["containers"] = [_main(plan, pod, image)]
+        ours = _prepare(settings), _image_check(image), _sidecar(settings)
+        spec["initContainers"] = [*ours[:-1], *sidecar_containers(plan, pod, settings), ours[-1]]
+        spec["containers"] = [_main(plan, pod, settings, image)]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _account(plan: LaunchPlan, settings: KubernetesSettings) -> Body:
+    proxy = plan.run_as
+    uid, gid = (settings.uid, settings.uid) if proxy is None or proxy.uid is None else (proxy.uid, proxy.gid)
+    found: Body = {
+        "runAsNonRoot": True,
+        "runAsUser": uid,
+        "runAsGroup": gid,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    # Of a volume that is mounted the kubelet would give every file to that group, on each start.
+    return found if plan.work.mounts else found | {"fsGroup": gid}
 
 
 def _on_node(node: str) -> Body:
@@ -94,16 +101,19 @@ def _tolerations(settings: KubernetesSettings) -> list[Body]:
     return found
 
 
-def _volumes(plan: LaunchPlan, pod: PodPlan) -> list[Body]:
+def _volumes(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings) -> list[Body]:
     own = {"name": "own", "emptyDir": {}}
     items = [{"key": names.pod_name(pod.name), "path": "plan.json"}]
-    secret = {"secretName": names.secret_name(plan, launched_with(plan, pod)), "defaultMode": 0o440, "items": items}
+    # Without a group of the pod's the file is root's alone; only our containers have it.
+    mode = 0o444 if plan.work.mounts else 0o440
+    secret = {"secretName": names.secret_name(plan, launched_with(plan, pod)), "defaultMode": mode, "items": items}
     volumes: list[Body] = [own, {"name": "plan", "secret": secret}]
     if not pod.is_master:
         shm: Body = {"medium": "Memory"}
         if pod.resources[MEMORY]:
             shm["sizeLimit"] = str(pod.resources[MEMORY])
         volumes.append({"name": "shm", "emptyDir": shm})
+        volumes += mounted_volumes(plan, settings)
     return volumes
 
 
@@ -174,17 +184,17 @@ def _sidecar(settings: KubernetesSettings) -> Body:
     }
 
 
-def _main(plan: LaunchPlan, pod: PodPlan, image: str) -> Body:
+def _main(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, image: str) -> Body:
     amounts = _quantities(pod.resources)
     mounts: list[Body] = [{"name": "own", "mountPath": ROOT}, {"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108
     container: Body = {
         "name": MAIN,
         "image": image,
         "command": list(plan.work.command),
-        "env": _variables(pod_env(plan, pod)),
+        "env": literal(pod_env(plan, pod)),
         "resources": {"requests": amounts, "limits": amounts},
         "securityContext": _restricted(),
-        "volumeMounts": mounts,
+        "volumeMounts": [*mounts, *volume_mounts(plan, settings)],
         # A pod that is cut off is ended by its own kubelet, through a partition too: within 15 s after the lease is lost.
         "livenessProbe": {
             "httpGet": {"path": "/alive", "port": PORT},
@@ -199,8 +209,3 @@ def _main(plan: LaunchPlan, pod: PodPlan, image: str) -> Body:
         # Else the folder is the image's own.
         container["workingDir"] = workdir if workdir and workdir.startswith("/") else f"{DIRS['work']}/{workdir or ''}".rstrip("/")
     return container
-
-
-def _variables(env: Mapping[str, str]) -> list[Body]:
-    """Sorted, so that the same plan gives the same body. `$` is doubled where it would be taken for a reference."""
-    return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in sorted(env.items())]

@@ -33,8 +33,12 @@ class KubernetesSettings:
     """Taints of nodes that are there for our pods; no job can name others."""
     node_labels: Mapping[str, str] = field(default_factory=dict)
     """Only nodes with all of them are used. Empty: all nodes."""
+    logs: str | None = None
+    """Folder with the logs of pods, the same on all of several control planes. None: the state folder of the only one."""
     uid: int = 1000
     """User and group that containers run as."""
+    cephfs_claim: str = "cephfs-{name}"
+    """The PersistentVolumeClaim of a mount's `cephfs: NAME`, as the hub has it."""
     isolates_gangs: bool = False
     """Whether a NetworkPolicy lets only the members of a gang connect to its pods."""
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
+from tuttilab.scheduler.clusters.kubernetes.additions import PREFIX
 from tuttilab.scheduler.clusters.kubernetes.pods import IMAGE, MAIN, PREPARE, SIDECAR, Body
 from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase, Taint, Toleration
@@ -23,8 +24,14 @@ UNREACHABLE_S: Final = 20.0
 PATIENCE_S: Final = 30.0
 """How long a pod may wait for what may come by itself: an image that could not be pulled, room that the core believed free."""
 COMMAND_NOT_FOUND: Final = "CommandNotFound"
+WRONG_ARCHITECTURE: Final = "WrongArchitecture"
+STORAGE_EXCEEDED: Final = "StorageExceeded"
+"""The node put the pod out because it wrote more than it had asked for, as it would the next one."""
 _SI: Final = {**BYTE_UNITS, "E": 10**18, "Ei": 2**60}
 _QUANTITY = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d{1,2})|(m|u|n|[kKMGTPE]i?))?")
+_OWN_LIMIT = re.compile(
+    r"exceed\w* (?:the total limit of containers|its local ephemeral storage limit)|usage of EmptyDir volume .* exceeds"
+)
 _NOT_FOUND = re.compile(r"no such file or directory|executable file not found")
 
 
@@ -167,13 +174,17 @@ def _end(seen: Seen) -> tuple[int | None, str, Mapping[str, str]]:
     code, reason = int(main.get("exitCode", 0)), str(main.get("reason", ""))
     outputs = {str(key): str(value) for key, value in (message.get("outputs") or {}).items()}
     pod_reason = str(seen.pod["status"].get("reason", ""))
+    if pod_reason == "Evicted" and _OWN_LIMIT.search(str(seen.pod["status"].get("message", ""))):
+        return code or 137, STORAGE_EXCEEDED, outputs
     if pod_reason == "Evicted" or (code and (why := _disruption(seen))):
         return None, pod_reason or why, outputs
     if reason == "OOMKilled":
         return code or 137, reason, outputs
     if reason in ("StartError", "ContainerCannotRun"):
-        is_missing = _NOT_FOUND.search(str(main.get("message", ""))) is not None
-        return (127, COMMAND_NOT_FOUND, outputs) if is_missing else (126, "CommandNotExecutable", outputs)
+        said = str(main.get("message", ""))
+        if _NOT_FOUND.search(said):
+            return 127, COMMAND_NOT_FOUND, outputs
+        return 126, WRONG_ARCHITECTURE if "exec format error" in said else "CommandNotExecutable", outputs
     told = str(message.get("reason", ""))
     if seen.labels.get(names.ROLE) == MASTER and code == 0:
         return code, "Completed", outputs
@@ -225,6 +236,7 @@ def message_of(seen: Seen) -> Mapping[str, Any]:
 
 
 UNSCHEDULABLE: Final = "Unschedulable"
+SIDECAR_FAILED: Final = "SideCarFailed"
 
 
 def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
@@ -232,7 +244,8 @@ def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
     if seen.is_over or seen.is_deleted or seen.has_started(MAIN):
         return None
     age_s = now - unix_time(seen.pod["metadata"]["creationTimestamp"])
-    for name in (PREPARE, IMAGE, SIDECAR, MAIN):
+    of_site = [each["name"] for each in seen.pod["spec"].get("initContainers", []) if each["name"].startswith(PREFIX)]
+    for name in (PREPARE, IMAGE, *of_site, SIDECAR, MAIN):
         status = seen.container(name)
         waiting = status.get("state", {}).get("waiting") or {}
         why, text = str(waiting.get("reason", "")), str(waiting.get("message", ""))
@@ -241,6 +254,12 @@ def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
             return why.replace("ErrImagePull", "ImagePullBackOff"), (
                 f"{what} {status.get('image', '')!r} cannot be {'pulled' if what == 'image' else 'started'} on this cluster "
                 f"({why}: {text[:400]}); check its name, and that the nodes may pull it."
+            )
+        if why == "CrashLoopBackOff" and name in of_site and age_s > PATIENCE_S:
+            last = status.get("lastState", {}).get("terminated") or {}
+            return SIDECAR_FAILED, (
+                f"side-car {name.removeprefix(PREFIX)!r} of the site ended {status.get('restartCount', 0)} times, last with code "
+                f"{last.get('exitCode', '?')} ({last.get('reason', 'no reason')}); ask whoever offers it, or submit without it."
             )
     for condition in seen.pod.get("status", {}).get("conditions", []):
         is_unschedulable = condition["type"] == "PodScheduled" and condition.get("reason") == UNSCHEDULABLE

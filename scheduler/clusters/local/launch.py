@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
+from tuttilab.scheduler.clusters.kept import folders
 from tuttilab.scheduler.clusters.local import cgroups, known, owners
 from tuttilab.scheduler.clusters.local import pods as local_pods
 from tuttilab.scheduler.clusters.local.env import HOST, PodDirs, pod_env, ports_needed
@@ -77,7 +78,7 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, live_pods: Seq
     Raises LaunchRefused when the gang cannot start (after ending and erasing the pods that had started), or when not all joining
     pods can (those that started remain); ClusterUnreachable while the file system is read-only or full; Bug for another digest.
     """
-    attempt = local_pods.attempt_folder(state_dir, plan.job_id, plan.attempt)
+    attempt = folders.attempt_folder(state_dir, plan.job_id, plan.attempt)
     _check(plan, settings)
     was = local_pods.epoch_of(attempt)
     if was is not None and was > plan.epoch:
@@ -125,14 +126,14 @@ def _undo(plan: LaunchPlan, state_dir: Path, attempt: Path, started: Sequence[Lo
     known.drop(state_dir, plan.job_id, plan.attempt)
     with contextlib.suppress(OSError):  # the disk that refused the launch may refuse this too
         records.write(str(attempt / local_pods.REFUSED), {"why": why, "epoch": plan.epoch})
-        (attempt / local_pods.ATTEMPT).unlink(missing_ok=True)
+        (attempt / folders.ATTEMPT).unlink(missing_ok=True)
         return
     shutil.rmtree(attempt, ignore_errors=True)
 
 
 def _check(plan: LaunchPlan, settings: Settings) -> None:
     for pod in plan.pods:
-        if not local_pods.NAME.fullmatch(pod.name):
+        if not folders.NAME.fullmatch(pod.name):
             raise BadInput(f"pod name {pod.name!r}: expected letters, digits, dots and dashes.")
         if pod.node not in settings.devices and not pod.was_made:
             known = ", ".join(sorted(settings.devices))
@@ -142,12 +143,12 @@ def _check(plan: LaunchPlan, settings: Settings) -> None:
             f"image {plan.work.image!r} cannot be run here: pods of this cluster are processes of the machine.", permanent=True
         )
     for name in plan.secrets:
-        if not local_pods.NAME.fullmatch(name):
+        if not folders.NAME.fullmatch(name):
             raise BadInput(f"secret {name!r}: expected letters, digits, dots and dashes.")
 
 
 def _reserve(plan: LaunchPlan, attempt: Path, settings: Settings, live_pods: Iterable[LocalPod], login: Login | None) -> Reserved:
-    file = attempt / local_pods.ATTEMPT
+    file = attempt / folders.ATTEMPT
     record = records.read(str(file))
     pods = [pod for pod in live_pods if not pod.has_ended]
     if record is not None:

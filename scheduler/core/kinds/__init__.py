@@ -26,7 +26,8 @@ from tuttilab.scheduler.core.placement.shapes import shape_key
 from tuttilab.scheduler.core.placement.work_places import KUBERNETES, WorkPlace
 from tuttilab.scheduler.core.proxy_users import check_proxy_user
 from tuttilab.scheduler.core.quota import reason_above_max
-from tuttilab.scheduler.core.storages import Storage
+from tuttilab.scheduler.core.sidecars import SideCarOffer, chosen
+from tuttilab.scheduler.core.storages import Storage, for_job
 from tuttilab.scheduler.domain.accounts import ProxyUser
 from tuttilab.scheduler.domain.errors import AboveMax, BadInput, Forbidden, NeverFits
 from tuttilab.scheduler.domain.model import Cluster, Gang, Job, JobKind, Queue, Work
@@ -61,7 +62,11 @@ class Site:
     without_default_image: frozenset[str] = frozenset()
     """Clusters of containers where a job has to name its image."""
     storages: tuple[Storage, ...] = ()
-    """Volumes that profiles may mount."""
+    """Volumes that profiles and jobs may mount."""
+    sidecars: tuple[SideCarOffer, ...] = ()
+    """Containers that jobs may have beside the user's."""
+    driver_ports: range = range(0)
+    """For Spark drivers of notebook servers."""
     proxy_users: Mapping[str, ProxyUser] = field(default_factory=dict)
     cannot_run_as: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Clusters that do not run jobs as the proxy user of that name."""
@@ -93,6 +98,7 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
     queue = choose_queue(site.queues, request.queue, site.default_queue, asker_of(request, who, site.queues))
     group = request.group or next((g for g in queue.groups if who.is_in(g)), queue.name)
     kind, gang, work = KINDS[request.kind](request)
+    work = _with_site(work, request, group, site)
     job = Job(
         id=job_id,
         name=request.name,
@@ -135,12 +141,34 @@ def _default_timeout(kind: JobKind, site: Site) -> float | None:
     return None if kind in (JobKind.SPARK, JobKind.NOTEBOOK, JobKind.SERVICE) else site.default_timeout_s
 
 
+def _with_site(work: Work, request: JobRequest, group: str, site: Site) -> Work:
+    """The work with the volumes and side-cars of the site that the request names."""
+    if not request.mounts and not request.sidecars:
+        return work
+    if request.kind != JobKind.BATCH:
+        key = "mounts" if request.mounts else "sidecars"
+        raise BadInput(f"{key}: a job of kind {request.kind} has none; expected no such key.")
+    if request.sidecars and not request.sidecar:
+        raise BadInput("sidecars: they come beside the one that sidecar: false leaves out; expected one of the two keys.")
+    return replace(work, mounts=for_job(request.mounts, group, site.storages), sidecars=chosen(request.sidecars, site.sidecars))
+
+
 def _check_image(job: Job, site: Site) -> None:
-    """Refuse an image where it would be ignored, and a job without one where it needs one."""
+    """Refuse what needs a container where it would be ignored, and a job without an image where it needs one."""
     named, image = named_clusters(job), job.work.image
     names = sorted(named or site.clusters.keys())
     place = WorkPlace.of(job)
-    if names and place is WorkPlace.MACHINE and site.without_default_image.issuperset(names):
+    if names and place is WorkPlace.CONTAINER and image is None:
+        what = "mounts" if job.work.mounts else "sidecars"
+        in_containers = [name for name in names if name not in site.without_images]
+        if not in_containers:
+            raise NeverFits(
+                f"{what}: pods of {' and '.join(names)} are processes of the machine and have none; "
+                + ("read the folder where the machine has it." if job.work.mounts else "leave them out.")
+            )
+        names = in_containers
+    takes_default = image is None and place in (WorkPlace.MACHINE, WorkPlace.CONTAINER)
+    if names and takes_default and site.without_default_image.issuperset(names):
         raise NeverFits(f"image: {' and '.join(names)} has no default image for jobs that name none; give the job's --image.")
     if (
         names
@@ -148,7 +176,7 @@ def _check_image(job: Job, site: Site) -> None:
         and all(site.clusters[name].kind == KUBERNETES for name in names if name in site.clusters)
     ):
         raise NeverFits(f"cluster: Spark sessions do not run on {' and '.join(names)} yet; name a local cluster.")
-    if names and place is WorkPlace.IMAGE and site.without_images.issuperset(names):
+    if names and image is not None and place is WorkPlace.CONTAINER and site.without_images.issuperset(names):
         raise NeverFits(
             f"image: {image!r} cannot be run here: pods of {' and '.join(names)} are processes of the machine; leave the image "
             "out, and the job runs with the programs that are installed there."

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from tuttilab.scheduler.core.storages import request_of
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import Job, JobKind, PodSet, Toleration
-from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, OutputRequest, PodRequest
+from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, OutputRequest, PodRequest, SideCarRequest
 from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, show_amount
 
 _OTHER_WAY: Final[Mapping[JobKind, str]] = {
@@ -36,7 +37,7 @@ def definition_of(job: Job) -> JobRequest:
         command=work.command,
         env=dict(work.env),
         # Without one the pod has a private folder, which a manifest says so.
-        workdir=work.workdir or ("" if work.image is None else None),
+        workdir=work.workdir or (None if work.needs_containers else ""),
         code=work.code,
         inputs=tuple(InputRequest(path=one.path, artifact=one.artifact) for one in work.inputs),
         outputs=tuple(OutputRequest(name=one.name, path=one.path, optional=one.is_optional) for one in work.outputs),
@@ -49,6 +50,8 @@ def definition_of(job: Job) -> JobRequest:
         labels={key: value for key, value in job.labels.items() if key not in RUN_LABELS},
         sidecar=work.sidecar,
         run_as=work.run_as,
+        mounts=tuple(map(request_of, work.mounts)),
+        sidecars=tuple(SideCarRequest(name=one.name, params=dict(one.params)) for one in work.sidecars),
     )
 
 

@@ -66,8 +66,9 @@ def has_master(job: Job) -> bool:
 
 
 def pod_cost(job: Job, pod_set: PodSet, cluster: Cluster) -> Resources:
-    """What one pod takes on its node: the user's request and the sidecar."""
-    return pod_set.resources + cluster.sidecar_cost if job.work.sidecar else pod_set.resources
+    """What one pod takes on its node: the user's request, the sidecar and those of the site."""
+    cost = pod_set.resources + cluster.sidecar_cost if job.work.sidecar else pod_set.resources
+    return cost + job.work.sidecars_cost if job.work.sidecars else cost
 
 
 def charge_of(job: Job, cluster: Cluster, counts: Counts | None = None) -> Resources:

@@ -35,7 +35,8 @@ def shape_key(job: Job) -> Hashable:
         )
         for pod_set in job.gang.pod_sets
     )
-    return sets, job.work.sidecar, job.cluster, job.avoid_nodes, job.is_preemptible
+    beside = job.work.sidecars_cost.amounts if job.work.sidecars else ()
+    return sets, job.work.sidecar, beside, job.cluster, job.avoid_nodes, job.is_preemptible
 
 
 @dataclass(slots=True)

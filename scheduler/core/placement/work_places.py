@@ -1,4 +1,6 @@
-"""Which kinds of clusters run which kinds of jobs: an image needs containers, a program of the machine needs the machine."""
+"""Which kinds of clusters run which kinds of jobs: an image, a volume or a side-car of the site needs containers, a program of the
+machine needs the machine.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ class WorkPlace(Enum):
     """The hub makes the pod, on whatever cluster."""
     MACHINE = 2
     """Nowhere named: on the machine, or in the default image of a cluster."""
-    IMAGE = 3
+    CONTAINER = 3
+    """In an image, or beside what only a container gets."""
     SPARK = 4
     """In the Spark of this installation."""
 
@@ -29,7 +32,7 @@ class WorkPlace(Enum):
             return cls.HUB
         if job.kind is JobKind.SPARK:
             return cls.SPARK
-        return cls.MACHINE if job.work.image is None else cls.IMAGE
+        return cls.CONTAINER if job.work.needs_containers else cls.MACHINE
 
 
 def fitting(job: Job, clusters: Sequence[Cluster], *, is_named: bool) -> list[Cluster]:
@@ -38,7 +41,7 @@ def fitting(job: Job, clusters: Sequence[Cluster], *, is_named: bool) -> list[Cl
     A job without an image goes to containers only if it says so, or where there is nothing else.
     """
     place = WorkPlace.of(job)
-    if place is WorkPlace.IMAGE:
+    if place is WorkPlace.CONTAINER:
         return [cluster for cluster in clusters if cluster.kind != LOCAL]
     others = [cluster for cluster in clusters if cluster.kind != KUBERNETES]
     if place is WorkPlace.SPARK:

@@ -13,8 +13,20 @@ LEASE_LOST: Final = "LeaseLost"
 BAD_IMAGE: Final = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageNotRunnable")
 """Reasons of a pod whose image is not there, or starts on no node of that kind."""
 BAD_CONTAINER: Final = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+BAD_SIDECAR: Final = "SideCarFailed"
+"""A side-car of the site ends again and again, so that the job beside it cannot start."""
 UNTRACED: Final = "Untraced"
-NOT_STARTED: Final = ("NeverStarted", "InputMissing", "WorkdirMissing", "CommandNotFound", *BAD_IMAGE, *BAD_CONTAINER)
+NOT_STARTED: Final = (
+    "NeverStarted",
+    "InputMissing",
+    "WorkdirMissing",
+    "CommandNotFound",
+    "CommandNotExecutable",
+    "WrongArchitecture",
+    *BAD_IMAGE,
+    *BAD_CONTAINER,
+    BAD_SIDECAR,
+)
 """Reasons of a pod that ended before its user code ran."""
 
 
@@ -43,7 +55,8 @@ def describe_end(gang: Gang, pod: Pod) -> str:
         return pod.reason
     who = "it" if gang.size == 1 else f"{pod.role} {pod.rank}"
     code = pod.exit_code or 0
-    memory = f" ({show_amount(MEMORY, pod.resources[MEMORY])})" if pod.resources[MEMORY] else ""
+    asked = next((one.resources for one in gang.pod_sets if one.role == pod.role), pod.resources)[MEMORY]
+    memory = f" ({show_amount(MEMORY, asked)})" if asked else ""
     sentences = {
         "OOMKilled": f"{who} used more memory than it asked for{memory} and was killed; ask for more with --memory",
         "CommandNotFound": f"{who} could not start: the command does not exist in its environment",
@@ -51,10 +64,15 @@ def describe_end(gang: Gang, pod: Pod) -> str:
         "a job writes to its working directory and RESULT_DIR",
         UNTRACED: f"{who} was lost with the processes that watch it, its side-car and keeper, and without a cgroup nobody can say "
         "whether something it started still runs; so it is not started again",
+        "StorageExceeded": f"{who} wrote more to its node's disk than it asked for and was put out; ask for more ephemeral-storage",
+        "WrongArchitecture": f"{who} could not start: its program is for another kind of machine (exec format error); use an image "
+        "for the nodes' architecture",
+        "CommandNotExecutable": f"{who} could not start: the command is nothing that can be run",
         "InputCorrupt": f"{who} did not start: its code bundle or an input cannot be used; its log says why",
         "InputMissing": f"{who} did not start: a declared input is missing",
         "OutputLost": f"{who} ended, but a declared output could not be kept; its log says why",
         "OutputMissing": f"{who} ended without leaving a declared output",
+        BAD_SIDECAR: f"{who} did not start: a side-car of the site ends again and again; its log says which and how",
         "WorkdirMissing": f"{who} did not start: its working directory does not exist",
     }
     if pod.reason in sentences:
@@ -67,6 +85,18 @@ def describe_end(gang: Gang, pod: Pod) -> str:
     if killed_by is not None:
         return f"{who} was killed by {killed_by}"
     return f"{who} exited with code {code}"
+
+
+def describe_loss(pod: Pod) -> str:
+    """Of a pod that went without an end of its own."""
+    sentences = {
+        "Deleted": "somebody deleted it",
+        "Evicted": "its node put it out to keep memory or disk for others",
+        "NodeLost": "its node does not answer",
+        "Unschedulable": "the cluster found no place for it there; its log says why",
+    }
+    why = f"{pod.reason}: {sentences[pod.reason]}" if pod.reason in sentences else pod.reason or "no trace"
+    return f"pod {pod.name} was lost ({why})"
 
 
 def exit_code(gang: Gang, attempt: Attempt) -> int | None:

@@ -44,6 +44,7 @@ CONFIG: dict[str, Any] = {
         {"name": "research", "parent": "root", "weight": 2, "guaranteed": {"cpu": 2}, "max": {"cpu": 6}},
         {"name": "quant", "parent": "root", "groups": ["quant"]},
     ],
+    "driver_ports": "30100-30299",
     "defaults": {"queue": "research"},
 }
 

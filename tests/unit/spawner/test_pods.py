@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from tuttilab.scheduler.domain.requests import HdfsRequest, IdleRequest, MountRequest, ProfileRequest
+from tuttilab.scheduler.domain.volumes import folder_of
 from tuttilab.spawner.pods import Pieces, idle_arguments, merged_env, pieces_of
-from tuttilab.spawner.volumes import cephfs_static, folder_of, volumes_of
+from tuttilab.spawner.volumes import cephfs_static, volumes_of
 
 
 def pieces(owner: str = "ann", **given: Any) -> Pieces:

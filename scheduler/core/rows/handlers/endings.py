@@ -116,7 +116,7 @@ def after_end(rows: Rows, job_id: str, number: int, ended: Pod, at: float) -> li
         why = f"its master ended first ({ended.reason or 'no reason given'})"
         return stop(rows, job, attempt, StopReason.MEMBER_LOST, at, why)
     if ended.exit_code is None:
-        return stop(rows, job, attempt, StopReason.MEMBER_LOST, at, f"pod {ended.name} was lost ({ended.reason or 'no trace'})")
+        return stop(rows, job, attempt, StopReason.MEMBER_LOST, at, exits.describe_loss(ended))
     if ended.reason == exits.LEASE_LOST:
         why = f"pod {ended.name} stopped itself, cut off from its master"
         return stop(rows, job, attempt, StopReason.MEMBER_LOST, at, why)

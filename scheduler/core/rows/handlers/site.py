@@ -34,8 +34,8 @@ def _recompute_standings(rows: Rows) -> None:
 
 def cluster_observed(rows: Rows, event: ev.ClusterObserved, at: float) -> list[Instruction]:
     known = rows.clusters.get(event.cluster.name)
-    since = known.unreachable_since if known else None
-    rows.put_cluster(replace(event.cluster, unreachable_since=since))
+    since, why = (known.unreachable_since, known.unreachable_why) if known else (None, "")
+    rows.put_cluster(replace(event.cluster, unreachable_since=since, unreachable_why=why))
     return []
 
 
@@ -50,12 +50,12 @@ def others_observed(rows: Rows, event: ev.OthersObserved, at: float) -> list[Ins
 def cluster_lost(rows: Rows, event: ev.ClusterLost, at: float) -> list[Instruction]:
     cluster = rows.clusters.get(event.cluster)
     if cluster is not None and cluster.unreachable_since is None:
-        rows.put_cluster(replace(cluster, unreachable_since=at))
+        rows.put_cluster(replace(cluster, unreachable_since=at, unreachable_why=event.why))
     return []
 
 
 def cluster_back(rows: Rows, event: ev.ClusterBack, at: float) -> list[Instruction]:
     cluster = rows.clusters.get(event.cluster)
     if cluster is not None:
-        rows.put_cluster(replace(cluster, unreachable_since=None))
+        rows.put_cluster(replace(cluster, unreachable_since=None, unreachable_why=""))
     return []
