@@ -278,8 +278,8 @@ class NotebookRequest:
 
     Without ``profile``: the first one offered to the owner. ``cluster``: where the hub creates its pods. ``is_running``: the server
     runs already, and this control plane did not know it: it has another database than the one that admitted the server.
-    ``run_as``: a proxy user of the profile. ``driver_ports``: those that a server which runs already has. ``queue``: one of those that
-    take the owner's servers of the profile; without it, of these the first that has room.
+    ``run_as``: a proxy user of the profile. ``driver_ports``: those that a server which runs already has. ``queue``: one of those
+    that take the owner's servers of the profile; without it, of these the first that has room.
     """
 
     owner: str

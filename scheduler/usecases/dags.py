@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuttilab.scheduler.core.dag import to_retry
 from tuttilab.scheduler.core.kinds import check_sizes
-from tuttilab.scheduler.core.proxy_users import check_listed, check_proxy_user
+from tuttilab.scheduler.core.kinds.proxy_users import check_listed, check_proxy_user
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import Conflict, NotFound, UserError
 from tuttilab.scheduler.domain.model import Dag, Run, RunPhase

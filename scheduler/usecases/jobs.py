@@ -9,7 +9,7 @@ from typing import Final
 from tuttilab.scheduler.clusters.base import LogChunk
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.kinds import check_sizes
-from tuttilab.scheduler.core.proxy_users import check_listed, check_proxy_user
+from tuttilab.scheduler.core.kinds.proxy_users import check_listed, check_proxy_user
 from tuttilab.scheduler.core.rows.handlers.jobs import ended_without_success
 from tuttilab.scheduler.core.storages import refusal_now
 from tuttilab.scheduler.domain import events as ev

@@ -37,6 +37,7 @@ export interface components {
                 [key: string]: string;
             };
             unreachable_since: number | null;
+            unreachable_why: string;
             used: {
                 [key: string]: string;
             };

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tuttilab.scheduler.core.kinds import batch, notebook, spark
+from tuttilab.scheduler.core.kinds.proxy_users import check_proxy_user
 from tuttilab.scheduler.core.ordering.queues import choose_queue, leaves, path_of
 from tuttilab.scheduler.core.placement.fit import (
     allowed_clusters,
@@ -24,7 +25,6 @@ from tuttilab.scheduler.core.placement.fit import (
 from tuttilab.scheduler.core.placement.never import never_fit
 from tuttilab.scheduler.core.placement.shapes import shape_key
 from tuttilab.scheduler.core.placement.work_places import KUBERNETES, WorkPlace
-from tuttilab.scheduler.core.proxy_users import check_proxy_user
 from tuttilab.scheduler.core.quota import reason_above_max
 from tuttilab.scheduler.core.sidecars import SideCarOffer, chosen
 from tuttilab.scheduler.core.storages import Storage, for_job

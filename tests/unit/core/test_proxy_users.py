@@ -15,7 +15,7 @@ from tuttilab.scheduler.config.model import ClusterConfig
 from tuttilab.scheduler.config.proxy_users import proxy_users_of
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.kinds.definition import definition_of
-from tuttilab.scheduler.core.proxy_users import check_listed
+from tuttilab.scheduler.core.kinds.proxy_users import check_listed
 from tuttilab.scheduler.domain.errors import BadInput, Forbidden, NeverFits
 from tuttilab.scheduler.domain.model import Job
 from tuttilab.scheduler.domain.requests import JobRequest, Who
