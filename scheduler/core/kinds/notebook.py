@@ -45,7 +45,7 @@ def request_of(asked: NotebookRequest, profile: ProfileRequest, image: str | Non
     return JobRequest(
         name=f"notebook {asked.server}".strip()[:MAX_NAME_LENGTH],
         kind="notebook",
-        queue=profile.queue,
+        queue=profile.queue or asked.queue,
         pods=(pod,),
         image=image,
         cluster=asked.cluster,
