@@ -14,7 +14,6 @@ from math import isfinite
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
 
 from tuttilab.scheduler.domain import shape
 from tuttilab.scheduler.domain.errors import BadInput
@@ -571,7 +570,7 @@ def to_json(value: object, cls: Any = None) -> bytes:
     """Raises BadInput where a text holds bytes that are no UTF-8, as a file's name or a variable may on Linux."""
     try:
         return adapter(cls or type(value)).dump_json(value)
-    except PydanticSerializationError:
+    except ValueError:
         found = _not_unicode(adapter(cls or type(value)).dump_python(value, mode="python"), ())
         if found is None:
             raise
