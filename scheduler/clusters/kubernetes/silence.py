@@ -29,7 +29,7 @@ class Silence:
         """By node: since when its condition says that it is not ready, and when we saw that."""
 
     def has_outlasted(self, pod: Body, node: Body | None) -> bool:
-        """Whether the pod's node (None: the cluster has it no more) was silent until the pod's lease, probes and grace were over."""
+        """Whether the pod's node (None: it is gone) was silent until the pod's lease, probes and grace were over."""
         name = str(pod["spec"].get("nodeName") or "")
         if not name:
             return False
