@@ -48,6 +48,8 @@ class ClusterFile:
     uid: int = 1000
     isolate_gangs: bool = False
     cephfs_claim: str = "cephfs-{name}"
+    binding: str = "auto"
+    """Who binds pods to nodes: ``direct`` (we), ``scheduler`` (kube-scheduler), ``auto`` (we, on nodes tainted for our pods)."""
     run_as: str = "service"
     """``owner``: pods of a local cluster run as the users who own their jobs."""
     folder: str | None = None

@@ -127,6 +127,7 @@ class JobRequest:
     cluster: str | None = None
     labels: Annotated[Mapping[str, str], AtMost(MOST_LABELS)] = field(default_factory=dict)
     sidecar: bool = True
+    """False: bare pods. They start as they come, without a barrier, and in containers have the user's container alone."""
     run_as: str | None = None
     """A proxy user of the submitter's groups, as which the pods run instead of their owner."""
     mounts: Annotated[tuple[MountRequest, ...], AtMost(MOST_LABELS)] = ()

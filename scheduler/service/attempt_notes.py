@@ -37,7 +37,7 @@ class StoredNotes:
         note = await self._store.note(self._cluster, job_id, attempt)
         return None if note is None else json.loads(note.body)
 
-    async def write(self, job_id: str, attempt: int, record: Record, *, is_over: bool) -> None:
+    async def write(self, job_id: str, attempt: int, record: Record, *, is_over: bool, is_durable: bool = True) -> None:
         """Returns once it is committed. Raises StaleEpoch, StoreError."""
         note = Note(self._cluster, job_id, attempt, json.dumps(record), is_over)
         known = self._waiting.get((job_id, attempt))

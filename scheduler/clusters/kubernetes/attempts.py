@@ -3,7 +3,8 @@
 The pods' labels say what is there. The note says what must not be there again: pods that were made, stopped or forgotten. It is
 kept before the pods that it is about are made. Where: a file beside the logs for a control plane that leads alone; the database for
 one of several (`service/attempt_notes.py`), of which the next leader has to know it. `tests/contract/test_attempt_notes.py` asks
-both the same.
+both the same. The notes of a launch alone need not outlive a crash of the machine: the pods' own names, digests and finalizers say
+the same, so that they are made once.
 """
 
 from __future__ import annotations
@@ -63,8 +64,11 @@ class Keeper(Protocol):
 
     async def read(self, job_id: str, attempt: int) -> Record | None: ...
 
-    async def write(self, job_id: str, attempt: int, record: Record, *, is_over: bool) -> None:
-        """Returns once it is kept. A keeper that several control planes share raises StaleEpoch for a former leader."""
+    async def write(self, job_id: str, attempt: int, record: Record, *, is_over: bool, is_durable: bool = True) -> None:
+        """Returns once it is kept, with ``is_durable`` so that it outlives a crash of the machine.
+
+        A keeper that several control planes share raises StaleEpoch for a former leader.
+        """
         ...
 
     async def erase(self, job_id: str, attempt: int) -> None: ...
@@ -88,16 +92,18 @@ class FileNotes:
     async def read(self, job_id: str, attempt: int) -> Record | None:
         return self.peek(job_id, attempt)
 
-    async def write(self, job_id: str, attempt: int, record: Record, *, is_over: bool) -> None:
-        await asyncio.to_thread(self._write, folders.attempt_folder(self._state_dir, job_id, attempt), record)
+    async def write(self, job_id: str, attempt: int, record: Record, *, is_over: bool, is_durable: bool = True) -> None:
+        await asyncio.to_thread(
+            self._write, folders.attempt_folder(self._state_dir, job_id, attempt), record, is_durable=is_durable
+        )
 
     @staticmethod
-    def _write(folder: Path, record: Record) -> None:
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _write(folder: Path, record: Record, *, is_durable: bool) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        records.write(str(folder / FILE), record, is_durable=is_durable)
+        if is_durable:
             for parent in (folder.parent, folder.parent.parent):
                 records.sync_folder(str(parent))
-        records.write(str(folder / FILE), record)
 
     async def erase(self, job_id: str, attempt: int) -> None:
         (folders.attempt_folder(self._state_dir, job_id, attempt) / FILE).unlink(missing_ok=True)
@@ -149,9 +155,9 @@ class Attempts:
             self._known[key] = None if record is None else Noted(**record)
         return self._known[key]
 
-    async def put(self, job_id: str, attempt: int, noted: Noted) -> None:
-        """Raises StaleEpoch, StoreError."""
-        await self._keeper.write(job_id, attempt, asdict(noted), is_over=noted.is_forgotten)
+    async def put(self, job_id: str, attempt: int, noted: Noted, *, is_durable: bool = True) -> None:
+        """Raises StaleEpoch, StoreError. ``is_durable``: it has to outlive a crash of the machine too."""
+        await self._keeper.write(job_id, attempt, asdict(noted), is_over=noted.is_forgotten, is_durable=is_durable)
         self._known[job_id, attempt] = noted
 
     def make_folders(self, job_id: str, attempt: int, pods: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ its uid.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +37,9 @@ class LeaseFence:
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._epoch = 0
         self._is_raised = True
+        self._reading: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
+        """Begins when the read that is under way has ended."""
 
     async def raise_to(self, epoch: int) -> None:
         """From now on, calls of earlier epochs are refused. Raises StaleEpoch, ClusterUnreachable; the next call tries again."""
@@ -63,11 +67,23 @@ class LeaseFence:
         raise ClusterUnreachable(f"cluster {self._cluster}: others write the lease {self._name} all the time; it is tried again.")
 
     async def check(self) -> None:
-        """Before an effect. Raises StaleEpoch, ClusterUnreachable."""
+        """Before an effect. Raises StaleEpoch, ClusterUnreachable.
+
+        Calls that come together share a read, which begins after each of them has asked.
+        """
         if not self._is_raised:
             await self.raise_to(self._epoch)
-        else:
-            self._compare(await self._read())
+            return
+        if self._next is None:
+            before = self._reading if self._reading is not None and not self._reading.done() else None
+            self._next = asyncio.create_task(self._read_after(before), name=f"read the lease {self._name}")
+        await asyncio.shield(self._next)
+
+    async def _read_after(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait((before,))
+        self._reading, self._next = self._next, None
+        self._compare(await self._read())
 
     async def _read(self) -> dict[str, Any] | None:
         try:

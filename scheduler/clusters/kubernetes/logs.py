@@ -7,11 +7,13 @@ with its time; beside the copy stands the time of its last line, from where a co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +32,11 @@ WHOLE: Final = "whole"
 SILENCE_S: Final = 3600.0
 PAUSE_S: Final = 0.3
 LONGEST_PAUSE_S: Final = 10.0
+FOLLOWED: Final = 500
+"""Logs that are copied as they are written; those of more pods come with a delay. Each holds a connection to the API server."""
+READ_AT_ONCE: Final = 32
+READS_A_SECOND: Final = 20.0
+"""Of all logs that are not followed."""
 _BLOCK: Final = 2**20
 _TIMED: Final = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) ")
 """How each line begins that a container printed. Others are the kubelet's own words: asked for a container that is removed, it
@@ -177,37 +184,81 @@ def _place_of(folder: Path, *, is_shared: bool) -> Path:
         return folder / PLACE
 
 
-async def follow(api: Api, namespace: str, pod: str, copy: LogCopy, is_over: Callable[[], bool]) -> str:
+class Turns:
+    """Who may hold a connection. The first ones follow their logs, the others read theirs from time to time."""
+
+    def __init__(self, follow: int = FOLLOWED, read: int = READ_AT_ONCE) -> None:
+        self._free = follow
+        self.reading = asyncio.Semaphore(read)
+        self._waiting = 0
+        """Those without a connection of their own."""
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[bool]:
+        """Whether one may follow, for as long as it is held."""
+        has_one = self._free > 0
+        self._free -= has_one
+        self._waiting += not has_one
+        try:
+            yield has_one
+        finally:
+            self._free += has_one
+            self._waiting -= not has_one
+
+    async def begin(self, over: asyncio.Event, others: int) -> None:
+        """Before the first read: who cannot follow comes at a time of its own, or when its pod is over."""
+        if self._free <= 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(random.uniform(0, others / READS_A_SECOND)):
+                    await over.wait()
+
+    @property
+    def pause_s(self) -> float:
+        """Between two reads of one who waits."""
+        return max(LONGEST_PAUSE_S, self._waiting / READS_A_SECOND)
+
+
+async def follow(
+    api: Api, namespace: str, pod: str, copy: LogCopy, is_over: Callable[[], bool], over: asyncio.Event, turns: Turns
+) -> str:
     """Until the pod is over and all it printed is copied. ``is_over`` says so also of a pod that is gone or never ran.
 
-    Returns `CUT` where the log went before its end was copied, else "".
+    ``over`` is set when it may have ended: nothing is waited for then. Returns `CUT` where the log went before its end was copied,
+    else "".
     """
     path, pause = f"/api/v1/namespaces/{namespace}/pods/{pod}/log", PAUSE_S
     is_read = is_whole = False
     while True:
-        was_over = is_over()  # before the request: what is printed by then comes with it
-        query: dict[str, object] = {"container": MAIN, "timestamps": "true", "follow": "false" if was_over else "true"}
-        if copy.last:
-            query["sinceTime"] = copy.last.partition(".")[0].rstrip("Z") + "Z"
-        copy.begin()
-        heard = time.monotonic()
-        try:
-            async for batch in api.batches(path, query, SILENCE_S):
-                await asyncio.to_thread(copy.add, batch)
-                pause, heard = PAUSE_S, time.monotonic()
-            if copy.is_refused:
-                if was_over:
-                    return "" if is_whole else CUT
-            else:
-                # The kubelet ends what is followed when the container has ended.
-                is_read, is_whole = True, time.monotonic() - heard < SILENCE_S
-                if was_over:
-                    return ""
-        except ApiError as error:
-            # 400 while the container waits to start, and for one that never will; 404 once the pod is gone.
-            if was_over and error.status in (400, 404):
-                return CUT if is_read and not is_whole else ""
-        except ClusterUnreachable:
-            is_read, is_whole = is_read or bool(copy.last), False
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, LONGEST_PAUSE_S)
+        with turns.taken() as may_follow:
+            was_over = is_over()  # before the request: what is printed by then comes with it
+            follows = may_follow and not was_over
+            query: dict[str, object] = {"container": MAIN, "timestamps": "true", "follow": "true" if follows else "false"}
+            if copy.last:
+                query["sinceTime"] = copy.last.partition(".")[0].rstrip("Z") + "Z"
+            copy.begin()
+            heard = time.monotonic()
+            try:
+                async with contextlib.nullcontext() if follows else turns.reading:
+                    async for batch in api.batches(path, query, SILENCE_S):
+                        await asyncio.to_thread(copy.add, batch)
+                        pause, heard = PAUSE_S, time.monotonic()
+                if copy.is_refused:
+                    if was_over:
+                        return "" if is_whole else CUT
+                elif follows or was_over:
+                    # The kubelet ends what is followed when the container has ended.
+                    is_read, is_whole = True, time.monotonic() - heard < SILENCE_S
+                    if was_over:
+                        return ""
+                else:
+                    is_read, is_whole, pause = True, False, turns.pause_s
+            except ApiError as error:
+                # 400 while the container waits to start, and for one that never will; 404 once the pod is gone.
+                if was_over and error.status in (400, 404):
+                    return CUT if is_read and not is_whole else ""
+            except ClusterUnreachable:
+                is_read, is_whole = is_read or bool(copy.last), False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await (asyncio.Event() if was_over else over).wait()
+        pause = min(pause * 1.5, max(LONGEST_PAUSE_S, turns.pause_s))

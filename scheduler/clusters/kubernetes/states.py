@@ -58,11 +58,8 @@ def resources_of(amounts: Mapping[str, object]) -> Resources:
 
 def node_of(node: Body, cluster: str, tolerations: Iterable[Toleration], others: Resources = NOTHING) -> Node:
     """Taints that all our pods tolerate are left out: for them they are none. ``others``: what pods of others take of it."""
-    spec, status = node.get("spec", {}), node.get("status", {})
-    taints = [Taint(each["key"], each.get("value", ""), each["effect"]) for each in spec.get("taints", [])]
-    if spec.get("unschedulable"):
-        taints.append(Taint("node.kubernetes.io/unschedulable"))
-    kept = {taint: None for taint in taints if not any(_tolerates(each, taint) for each in tolerations)}
+    status = node.get("status", {})
+    kept = {taint: None for taint in taints_of(node) if not any(tolerates(each, taint) for each in tolerations)}
     return Node(
         name=node["metadata"]["name"],
         cluster=cluster,
@@ -74,7 +71,13 @@ def node_of(node: Body, cluster: str, tolerations: Iterable[Toleration], others:
     )
 
 
-def _tolerates(toleration: Toleration, taint: Taint) -> bool:
+def taints_of(node: Body) -> list[Taint]:
+    spec = node.get("spec", {})
+    taints = [Taint(each["key"], each.get("value", ""), each["effect"]) for each in spec.get("taints", [])]
+    return [*taints, Taint("node.kubernetes.io/unschedulable")] if spec.get("unschedulable") else taints
+
+
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
     values = toleration.value in (None, taint.value)
     return toleration.key == taint.key and values and toleration.effect in (None, taint.effect)
 

@@ -24,7 +24,7 @@ from tuttilab.scheduler.core.placement.fit import (
 )
 from tuttilab.scheduler.core.placement.never import never_fit
 from tuttilab.scheduler.core.placement.shapes import shape_key
-from tuttilab.scheduler.core.placement.work_places import KUBERNETES, WorkPlace
+from tuttilab.scheduler.core.placement.work_places import KUBERNETES, WorkPlace, fitting, why_not_bare
 from tuttilab.scheduler.core.quota import reason_above_max
 from tuttilab.scheduler.core.sidecars import SideCarOffer, chosen
 from tuttilab.scheduler.core.storages import Storage, for_job
@@ -118,6 +118,7 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
         labels=dict(request.labels),
     )
     _check_image(job, site)
+    _check_sidecar(job, site)
     check_proxy_user(job, who, site.proxy_users)
     shape = (job.queue, shape_key(job), WorkPlace.of(job), job.work.run_as)
     if shape not in site.accepted_shapes:
@@ -181,6 +182,17 @@ def _check_image(job: Job, site: Site) -> None:
             f"image: {image!r} cannot be run here: pods of {' and '.join(names)} are processes of the machine; leave the image "
             "out, and the job runs with the programs that are installed there."
         )
+
+
+def _check_sidecar(job: Job, site: Site) -> None:
+    """Refuse bare pods that need a side-car. On a machine there always is one (`local`)."""
+    why, named = why_not_bare(job.work), named_clusters(job)
+    if why is None or job.kind is JobKind.NOTEBOOK:
+        return
+    clusters = [site.clusters[name] for name in named or site.clusters if name in site.clusters]
+    places = fitting(job, clusters, is_named=bool(named))
+    if places and all(cluster.kind == KUBERNETES for cluster in places):
+        raise BadInput(why)
 
 
 def _no_cluster(job: Job, path: Sequence[Queue]) -> str:

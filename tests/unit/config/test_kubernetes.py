@@ -9,7 +9,7 @@ import yaml
 
 from tuttilab.scheduler.client import read_mount, read_sidecar
 from tuttilab.scheduler.client.manifests import parse_manifests
-from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.clusters.kubernetes.settings import Binding, KubernetesSettings
 from tuttilab.scheduler.config.load import parse_config
 from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.core.sidecars import chosen
@@ -52,6 +52,7 @@ def test_all_that_can_be_said() -> None:
         "node_labels": {"pool": "ml"},
         "uid": 2000,
         "isolate_gangs": True,
+        "binding": "direct",
     }
 
     config = parsed({**LEAST, **own}, listen={"pods": "10.0.0.5:8790"})
@@ -62,6 +63,7 @@ def test_all_that_can_be_said() -> None:
     assert (settings.namespace_of("research"), settings.namespace_of("others")) == ("ml-research", "ml")
     assert settings.all_namespaces == ("ml", "ml-research")
     assert settings.isolates_gangs
+    assert settings.binding is Binding.DIRECT
     assert (config.listen.pods_address, config.host_names) == (("10.0.0.5", 8790), ("127.0.0.1", "10.0.0.5"))
 
 
@@ -80,6 +82,7 @@ def test_all_that_can_be_said() -> None:
         ({"report_url": "ftp://x"}, "clusters[0].report_url: 'ftp://x' is no URL"),
         ({"tolerations": ["a=b:Sometimes"]}, "clusters[0].tolerations[0]: 'a=b:Sometimes' is no taint;"),
         ({"uid": 0}, "clusters[0].uid: 0 cannot be used; expected 1 to 2147483647: pods do not run as root."),
+        ({"binding": "podgroup"}, "clusters[0].binding: 'podgroup' is not known; expected one of auto, direct, scheduler."),
         ({"nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}, "clusters[0].nodes: a kubernetes cluster has nodes of its own;"),
         ({"kubeconfg": "x"}, "unknown key clusters[0].kubeconfg; did you mean 'kubeconfig'?"),
     ],

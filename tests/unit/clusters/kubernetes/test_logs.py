@@ -11,7 +11,7 @@ import pytest
 from tuttilab.scheduler.clusters.kept.logs import PodLog
 from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError
-from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, follow, is_whole
+from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, Turns, follow, is_whole
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
 
 
@@ -199,7 +199,9 @@ def followed(folder: Path, *answers: list[bytes] | Exception) -> tuple[str, ...]
     """What is kept of a pod that is over once its first answer has come."""
     copy = LogCopy(folder)
     over = iter([False])
-    note = asyncio.run(follow(cast(Api, Answers(*answers)), "team", "job-0", copy, lambda: next(over, True)))
+    note = asyncio.run(
+        follow(cast(Api, Answers(*answers)), "team", "job-0", copy, lambda: next(over, True), asyncio.Event(), Turns())
+    )
     copy.finish(note)
     copy.close()
     return read(folder)
