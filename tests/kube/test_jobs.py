@@ -164,7 +164,6 @@ def test_a_gang_that_is_to_be_isolated_has_a_policy_for_its_members_as_long_as_i
     site.until_nothing_is_left()
 
 
-@pytest.mark.feature("C01")
 def test_workers_that_join_a_gang_belong_to_its_master_and_go_with_it(site: Site) -> None:
     """It grows once there is quota for more of the workers that it would like; then somebody deletes its master."""
     site.machine.run("down", "--now")
