@@ -120,6 +120,7 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
             image=chosen.get("image"),
             cluster=self.cluster,
             run_as=chosen.get("run_as"),
+            queue=chosen.get("queue"),
             driver_ports=self._driver_ports,
         )
 

@@ -81,7 +81,8 @@ def write_of(event: ev.Event, name: str) -> tuple[str, str]:
     match event:
         case ev.JobSubmitted(job, by):
             retry = f", as a retry of {job.retry_of[:SHORT_ID]}" if job.retry_of else ""
-            return by or job.owner, f"submitted job {title(job)} to queue {job.queue}{retry}"
+            proxy = f", to run as {job.work.run_as}" if job.work.run_as else ""
+            return by or job.owner, f"submitted job {title(job)} to queue {job.queue}{retry}{proxy}"
         case ev.JobCancelRequested(job_id, by):
             return by, f"cancelled job {title_of(job_id, name)}"
         case ev.JobDeleted(job_id, by):

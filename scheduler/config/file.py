@@ -91,6 +91,15 @@ class StorageFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyUserFile:
+    name: str
+    groups: tuple[str, ...] = ()
+    account: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParamFile:
     """In the words of JSON Schema; ``pattern`` is of the whole value."""
 
@@ -153,6 +162,7 @@ class ConfigFile:
     clusters: tuple[ClusterFile, ...] = (ClusterFile(name="here", kind="local"),)
     queues: tuple[QueueFile, ...] = (QueueFile(name="root"), QueueFile(name="default", parent="root"))
     storages: tuple[StorageFile, ...] = ()
+    proxy_users: tuple[ProxyUserFile, ...] = ()
     driver_ports: str = ""
     sidecars: tuple[SideCarFile, ...] = ()
     defaults: DefaultsFile = DefaultsFile()

@@ -27,10 +27,11 @@ from tuttilab.scheduler.config.model import (
     Limits,
     ListenConfig,
 )
+from tuttilab.scheduler.config.proxy_users import proxy_users_of
 from tuttilab.scheduler.config.resources import check_resources
 from tuttilab.scheduler.config.sidecars import sidecars_of
 from tuttilab.scheduler.config.storages import storages_of
-from tuttilab.scheduler.core.driver_ports import range_of
+from tuttilab.scheduler.core.kinds.driver_ports import range_of
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
 from tuttilab.scheduler.domain.errors import BadInput
@@ -133,6 +134,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
             ),
             limits=_limits(file.limits),
             storages=storages_of(file.storages),
+            proxy_users=proxy_users_of(file.proxy_users, clusters),
             driver_ports=range_of(file.driver_ports, "driver_ports"),
             sidecars=sidecars_of(file.sidecars),
         )

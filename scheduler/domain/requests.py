@@ -128,6 +128,8 @@ class JobRequest:
     labels: Annotated[Mapping[str, str], AtMost(MOST_LABELS)] = field(default_factory=dict)
     sidecar: bool = True
     """False: bare pods. They start as they come, without a barrier, and in containers have the user's container alone."""
+    run_as: str | None = None
+    """A proxy user of the submitter's groups, as which the pods run instead of their owner."""
     mounts: Annotated[tuple[MountRequest, ...], AtMost(MOST_LABELS)] = ()
     """Volumes that the configuration lists for the job's group."""
     sidecars: Annotated[tuple[SideCarRequest, ...], AtMost(MOST_SIDECARS)] = ()
@@ -277,7 +279,8 @@ class NotebookRequest:
 
     Without ``profile``: the first one offered to the owner. ``cluster``: where the hub creates its pods. ``is_running``: the server
     runs already, and this control plane did not know it: it has another database than the one that admitted the server.
-    ``run_as``: a proxy user of the profile. ``driver_ports``: those that a server which runs already has.
+    ``run_as``: a proxy user of the profile. ``driver_ports``: those that a server which runs already has. ``queue``: one of those
+    that take the owner's servers of the profile; without it, of these the first that has room.
     """
 
     owner: str
@@ -287,6 +290,7 @@ class NotebookRequest:
     image: str | None = None
     cluster: str | None = None
     run_as: str | None = None
+    queue: str | None = None
     is_running: bool = False
     driver_ports: Annotated[tuple[int, ...], AtMost(MOST_DRIVER_PORTS)] = ()
 

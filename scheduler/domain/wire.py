@@ -144,6 +144,8 @@ class JobView:
     retry_of: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    run_as: str | None = None
+    """The proxy user as which its pods run; None: as its owner, or as its cluster runs all."""
     timeout_s: float | None = None
     wait: WaitView | None = None
     attempts: tuple[AttemptView, ...] = ()
@@ -365,9 +367,12 @@ class DagView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileView:
+    """``queues``: where servers of the profile can start for the user whom the hub asks about, the default first."""
+
     profile: ProfileRequest
     applied_by: str
     applied_at: float
+    queues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,7 @@ class MemoryStore:
     async def mark_cleaned_up(self, epoch: int, job_id: str) -> None:
         self._check(Batch(epoch))
         self._pending_cleanups.pop(job_id, None)
+        self._notes = {key: note for key, note in self._notes.items() if note.job_id != job_id}
 
     async def committed(self, batch: Batch, after: int) -> int | None:
         return self._seq if self._seq - after == len(batch.entries) > 0 else None

@@ -297,6 +297,7 @@ class SqlStore:
         def work(connection: Connection) -> None:
             leadership.check_epoch(connection, epoch)
             connection.execute(delete(PENDING_CLEANUPS).where(PENDING_CLEANUPS.c.job_id == job_id))
+            connection.execute(delete(NOTES).where(NOTES.c.job_id == job_id))
 
         await self._write(work)
 

@@ -171,6 +171,7 @@ NOTES: Final = Table(
     Column("is_over", Integer, nullable=False),
     Column("body", Text, nullable=False),
     Index(None, "cluster", "is_over"),
+    Index(None, "job_id"),
 )
 """What clusters note of attempts beside what they show of their pods. ``is_over``: 1 once their pods are forgotten."""
 

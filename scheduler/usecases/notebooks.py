@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from tuttilab.scheduler.core import driver_ports
 from tuttilab.scheduler.core.explain.names import named
-from tuttilab.scheduler.core.kinds import Site
+from tuttilab.scheduler.core.kinds import Site, driver_ports
 from tuttilab.scheduler.core.kinds.notebook import (
     SERVER_LABEL,
     events_of_report,
@@ -21,7 +20,7 @@ from tuttilab.scheduler.core.kinds.notebook import (
 from tuttilab.scheduler.core.kinds.spark import session_name
 from tuttilab.scheduler.core.ordering.queues import choose_queue, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
-from tuttilab.scheduler.core.profiles import as_user_of, check_run_as, choose, image_of
+from tuttilab.scheduler.core.profiles import as_user_of, check_queue, check_run_as, choose, image_of
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.core.storages import as_seen_by
 from tuttilab.scheduler.domain import events as ev
@@ -104,6 +103,7 @@ def build_server(request: NotebookRequest, state: State, site: Site, *, job_id: 
     """The job of a server by its profile. Raises Forbidden, BadInput, and AboveMax or NeverFits with who holds what."""
     profile = choose(stored_profiles(state), request)
     check_run_as(profile, request.run_as)
+    check_queue(profile, request.queue)
     job_request = request_of(request, profile, image_of(profile, request.image))
     owner = as_user_of(profile, Who(request.owner, request.groups, is_hub=True))
     try:

@@ -484,6 +484,16 @@ async def test_notes_of_a_cluster_are_kept_until_they_are_dropped(store: QuerySt
     assert await store.notes("other") == [Note("other", "job", 1, "{}")]
 
 
+async def test_notes_of_a_deleted_job_go_when_no_cluster_has_anything_of_it(store: QueryStore) -> None:
+    """Also those of a cluster that the configuration does not have any more."""
+    kept = Note("k", "other", 1, "{}")
+    await store.put_notes(1, [Note("k", "job", 1, "{}"), Note("former", "job", 2, "{}"), kept])
+
+    await store.mark_cleaned_up(1, "job")
+
+    assert (await store.notes("k"), await store.notes("former")) == ([kept], [])
+
+
 async def test_an_old_leader_changes_no_note(place: Place) -> None:
     old, epoch = await place.open()
     await old.put_notes(epoch, [Note("k", "job", 1, "{}")])

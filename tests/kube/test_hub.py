@@ -198,7 +198,7 @@ async def test_what_listens_at_a_servers_driver_ports_is_reached_from_outside_un
 ) -> None:
     """Two ports a server, and four in all. A driver listens at the port that it tells others, at the address that it is told."""
     started(site, ann, profile="yarn")
-    listen = "import http.server, os; http.server.test(port=int(os.environ['TUTTILAB_DRIVER_PORTS'].split(',')[1]))"
+    listen = "import http.server, os; http.server.test(port=int(os.environ['TUTTILAB_DRIVER_PORTS'].split(',')[1]), bind='0.0.0.0')"
     await run_cells(
         site, ann, f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {listen!r}], start_new_session=True)"
     )

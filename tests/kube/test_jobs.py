@@ -193,6 +193,25 @@ def test_a_users_image_needs_nothing_of_ours(site: Site) -> None:
     assert lines[-2:] == ["1000", "0"]
 
 
+@pytest.mark.feature("J16")
+def test_a_job_runs_as_a_proxy_user_in_its_containers_and_its_output_comes_back(site: Site) -> None:
+    site.machine.run("down", "--now", timeout_s=60)
+    site.config["proxy_users"] = [{"name": "etl", "groups": ["default"], "uid": 3001, "gid": 3002}]
+    site.up()
+    code = (
+        "import os; open(os.environ['RESULT_DIR'] + '/made', 'w').write('x'); print(os.getresuid(), os.getresgid(), os.getgroups())"
+    )
+    job = site.started("--run-as", "etl", "--out", "made=made", "--", "python3", "-c", code)
+
+    ended = site.until(job, "Succeeded")
+
+    assert ended["run_as"] == "etl"
+    assert "(3001, 3001, 3001) (3002, 3002, 3002) [3002]" in site.logs(job)
+    assert list(ended["attempts"][-1]["pods"][0]["outputs"]) == ["made"]
+    unknown = site.submit("--run-as", "root", "--", "true", image=images.BUSYBOX)
+    assert (unknown.code, "run_as: 'root' is no proxy user of yours; expected etl" in unknown.err) == (3, True)
+
+
 @pytest.mark.parametrize(
     ("how", "phase", "reason"),
     [("cancel", "Cancelled", "cancelled by"), ("timeout", "Failed", "ran past its limit of 20s")],
@@ -270,6 +289,7 @@ def test_a_gang_that_is_to_be_isolated_has_a_policy_for_its_members_as_long_as_i
     site.until_nothing_is_left()
 
 
+@pytest.mark.feature("C01")
 def test_workers_that_join_a_gang_belong_to_its_master_and_go_with_it(site: Site) -> None:
     """It grows once there is quota for more of the workers that it would like; then somebody deletes its master."""
     site.machine.run("down", "--now")

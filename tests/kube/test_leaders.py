@@ -274,6 +274,7 @@ async def test_a_log_in_a_folder_that_is_not_shared_is_said_to_be_elsewhere(
     await apart.forget("job", 1, erase=True)
 
 
+@pytest.mark.feature("C01")
 async def test_members_and_what_is_beside_them_go_with_their_master_though_nobody_leads(
     lead: Lead, namespace: Namespace, node: str
 ) -> None:

@@ -174,6 +174,7 @@ def counted() -> list[str]:
     return ["begun", *(f"n {n}" for n in range(LINES))]
 
 
+@pytest.mark.feature("B06", "O08")
 def test_a_gang_outlives_its_leader_with_whole_logs_and_what_was_stopped_stays_stopped(
     pair: Pair, tell: Callable[[str], None]
 ) -> None:

@@ -232,7 +232,7 @@ class KubernetesCluster:
         if not folder.is_dir():
             noted = await self._attempts.find(job_id, attempt)
             where = ""
-            if self._settings.logs is not None and noted is not None and pod in noted.made:
+            if noted is not None and pod in noted.made:
                 where = f": another control plane wrote it, to a folder that is not {self._log_dir} here; mend clusters[].logs"
             raise NotFound(f"pod {pod} of attempt {attempt} of job {job_id}: no log is kept here{where}.")
         reader = self._logs.setdefault(folder, PodLog(folder, logs.LOG_BYTES))

@@ -67,6 +67,13 @@ class Launcher:
                 raise LaunchRefused(f"node {pod.node!r} is not part of cluster {self._cluster}; it has {listed}.", node=pod.node)
         if plan.kind == JobKind.SPARK:
             raise LaunchRefused(f"Spark sessions do not run on cluster {self._cluster} yet; name a local one.", permanent=True)
+        proxy = plan.proxy_user()
+        if proxy is not None and (proxy.uid is None or proxy.gid is None):
+            raise LaunchRefused(
+                f"{plan.title} asks to run as {proxy.name!r}, which has no uid and gid for pods of cluster {self._cluster}; ask "
+                "the site's admin to give them under `proxy_users`.",
+                permanent=True,
+            )
         if (why := why_not_bare(plan.work)) is not None:
             raise LaunchRefused(why, permanent=True)
         if plan.work.image is None and self._settings.image is None:

@@ -82,14 +82,16 @@ def pod_body(
 
 
 def _account(plan: LaunchPlan, settings: KubernetesSettings) -> Body:
+    proxy = plan.run_as
+    uid, gid = (settings.uid, settings.uid) if proxy is None or proxy.uid is None else (proxy.uid, proxy.gid)
     found: Body = {
         "runAsNonRoot": True,
-        "runAsUser": settings.uid,
-        "runAsGroup": settings.uid,
+        "runAsUser": uid,
+        "runAsGroup": gid,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     # Of a volume that is mounted the kubelet would give every file to that group, on each start.
-    return found if plan.work.mounts else found | {"fsGroup": settings.uid}
+    return found if plan.work.mounts else found | {"fsGroup": gid}
 
 
 def _on_node(node: str) -> Body:

@@ -306,12 +306,17 @@ class LocalCluster:
             for pod in known.all_pods(self._state_dir, job_id, attempt):
                 self._pods.setdefault((job_id, attempt, pod.name), pod)
         if record:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 if pods is None:
                     (folder / local_pods.STOPPED).touch()
                 for name in record.get("pods", ()) if pods is None else pods:
                     if (job_id, attempt, name) not in self._pods:
                         local_pods.record_never_started(folder / name)
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except OSError as error:
+                # Where nothing can be written, nothing starts either; what runs is stopped all the same.
+                log.warning("a stop of attempt %s of job %s could not be noted: %s", attempt, job_id, error)
             with self._lock:
                 for pod in known.all_pods(self._state_dir, job_id, attempt):
                     self._pods.setdefault((job_id, attempt, pod.name), pod)
@@ -355,7 +360,12 @@ class LocalCluster:
 
     def _fenced_forget(self, job_id: str, attempt: int, erase: bool) -> None:
         with self._fence.held():
-            self._forget(job_id, attempt, erase)
+            try:
+                self._forget(job_id, attempt, erase)
+            except OSError as error:
+                raise ClusterUnreachable(
+                    f"attempt {attempt} of job {title_of(job_id)} cannot be let go of yet ({error}); it is tried again."
+                ) from error
 
     def _forget(self, job_id: str, attempt: int, erase: bool) -> None:
         folder = folders.attempt_folder(self._state_dir, job_id, attempt)

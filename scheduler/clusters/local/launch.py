@@ -58,6 +58,12 @@ class Settings:
     """Where pods run as the users who own their jobs; None: as the user of this process."""
 
 
+_OF_THE_MACHINE: Final = {
+    errno.EROFS: "is read-only; make its file system writable",
+    errno.ENOSPC: "is on a full file system; make room",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Reserved:
     """Reservations of an attempt's pods, as recorded in the attempt's file. ``gpus``: device indexes by pod."""
@@ -70,7 +76,7 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, live_pods: Seq
     """Start the pods of the attempt that were not started yet; append each to ``started``. Blocks for some ms per pod.
 
     Raises LaunchRefused when the gang cannot start (after ending and erasing the pods that had started), or when not all joining
-    pods can (those that started remain); ClusterUnreachable while the file system is read-only; Bug for another digest.
+    pods can (those that started remain); ClusterUnreachable while the file system is read-only or full; Bug for another digest.
     """
     attempt = folders.attempt_folder(state_dir, plan.job_id, plan.attempt)
     _check(plan, settings)
@@ -81,7 +87,7 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, live_pods: Seq
     if refused is not None:
         # The caller of the refused launch may have been killed before it recorded the refusal.
         raise LaunchRefused(refused["why"])
-    login = None if settings.owners is None else settings.owners.login_of(plan.owner)
+    login = _login_of(plan, settings)
     try:
         reserved = _reserve(plan, attempt, settings, live_pods, login)
         if (attempt / local_pods.FORGOTTEN).exists():
@@ -97,11 +103,9 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, live_pods: Seq
     except OSError as error:
         if plan.is_growth:
             raise LaunchRefused(f"no pod can join {plan.title} now: {error}.") from error
-        if error.errno == errno.EROFS:
-            # Of the machine and not of the job: it is tried again until somebody has mended it, and the job loses no launch.
-            raise ClusterUnreachable(
-                f"{plan.title} cannot start yet: {state_dir} is read-only; make its file system writable."
-            ) from error
+        if error.errno in _OF_THE_MACHINE:
+            # And not of the job: it is tried again until somebody has mended it, and the job loses no launch.
+            raise ClusterUnreachable(f"{plan.title} cannot start yet: {state_dir} {_OF_THE_MACHINE[error.errno]}.") from error
         why = f"{plan.title} cannot start on this machine: {error}."
         # With those of an earlier call, or the cluster would take their missing folders for the work of the job.
         before = [pod for pod in live_pods if (pod.job_id, pod.attempt) == (plan.job_id, plan.attempt)]
@@ -338,6 +342,19 @@ def _sidecar_plan(
         "members": [{"pod": m.name, "rank": m.rank} for m in members] if listening else [],
         "master": None if master is None or pod.is_master else _master_address(attempt / master.name),
     }
+
+
+def _login_of(plan: LaunchPlan, settings: Settings) -> Login | None:
+    """None: pods run as this process does. Raises LaunchRefused where they cannot run as they have to."""
+    proxy = plan.proxy_user()
+    if settings.owners is None:
+        if proxy is not None:
+            raise LaunchRefused(
+                f"{plan.title} asks to run as {proxy.name!r}, and this cluster runs all jobs as one user; name another cluster.",
+                permanent=True,
+            )
+        return None
+    return settings.owners.login_of(plan.owner) if proxy is None else settings.owners.login_as(proxy)
 
 
 def _accounts(plan: LaunchPlan, pod: PodPlan, own: Owners, login: Login) -> dict[str, object]:

@@ -7,6 +7,7 @@ stop.json (`sidecar/records.py`), the log, and the pod's directories. A pod is a
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import stat
@@ -22,6 +23,8 @@ from tuttilab.scheduler.clusters.local import cgroups, leftovers
 from tuttilab.scheduler.domain.model import PodPhase
 from tuttilab.scheduler.runtime.crash_points import point
 from tuttilab.sidecar import protocol, records
+
+log = logging.getLogger(__name__)
 
 FORGOTTEN: Final = ".forgotten"
 REFUSED: Final = ".refused"
@@ -243,7 +246,11 @@ def _record_lost(pod: LocalPod) -> _End:
     is_ended = _kill_all(pod)
     end = _GONE if is_tampered else _LOST if is_ended or (pod.folder / records.SWEPT).exists() else _UNTRACED
     point("lost.before")
-    records.write(str(pod.folder / records.END), {**asdict(end), "started_at": None, "ended_at": time.time()})
+    try:
+        records.write(str(pod.folder / records.END), {**asdict(end), "started_at": None, "ended_at": time.time()})
+    except OSError as error:
+        # Found out again after a restart: nothing of it runs, and nothing says how it ended.
+        log.warning("the end of pod %s could not be noted: %s", pod.name, error)
     return end
 
 

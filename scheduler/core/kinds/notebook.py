@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tuttilab.scheduler.core.driver_ports import ports_of
+from tuttilab.scheduler.core.kinds.driver_ports import ports_of
 from tuttilab.scheduler.core.kinds.pods import gang_of
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import BadInput
@@ -45,7 +45,7 @@ def request_of(asked: NotebookRequest, profile: ProfileRequest, image: str | Non
     return JobRequest(
         name=f"notebook {asked.server}".strip()[:MAX_NAME_LENGTH],
         kind="notebook",
-        queue=profile.queue,
+        queue=profile.queue or asked.queue,
         pods=(pod,),
         image=image,
         cluster=asked.cluster,

@@ -152,6 +152,14 @@ def test_a_graph_with_sql_on_spark_and_a_gang_is_read() -> None:
     assert parse_manifests(SPARK, "s.yaml", DagRequest)[0].nodes == (NodeRequest(name="a", spark_sql="SELECT 1", save="a.parquet"),)
 
 
+def parse_jobs(text: str) -> list[JobRequest]:
+    return parse_manifests(text, "m.yaml", JobRequest)
+
+
+def parse_graphs(text: str) -> list[DagRequest]:
+    return parse_manifests(text, "m.yaml", DagRequest)
+
+
 @pytest.mark.feature("S01")
 @pytest.mark.parametrize(
     ("text", "right", "wrong", "sentence"),
@@ -170,15 +178,10 @@ def test_a_wrong_field_of_a_container_of_sql_and_of_a_graph_is_named_by_its_path
     text: str, right: str, wrong: str, sentence: str
 ) -> None:
     assert right in text
-    wrong_text = text.replace(right, wrong)
-
-    def read() -> None:
-        parse_manifests(wrong_text, "m.yaml", DagRequest) if "kind: Dag" in text else parse_manifests(
-            wrong_text, "m.yaml", JobRequest
-        )
+    changed = text.replace(right, wrong)
 
     with pytest.raises(BadInput) as refusal:
-        read()
+        (parse_graphs if "kind: Dag" in text else parse_jobs)(changed)
 
     assert str(refusal.value).startswith(sentence)
 

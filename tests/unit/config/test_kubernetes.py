@@ -121,12 +121,13 @@ def test_an_address_for_pods_that_is_none(pods: str) -> None:
 def test_what_the_guide_says_of_volumes_and_side_cars_of_jobs_is_read() -> None:
     guide = (Path(__file__).parents[3] / "docs/guides/kubernetes.md").read_text(encoding="utf-8")
     chapters = guide.partition("## 6. Volumes of jobs")[2].partition("## What a job finds")[0]
-    manifest, registry = re.findall(r"^```yaml\n(.*?)^```$", chapters, re.MULTILINE | re.DOTALL)
+    manifest, registry, ports = re.findall(r"^```yaml\n(.*?)^```$", chapters, re.MULTILINE | re.DOTALL)
     words = re.findall(r"--mount (\S+:/\S*)", chapters)
 
     (job,) = parse_manifests(manifest, "guide", JobRequest)
     (proxy,) = parsed(LEAST, **yaml.safe_load(registry)).sidecars
 
+    assert parsed(LEAST, **yaml.safe_load(ports)).driver_ports == range(30100, 30300)
     assert [mount.path for mount in job.mounts] == ["/me", "/data"]
     assert [read_mount(word).path for word in words] == ["/me", "/data"]
     asked = read_sidecar(re.findall(r"--sidecar (\S+)`", chapters)[0])

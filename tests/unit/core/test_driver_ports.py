@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuttilab.scheduler.core import driver_ports
+from tuttilab.scheduler.core.kinds import driver_ports
 from tuttilab.scheduler.domain.errors import AboveMax, BadInput
 
 POOL = range(30100, 30108)

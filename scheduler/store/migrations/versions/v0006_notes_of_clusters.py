@@ -17,3 +17,4 @@ def upgrade() -> None:
         sa.Column("body", sa.Text, nullable=False),
     )
     op.create_index("ix_notes_cluster_is_over", "notes", ["cluster", "is_over"])
+    op.create_index("ix_notes_job_id", "notes", ["job_id"])
