@@ -1,6 +1,7 @@
 """Which part of our pods and of the nodes is kept in memory, the pods by their attempts, and who is told of a change.
 
-Of a pod: its identity and its status; of a node: what `states.node_of` reads. The rest, most of an object, is asked for by nobody.
+Of a pod: its identity, its status and the names of side-cars of the site; of a node: what `states.node_of` reads. The rest, most of an
+object, is asked for by nobody.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
+from tuttilab.scheduler.clusters.kubernetes.additions import PREFIX
 from tuttilab.scheduler.clusters.kubernetes.states import is_ready
 
 Body = dict[str, Any]
@@ -26,7 +28,9 @@ _UNREAD: Final = ("managedFields", "generateName", "selfLink", "generation")
 
 def pod_kept(pod: Body) -> Body:
     spec = pod.get("spec", {})
-    return {"metadata": _metadata(pod), "spec": {"nodeName": spec.get("nodeName", "")}, "status": pod.get("status", {})}
+    of_site = [{"name": each["name"]} for each in spec.get("initContainers", []) if each["name"].startswith(PREFIX)]
+    kept = {"nodeName": spec.get("nodeName", ""), **({"initContainers": of_site} if of_site else {})}
+    return {"metadata": _metadata(pod), "spec": kept, "status": pod.get("status", {})}
 
 
 def node_kept(node: Body) -> Body:
