@@ -1,7 +1,7 @@
 """Which part of our pods and of the nodes is kept in memory, the pods by their attempts, and who is told of a change.
 
-Of a pod: its identity, its status and the names of side-cars of the site; of a node: what `states.node_of` reads. The rest, most of an
-object, is asked for by nobody.
+Of a pod: its identity, its status and the names of side-cars of the site; of a node: what `states.node_of` reads. The rest, most of
+an object, is asked for by nobody.
 """
 
 from __future__ import annotations
