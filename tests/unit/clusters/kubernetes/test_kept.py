@@ -14,9 +14,8 @@ from aiohttp import web
 from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.api import CONNECTIONS, Api
 from tuttilab.scheduler.clusters.kubernetes.fence import EPOCH, LeaseFence
-from tuttilab.scheduler.clusters.kubernetes.kept import Kept, Observer, due, node_kept, pod_kept
+from tuttilab.scheduler.clusters.kubernetes.kept import Kept, Observer, ShownNodes, due, node_kept, pod_kept
 from tuttilab.scheduler.clusters.kubernetes.logs import Turns
-from tuttilab.scheduler.clusters.kubernetes.nodes import ShownNodes
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.domain.errors import StaleEpoch
 from tuttilab.scheduler.domain.resources import Resources
