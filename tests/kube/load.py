@@ -30,6 +30,7 @@ from tests.kube.access import product_rules
 from tests.kube.cluster import Cluster
 from tests.ports import free_port
 from tuttilab.scheduler.client import Client
+from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.api import MERGE
 from tuttilab.scheduler.clusters.kubernetes.api import Api as ProductApi
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError
@@ -244,5 +245,6 @@ def remove_pods(cluster: Cluster, namespace: str) -> None:
 
 
 def bodies_by_name(cluster: Cluster, namespace: str) -> Mapping[str, Any]:
+    """By the pods' names in the control plane."""
     items = cluster.api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
-    return {item["metadata"]["name"]: item for item in items}
+    return {item["metadata"]["annotations"][names.POD]: item for item in items}

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config
 from kubernetes.aio.client import rest
-from pydantic_core import from_json
+from pydantic import TypeAdapter
 
 from tuttilab.scheduler.clusters.kubernetes.errors import from_body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
@@ -38,10 +38,12 @@ LINE_BYTES: Final = 2**22
 MERGE: Final = "application/merge-patch+json"
 
 
+_JSON: Final = TypeAdapter(dict[str, Any])
+
+
 def parsed(text: bytes) -> dict[str, Any]:
     """JSON, with equal texts kept once: the objects of a cluster are much alike."""
-    found: dict[str, Any] = from_json(text, cache_strings="all")
-    return found
+    return _JSON.validate_json(text)
 
 
 class Api:

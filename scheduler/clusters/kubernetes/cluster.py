@@ -22,9 +22,8 @@ from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts, FileNotes,
 from tuttilab.scheduler.clusters.kubernetes.copies import LogCopies
 from tuttilab.scheduler.clusters.kubernetes.fence import LeaseFence
 from tuttilab.scheduler.clusters.kubernetes.informer import Informer
-from tuttilab.scheduler.clusters.kubernetes.kept import Kept, Key, Observer, due, node_kept, pod_kept
+from tuttilab.scheduler.clusters.kubernetes.kept import Kept, Key, Observer, ShownNodes, due, node_kept, pod_kept
 from tuttilab.scheduler.clusters.kubernetes.launch import Launcher, Remover
-from tuttilab.scheduler.clusters.kubernetes.nodes import ShownNodes
 from tuttilab.scheduler.clusters.kubernetes.others import Others
 from tuttilab.scheduler.clusters.kubernetes.pods import MAIN, Body
 from tuttilab.scheduler.clusters.kubernetes.settings import MASTER_COST, SIDECAR_COST, KubernetesSettings

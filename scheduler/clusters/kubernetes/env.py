@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
-from tuttilab.scheduler.clusters.kubernetes.names import host_name
-from tuttilab.scheduler.clusters.kubernetes.once import once_a_plan
+from tuttilab.scheduler.clusters.kubernetes.names import host_name, once_a_plan
 from tuttilab.scheduler.clusters.rank_env import framework_env, rank_env
 from tuttilab.scheduler.domain.model import Framework
 from tuttilab.scheduler.domain.resources import CPU, GPU

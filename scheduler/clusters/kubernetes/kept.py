@@ -1,18 +1,22 @@
 """Which part of our pods and of the nodes is kept in memory, the pods by their attempts, and who is told of a change.
 
-Of a pod: its identity and its status; of a node: what `states.node_of` reads. The rest, most of an object, is asked for by nobody.
+Of a pod: its identity, its status and the names of side-cars of the site; of a node: what `states.node_of` reads. The rest, most of
+an object, is asked for by nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
-from tuttilab.scheduler.clusters.kubernetes.states import is_ready, readiness_changed_at
+from tuttilab.scheduler.clusters.kubernetes.additions import PREFIX
+from tuttilab.scheduler.clusters.kubernetes.states import is_ready, node_of, readiness_changed_at
+from tuttilab.scheduler.domain.model import Node, Toleration
+from tuttilab.scheduler.domain.resources import NOTHING, Resources
 
 Body = dict[str, Any]
 """Any: JSON of the Kubernetes API."""
@@ -26,7 +30,12 @@ _UNREAD: Final = ("managedFields", "generateName", "selfLink", "generation")
 
 def pod_kept(pod: Body) -> Body:
     spec = pod.get("spec", {})
-    kept = {"nodeName": spec.get("nodeName", ""), "terminationGracePeriodSeconds": spec.get("terminationGracePeriodSeconds", 0)}
+    of_site = [{"name": each["name"]} for each in spec.get("initContainers", []) if each["name"].startswith(PREFIX)]
+    kept = {
+        "nodeName": spec.get("nodeName", ""),
+        "terminationGracePeriodSeconds": spec.get("terminationGracePeriodSeconds", 0),
+        **({"initContainers": of_site} if of_site else {}),
+    }
     return {"metadata": _metadata(pod), "spec": kept, "status": pod.get("status", {})}
 
 
@@ -125,3 +134,36 @@ def due(observer: Observer, kept: Kept, now: float, every_s: float) -> Iterator[
         observer.looked_at = now
     for key in keys:
         yield key, kept.pods.get(key)
+
+
+class ShownNodes:
+    """The nodes of a cluster as they are shown: made anew only where something of them changed."""
+
+    def __init__(self, cluster: str, tolerations: Sequence[Toleration]) -> None:
+        self._cluster = cluster
+        self._tolerations = tolerations
+        self._changed: set[str] = set()
+        self._by_name: dict[str, Node] = {}
+        self._shown: tuple[Node, ...] = ()
+        self._others: Mapping[str, Resources] = {}
+
+    def note(self, was: Body | None, now: Body | None) -> None:
+        self._changed.update(node["metadata"]["name"] for node in (was, now) if node is not None)
+
+    def of(self, objects: Mapping[tuple[str, str], Body], others: Mapping[str, Resources]) -> tuple[Node, ...]:
+        """By name; the same tuple as before while nothing of them has changed."""
+        names, self._changed = self._changed, set()
+        if others is not self._others:
+            before, self._others = self._others, others
+            names |= {name for name in before.keys() | others.keys() if before.get(name) != others.get(name)}
+        is_changed = False
+        for name in names:
+            body = objects.get(("", name))
+            known = self._by_name.pop(name, None)
+            node = None if body is None else node_of(body, self._cluster, self._tolerations, others.get(name, NOTHING))
+            if node is not None:
+                self._by_name[name] = known if node == known and known is not None else node
+            is_changed = is_changed or node != known
+        if is_changed:
+            self._shown = tuple(self._by_name[name] for name in sorted(self._by_name))
+        return self._shown

@@ -17,7 +17,7 @@ from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.additions import literal, mounted_volumes, sidecar_containers, volume_mounts
 from tuttilab.scheduler.clusters.kubernetes.env import DIRS, ROOT, pod_env
-from tuttilab.scheduler.clusters.kubernetes.once import once_a_plan
+from tuttilab.scheduler.clusters.kubernetes.names import once_a_plan
 from tuttilab.scheduler.clusters.kubernetes.settings import MASTER_COST, SIDECAR_COST, KubernetesSettings
 from tuttilab.scheduler.domain.resources import CPU, MEMORY, Resources
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.contract.clusters import plan
-from tuttilab.scheduler.clusters.kubernetes import once
+from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.binding import binds
 from tuttilab.scheduler.clusters.kubernetes.pods import pod_body
 from tuttilab.scheduler.clusters.kubernetes.settings import Binding, KubernetesSettings
@@ -80,7 +80,7 @@ def test_a_bare_pod_is_the_users_container_alone() -> None:
 def test_what_a_gang_has_in_common_is_computed_once() -> None:
     asked = []
 
-    @once.once_a_plan
+    @names.once_a_plan
     def size(of: Any) -> int:
         asked.append(of)
         return len(of.pods)
