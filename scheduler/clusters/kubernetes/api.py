@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import yaml
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config
 from kubernetes.aio.client import rest
@@ -141,9 +142,17 @@ class Api:
                 )
                 refreshing = kubernetes_config.kube_config.refresh_token(loader, configuration, REFRESH_S)
                 self._refreshing = asyncio.create_task(refreshing, name=f"credentials of {self._cluster}")
-        except (kubernetes_config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+        except (
+            kubernetes_config.ConfigException,
+            yaml.YAMLError,
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+        ) as error:
             raise ClusterUnreachable(
-                f"cluster {self._cluster}: {where} cannot be used ({error}); mend clusters[].kubeconfig or context."
+                f"cluster {self._cluster}: {where} cannot be used ({_one_line(error)}); mend clusters[].kubeconfig or context."
             ) from error
         configuration.connection_pool_maxsize = CONNECTIONS
         return kubernetes_client.ApiClient(configuration)
@@ -160,3 +169,7 @@ class Api:
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -263,7 +263,7 @@ class KubernetesCluster:
     async def launch(self, plan: LaunchPlan) -> None:
         await self._synced()
         async with self._locked(plan.job_id, plan.attempt):
-            await self._fence.check()
+            await self._check_may_create()
             self._launcher.check(plan, (name for _, name in self._nodes.objects))
             await self._replace_earlier_epoch(plan)
             noted = self._noted_for(plan)
@@ -277,6 +277,14 @@ class KubernetesCluster:
             finally:
                 await asyncio.to_thread(self._attempts.put, plan.job_id, plan.attempt, noted)
         self._wake()
+
+    async def _check_may_create(self) -> None:
+        try:
+            await self._fence.check(creates=True)
+        except ClusterUnreachable as error:
+            if self._fence.is_without_place:
+                raise LaunchRefused(str(error)) from error
+            raise
 
     async def _replace_earlier_epoch(self, plan: LaunchPlan) -> None:
         """End and erase pods and notes of an attempt of the same number that a restored database does not contain."""

@@ -36,6 +36,8 @@ class LeaseFence:
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._epoch = 0
         self._is_raised = True
+        self.is_without_place = False
+        """Whether the Lease's namespace is gone, so that no control plane can write that it leads."""
 
     async def raise_to(self, epoch: int) -> None:
         """From now on, calls of earlier epochs are refused. Raises StaleEpoch, ClusterUnreachable; the next call tries again."""
@@ -55,17 +57,25 @@ class LeaseFence:
             except ApiError as error:
                 if error.status == 409:
                     continue  # somebody else wrote it meanwhile
+                self.is_without_place = error.is_about_a_missing_namespace
                 raise as_cluster_error(error, self._cluster, f"write the lease {self._name}") from error
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self._folder / local_fence.FILE).write_text(f"{epoch:020d}")
-            self._is_raised = True
+            self._is_raised, self.is_without_place = True, False
             return
         raise ClusterUnreachable(f"cluster {self._cluster}: others write the lease {self._name} all the time; it is tried again.")
 
-    async def check(self) -> None:
-        """Before an effect. Raises StaleEpoch, ClusterUnreachable."""
+    async def check(self, *, creates: bool = False) -> None:
+        """Before an effect. Raises StaleEpoch, ClusterUnreachable.
+
+        Where the Lease has no place, what was there is ended and let go all the same, and nothing is made (``creates``).
+        """
         if not self._is_raised:
-            await self.raise_to(self._epoch)
+            try:
+                await self.raise_to(self._epoch)
+            except ClusterUnreachable:
+                if creates or not self.is_without_place:
+                    raise
         else:
             self._compare(await self._read())
 
