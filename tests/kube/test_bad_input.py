@@ -45,8 +45,7 @@ def node(control_plane_cluster: Cluster) -> Iterator[str]:
 def namespace(control_plane_cluster: Cluster) -> Iterator[Namespace]:
     name = control_plane_cluster.new_namespace("bad")
     yield Namespace(control_plane_cluster, name)
-    if control_plane_cluster.api.exists(f"/api/v1/namespaces/{name}"):
-        control_plane_cluster.drop_namespace(name)
+    control_plane_cluster.drop_namespace(name)
 
 
 @pytest.fixture
