@@ -1,7 +1,7 @@
 # What can be done here. Each target first makes .venv ready (tools/env.sh; nothing to do when it is).
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check bench soak attack lock newest kube-tools kube-up kube-down clean env
+.PHONY: help demo lab test check bench bench-kube soak attack lock newest kube-tools kube-up kube-down clean env
 export PYTHON
 
 help: ## this list
@@ -27,6 +27,10 @@ check: env ## what a commit has to pass: lint, types, architecture, unit and pro
 
 bench: env ## the benchmarks, with their figures
 	@.venv/bin/python -m tests.benchmarks.run
+
+bench-kube: env ## pods a second on a real API server, beside a plain loop and kube-scheduler (hours); PODS=2000 NODES=200 ONLY=shapes
+	@.venv/bin/python -m tests.benchmarks.kube --pods $(or $(PODS),10000) --nodes $(or $(NODES),1000) \
+	--restart-pods $(or $(RESTART_PODS),30000) --restart-nodes $(or $(RESTART_NODES),5000) $(if $(ONLY),--only $(ONLY))
 
 soak: env ## the simulations and fault tests with many more examples (hours); KILLS=1000 TAKEOVERS=50 SEEDS=50000 MINUTES=30
 	@TUTTILAB_DOSE_KILLS=$(KILLS) TUTTILAB_DOSE_TAKEOVERS=$(TAKEOVERS) TUTTILAB_DOSE_SEEDS=$(SEEDS) TUTTILAB_DOSE_MINUTES=$(MINUTES) \

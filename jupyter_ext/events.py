@@ -38,6 +38,8 @@ SITE_EVENTS: Final = {
     events.DagApplied.__name__,
 }
 RUN_EVENTS: Final = {events.RunSubmitted.__name__, events.RunCancelRequested.__name__, events.RunRetried.__name__}
+UNSEEN_EVENTS: Final = {events.ArtifactStored.__name__}
+"""Of which the page shows nothing."""
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def notice_of(since: int, seq: int, changes: Sequence[EventView]) -> Notice:
     """The changes as one notice, each id once and in the order of the journal."""
     site = any(change.kind in SITE_EVENTS for change in changes)
     runs = tuple(dict.fromkeys(change.key for change in changes if change.kind in RUN_EVENTS))
-    jobs = tuple(dict.fromkeys(change.key for change in changes if change.kind not in RUN_EVENTS | SITE_EVENTS))
+    jobs = tuple(dict.fromkeys(change.key for change in changes if change.kind not in RUN_EVENTS | SITE_EVENTS | UNSEEN_EVENTS))
     if len(jobs) + len(runs) > MOST_KEYS:
         return Notice(status="up", since=since, seq=seq, resync=True, site=site)
     return Notice(status="up", since=since, seq=seq, jobs=jobs, runs=runs, site=site)

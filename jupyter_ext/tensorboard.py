@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import secrets
 import sys
 import time
@@ -23,6 +22,7 @@ from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import JupyterHandler
 from tornado import web
 
+from tuttilab.jupyter_ext import event_files
 from tuttilab.jupyter_ext.embedded import ControlPlane
 from tuttilab.jupyter_ext.events import ChangeFeed
 from tuttilab.jupyter_ext.handlers import ID, PREFIX, RESOURCE, TuttiHandler
@@ -38,11 +38,8 @@ START_LIMIT_S: Final = 60.0
 IDLE_CHECK_S: Final = 30.0
 STOP_GRACE_S: Final = 3.0
 BODY_LIMIT: Final = 2**20
-MOST_ENTRIES: Final = 2000
-"""Files and folders that are looked at for event files, `DEEPEST` folders down."""
-DEEPEST: Final = 4
-EVENT_FILE: Final = "tfevents"
-"""Part of the name of each file that TensorBoard reads."""
+LARGEST_ANSWER: Final = 64 * 2**20
+"""Of TensorBoard, passed on to a page."""
 REQUEST_HEADERS: Final = ("accept", "accept-encoding", "accept-language", "content-type", "x-tensorboard-feature-flags")
 RESPONSE_HEADERS: Final = ("content-type", "content-encoding", "cache-control", "expires", "content-security-policy")
 
@@ -61,6 +58,13 @@ class Board:
     port: int
     process: asyncio.subprocess.Process
     used_at: float = field(default_factory=time.monotonic)
+    why_ended: str = ""
+    """One sentence, where it has said so."""
+
+    async def listen(self) -> None:
+        assert self.process.stdout is not None
+        with contextlib.suppress(ValueError, ConnectionError):
+            self.why_ended = json.loads(await self.process.stdout.readline())["error"]
 
 
 class Boards:
@@ -70,6 +74,7 @@ class Boards:
         self._root = base_url.rstrip("/") + BOARDS
         self._idle_s = idle_s
         self._boards: dict[str, Board] = {}
+        self._listeners: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Lock()
         self._idle_check: asyncio.Task[None] | None = None
         self._http: httpx.AsyncClient | None = None
@@ -84,6 +89,10 @@ class Boards:
             return None
         board.used_at = time.monotonic()
         return board
+
+    def why_ended(self, key: str) -> str:
+        board = self._boards.get(key)
+        return (board.why_ended if board is not None else "") or "This TensorBoard has ended; open it again from its job."
 
     async def open(self, folder: Path) -> Board:
         """The board of a folder; started when there is none."""
@@ -125,7 +134,10 @@ class Boards:
                 process.kill()
             await process.wait()
             raise EnvironmentProblem(answer.get("error", "TensorBoard did not start; run `tensorboard --version` to see why."))
-        return Board(folder, key, port, process)
+        board = Board(folder, key, port, process)
+        self._listeners.add(listener := asyncio.create_task(board.listen(), name="tuttilab TensorBoard"))
+        listener.add_done_callback(self._listeners.discard)
+        return board
 
     async def _end_idle_boards(self) -> None:
         while True:
@@ -164,21 +176,8 @@ class Boards:
 
 
 def has_events(folder: Path) -> bool:
-    """Whether there is something for TensorBoard to show. Follows no link and ends early in a folder with very many files."""
-    left = MOST_ENTRIES
-    folders = [(folder, 0)]
-    while folders:
-        here, depth = folders.pop(0)
-        with contextlib.suppress(OSError), os.scandir(here) as entries:
-            for entry in entries:
-                left -= 1
-                if left < 0:
-                    return False
-                if EVENT_FILE in entry.name and entry.is_file(follow_symlinks=False):
-                    return True
-                if depth < DEEPEST and entry.is_dir(follow_symlinks=False):
-                    folders.append((Path(entry.path), depth + 1))
-    return False
+    """Whether there is something for TensorBoard to show."""
+    return next(event_files.found_in(folder), None) is not None
 
 
 class OpenHandler(TuttiHandler):
@@ -213,7 +212,10 @@ class OpenHandler(TuttiHandler):
             folder = await asyncio.to_thread(results_here, job)
             if folder is None:
                 raise NotFound(f"The results of job {job.name} are not on this machine, so TensorBoard cannot show them from here.")
-            return json.dumps({"path": self.boards.path(await self.boards.open(folder))}).encode()
+            found = await asyncio.to_thread(event_files.look, folder)
+            if found.refusal:
+                raise Refused(found.refusal)
+            return json.dumps({"path": self.boards.path(await self.boards.open(folder)), "note": found.note}).encode()
 
         await self.answer(work)
 
@@ -244,7 +246,7 @@ class BoardHandler(JupyterHandler):
     async def _proxy(self, key: str, rest: str) -> None:
         board = self.boards.find(key)
         if board is None or not self.check_origin():
-            raise web.HTTPError(404, "This TensorBoard has ended; open it again from its job.")
+            raise web.HTTPError(404, self.boards.why_ended(key))
         if len(self.request.body) > BODY_LIMIT:
             raise web.HTTPError(413)
         # Host and port come from our own table, never from the request; the path is that of the request.
@@ -259,6 +261,10 @@ class BoardHandler(JupyterHandler):
             raise web.HTTPError(502, "TensorBoard did not answer.") from error
 
     async def _send_back(self, answer: httpx.Response) -> None:
+        length = answer.headers.get("content-length", "")
+        left = LARGEST_ANSWER
+        if length.isdecimal() and int(length) > left:
+            raise web.HTTPError(502, f"This has {int(length) >> 20} MiB; at most {left >> 20} MiB of TensorBoard are shown.")
         self.set_status(answer.status_code)
         self.clear_header("Content-Type")
         for name in RESPONSE_HEADERS:
@@ -270,6 +276,10 @@ class BoardHandler(JupyterHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Referrer-Policy", "same-origin")
         async for chunk in answer.aiter_raw():
+            left -= len(chunk)
+            if left < 0:
+                # The status is sent: only a broken connection tells the page that this is not all.
+                raise web.HTTPError(502, f"More than {LARGEST_ANSWER >> 20} MiB of TensorBoard.")
             self.write(chunk)
             await self.flush()
         self.finish()

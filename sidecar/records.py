@@ -126,11 +126,11 @@ def take_lock(path: str) -> int | None:
 def is_locked(path: str) -> bool:
     """Whether a live process holds the lock. Does not take it, so nobody else fails to take it because of this call.
 
-    What the job may have put in its place is nobody's lock. Raises OSError where nobody knows, as on a disk that fails or is
-    read-only: a pod must not count as ended then.
+    What the job may have put in its place is nobody's lock. Raises OSError where nobody knows, as on a disk that fails: a pod must
+    not count as ended then. To ask, reading is enough, so that a read-only disk says it.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in _NOT_A_LOCK:
             return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 import traceback
-from typing import Any
+from typing import Any, TextIO, cast
 
 from tuttilab.sidecar import accounts, keeper, records
 from tuttilab.sidecar.processes import become_subreaper
@@ -57,6 +58,7 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"{plan_file} cannot be read: expected the plan of a pod.")
     if plan.get("cgroup"):
         _enter(plan["cgroup"])
+    sys.stderr = cast("TextIO", Tolerant(sys.stderr))
     first = os.getpid()
     is_worker = plan["role"] != "master"  # a master starts no processes
     own = accounts.read(plan.get("sidecar_account"))
@@ -75,6 +77,22 @@ def main(arguments: list[str]) -> None:
     # Synced before any user code: after a power cut this file is the proof that the pod was started once.
     records.write(f"{pod_dir}/{records.SIDECAR}", identity)
     os._exit(_run(plan, pod_dir, records.uid(identity), listen))
+
+
+class Tolerant:
+    """Standard error that goes to a file beside what it tells of: on a full disk what it says is lost, and nothing else."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return self._file.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
 
 
 def _run(plan: dict[str, Any], pod_dir: str, uid: str, listen: int | None) -> int:

@@ -230,8 +230,12 @@ class Worker:
                 endpoints = protocol.read_names(records.read(path))
             except ValueError:
                 return  # half written: read again at the next look
+        try:
+            records.write(f"{self._dir}/{records.ENDPOINTS}", endpoints, is_durable=False)
+        except OSError as error:
+            sys.stderr.write(f"{records.ENDPOINTS}: {error}\n")
+            return  # a full disk: written at a later look
         self._endpoints_version = (stat.st_mtime_ns, stat.st_ino)
-        records.write(f"{self._dir}/{records.ENDPOINTS}", endpoints, is_durable=False)
         self._loop.post(m.EndpointsFound(endpoints))
 
     def _keep_outputs(self) -> m.Event:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import socket
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from tuttilab.scheduler.domain.errors import Forbidden
 from tuttilab.scheduler.domain.resources import GPU
 from tuttilab.scheduler.domain.volumes import folder_of
 from tuttilab.spawner import options
+from tuttilab.spawner.driver_ports import DRIVER_HOST_VARIABLE
 from tuttilab.spawner.mixin import NotebookJobMixin
 from tuttilab.spawner.notebook_jobs import refusal
 from tuttilab.spawner.pods import NO_GPU, amounts_of
@@ -85,7 +87,8 @@ class TuttiLocalSpawner(NotebookJobMixin, SimpleLocalProcessSpawner):  # type: i
         if self._admitted is None:
             return env
         profile = self._admitted.profile
-        return {**env, **profile.env, **({} if amounts_of(profile)[GPU] else NO_GPU)}
+        host = {DRIVER_HOST_VARIABLE: socket.getfqdn()} if self._admitted.driver_ports else {}
+        return {**env, **profile.env, **host, **({} if amounts_of(profile)[GPU] else NO_GPU)}
 
 
 def _becoming(entry: pwd.struct_passwd) -> Any:

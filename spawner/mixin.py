@@ -21,6 +21,7 @@ from tuttilab.scheduler.domain.model import NOTEBOOK_VARIABLE
 from tuttilab.scheduler.domain.requests import NotebookRequest
 from tuttilab.scheduler.domain.wire import NotebookView
 from tuttilab.spawner import options
+from tuttilab.spawner.driver_ports import DRIVER_PORTS_VARIABLE
 from tuttilab.spawner.notebook_jobs import NotebookJobs, refusal
 from tuttilab.spawner.pods import idle_arguments
 
@@ -49,6 +50,8 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
         """True during `start` and `stop`: `poll` then neither renews nor ends the job."""
         self._failure: tuple[int, str] | None = None
         """Exit code and sentence of a server that did not start, or ended by itself, where the spawner knows why."""
+        self._driver_ports: tuple[int, ...] = ()
+        """Of the server that starts or runs; what the control plane chose at its admission."""
         self._messages: list[str] = []
         self._message_added = asyncio.Event()
 
@@ -95,10 +98,10 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
 
     async def start(self) -> Any:
         self._is_changing = True
-        self._messages, self._admitted, self._failure = [], None, None
+        self._messages, self._admitted, self._failure, self._driver_ports = [], None, None, ()
         try:
             view = await self._notebook_jobs().admit(self._request(), self.patience_s, self._add_message)
-            self._job_id, self._admitted = view.job.id, view
+            self._job_id, self._admitted, self._driver_ports = view.job.id, view, view.driver_ports
             self._add_message(f"Room on {view.node} of cluster {view.job.cluster}; the server starts")
             where = await maybe_future(super().start())
             # If the start fails, the hub calls `poll`, and `stop` if something is left; both end the job.
@@ -117,6 +120,8 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
             image=chosen.get("image"),
             cluster=self.cluster,
             run_as=chosen.get("run_as"),
+            queue=chosen.get("queue"),
+            driver_ports=self._driver_ports,
         )
 
     async def stop(self, now: bool = False) -> None:
@@ -164,11 +169,12 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
 
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state()
-        return {**state, "tutti_job": self._job_id} if self._job_id else state
+        return {**state, "tutti_job": self._job_id, "tutti_driver_ports": list(self._driver_ports)} if self._job_id else state
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
         self._job_id = state.get("tutti_job", "")
+        self._driver_ports = tuple(state.get("tutti_driver_ports", ()))
 
     # --- what the server gets ------------------------------------------------------------------------------------------
 
@@ -177,7 +183,8 @@ class NotebookJobMixin(Spawner):  # type: ignore[misc]  # JupyterHub has no type
         env: dict[str, str] = super().get_env()
         view = self._admitted
         own = {NOTEBOOK_VARIABLE: view.job.id} if view is not None and view.profile.preemptible else {}
-        return {**env, "TUTTILAB_URL": self.control_url_for_servers or self.control_url, **own}
+        ports = {DRIVER_PORTS_VARIABLE: ",".join(map(str, view.driver_ports))} if view is not None and view.driver_ports else {}
+        return {**env, "TUTTILAB_URL": self.control_url_for_servers or self.control_url, **own, **ports}
 
     def get_args(self) -> list[str]:
         args: list[str] = super().get_args()

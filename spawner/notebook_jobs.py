@@ -27,8 +27,8 @@ from tuttilab.scheduler.domain.errors import (
     Unauthenticated,
     Unavailable,
 )
-from tuttilab.scheduler.domain.requests import NotebookRequest, ProfileRequest, RenewRequest
-from tuttilab.scheduler.domain.wire import NotebookView
+from tuttilab.scheduler.domain.requests import NotebookRequest, RenewRequest
+from tuttilab.scheduler.domain.wire import NotebookView, ProfileView
 from tuttilab.scheduler.domain.words import start_text
 
 POLL_S: Final = 1.0
@@ -72,10 +72,10 @@ class NotebookJobs:
         async with client:
             yield client
 
-    async def profiles(self, owner: str, groups: Sequence[str]) -> list[ProfileRequest]:
-        """The profiles that this user may choose. Raises TuttiError."""
+    async def profiles(self, owner: str, groups: Sequence[str]) -> list[ProfileView]:
+        """The profiles that this user may choose, with the queues for each. Raises TuttiError."""
         async with self._client() as client:
-            return [view.profile for view in await client.profiles(owner=owner, groups=groups)]
+            return await client.profiles(owner=owner, groups=groups)
 
     async def admit(self, request: NotebookRequest, patience_s: float, on_status: Callable[[str], None]) -> NotebookView:
         """Submits the job and waits for its admission. After ``patience_s`` ends the job and raises SpawnException."""

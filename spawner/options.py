@@ -8,19 +8,22 @@ from typing import Final
 
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.requests import ProfileRequest
+from tuttilab.scheduler.domain.wire import ProfileView
 
-KEYS: Final = ("profile", "image", "run_as")
+KEYS: Final = ("profile", "image", "queue", "run_as")
 NOTHING_OFFERED: Final = "No profile is offered to you; ask an admin for a group or a profile."
 
 
-def form(profiles: Sequence[ProfileRequest]) -> str:
+def form(offers: Sequence[ProfileView]) -> str:
     """The form's HTML for the hub's page; empty when there is nothing to choose."""
+    profiles = [offer.profile for offer in offers]
     if not profiles:
         return notice(NOTHING_OFFERED)
-    if len(profiles) == 1 and not (profiles[0].images or profiles[0].custom_images or profiles[0].proxy_users):
+    choices = f"{_images(profiles)}{_queues(offers)}{_proxy_users(profiles)}"
+    if len(profiles) == 1 and not choices:
         return ""
     rows = "".join(_choice(profile, is_first=profile is profiles[0]) for profile in profiles)
-    return f'<fieldset class="form-group"><legend>Profile</legend>{rows}</fieldset>{_images(profiles)}{_proxy_users(profiles)}'
+    return f'<fieldset class="form-group"><legend>Profile</legend>{rows}</fieldset>{choices}'
 
 
 def notice(text: str) -> str:
@@ -50,6 +53,21 @@ def _images(profiles: Sequence[ProfileRequest]) -> str:
         '<div class="form-group"><label for="tutti-image">Image</label>'
         '<input class="form-control" id="tutti-image" name="image" list="tutti-images">'
         f'<datalist id="tutti-images">{listed}</datalist><small>{escape(hint)}</small></div>'
+    )
+
+
+def _queues(offers: Sequence[ProfileView]) -> str:
+    """Only where there is a choice: a profile whose servers wait in one queue has none."""
+    choosing = [offer for offer in offers if len(offer.queues) > 1]
+    if not choosing:
+        return ""
+    of_profiles = "; ".join(f"{offer.profile.name}: {', '.join(offer.queues)}" for offer in choosing)
+    names = dict.fromkeys(name for offer in choosing for name in offer.queues)
+    choices = "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in names)
+    return (
+        '<div class="form-group"><label for="tutti-queue">Queue</label>'
+        '<select class="form-control" id="tutti-queue" name="queue"><option value="">the first that has room</option>'
+        f"{choices}</select><small>{escape(of_profiles)}</small></div>"
     )
 
 

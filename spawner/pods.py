@@ -43,6 +43,7 @@ class Pieces:
     image: str | None
     security: Manifest
     """Of the server's container; it replaces what is set there."""
+    has_driver_ports: bool = False
 
 
 def pieces_of(
@@ -56,6 +57,7 @@ def pieces_of(
     run_as: AccountRequest | None,
     cephfs_claim: str,
     node_label: str,
+    has_driver_ports: bool = False,
 ) -> Pieces:
     amounts = amounts_of(profile)
     quantities = {key: quantity(key, amounts[key]) for key in sorted({*ALWAYS_SET, *(key for key, _ in amounts)})}
@@ -73,6 +75,7 @@ def pieces_of(
         node_selector={node_label: node},
         image=image,
         security={**SERVER_SECURITY, **({} if run_as is None else {"runAsUser": run_as.uid, "runAsGroup": run_as.gid})},
+        has_driver_ports=has_driver_ports,
     )
 
 

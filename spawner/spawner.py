@@ -15,11 +15,16 @@ from traitlets import Float, Unicode, default
 
 from tuttilab.spawner import options
 from tuttilab.spawner.containers import Pod, problem_of, words_of
+from tuttilab.spawner.driver_ports import HOST_OF_POD, service_body, service_name
 from tuttilab.spawner.mixin import NotebookJobMixin
 from tuttilab.spawner.pods import JOB_LABEL, POD_SECURITY, Pieces, merged_env, pieces_of
 
 ANSWER_PAUSE_S: Final = 0.3
 CONNECT_S: Final = 2.0
+PORT_LIMIT_S: Final = 30.0
+"""For a port that another server had to be free at the API server."""
+INVALID: Final = 422
+NOT_FOUND: Final = 404
 
 
 class TuttiSpawner(NotebookJobMixin, KubeSpawner):  # type: ignore[misc]  # KubeSpawner has no types
@@ -47,6 +52,7 @@ class TuttiSpawner(NotebookJobMixin, KubeSpawner):  # type: ignore[misc]  # Kube
         self._is_starting = True
         try:
             where = await super().start()
+            await self._open_driver_ports()
             await self._wait_until_it_listens(where)
             return where
         except ApiException as error:
@@ -55,6 +61,36 @@ class TuttiSpawner(NotebookJobMixin, KubeSpawner):  # type: ignore[misc]  # Kube
             raise SpawnException(f"The server did not start: {sentence}.", reason="cluster", status_code=409) from error
         finally:
             self._is_starting = False
+
+    async def stop(self, now: bool = False) -> None:
+        await self._close_driver_ports()
+        await super().stop(now)
+
+    async def _open_driver_ports(self) -> None:
+        """Raises ApiException. A port that was freed a moment ago may still be taken by a Service that is being deleted."""
+        pod = self._shown_pod()
+        if not self._driver_ports or pod is None:
+            return
+        body = service_body(self._job_id, self._driver_ports, {JOB_LABEL: self._job_id}, pod["metadata"])
+        end = time.monotonic() + PORT_LIMIT_S
+        while True:
+            try:
+                await self.api.create_namespaced_service(self.namespace, body)
+                return
+            except ApiException as error:
+                if error.status != INVALID or "already allocated" not in str(error.body) or time.monotonic() > end:
+                    raise
+            await asyncio.sleep(ANSWER_PAUSE_S)
+
+    async def _close_driver_ports(self) -> None:
+        """The Service goes with its pod; this frees the ports sooner."""
+        if not self._driver_ports or not self._job_id:
+            return
+        try:
+            await self.api.delete_namespaced_service(service_name(self._job_id), self.namespace)
+        except ApiException as error:
+            if error.status != NOT_FOUND:
+                self.log.warning("the Service of %s's driver ports is left to its pod's end: %s", self._log_name, error.reason)
 
     async def poll(self) -> int | None:
         # KubeSpawner deletes a pod that has ended, and with it what is known of its end.
@@ -129,6 +165,7 @@ class TuttiSpawner(NotebookJobMixin, KubeSpawner):  # type: ignore[misc]  # Kube
             run_as=view.run_as,
             cephfs_claim=self.cephfs_claim,
             node_label=self.node_label,
+            has_driver_ports=bool(view.driver_ports),
         )
 
 
@@ -137,7 +174,7 @@ def patched(pod: Any, pieces: Pieces) -> Any:
     the server's."""
     server = pod.spec.containers[0]
     server.resources = pieces.resources
-    server.env = merged_env(server.env or [], pieces)
+    server.env = [*merged_env(server.env or [], pieces), *([HOST_OF_POD] if pieces.has_driver_ports else [])]
     server.image = pieces.image or server.image
     pod.spec.volumes = [*(pod.spec.volumes or []), *pieces.volumes]
     server.volume_mounts = [*(server.volume_mounts or []), *pieces.mounts]

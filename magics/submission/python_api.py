@@ -35,7 +35,7 @@ _CALL = "_tuttilab_call"
 _ELEMENT = "_tuttilab_element"
 _KEYWORDS = (
     "name", "cpus", "memory", "gpus", "gpu_type", "workers", "min_workers", "queue", "priority", "image", "python", "timeout",
-    "retries", "after", "cluster", "env", "framework", "mount", "sidecar",
+    "retries", "after", "cluster", "env", "framework", "mount", "sidecar", "run_as",
 )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Options:
     workers: int = 1
     min_workers: int | None = None
     queue: str | None = None
+    run_as: str | None = None
     priority: int = 0
     image: str | None = None
     python: str | None = None
@@ -137,6 +138,7 @@ def _request(options: Options, code: str) -> JobRequest:
     return JobRequest(
         name=options.name or "cell",
         queue=options.queue,
+        run_as=options.run_as,
         priority=options.priority,
         pods=(worker,),
         image=options.image,

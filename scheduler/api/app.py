@@ -17,6 +17,7 @@ from tuttilab.scheduler.api.watchers import Watchers
 from tuttilab.scheduler.domain.wire import ReloadView
 from tuttilab.scheduler.identity.auth import Authenticator
 from tuttilab.scheduler.identity.rate import WriteRate
+from tuttilab.scheduler.runtime.writable import Folders
 from tuttilab.scheduler.service.loop import Service
 
 ROUTERS = (
@@ -69,6 +70,7 @@ def create_app(
     app.state.reload = reload
     app.state.artifacts = artifacts
     app.state.watchers = Watchers()
+    app.state.folders = Folders(service.folders)
     app.state.body_turns = BodyTurns()
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)

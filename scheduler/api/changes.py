@@ -18,7 +18,7 @@ from tuttilab.scheduler.api.problems import Gone
 from tuttilab.scheduler.api.watchers import Watchers
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, NotFound
-from tuttilab.scheduler.domain.events import Event, JobSubmitted, RunSubmitted
+from tuttilab.scheduler.domain.events import ArtifactStored, Event, JobSubmitted, RunSubmitted
 from tuttilab.scheduler.domain.requests import Who
 from tuttilab.scheduler.domain.shape import LARGEST_NUMBER
 from tuttilab.scheduler.service.loop import Service
@@ -146,7 +146,7 @@ async def audit(
     lines = await query_store(service).newest(query)
     page = [WriteLine(*line) for line in lines[:limit]]
     names = await _names(service, page)
-    writes = tuple(line.view(names.get(line.key, "")) for line in page)
+    writes = tuple(line.view(names.get(line.about, "")) for line in page)
     return json_response(wire.AuditView(writes=writes, next=str(page[-1].seq) if len(lines) > limit else None))
 
 
@@ -155,6 +155,11 @@ class WriteLine(NamedTuple):
     at: float
     key: str
     event: Event
+
+    @property
+    def about(self) -> str:
+        """The id of the job or run that the line is about, else its key."""
+        return self.event.of_job if isinstance(self.event, ArtifactStored) else self.key
 
     def view(self, name: str) -> wire.WriteView:
         by, text = write_of(self.event, name)
@@ -165,14 +170,15 @@ async def _names(service: Service, lines: Sequence[WriteLine]) -> dict[str, str]
     """Names of the jobs and runs that are written of by their id, those of deleted ones from the journal."""
     found: dict[str, str] = {}
     for line in lines:
-        if line.key in found or not (hasattr(line.event, "job_id") or hasattr(line.event, "run_id")):
+        about = line.about
+        if about in found or not any(getattr(line.event, field, "") for field in ("job_id", "run_id", "of_job")):
             continue
-        known = service.state.jobs.get(line.key) or service.state.runs.get(line.key)
+        known = service.state.jobs.get(about) or service.state.runs.get(about)
         if known is not None:
-            found[line.key] = known.name
+            found[about] = known.name
             continue
-        for _, _, first in await query_store(service).journal(0, 1, key=line.key):
+        for _, _, first in await query_store(service).journal(0, 1, key=about):
             match first:
                 case JobSubmitted(made) | RunSubmitted(made):
-                    found[line.key] = made.name
+                    found[about] = made.name
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.resources import MEMORY, show_amount
 from tuttilab.scheduler.domain.titles import SHORT_ID, pod_title, title, title_of
 
 WRITES: Final = frozenset(
@@ -20,6 +21,7 @@ WRITES: Final = frozenset(
         ev.ProfileApplied,
         ev.ProfileDeleted,
         ev.QueuesConfigured,
+        ev.ArtifactStored,
     )
 )
 """Kinds of events that somebody asked for."""
@@ -79,7 +81,8 @@ def write_of(event: ev.Event, name: str) -> tuple[str, str]:
     match event:
         case ev.JobSubmitted(job, by):
             retry = f", as a retry of {job.retry_of[:SHORT_ID]}" if job.retry_of else ""
-            return by or job.owner, f"submitted job {title(job)} to queue {job.queue}{retry}"
+            proxy = f", to run as {job.work.run_as}" if job.work.run_as else ""
+            return by or job.owner, f"submitted job {title(job)} to queue {job.queue}{retry}{proxy}"
         case ev.JobCancelRequested(job_id, by):
             return by, f"cancelled job {title_of(job_id, name)}"
         case ev.JobDeleted(job_id, by):
@@ -96,8 +99,11 @@ def write_of(event: ev.Event, name: str) -> tuple[str, str]:
             return profile.applied_by, f"applied profile {profile.name}"
         case ev.ProfileDeleted(profile_name, by):
             return by, f"deleted profile {profile_name}"
+        case ev.ArtifactStored(artifact_id, owner, size, of_job):
+            what = f"artifact {artifact_id[:SHORT_ID]} ({show_amount(MEMORY, size)}B)"
+            return owner, f"kept {what} as an output of job {title_of(of_job, name)}" if of_job else f"uploaded {what}"
         case ev.QueuesConfigured(queues, by):
-            done = "reloaded the queues" if by else "a start took up the queues"
+            done = "reloaded queues and defaults" if by else "a start took up the queues"
             return by, f"{done}: {', '.join(queue.name for queue in queues)}"
         case _:
             return "", ""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import cast
 
 from fastapi import APIRouter, Request, Response
@@ -18,7 +16,8 @@ from tuttilab.scheduler.api.schema import ReloadRequest, ShutdownRequest, takes
 from tuttilab.scheduler.api.views import shown_phase
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import wire
-from tuttilab.scheduler.domain.errors import Conflict, Forbidden, StoreUnreachable
+from tuttilab.scheduler.domain.errors import Conflict, Forbidden
+from tuttilab.scheduler.runtime.writable import Folders
 
 probes = APIRouter(tags=["health"])
 router = APIRouter(tags=["health"])
@@ -33,25 +32,11 @@ async def healthz() -> Response:
 
 
 @probes.get("/readyz", response_class=PlainTextResponse)
-async def readyz(service: ServiceDep) -> Response:
+async def readyz(request: Request, service: ServiceDep) -> Response:
     """Ready to serve requests: the database answers, and its folders can be written to. 5xx when not."""
     await service.store.changes(service.last_seq, 1)
-    await asyncio.to_thread(check_writable, service.folders)
+    await asyncio.to_thread(cast(Folders, request.app.state.folders).check)
     return PlainTextResponse("ready\n")
-
-
-def check_writable(folders: Iterable[Path]) -> None:
-    """Raises StoreUnreachable for a folder on a file system that is read-only."""
-    for folder in folders:
-        try:
-            is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
-        except OSError:
-            continue  # not made yet
-        if is_read_only:
-            raise StoreUnreachable(
-                f"The file system of the folder {folder.name} is read-only, so nothing new starts; make it writable, and "
-                "what waits goes on. What runs is not touched."
-            )
 
 
 @router.get("/me", response_model=wire.IdentityView)

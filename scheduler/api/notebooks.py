@@ -10,7 +10,9 @@ from fastapi import APIRouter, Query, Request, Response
 from tuttilab.scheduler.api import views
 from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, parse_body
 from tuttilab.scheduler.api.schema import takes
+from tuttilab.scheduler.core.kinds.driver_ports import ports_of
 from tuttilab.scheduler.core.kinds.notebook import PHASES, PROFILE_LABEL, RUN_AS_LABEL
+from tuttilab.scheduler.core.profiles import queues_for
 from tuttilab.scheduler.core.storages import as_seen_by
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, Forbidden, NotFound
@@ -72,6 +74,7 @@ def _view(service: Service, job: Job, groups: tuple[str, ...]) -> wire.NotebookV
         image=job.work.image,
         installation=service.secrets.installation,
         run_as=profile.proxy_users.get(job.labels.get(RUN_AS_LABEL, "")),
+        driver_ports=ports_of(job),
         place=wait.place if wait else None,
         refusal=refusal_of(service.state, job, groups) if is_waiting else "",
         expires_at=None if job.phase.is_terminal else Notebooks(service).expires_at(job.id),
@@ -97,10 +100,10 @@ async def list_profiles(
         who = Who(owner, tuple(group or ()))
     elif group is not None:
         raise BadInput("query: group goes with owner, and both are for the hub.")
-    return json_response(
-        [_profile(service, one) for one in Profiles(service).visible_to(who)],
-        list[wire.ProfileView],
-    )
+    views = [_profile(service, one) for one in Profiles(service).visible_to(who)]
+    if owner is not None:
+        views = [replace(view, queues=queues_for(view.profile, who, service.site())) for view in views]
+    return json_response(views, list[wire.ProfileView])
 
 
 @router.get("/profiles/{name}", response_model=wire.ProfileView)

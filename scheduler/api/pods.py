@@ -69,5 +69,5 @@ async def put_artifact_of_job(
     claim = pod_reports.Claim(job_id, attempt, epoch)
     owner = await pod_reports.owner_of_artifact(service, claim, token, artifact_id, is_upload=True)
     size = await receive(blobs_of(service.config), artifact_id, request)
-    await commit_artifact(service, artifact_id, owner, size)
+    await commit_artifact(service, artifact_id, owner, size, of_job=job_id)
     return json_response(wire.ArtifactView(id=artifact_id, size=size), status=201)

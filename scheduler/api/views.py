@@ -129,6 +129,7 @@ def job_view(job: Job, attempts: Sequence[Attempt], state: State) -> wire.JobVie
         retry_of=job.retry_of,
         labels=job.labels,
         command=job.work.command,
+        run_as=job.work.run_as,
         timeout_s=job.timeout_s,
         wait=wait_view(wait) if wait else None,
         attempts=tuple(attempt_view(attempt) for attempt in attempts),

@@ -48,6 +48,7 @@ def job(job_id: str, export: bool, download: Path | None, as_json: bool) -> None
         ("id", view.id),
         ("name", view.name),
         ("owner", f"{view.owner}, group {view.group}"),
+        ("runs as", view.run_as or ""),
         ("queue", f"{view.queue}, priority {view.priority}"),
         ("kind", view.kind),
         ("phase", word(view.phase)),

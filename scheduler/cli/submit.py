@@ -84,6 +84,7 @@ def _additions(_context: click.Context, parameter: click.Parameter, values: tupl
 @click.option("--min-workers", metavar="N", help="With how many it can start and go on; more as there is room.")
 @click.option("--queue", type=QUEUE, help="Queue to wait in.")
 @click.option("--group", help="Group it is charged to.")
+@click.option("--run-as", metavar="NAME", help="A proxy user of your groups, instead of you.")
 @click.option("--priority", type=int, help="Higher goes first.")
 @click.option("--image", help="Container image, where the cluster has containers.")
 @click.option(
@@ -274,7 +275,7 @@ def request_of(command: tuple[str, ...], options: dict[str, Any], workdir: str) 
         raise BadInput(f"--workers: {options['workers']!r} starts nothing; expected 1 or more.")
     given = {key: options[key] for key in ("cpus", "memory", "gpus", "gpu_type") if options.get(key) is not None}
     pod = PodRequest(count=int(parsed.get("workers", 1)), min_count=_as_int(parsed.get("min_workers")), **given)
-    plain = ("group", "queue", "priority", "image", "timeout", "grace", "cluster", "framework")
+    plain = ("group", "queue", "priority", "image", "timeout", "grace", "cluster", "framework", "run_as")
     return JobRequest(
         name=options.get("name") or visible(Path(command[0]).name) or "job",
         pods=(pod,),

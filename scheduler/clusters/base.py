@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tuttilab.scheduler.domain.accounts import ProxyUser
+from tuttilab.scheduler.domain.errors import LaunchRefused
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase, Work
 from tuttilab.scheduler.domain.resources import NOTHING, Resources
 from tuttilab.scheduler.domain.titles import title_of
@@ -77,6 +79,17 @@ class LaunchPlan:
     group: str = ""
     """Group of the job; clusters with namespaces choose by it."""
     job_name: str = ""
+    run_as: ProxyUser | None = None
+    """The account of ``work.run_as``; None: there is no such proxy user (any more)."""
+
+    def proxy_user(self) -> ProxyUser | None:
+        """As whom the pods run instead of their owner. Raises LaunchRefused for a proxy user that is not listed any more."""
+        if self.work.run_as is not None and self.run_as is None:
+            raise LaunchRefused(
+                f"{self.title} asks to run as {self.work.run_as!r}, which proxy_users of tuttilab.yaml do not list any more.",
+                permanent=True,
+            )
+        return self.run_as
 
     @property
     def title(self) -> str:

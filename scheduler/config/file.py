@@ -41,12 +41,15 @@ class ClusterFile:
     image: str | None = None
     sidecar_image: str | None = None
     report_url: str | None = None
+    logs: str | None = None
     tolerations: tuple[str, ...] = ()
     """As taints are written: ``dedicated=ml:NoSchedule``."""
     node_labels: Mapping[str, str] = field(default_factory=dict)
     uid: int = 1000
     isolate_gangs: bool = False
     cephfs_claim: str = "cephfs-{name}"
+    binding: str = "auto"
+    """Who binds pods to nodes: ``direct`` (we), ``scheduler`` (kube-scheduler), ``auto`` (we, on nodes tainted for our pods)."""
     run_as: str = "service"
     """``owner``: pods of a local cluster run as the users who own their jobs."""
     folder: str | None = None
@@ -85,6 +88,15 @@ class StorageFile:
     sub_path: str = ""
     groups: Mapping[str, str] = field(default_factory=dict)
     """``r`` or ``rw`` by group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyUserFile:
+    name: str
+    groups: tuple[str, ...] = ()
+    account: str | None = None
+    uid: int | None = None
+    gid: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +162,8 @@ class ConfigFile:
     clusters: tuple[ClusterFile, ...] = (ClusterFile(name="here", kind="local"),)
     queues: tuple[QueueFile, ...] = (QueueFile(name="root"), QueueFile(name="default", parent="root"))
     storages: tuple[StorageFile, ...] = ()
+    proxy_users: tuple[ProxyUserFile, ...] = ()
+    driver_ports: str = ""
     sidecars: tuple[SideCarFile, ...] = ()
     defaults: DefaultsFile = DefaultsFile()
     limits: LimitsFile = LimitsFile()

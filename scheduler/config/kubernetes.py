@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.clusters.kubernetes.settings import Binding, KubernetesSettings
 from tuttilab.scheduler.config.file import ClusterFile
 from tuttilab.scheduler.core.placement.taints import toleration_of
 from tuttilab.scheduler.domain.errors import BadInput
 
 KIND: Final = "kubernetes"
 OWN_KEYS: Final = (
-    *("kubeconfig", "in_cluster", "context", "namespace", "namespaces", "image", "sidecar_image", "report_url"),
-    *("tolerations", "node_labels", "uid", "isolate_gangs", "cephfs_claim"),
+    *("kubeconfig", "in_cluster", "context", "namespace", "namespaces", "image", "sidecar_image", "report_url", "logs"),
+    *("tolerations", "node_labels", "uid", "isolate_gangs", "cephfs_claim", "binding"),
 )
 """Keys that clusters of other kinds do not have."""
 LARGEST_UID: Final = 2**31 - 1
@@ -47,6 +47,8 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path) -> KubernetesSett
             raise BadInput(f"{path}.node_labels.{key}: {label[:80]!r} is not a label's value; expected up to 63 characters.")
     if not 1 <= file.uid <= LARGEST_UID:
         raise BadInput(f"{path}.uid: {file.uid} cannot be used; expected 1 to {LARGEST_UID}: pods do not run as root.")
+    if file.binding not in list(Binding):
+        raise BadInput(f"{path}.binding: {file.binding[:40]!r} is not known; expected one of {', '.join(Binding)}.")
     return KubernetesSettings(
         namespace=namespace,
         namespaces=dict(file.namespaces),
@@ -55,11 +57,13 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path) -> KubernetesSett
         image=None if file.image is None else image_of(file.image, f"{path}.image"),
         sidecar_image=image_of(file.sidecar_image or "", f"{path}.sidecar_image"),
         report_url=_report_url(file.report_url, f"{path}.report_url"),
+        logs=None if file.logs is None else str(state_dir / Path(file.logs).expanduser()),
         tolerations=tuple(toleration_of(text, f"{path}.tolerations[{at}]") for at, text in enumerate(file.tolerations)),
         node_labels=dict(file.node_labels),
         uid=file.uid,
         isolates_gangs=file.isolate_gangs,
         cephfs_claim=_cephfs_claim(file.cephfs_claim, f"{path}.cephfs_claim"),
+        binding=Binding(file.binding),
     )
 
 

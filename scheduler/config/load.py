@@ -27,9 +27,11 @@ from tuttilab.scheduler.config.model import (
     Limits,
     ListenConfig,
 )
+from tuttilab.scheduler.config.proxy_users import proxy_users_of
 from tuttilab.scheduler.config.resources import check_resources
 from tuttilab.scheduler.config.sidecars import sidecars_of
 from tuttilab.scheduler.config.storages import storages_of
+from tuttilab.scheduler.core.kinds.driver_ports import range_of
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
 from tuttilab.scheduler.domain.errors import BadInput
@@ -132,6 +134,8 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
             ),
             limits=_limits(file.limits),
             storages=storages_of(file.storages),
+            proxy_users=proxy_users_of(file.proxy_users, clusters),
+            driver_ports=range_of(file.driver_ports, "driver_ports"),
             sidecars=sidecars_of(file.sidecars),
         )
         check_resources(queues, clusters)
@@ -189,10 +193,10 @@ def _clusters(file: ConfigFile, state_dir: Path) -> tuple[ClusterConfig, ...]:
                 f"clusters[{index}].kind: local does not go with several control planes on Postgres: its pods are known to one "
                 "state folder, so no other could take over; expected another kind, or store.alone: true where there is only one."
             )
-        if settings is not None and file.store.url.startswith(POSTGRES):
+        if settings is not None and settings.logs is None and file.store.url.startswith(POSTGRES) and not file.store.alone:
             raise BadInput(
-                f"clusters[{index}].kind: kubernetes does not go with replicas on Postgres yet: logs of its pods are kept in "
-                "the state folder; expected a store.url of SQLite."
+                f"clusters[{index}].logs: several control planes on Postgres keep the logs of its pods in one place; expected a "
+                "folder that all of them see, or store.alone: true where there is only one."
             )
         path = f"clusters[{index}].nodes"
         if cluster.nodes is None and cluster.kind == "fake":

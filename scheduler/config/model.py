@@ -12,6 +12,7 @@ from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.clusters.local.owners import OwnersSettings
 from tuttilab.scheduler.core.sidecars import SideCarOffer
 from tuttilab.scheduler.core.storages import Storage
+from tuttilab.scheduler.domain.accounts import ProxyUser
 from tuttilab.scheduler.domain.model import Node, Queue
 
 POSTGRES: Final = "postgresql+psycopg"
@@ -137,6 +138,10 @@ class Config:
     """Volumes that profiles and jobs may mount, by group."""
     sidecars: tuple[SideCarOffer, ...] = ()
     """Containers that jobs may have beside the user's."""
+    driver_ports: range = range(0)
+    """For Spark drivers of notebook servers (`core.kinds.driver_ports`)."""
+    proxy_users: Mapping[str, ProxyUser] = field(default_factory=dict)
+    """Accounts other than their owner's as which jobs may run, by name."""
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -145,6 +150,12 @@ class Config:
         urls = [urlsplit(one.kubernetes.report_url).hostname for one in self.clusters if one.kubernetes is not None]
         given = (self.listen.host, *self.listen.names, pods[0] if pods else None, *urls)
         return tuple(dict.fromkeys(name for name in given if name))
+
+    @property
+    def store_dir(self) -> Path | None:
+        """Where SQLite has its file; None for another database."""
+        scheme, _, path = self.store.url.partition(":///")
+        return Path(path).parent if scheme == "sqlite" else None
 
     @property
     def artifacts_dir(self) -> Path:

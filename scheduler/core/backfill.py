@@ -81,7 +81,7 @@ class EndDistribution:
         shape = log_logistic(np.where(is_known, spreads, 1.0))
         return replace(self, log_middle=middle, shape=shape, odds=_odds(shape, middle, self.age_s))
 
-    def take(self, numbers: Sequence[int]) -> EndDistribution:
+    def take(self, numbers: Sequence[int] | npt.NDArray[np.intp]) -> EndDistribution:
         """The elements at these indexes, repeated as often as given."""
         chosen = np.array(numbers, dtype=np.intp)
         columns = (self.log_middle, self.shape, self.age_s, self.odds, self.certain_s, self.ends)
@@ -95,13 +95,36 @@ class EndDistribution:
     def ended_by(self, seconds: Floats) -> Floats:
         """`ended_probability` at several times: a row per time, a column per gang."""
         later = seconds[:, None]
-        found = np.zeros((len(seconds), len(self.shape)))
         known = np.nonzero(self.log_middle < NEVER)[0]  # the others end at their limits only
-        if len(known):
-            shape, middle, age = self.shape[known], self.log_middle[known], self.age_s[known]
-            found[:, known] = 1 - (1 + self.odds[known]) / (1 + _odds(shape, middle, age + later))
+        if len(known) == len(self.shape):
+            found = self._ended_before_limits(later)
+        else:
+            found = np.zeros((len(seconds), len(self.shape)))
+            if len(known):
+                found[:, known] = self.take(known)._ended_before_limits(later)
         found[later >= self.certain_s] = 1.0
         return found
+
+    def _ended_before_limits(self, later: Floats) -> Floats:
+        """As `ended_probability`. In place, because the table of a large site has a million elements."""
+        table: Floats = self.age_s + later
+        np.log(table, out=table)
+        table -= self.log_middle
+        table *= self.shape
+        np.minimum(table, 600.0, out=table)
+        np.exp(table, out=table)
+        table += 1
+        np.divide(1 + self.odds, table, out=table)
+        return np.subtract(1, table, out=table)
+
+    def both_ended_by(self, running: Sequence[Running], seconds: Floats) -> tuple[Floats, Floats]:
+        """`ended_by` of these gangs, and the same for what users are `told`."""
+        ended, told = self.ended_by(seconds), self.told(running)
+        late = ended.copy()
+        differ = np.nonzero((told.log_middle != self.log_middle) | (told.shape != self.shape))[0]
+        if len(differ):
+            late[:, differ] = told.take(differ).ended_by(seconds)
+        return ended, late
 
 
 def _odds(shape: Floats, log_middle: Floats, after_s: Floats) -> Floats:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, end_of, hold_for, quota_hold, quota_hold_beside
+from tuttilab.scheduler.core.backfill import Hold, QuotaHold, end_of, hold_for, quota_hold, quota_hold_beside
 from tuttilab.scheduler.core.candidates import Candidate
 from tuttilab.scheduler.core.ordering.queues import diverging_queues
 from tuttilab.scheduler.core.placement.fit import Fit, place_demand
@@ -112,7 +112,7 @@ class Holds:
             if cluster.name in self.on_room or self._never_fits(shape, cluster):
                 continue
             arrays, free = room.node_arrays[cluster.name], room.free[cluster.name]
-            releases = Releases.of(arrays, working_set.running, working_set.now, rules.end_estimate)
+            releases = working_set.releases(cluster.name)
             counts = shape.reduced_counts(shape.slack) if shape.is_elastic else None
             hold = hold_for(candidate.job, shape.demand(arrays), arrays, free, releases, counts)
             if hold is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from tuttilab.scheduler.core.kinds import Site, build
+from tuttilab.scheduler.core.kinds import Site, build, driver_ports
 from tuttilab.scheduler.core.kinds.notebook import request_of
 from tuttilab.scheduler.core.kinds.pods import check_env_names
 from tuttilab.scheduler.core.ordering.queues import usable_queues
@@ -64,6 +64,7 @@ def check(profile: ProfileRequest, site: Site) -> None:
             raise BadInput(f"env: {name} is set by the hub; leave it out.")
     check_mounts(profile.mounts)
     check_listed(profile, site.storages, profile.groups)
+    driver_ports.check(profile.driver_ports, site.driver_ports)
     _check_hdfs(profile.hdfs)
     _check_idle(profile.idle)
     for name, account in profile.proxy_users.items():
@@ -89,6 +90,28 @@ def check_run_as(profile: ProfileRequest, asked: str | None) -> None:
     if asked is not None and asked not in profile.proxy_users:
         known = ", ".join(profile.proxy_users) or "none"
         raise BadInput(f"run_as: {asked[:80]!r} is not a proxy user of profile {profile.name!r}; expected {known}.")
+
+
+def check_queue(profile: ProfileRequest, asked: str | None) -> None:
+    """Raises BadInput for another queue than the one that the profile names."""
+    if asked is not None and profile.queue not in (None, asked):
+        raise BadInput(f"queue: servers of profile {profile.name!r} wait in queue {profile.queue!r}; leave {asked[:80]!r} out.")
+
+
+def queues_for(profile: ProfileRequest, owner: Who, site: Site) -> tuple[str, ...]:
+    """The queues in which the owner's servers of the profile can start, the default one first."""
+    member = replace(as_user_of(profile, owner), is_hub=True)
+    request = request_of(NotebookRequest(owner=owner.name), profile, profile.image)
+    names = [queue.name for queue in usable_queues(site.queues, site.default_queue, member)]
+    return tuple(name for name in names if profile.queue in (None, name) and _is_built(replace(request, queue=name), member, site))
+
+
+def _is_built(request: JobRequest, member: Who, site: Site) -> bool:
+    try:
+        build(request, member, site, job_id="offer", order=0, now=0.0)
+    except UserError:
+        return False
+    return True
 
 
 def _check_idle(idle: IdleRequest | None) -> None:

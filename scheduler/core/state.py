@@ -69,7 +69,7 @@ class State(Rows):
                 return endings.run_timed_out(self, event, at)
             case ev.HeartbeatMissed():
                 return pods.heartbeat_missed(self, event, at)
-            case ev.PodsOutlived():
+            case ev.PodsOutlived() | ev.ArtifactStored():
                 return []
             case ev.JobDeleted():
                 return jobs.deleted(self, event, at)

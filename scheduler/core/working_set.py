@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 
+from tuttilab.scheduler.core.backfill import Releases
 from tuttilab.scheduler.core.candidates import Candidate
 from tuttilab.scheduler.core.lines import Lines
 from tuttilab.scheduler.core.ordering.protection import Protection, protection
@@ -35,6 +36,8 @@ class WorkingSet:
     _idle_ledger: Ledger | None = None
     _ever_allowed: dict[tuple[Shape, str], bool] = field(default_factory=dict)
     """By shape and queue."""
+    _releases: dict[str, tuple[int, Releases]] = field(default_factory=dict)
+    """By cluster, with the number of running gangs, to which only admission adds."""
 
     @classmethod
     def of(cls, snapshot: Snapshot, now: float) -> WorkingSet:
@@ -45,6 +48,15 @@ class WorkingSet:
         protected = _protection(snapshot, now, room, ledger, site) if protects else Protection()
         lines = Lines.of(snapshot, now, room, ledger, protected)
         return cls(snapshot, now, room, ledger, site, protected, list(snapshot.running), lines)
+
+    def releases(self, cluster: str) -> Releases:
+        """What the running gangs of the cluster release and when."""
+        count, known = self._releases.get(cluster, (-1, None))
+        if known is None or count != len(self.running):
+            arrays = self.room.node_arrays[cluster]
+            known = Releases.of(arrays, self.running, self.now, self.snapshot.rules.end_estimate)
+            self._releases[cluster] = len(self.running), known
+        return known
 
     def next_at(self) -> float | None:
         """When the next back-off ends or gang becomes protected: nothing else changes by time alone."""

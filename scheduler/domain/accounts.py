@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyUser:
+    """An account other than their owner's as which jobs may run. ``groups``: whose members may say so."""
+
+    name: str
+    groups: tuple[str, ...]
+    account: str
+    """On the machines of local clusters."""
+    uid: int | None = None
+    """In containers, with ``gid``; None: not there."""
+    gid: int | None = None
 
 
 class Entry(NamedTuple):
@@ -25,5 +39,19 @@ def refusal_of(owner: str, name: str, entry: Entry | None, least_uid: int, what:
             f"the account {name}{listed} of user {owner} has uid {entry.uid} and group {entry.gid}, and {what} run as people only "
             f"(uid {least_uid} or above), never as root or a service; ask the site's admin to list an account of a person under "
             "`accounts`."
+        )
+    return ""
+
+
+def refusal_of_proxy(proxy: ProxyUser, entry: Entry | None, least_uid: int) -> str:
+    """Why jobs cannot run as the proxy user, whose account is ``entry`` on the machine; "" if they can."""
+    mend = "list another account for it under `proxy_users`"
+    if entry is None:
+        whose = f"proxy user {proxy.name} has no account {proxy.account!r} on this machine"
+        return f"{whose}; ask the site's admin to make it, or to {mend}."
+    if entry.uid < max(1, least_uid) or entry.gid == 0:
+        return (
+            f"the account {proxy.account} of proxy user {proxy.name} has uid {entry.uid} and group {entry.gid}, and jobs run as "
+            f"uid {least_uid} or above, never as root or a service of the machine; ask the site's admin to {mend}."
         )
     return ""

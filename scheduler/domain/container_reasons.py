@@ -14,3 +14,22 @@ HOPELESS: Final = (
     "RunContainerError",
 )
 """Why a container waits that waits in vain."""
+_REFUSALS: Final = (
+    "InvalidNodeInfo",
+    "NodeAffinity",
+    "NodePorts",
+    "PodOSNotSupported",
+    "PodOSSelectorNodeLabelDoesNotMatch",
+    "SMTAlignmentError",
+    "TaintToleration",
+    "TopologyAffinityError",
+    "UnexpectedAdmissionError",
+    "UnexpectedPredicateFailureType",
+    "Unschedulable",
+)
+
+
+def is_refusal_of_node(reason: str) -> bool:
+    """Whether a pod ended without having run because its node did not take it: its kubelet (OutOfcpu, OutOfpods, …) or, for a pod
+    that it was to bind there, kube-scheduler. Another node may take it."""
+    return reason.startswith("OutOf") or reason in _REFUSALS

@@ -35,6 +35,16 @@ class JobDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class ArtifactStored:
+    """Bytes that the owner did not have before were stored. ``of_job``: the job of which a pod brought them, as its output."""
+
+    artifact_id: str
+    owner: str
+    size: int
+    of_job: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class QueuesConfigured:
     """``by``: who had the configuration read again; empty for a start."""
 
@@ -300,6 +310,7 @@ Event = (
     JobSubmitted
     | JobCancelRequested
     | JobDeleted
+    | ArtifactStored
     | QueuesConfigured
     | ClusterObserved
     | OthersObserved

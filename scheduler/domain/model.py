@@ -210,6 +210,8 @@ class Work:
     """Grace period from SIGTERM to the kill, the upload of outputs included."""
     inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The submitter's environment, below ``env``. Not in ``repr``, of which an attempt's digest is made."""
+    run_as: str | None = field(default=None, repr=False)
+    """Proxy user as which the pods run instead of their owner. Not in ``repr`` either: attempts of older versions go on."""
     mounts: tuple[Mount, ...] = field(default=(), repr=False)
     """Like ``sidecars`` not in ``repr``: the digest of a job without them is what it was before there were any."""
     sidecars: tuple[SideCar, ...] = field(default=(), repr=False)

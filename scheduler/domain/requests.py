@@ -29,6 +29,7 @@ MOST_PREDECESSORS: Final = 1_000
 MOST_NODES: Final = 500
 """Of a DAG."""
 MOST_GROUPS: Final = 2_000
+MOST_DRIVER_PORTS: Final = 64
 MOST_IMAGES: Final = 1_000
 
 SLASH: Final = "%2F"
@@ -126,6 +127,9 @@ class JobRequest:
     cluster: str | None = None
     labels: Annotated[Mapping[str, str], AtMost(MOST_LABELS)] = field(default_factory=dict)
     sidecar: bool = True
+    """False: bare pods. They start as they come, without a barrier, and in containers have the user's container alone."""
+    run_as: str | None = None
+    """A proxy user of the submitter's groups, as which the pods run instead of their owner."""
     mounts: Annotated[tuple[MountRequest, ...], AtMost(MOST_LABELS)] = ()
     """Volumes that the configuration lists for the job's group."""
     sidecars: Annotated[tuple[SideCarRequest, ...], AtMost(MOST_SIDECARS)] = ()
@@ -264,6 +268,8 @@ class ProfileRequest:
     mounts: Annotated[tuple[MountRequest, ...], AtMost(MOST_LABELS)] = ()
     hdfs: HdfsRequest | None = None
     proxy_users: Annotated[Mapping[str, AccountRequest], AtMost(MOST_LABELS)] = field(default_factory=dict)
+    driver_ports: int = 0
+    """Ports of its own at which programs outside the cluster reach each server, as Spark executors on YARN reach their driver."""
     idle: IdleRequest | None = None
 
 
@@ -273,7 +279,8 @@ class NotebookRequest:
 
     Without ``profile``: the first one offered to the owner. ``cluster``: where the hub creates its pods. ``is_running``: the server
     runs already, and this control plane did not know it: it has another database than the one that admitted the server.
-    ``run_as``: a proxy user of the profile.
+    ``run_as``: a proxy user of the profile. ``driver_ports``: those that a server which runs already has. ``queue``: one of those
+    that take the owner's servers of the profile; without it, of these the first that has room.
     """
 
     owner: str
@@ -283,7 +290,9 @@ class NotebookRequest:
     image: str | None = None
     cluster: str | None = None
     run_as: str | None = None
+    queue: str | None = None
     is_running: bool = False
+    driver_ports: Annotated[tuple[int, ...], AtMost(MOST_DRIVER_PORTS)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,6 +144,8 @@ class JobView:
     retry_of: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    run_as: str | None = None
+    """The proxy user as which its pods run; None: as its owner, or as its cluster runs all."""
     timeout_s: float | None = None
     wait: WaitView | None = None
     attempts: tuple[AttemptView, ...] = ()
@@ -365,9 +367,12 @@ class DagView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileView:
+    """``queues``: where servers of the profile can start for the user whom the hub asks about, the default first."""
+
     profile: ProfileRequest
     applied_by: str
     applied_at: float
+    queues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,6 +392,8 @@ class NotebookView:
     """Of the control plane, for a label of the pod: what the ledger has is not counted again as what others take of a node."""
     run_as: AccountRequest | None = None
     """The proxy user's; None: as the user themselves."""
+    driver_ports: tuple[int, ...] = ()
+    """Its own, of all live servers: the pod listens there, and the hub opens them."""
     place: int | None = None
     refusal: str = ""
     """While it waits: what it asks for, what is free, and which members of the owner's group use the rest."""

@@ -20,7 +20,7 @@ from tuttilab.scheduler.api import create_app
 from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
 from tuttilab.scheduler.api.artifacts.routes import blobs_of, commit_artifact
 from tuttilab.scheduler.api.artifacts.uploads import sweep_periodically
-from tuttilab.scheduler.api.middleware import AccessMiddleware
+from tuttilab.scheduler.api.middleware import AccessMiddleware, PodsOnly
 from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.identity.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
 from tuttilab.scheduler.identity.hub_reconciliation import keep_hub_reconciled
@@ -30,7 +30,7 @@ from tuttilab.scheduler.runtime.processes import user_name
 from tuttilab.scheduler.server.clusters import build_clusters, has_local_cluster, newest_fenced_epoch
 from tuttilab.scheduler.server.config_reload import reloader, with_current_queues
 from tuttilab.scheduler.server.deadline import end_within
-from tuttilab.scheduler.server.listener import serve_app, unpublish
+from tuttilab.scheduler.server.listener import serve_app, serving_pods, unpublish
 from tuttilab.scheduler.server.readiness import ReadinessPipe
 from tuttilab.scheduler.server.replica import MayAct, Replica
 from tuttilab.scheduler.service.launch_plans import Secrets
@@ -66,7 +66,7 @@ async def run_replica(
     def service_of(store: SqlStore, may_act: MayAct) -> Service:
         # The file may have changed while another replica led.
         current = with_current_queues(config, runtime, environ)
-        service = Service(current, store, build_clusters(config, state, environ), state_dir=state, may_act=may_act)
+        service = Service(current, store, build_clusters(config, state, environ, store), state_dir=state, may_act=may_act)
         service.addresses = replace(service.addresses, report_url=runtime.url)
         return service
 
@@ -104,7 +104,8 @@ async def run_replica(
         if running.done():
             await running
         until = asyncio.wait({running, ended}, return_when=asyncio.FIRST_COMPLETED)
-        await serve_app(replica, bound, runtime, readiness, until)
+        async with serving_pods(PodsOnly(replica), config.listen.pods_address):
+            await serve_app(replica, bound, runtime, readiness, until)
         if running.done():
             await running
     finally:

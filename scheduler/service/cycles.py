@@ -13,6 +13,7 @@ from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.snapshot import Snapshot
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain.errors import StoreError, Unavailable
+from tuttilab.scheduler.runtime.seldom import SeldomLog
 from tuttilab.scheduler.service.clock import World
 from tuttilab.scheduler.service.turn import Turn
 
@@ -46,6 +47,7 @@ class Cycles:
         self._world = world
         self._is_requested = asyncio.Event()
         """Something changed since the snapshot of the last cycle."""
+        self._failures = SeldomLog(log)
 
     def request(self) -> None:
         """Run a cycle soon: the state has changed."""
@@ -64,7 +66,7 @@ class Cycles:
             try:
                 next_at = await self._cycle()
             except (StoreError, Unavailable) as error:
-                log.warning("what was decided could not be committed, it is decided again: %s", error)
+                self._failures.warning(f"what was decided could not be committed, it is decided again: {error}")
                 next_at = loop.now() + RETRY_S
             await asyncio.sleep(CYCLE_REST * (self._world.monotonic() - begun))
 

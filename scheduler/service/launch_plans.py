@@ -14,6 +14,7 @@ from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.core.kinds.spark import TOKEN_SECRET
+from tuttilab.scheduler.domain.accounts import ProxyUser
 from tuttilab.scheduler.domain.errors import EnvironmentProblem
 from tuttilab.scheduler.domain.model import Attempt, Job, JobKind, Pod, PodPhase
 from tuttilab.scheduler.runtime.crash_points import point
@@ -119,7 +120,9 @@ class Addresses:
     artifacts_url: str
 
 
-def plan_of(job: Job, attempt: Attempt, keys: Secrets, addresses: Addresses, barrier_s: float) -> LaunchPlan:
+def plan_of(
+    job: Job, attempt: Attempt, keys: Secrets, addresses: Addresses, barrier_s: float, run_as: ProxyUser | None = None
+) -> LaunchPlan:
     """What the cluster needs to create the attempt's pods. The same attempt always gives the same plan."""
     secret_files: Mapping[str, str] = {TOKEN_SECRET: keys.spark_token(job.id, attempt.number)} if job.kind is JobKind.SPARK else {}
     gang_key = keys.attempt_key(job.id, attempt.number, attempt.epoch)
@@ -141,6 +144,7 @@ def plan_of(job: Job, attempt: Attempt, keys: Secrets, addresses: Addresses, bar
         max_members=job.gang.size,
         group=job.group,
         job_name=job.name,
+        run_as=run_as,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Final, Generic, TypeVar, cast
 
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, PodState
 from tuttilab.scheduler.config.model import Config
+from tuttilab.scheduler.config.proxy_users import can_run_as
 from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.rows import lifecycle
 from tuttilab.scheduler.core.state import State
@@ -36,6 +37,7 @@ from tuttilab.scheduler.domain.model import Cluster as ClusterRow
 from tuttilab.scheduler.domain.model import JobKind
 from tuttilab.scheduler.domain.wire import event_kind
 from tuttilab.scheduler.runtime.crash_points import point
+from tuttilab.scheduler.runtime.seldom import SeldomLog
 from tuttilab.scheduler.service import reconcile
 from tuttilab.scheduler.service.clock import Clock, World
 from tuttilab.scheduler.service.cycles import Cycles
@@ -105,6 +107,7 @@ class Service:
         self.clusters = dict(clusters)
         self.folders = (
             state_dir,
+            *([] if config.store_dir is None or config.store_dir == state_dir else [config.store_dir]),
             state_dir / "clusters",
             *(state_dir / "clusters" / name for name in clusters),
             config.artifacts_dir,
@@ -135,6 +138,9 @@ class Service:
         self._pending_cleanups: Sequence[DropJob] = ()
         """Cleanups of deleted jobs that were pending when the rows were loaded."""
         self._turn_lock = asyncio.Lock()
+        self._doubts = SeldomLog(log)
+        self._doubt = ""
+        """Why nobody can say at the moment whether the last commit happened."""
         self.retention = Retention(self, self._turn_lock)
         self._stopping = False
         self.deposed = asyncio.Event()
@@ -268,7 +274,10 @@ class Service:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
                 await self._committed.wait()
         except TimeoutError:
-            raise Unavailable("The database does not answer; what is shown would not be certain. Try again in a moment.") from None
+            why = f" ({self._doubt.rstrip('.')})" if self._doubt else ""
+            raise Unavailable(
+                f"The database does not answer{why}; what is shown would not be certain. Try again in a moment."
+            ) from None
 
     async def _turn(self) -> float | None:
         """One transaction of all waiting requests and expired timers. Returns when the next timer expires."""
@@ -344,13 +353,15 @@ class Service:
                 seq = await self.store.committed(batch, self.last_seq)
                 break
             except StoreError as still:
-                log.error("the store does not answer whether the last commit happened: %s", still)
+                self._doubts.warning(f"the store does not answer whether the last commit happened: {still}")
+                self._doubt = str(still)
                 _refuse(self._inbox, still)
                 self._inbox = []
             if self.now() > until:
                 # Callers may retry with their idempotency keys; results without a waiting caller are dropped.
                 _refuse(asks, unknown)
             await asyncio.sleep(0.5)
+        self._doubt = ""
         log.warning("the last commit %s", "did not happen" if seq is None else f"did happen, up to {seq}")
         if seq is None:
             raise unknown
@@ -432,7 +443,9 @@ class Service:
         live = turn.state.live_attempt(job_id)
         if live is None or live.number != attempt or live.stopping_at is not None:
             return None
-        plan = plan_of(turn.state.jobs[job_id], live, self.secrets, self.addresses, self.config.limits.barrier_s)
+        job = turn.state.jobs[job_id]
+        run_as = self.config.proxy_users.get(job.work.run_as or "")
+        plan = plan_of(job, live, self.secrets, self.addresses, self.config.limits.barrier_s, run_as)
         return None if all(pod.was_made for pod in plan.pods) else (live.cluster, plan)
 
     def check_launch(self, plan: LaunchPlan, /) -> None:
@@ -469,6 +482,12 @@ class Service:
             known = self._site = Site(
                 state.queues, dict(state.clusters), defaults.queue, defaults.timeout_s,
                 storages=self.config.storages,
+                proxy_users=self.config.proxy_users,
+                cannot_run_as={
+                    name: frozenset(one.name for one in self.config.clusters if not can_run_as(one, user))
+                    for name, user in self.config.proxy_users.items()
+                },
+                driver_ports=self.config.driver_ports,
                 sidecars=self.config.sidecars,
                 growing=frozenset(one.name for one in self.config.clusters if one.grows),
                 without_images=frozenset(one.name for one in self.config.clusters if one.kind == "local"),

@@ -72,6 +72,8 @@ class Performer:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._launching: dict[str, asyncio.Event] = {}
         self._deferred_ends: dict[str, dict[str, PodState]] = {}
+        self._pausing: dict[asyncio.Event, None] = {}
+        """One for each instruction that waits for its next try. In order, so that a simulation repeats itself."""
 
     def perform(self, instruction: Instruction) -> None:
         queue = self._queues.get(instruction.job_id)
@@ -81,6 +83,11 @@ class Performer:
             self._workers[instruction.job_id] = task
         elif instruction not in list(queue)[1:]:
             queue.append(instruction)
+
+    def retry_now(self) -> None:
+        """A cluster answers again: what waits for its next try is tried at once."""
+        for wake in self._pausing:
+            wake.set()
 
     async def stop(self) -> None:
         workers = list(self._workers.values())
@@ -143,8 +150,19 @@ class Performer:
                 log.warning("%s: %s; trying again in %.1f s", instruction, error, pause)
             except Exception:
                 log.exception("%s broke; trying again in %.1f s", instruction, pause)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_S)
+            pause = FIRST_PAUSE_S if await self._pause(pause) else min(pause * 2, LONGEST_PAUSE_S)
+
+    async def _pause(self, seconds: float) -> bool:
+        """Whether it was cut short."""
+        wake = asyncio.Event()
+        self._pausing[wake] = None
+        try:
+            async with asyncio.timeout(seconds):
+                return await wake.wait()
+        except TimeoutError:
+            return False
+        finally:
+            del self._pausing[wake]
 
     async def _execute(self, instruction: Instruction) -> None:
         match instruction:

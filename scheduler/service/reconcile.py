@@ -22,11 +22,8 @@ STALE_S = 5.0
 
 def pod_events(state: State, seen: PodState) -> Iterator[ev.Event]:
     """Changes of one pod as events, in the order in which they must have happened. None for a pod of no live attempt."""
-    attempt = state.live_attempt(seen.job_id)
-    if attempt is None or attempt.number != seen.attempt or is_of_other_epoch(state, seen):
-        return
-    pod = next((pod for pod in attempt.pods if pod.name == seen.name), None)
-    if pod is None or pod.phase is PodPhase.ENDED:
+    pod = state.pod(seen.job_id, seen.attempt, seen.name)
+    if pod is None or is_of_other_epoch(state, seen) or pod.phase is PodPhase.ENDED:
         return
     where = (seen.job_id, seen.attempt, seen.name)
     if pod.uid is None and seen.uid:

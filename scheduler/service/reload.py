@@ -75,7 +75,7 @@ async def reload(
                 f"reload: it would loosen {'a limit' if len(refused) == 1 else f'{len(refused)} limits'} ({'; '.join(refused)}); "
                 "put that back, or say that it is meant with `tuttilab scheduler reload --yes`. Nothing was changed."
             )
-        if not dry_run and tuple(before.values()) != wanted.queues:
+        if not dry_run and (parts or tuple(before.values()) != wanted.queues):
             turn.apply(ev.QueuesConfigured(wanted.queues, by), "queues")
         return view
 

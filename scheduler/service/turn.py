@@ -11,7 +11,7 @@ from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import DropJob, Instruction
 from tuttilab.scheduler.domain.model import Attempt, Job
-from tuttilab.scheduler.store.base import Batch, Entry, IdempotencyKey
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, IdempotencyKey
 
 RESULT_AGES_S: Final = 60.0
 """The result of a cycle is computed again after this time, because predicted ends pass."""
@@ -31,6 +31,8 @@ class Turn:
     instructions: list[Instruction] = field(default_factory=list)
     keys: dict[tuple[str, str], IdempotencyKey] = field(default_factory=dict)
     """New idempotency keys, by owner and key."""
+    artifacts: list[ArtifactRow] = field(default_factory=list)
+    """New ones, whose bytes are stored."""
     recently_deleted: Container[str] = frozenset()
     """Jobs that earlier turns deleted."""
 
@@ -87,4 +89,5 @@ class Turn:
             profiles=changes.profiles,
             deleted_profiles=changes.deleted_profiles,
             pending_cleanups=tuple(each for each in self.instructions if isinstance(each, DropJob)),
+            artifacts=tuple(self.artifacts),
         )

@@ -24,6 +24,9 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 OBSERVE_EVERY_S: Final = 30.0
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 5.0
+"""Between two looks at a cluster that does not answer: jobs wait for the one that is answered."""
 LONGEST_WHY: Final = 400
 """Characters of why a cluster does not answer."""
 
@@ -58,14 +61,14 @@ class Watcher:
 
     async def watch(self, name: str, cluster: Cluster, observed: asyncio.Event) -> None:
         """Turn observations into events for as long as the service runs. Sets ``observed`` after the first one."""
-        pause = 0.2
+        pause = FIRST_PAUSE_S
         while True:
             try:
                 known = reconcile.seen_pods(self._loop.state)
                 async for observation in cluster.observe():
                     await self._apply_observation(name, observation, known)
                     observed.set()
-                    pause = 0.2
+                    pause = FIRST_PAUSE_S
             except StaleEpoch as stale:
                 self._loop.step_down(stale)
                 return
@@ -79,7 +82,7 @@ class Watcher:
             except Exception:
                 log.exception("watching cluster %s broke, it is observed at again", name)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 30.0)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
 
     async def observe_periodically(self, name: str, cluster: Cluster) -> None:
         """Observe the cluster completely: a stream of changes shows neither missing pods nor instructions without effect."""
@@ -102,10 +105,13 @@ class Watcher:
     async def _apply_observation(self, name: str, seen: Observation, known: frozenset[str]) -> None:
         """``known``: pods seen before the observation began. A pod created since is not missing."""
         to_repeat: list[Instruction] = []
+        is_back = False
 
         def run(turn: Turn) -> None:
+            nonlocal is_back
             row = turn.state.clusters.get(name)
-            if row is not None and row.unreachable_since is not None:
+            is_back = row is not None and row.unreachable_since is not None
+            if is_back:
                 turn.apply(ev.ClusterBack(name), name)
             nodes = reconcile.cluster_event(turn.state, name, self._kinds.get(name, "fake"), seen)
             if nodes is not None:
@@ -120,6 +126,8 @@ class Watcher:
                 to_repeat.extend(reconcile.instructions_to_repeat(turn.state, name, pods))
 
         await self._loop.ask(run)
+        if is_back:
+            self._performer.retry_now()
         for instruction in to_repeat:
             self._performer.perform(instruction)
 

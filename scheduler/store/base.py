@@ -45,6 +45,16 @@ class IdempotencyKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ArtifactRow:
+    id: str
+    owner: str
+    size: int
+    sha256: str
+    created_at: float
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One transaction: the events of a turn, the rows that they changed, and the idempotency keys of its requests."""
 
@@ -71,6 +81,8 @@ class Batch:
     """Keys whose history rows are deleted."""
     pending_cleanups: tuple[DropJob, ...] = ()
     """Pods and files of deleted jobs still to be removed from clusters; kept until `Store.mark_cleaned_up`."""
+    artifacts: tuple[ArtifactRow, ...] = ()
+    """New ones; a row of an artifact that its owner already has stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +143,32 @@ class JobQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class ArtifactRow:
-    id: str
-    owner: str
-    size: int
-    sha256: str
-    created_at: float
-    labels: dict[str, str] = field(default_factory=dict)
+class Note:
+    """What a cluster notes of an attempt, in its own JSON. ``is_over``: its pods are forgotten."""
+
+    cluster: str
+    job_id: str
+    attempt: int
+    body: str
+    is_over: bool = False
+
+
+class NoteStore(Protocol):
+    """Keeps the notes of clusters. They are no part of the journal: a replay knows nothing of them."""
+
+    async def put_notes(self, epoch: int, notes: Sequence[Note]) -> None:
+        """Add or replace. Raises StaleEpoch: a former leader notes nothing."""
+        ...
+
+    async def drop_note(self, epoch: int, cluster: str, job_id: str, attempt: int) -> None:
+        """Delete it, if it is there. Raises StaleEpoch."""
+        ...
+
+    async def notes(self, cluster: str) -> Sequence[Note]:
+        """Those that are not over."""
+        ...
+
+    async def note(self, cluster: str, job_id: str, attempt: int) -> Note | None: ...
 
 
 class Store(Protocol):
@@ -222,11 +253,7 @@ class Store(Protocol):
         ...
 
     async def mark_cleaned_up(self, epoch: int, job_id: str) -> None:
-        """Record that no cluster has pods or files of that deleted job any more. Raises StaleEpoch."""
-        ...
-
-    async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
-        """Add the row unless the owner already has this artifact. Raises StaleEpoch."""
+        """Record that no cluster has pods or files of that deleted job any more; its notes go. Raises StaleEpoch."""
         ...
 
     async def artifact(self, artifact_id: str) -> ArtifactRow | None: ...

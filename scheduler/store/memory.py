@@ -11,7 +11,7 @@ from tuttilab.scheduler.domain.events import Event
 from tuttilab.scheduler.domain.instructions import DropJob
 from tuttilab.scheduler.domain.model import Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.domain.wire import event_kind
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, IdempotencyKey, JobQuery, Loaded
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, Entry, IdempotencyKey, JobQuery, Loaded, Note
 from tuttilab.scheduler.store.queries import MOST_SCANNED, JournalQuery
 from tuttilab.scheduler.store.rows import (
     LIVE_PHASES,
@@ -45,6 +45,7 @@ class MemoryStore:
         self._artifacts: dict[tuple[str, str], ArtifactRow] = {}
         self._checkpoint: Checkpoint | None = None
         self._pending_cleanups: dict[str, DropJob] = {}
+        self._notes: dict[tuple[str, str, int], Note] = {}
 
     async def open(self) -> int:
         self._epoch += 1
@@ -75,6 +76,7 @@ class MemoryStore:
     async def mark_cleaned_up(self, epoch: int, job_id: str) -> None:
         self._check(Batch(epoch))
         self._pending_cleanups.pop(job_id, None)
+        self._notes = {key: note for key, note in self._notes.items() if note.job_id != job_id}
 
     async def committed(self, batch: Batch, after: int) -> int | None:
         return self._seq if self._seq - after == len(batch.entries) > 0 else None
@@ -106,6 +108,8 @@ class MemoryStore:
         if batch.queues is not None:
             self._queues = batch.queues
         self._keys |= {(row.owner, row.key): row for row in batch.keys}
+        for row in batch.artifacts:
+            self._artifacts.setdefault((row.id, row.owner), replace(row, labels=dict(row.labels)))
         self._pending_cleanups |= {cleanup.job_id: cleanup for cleanup in batch.pending_cleanups}
         for job_id in batch.deleted_jobs:
             self._jobs.pop(job_id, None)
@@ -232,13 +236,23 @@ class MemoryStore:
         self._keys = {name: row for name, row in self._keys.items() if row.made_id in known_ids}
         return trimmed
 
-    async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
-        self._check(Batch(epoch))
-        self._artifacts.setdefault((row.id, row.owner), replace(row, labels=dict(row.labels)))
-
     async def artifact(self, artifact_id: str, owner: str | None = None) -> ArtifactRow | None:
         rows = (row for key, row in sorted(self._artifacts.items()) if key[0] == artifact_id)
         return next((row for row in rows if owner in (None, row.owner)), None)
 
     async def artifacts_of(self, owner: str, artifact_ids: Sequence[str]) -> Sequence[str]:
         return [one for one in artifact_ids if (one, owner) in self._artifacts]
+
+    async def put_notes(self, epoch: int, notes: Sequence[Note]) -> None:
+        self._check(Batch(epoch))
+        self._notes |= {(note.cluster, note.job_id, note.attempt): note for note in notes}
+
+    async def drop_note(self, epoch: int, cluster: str, job_id: str, attempt: int) -> None:
+        self._check(Batch(epoch))
+        self._notes.pop((cluster, job_id, attempt), None)
+
+    async def notes(self, cluster: str) -> Sequence[Note]:
+        return [note for _, note in sorted(self._notes.items()) if note.cluster == cluster and not note.is_over]
+
+    async def note(self, cluster: str, job_id: str, attempt: int) -> Note | None:
+        return self._notes.get((cluster, job_id, attempt))

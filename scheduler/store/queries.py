@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from tuttilab.scheduler.domain.events import Event
 from tuttilab.scheduler.domain.model import Attempt
-from tuttilab.scheduler.store.base import ArtifactRow, Change, Store
+from tuttilab.scheduler.store.base import ArtifactRow, Change, NoteStore, Store
 
 MOST_SCANNED: Final = 1_000_000
 """Newest lines of the journal among which `QueryStore.newest` looks."""
@@ -25,7 +25,7 @@ class JournalQuery:
     limit: int = 100
 
 
-class QueryStore(Store, Protocol):
+class QueryStore(Store, NoteStore, Protocol):
     async def changes(self, since: int, limit: int = 1000, key: str | None = None) -> Sequence[Change]:
         """As in `Store`; with ``key`` only the lines about that object, as far back as they are kept."""
         ...

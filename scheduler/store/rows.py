@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from tuttilab.scheduler.domain.errors import Conflict, NotFound
-from tuttilab.scheduler.domain.events import DagApplied, JobSubmitted, RunSubmitted
+from tuttilab.scheduler.domain.events import ArtifactStored, DagApplied, JobSubmitted, RunSubmitted
 from tuttilab.scheduler.domain.model import Attempt, Dag, Job, JobPhase, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.domain.wire import event_kind, event_to_json, to_data, to_json
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, IdempotencyKey, JobQuery
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Entry, IdempotencyKey, JobQuery, Note
 
 BODY_VERSION: Final = 1
 """Version of journal bodies, by which a reader of old journals picks its parser."""
@@ -108,6 +108,20 @@ def artifact_row(row: ArtifactRow) -> Row:
     return data | {"labels": to_json(row.labels).decode()}
 
 
+def note_row(note: Note) -> Row:
+    return {
+        "cluster": note.cluster,
+        "job_id": note.job_id,
+        "attempt": note.attempt,
+        "is_over": int(note.is_over),
+        "body": note.body,
+    }
+
+
+def note_of(row: Mapping[Any, Any]) -> Note:
+    return Note(row["cluster"], row["job_id"], row["attempt"], row["body"], bool(row["is_over"]))
+
+
 def event_owner(entry: Entry) -> str | None:
     """The owner that the event names; empty for events without an owner, None to look the job or run up by its key."""
     if isinstance(entry.event, JobSubmitted):
@@ -116,6 +130,8 @@ def event_owner(entry: Entry) -> str | None:
         return entry.event.run.owner
     if isinstance(entry.event, DagApplied):
         return entry.event.dag.owner
+    if isinstance(entry.event, ArtifactStored):
+        return entry.event.owner
     return None if hasattr(entry.event, "job_id") or hasattr(entry.event, "run_id") else ""
 
 

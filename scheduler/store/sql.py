@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, delete, func, make_url, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, delete, func, make_url, select
 from sqlalchemy.exc import IntegrityError
 
 from tuttilab.scheduler.domain.errors import StoreUnreadable
@@ -23,7 +23,7 @@ from tuttilab.scheduler.domain.instructions import DropJob
 from tuttilab.scheduler.domain.model import LIVE, Attempt, Cluster, Dag, Job, Overtaking, Profile, Queue, Run, RunHistory, RunPhase
 from tuttilab.scheduler.domain.wire import event_from_json, from_json
 from tuttilab.scheduler.store import filesystems, leadership, postgres, retention, rows, schema, single_writer, sqlite, statements
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, IdempotencyKey, JobQuery, Loaded
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Change, Checkpoint, IdempotencyKey, JobQuery, Loaded, Note
 from tuttilab.scheduler.store.coalesce import CoalescedReads
 from tuttilab.scheduler.store.queries import JournalQuery
 from tuttilab.scheduler.store.statements import OnConflict, insert_rows, run_in, select_jobs, transact
@@ -36,6 +36,7 @@ from tuttilab.scheduler.store.tables import (
     JOBS,
     JOURNAL,
     KEYS,
+    NOTES,
     PENDING_CLEANUPS,
     PROFILES,
     QUEUES,
@@ -296,13 +297,7 @@ class SqlStore:
         def work(connection: Connection) -> None:
             leadership.check_epoch(connection, epoch)
             connection.execute(delete(PENDING_CLEANUPS).where(PENDING_CLEANUPS.c.job_id == job_id))
-
-        await self._write(work)
-
-    async def add_artifact(self, epoch: int, row: ArtifactRow) -> None:
-        def work(connection: Connection) -> None:
-            leadership.check_epoch(connection, epoch)
-            insert_rows(connection, ARTIFACTS, [rows.artifact_row(row)], OnConflict.KEEP)
+            connection.execute(delete(NOTES).where(NOTES.c.job_id == job_id))
 
         await self._write(work)
 
@@ -322,6 +317,33 @@ class SqlStore:
             query = select(ARTIFACTS.c.id).where(ARTIFACTS.c.owner == owner, ARTIFACTS.c.id.in_(some))
             found += await self._read(partial(_ids, query=query))
         return found
+
+    async def put_notes(self, epoch: int, notes: Sequence[Note]) -> None:
+        def work(connection: Connection) -> None:
+            leadership.check_epoch(connection, epoch)
+            insert_rows(connection, NOTES, [rows.note_row(note) for note in notes])
+
+        await self._write(work)
+
+    async def drop_note(self, epoch: int, cluster: str, job_id: str, attempt: int) -> None:
+        def work(connection: Connection) -> None:
+            leadership.check_epoch(connection, epoch)
+            connection.execute(delete(NOTES).where(*_is_note(cluster, job_id, attempt)))
+
+        await self._write(work)
+
+    async def notes(self, cluster: str) -> Sequence[Note]:
+        query = select(NOTES).where(NOTES.c.cluster == cluster, NOTES.c.is_over == 0).order_by(NOTES.c.job_id, NOTES.c.attempt)
+        return await self._read_one(lambda c: [rows.note_of(row) for row in c.execute(query).mappings()])
+
+    async def note(self, cluster: str, job_id: str, attempt: int) -> Note | None:
+        query = select(NOTES).where(*_is_note(cluster, job_id, attempt))
+        found = await self._read_one(lambda c: c.execute(query).mappings().first())
+        return None if found is None else rows.note_of(found)
+
+
+def _is_note(cluster: str, job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
+    return NOTES.c.cluster == cluster, NOTES.c.job_id == job_id, NOTES.c.attempt == attempt
 
 
 def _ids(connection: Connection, query: Select[str]) -> list[str]:
@@ -360,6 +382,7 @@ def _commit(connection: Connection, batch: Batch) -> int:
     if batch.dropped_history:
         connection.execute(delete(HISTORY).where(HISTORY.c.key.in_(batch.dropped_history)))
     _add_keys(connection, batch.keys)
+    insert_rows(connection, ARTIFACTS, [rows.artifact_row(row) for row in batch.artifacts], OnConflict.KEEP)
     insert_rows(connection, PENDING_CLEANUPS, [{"job_id": one.job_id, "attempts": one.attempts} for one in batch.pending_cleanups])
     if batch.deleted_jobs:
         connection.execute(delete(JOBS).where(JOBS.c.id.in_(batch.deleted_jobs)))

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA: Final = "0005"
+SCHEMA: Final = "0006"
 """The newest revision below `migrations/versions/`, which is the schema that this version reads and writes."""
 
 SCHEMA_TABLE: Final = "schema_version"
@@ -161,6 +161,19 @@ PENDING_CLEANUPS: Final = Table(
     Column("attempts", Integer, nullable=False),
 )
 """Deleted jobs whose logs and files are still to be removed from their clusters, with the number of the newest attempt."""
+
+NOTES: Final = Table(
+    "notes",
+    METADATA,
+    Column("cluster", String(256), primary_key=True),
+    Column("job_id", String(64), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("is_over", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Index(None, "cluster", "is_over"),
+    Index(None, "job_id"),
+)
+"""What clusters note of attempts beside what they show of their pods. ``is_over``: 1 once their pods are forgotten."""
 
 LEADER: Final = Table(
     "leader",

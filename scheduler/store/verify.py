@@ -1,7 +1,8 @@
 """Compares the rows with a replay of the journal since the last checkpoint (`tuttilab scheduler verify`).
 
 Compared are jobs with their attempts, queues, runs, the newest version of each DAG, profiles, the run-time history and the
-overtaking accounts. Idempotency keys and artifacts are not in the journal.
+overtaking accounts. Idempotency keys are not in the journal, and rows of artifacts
+are not compared.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuttilab.scheduler.core.dag import to_retry
 from tuttilab.scheduler.core.kinds import check_sizes
+from tuttilab.scheduler.core.kinds.proxy_users import check_listed, check_proxy_user
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import Conflict, NotFound, UserError
 from tuttilab.scheduler.domain.model import Dag, Run, RunPhase
@@ -153,6 +154,9 @@ class Dags:
             jobs = retry_jobs(old, self._service.new_id, self._service.last_order + 1, turn.now)
             for name, job in jobs.items():
                 with_node_name(name, check_sizes, job, self._service.site())
+                if who.name == job.owner:
+                    with_node_name(name, check_proxy_user, job, who, self._service.site().proxy_users)
+                with_node_name(name, check_listed, job, self._service.site().proxy_users)
             check_caps(turn.state, self._service.config.limits, old.owner, len(jobs))
             self._service.last_order += len(jobs)
             turn.apply(ev.RunRetried(old.id, jobs, who.name), old.id)

@@ -9,6 +9,7 @@ from typing import Final
 from tuttilab.scheduler.clusters.base import LogChunk
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.kinds import check_sizes
+from tuttilab.scheduler.core.kinds.proxy_users import check_listed, check_proxy_user
 from tuttilab.scheduler.core.rows.handlers.jobs import ended_without_success
 from tuttilab.scheduler.core.storages import refusal_now
 from tuttilab.scheduler.domain import events as ev
@@ -194,6 +195,9 @@ class Jobs:
             )  # fmt: skip
             # Nodes and limits may be others than when the old one was accepted.
             check_sizes(fresh, self._service.site())
+            if who.name == fresh.owner:
+                check_proxy_user(fresh, who, self._service.site().proxy_users)
+            check_listed(fresh, self._service.site().proxy_users)
             refusal = refusal_now(fresh.work.mounts, fresh.group, self._service.config.storages)
             if refusal:
                 raise Forbidden(refusal)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from tuttilab.scheduler.core.explain.names import named
-from tuttilab.scheduler.core.kinds import Site
+from tuttilab.scheduler.core.kinds import Site, driver_ports
 from tuttilab.scheduler.core.kinds.notebook import (
     SERVER_LABEL,
     events_of_report,
@@ -19,13 +20,13 @@ from tuttilab.scheduler.core.kinds.notebook import (
 from tuttilab.scheduler.core.kinds.spark import session_name
 from tuttilab.scheduler.core.ordering.queues import choose_queue, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
-from tuttilab.scheduler.core.profiles import as_user_of, check_run_as, choose, image_of
+from tuttilab.scheduler.core.profiles import as_user_of, check_queue, check_run_as, choose, image_of
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.core.storages import as_seen_by
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import AboveMax, NeverFits, NotFound
 from tuttilab.scheduler.domain.model import Job, JobKind, Queue
-from tuttilab.scheduler.domain.requests import NotebookRequest, RenewRequest, Who
+from tuttilab.scheduler.domain.requests import NotebookRequest, ProfileRequest, RenewRequest, Who
 from tuttilab.scheduler.domain.resources import NOTHING, Resources, short_name, show_amount
 from tuttilab.scheduler.domain.titles import SHORT_ID
 from tuttilab.scheduler.service.loop import Service
@@ -102,6 +103,7 @@ def build_server(request: NotebookRequest, state: State, site: Site, *, job_id: 
     """The job of a server by its profile. Raises Forbidden, BadInput, and AboveMax or NeverFits with who holds what."""
     profile = choose(stored_profiles(state), request)
     check_run_as(profile, request.run_as)
+    check_queue(profile, request.queue)
     job_request = request_of(request, profile, image_of(profile, request.image))
     owner = as_user_of(profile, Who(request.owner, request.groups, is_hub=True))
     try:
@@ -112,7 +114,17 @@ def build_server(request: NotebookRequest, state: State, site: Site, *, job_id: 
         free = _shortage(state, queue, NOTHING, request.owner, request.groups)
         raise type(refusal)(f"{refusal} Now {free}.") from refusal
     as_seen_by(job.group, profile, site.storages)
-    return job
+    return replace(job, labels={**job.labels, **driver_ports.label_of(_ports(request, profile, state, site, job))})
+
+
+def _ports(request: NotebookRequest, profile: ProfileRequest, state: State, site: Site, job: Job) -> tuple[int, ...]:
+    """The driver ports of the server: those that it has if it runs, else free ones. Raises AboveMax when there are too few."""
+    if request.is_running or not profile.driver_ports:
+        return request.driver_ports
+    servers = [one for one in state.jobs.values() if one.kind is JobKind.NOTEBOOK and not one.phase.is_terminal]
+    others = [one for one in servers if not is_live_server(one, job.owner, request.server)]
+    taken = {port for other in others for port in driver_ports.ports_of(other)}
+    return driver_ports.chosen(profile.driver_ports, site.driver_ports, taken, job.order)
 
 
 def submit_server(turn: Turn, job: Job, *, is_running: bool = False) -> Job:

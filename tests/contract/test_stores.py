@@ -41,7 +41,7 @@ from tuttilab.scheduler.domain.model import (
     RunPhase,
 )
 from tuttilab.scheduler.domain.resources import Resources
-from tuttilab.scheduler.store.base import ArtifactRow, Batch, Checkpoint, Entry, IdempotencyKey, JobQuery
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, Checkpoint, Entry, IdempotencyKey, JobQuery, Note
 from tuttilab.scheduler.store.memory import MemoryStore
 from tuttilab.scheduler.store.queries import JournalQuery, QueryStore
 from tuttilab.scheduler.store.sql import SqlStore
@@ -444,9 +444,8 @@ async def test_newest_lines_are_found_by_kind_owner_and_how_their_key_begins(sto
 async def test_artifact_belongs_to_each_who_brought_it(store: QueryStore) -> None:
     ana = ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"})
     ben = replace(ana, owner="ben", created_at=2.5)
-    await store.add_artifact(1, ana)
-    await store.add_artifact(1, ben)
-    await store.add_artifact(1, replace(ana, created_at=9.0))
+    await store.commit(Batch(1, artifacts=(ana, ben)))
+    await store.commit(Batch(1, artifacts=(replace(ana, created_at=9.0),)))
 
     assert await store.artifact(ana.id, "ana") == ana
     assert await store.artifact(ana.id, "ben") == ben
@@ -463,9 +462,49 @@ async def test_an_old_leader_notes_no_artifact(place: Place) -> None:
     new, _ = await place.open()
 
     with pytest.raises(StaleEpoch):
-        await old.add_artifact(epoch, ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5))
+        await old.commit(Batch(epoch, artifacts=(ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5),)))
 
     assert await new.artifact("f" * 64) is None
+
+
+# --- notes of clusters ------------------------------------------------------------------------------------------------
+
+
+async def test_notes_of_a_cluster_are_kept_until_they_are_dropped(store: QueryStore) -> None:
+    first, second = Note("k", "job", 1, '{"a": 1}'), Note("k", "job", 2, "{}")
+    await store.put_notes(1, [first, second, Note("other", "job", 1, "{}")])
+    await store.put_notes(1, [replace(second, body='{"b": "\\u0000"}', is_over=True)])
+    await store.put_notes(1, [])
+
+    assert await store.notes("k") == [first]
+    assert await store.note("k", "job", 2) == Note("k", "job", 2, '{"b": "\\u0000"}', is_over=True)
+    await store.drop_note(1, "k", "job", 1)
+    await store.drop_note(1, "k", "no-such-job", 1)
+    assert await store.note("k", "job", 1) is None
+    assert await store.notes("other") == [Note("other", "job", 1, "{}")]
+
+
+async def test_notes_of_a_deleted_job_go_when_no_cluster_has_anything_of_it(store: QueryStore) -> None:
+    """Also those of a cluster that the configuration does not have any more."""
+    kept = Note("k", "other", 1, "{}")
+    await store.put_notes(1, [Note("k", "job", 1, "{}"), Note("former", "job", 2, "{}"), kept])
+
+    await store.mark_cleaned_up(1, "job")
+
+    assert (await store.notes("k"), await store.notes("former")) == ([kept], [])
+
+
+async def test_an_old_leader_changes_no_note(place: Place) -> None:
+    old, epoch = await place.open()
+    await old.put_notes(epoch, [Note("k", "job", 1, "{}")])
+    new, _ = await place.open()
+
+    with pytest.raises(StaleEpoch, match="epoch 1 was given, and 2 leads"):
+        await old.put_notes(epoch, [Note("k", "job", 1, "[]")])
+    with pytest.raises(StaleEpoch):
+        await old.drop_note(epoch, "k", "job", 1)
+
+    assert await new.note("k", "job", 1) == Note("k", "job", 1, "{}")
 
 
 def a_run(name: str, created_at: float, phase: RunPhase = RunPhase.RUNNING, order: int = 7) -> Run:

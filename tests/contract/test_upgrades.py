@@ -196,7 +196,7 @@ async def test_a_later_release_s_database_is_refused_and_left_alone(upgraded: Sq
     engine.dispose()
 
     for use in (SqlStore(first_release).open, SqlStore(first_release).attach):
-        with pytest.raises(StoreUnreadable, match=re.escape("has schema 0042, and this version of tuttilab knows up to 0005")):
+        with pytest.raises(StoreUnreadable, match=re.escape("has schema 0042, and this version of tuttilab knows up to 0006")):
             await use()
 
     assert (await upgraded.leader()).epoch == 2

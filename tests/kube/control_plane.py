@@ -201,5 +201,7 @@ class ControlPlane:
             f"--secure-port={free_port()}",
             f"--feature-gates={GATES}",
             "--profiling=false",
+            "--kube-api-qps=1000",
+            "--kube-api-burst=1000",
             f"--cert-dir={self.root}/scheduler-certificates",
         )

@@ -30,6 +30,7 @@ CHAPTER = "## 5. Notebook servers of a hub"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 GPU_MAX = 4
 """Of group research, in the guide."""
+DRIVER_PORTS = "30100-30103"
 
 
 def snippets(language: str) -> list[str]:
@@ -79,6 +80,7 @@ class KubeHubSite(HubSite):
     def start_control(self) -> None:
         config = self.folder / "tuttilab.yaml"
         content = {**yaml.safe_load(self.replaced(snippets("yaml")[0])), "storages": [dict(each) for each in self.storages]}
+        content["driver_ports"] = DRIVER_PORTS
         config.write_text(yaml.safe_dump(content), encoding="utf-8")
         arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
         self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN})

@@ -40,6 +40,7 @@ PROFILES: list[dict[str, Any]] = [
     {"name": "gpu", "title": "One GPU", "gpus": 1, **SMALL},
     {"name": "gpu-pair", "gpus": 2, **SMALL},
     {"name": "mounts", "mounts": [WORKSPACE, {"path": "/data", "claim": "market"}], **SMALL},
+    {"name": "yarn", "driver_ports": 2, **SMALL},
     {"name": "too-small", **SMALL, "cpus": "100m", "memory": "24Mi"},
     {"name": "no-image", **SMALL, "cpus": "100m", "image": "localhost/not-there:1"},
     {"name": "no-room", **SMALL},
@@ -139,6 +140,13 @@ def status_at(url: str, headers: dict[str, str]) -> int:
     return httpx.get(url, headers=headers, trust_env=False).status_code
 
 
+def answers_at(url: str) -> bool:
+    try:
+        return status_at(url, {}) == 200
+    except httpx.TransportError:
+        return False
+
+
 @pytest.mark.feature("N01", "N14", "N17")
 async def test_a_server_from_the_form_is_a_pod_of_its_users_alone_until_it_is_stopped(
     site: KubeHubSite, ann: Browser, bob: Browser
@@ -182,6 +190,34 @@ async def test_a_server_from_the_form_is_a_pod_of_its_users_alone_until_it_is_st
     assert left == {"pods": [], "services": [], "configmaps": ["kube-root-ca.crt"]}
     eventually(lambda: site.jobs() == [])
     assert site.use("research") == 0
+
+
+@pytest.mark.feature("N22")
+async def test_what_listens_at_a_servers_driver_ports_is_reached_from_outside_until_it_stops(
+    site: KubeHubSite, ann: Browser, amy: Browser, bob: Browser
+) -> None:
+    """Two ports a server, and four in all. A driver listens at the port that it tells others, at the address that it is told."""
+    started(site, ann, profile="yarn")
+    listen = "import http.server, os; http.server.test(port=int(os.environ['TUTTILAB_DRIVER_PORTS'].split(',')[1]), bind='0.0.0.0')"
+    await run_cells(
+        site, ann, f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {listen!r}], start_new_session=True)"
+    )
+    told = await run_cells(site, ann, "import os; print(os.environ['TUTTILAB_DRIVER_HOST'], os.environ['TUTTILAB_DRIVER_PORTS'])")
+    host, ports = told.split()
+    port = int(ports.split(",")[1])
+
+    eventually(lambda: answers_at(f"http://{host}:{port}"), 30)
+    started(site, amy, profile="yarn")
+    services = [item for item in site.items("services") if item["spec"]["type"] == "NodePort"]
+    assert sorted(one["nodePort"] for item in services for one in item["spec"]["ports"]) == [30100, 30101, 30102, 30103]
+    said = refused(site, bob, profile="yarn")
+    assert "2 asked, and 0 of the site's 4 (30100-30103) are free" in said
+
+    ann.stop()
+
+    assert len(site.items("services")) == 1
+    started(site, bob, profile="yarn")
+    assert len(site.items("services")) == 2
 
 
 @pytest.mark.feature("N07", "N08", "N10")

@@ -115,6 +115,10 @@ class Site:
         found: list[Any] = self.cluster.api.get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]
         return found
 
+    def members_of(self, job_id: str) -> list[Any]:
+        labels = ((pod, pod["metadata"]["labels"]) for pod in self.pods())
+        return [pod for pod, has in labels if has["tuttilab.io/job"] == job_id and has["tuttilab.io/role"] != "master"]
+
     def policies(self) -> list[Any]:
         path = f"/apis/networking.k8s.io/v1/namespaces/{self.namespace}/networkpolicies"
         found: list[Any] = self.cluster.api.get(path)["items"]
@@ -187,6 +191,25 @@ def test_a_users_image_needs_nothing_of_ours(site: Site) -> None:
 
     lines = site.logs(job).split()
     assert lines[-2:] == ["1000", "0"]
+
+
+@pytest.mark.feature("J16")
+def test_a_job_runs_as_a_proxy_user_in_its_containers_and_its_output_comes_back(site: Site) -> None:
+    site.machine.run("down", "--now", timeout_s=60)
+    site.config["proxy_users"] = [{"name": "etl", "groups": ["default"], "uid": 3001, "gid": 3002}]
+    site.up()
+    code = (
+        "import os; open(os.environ['RESULT_DIR'] + '/made', 'w').write('x'); print(os.getresuid(), os.getresgid(), os.getgroups())"
+    )
+    job = site.started("--run-as", "etl", "--out", "made=made", "--", "python3", "-c", code)
+
+    ended = site.until(job, "Succeeded")
+
+    assert ended["run_as"] == "etl"
+    assert "(3001, 3001, 3001) (3002, 3002, 3002) [3002]" in site.logs(job)
+    assert list(ended["attempts"][-1]["pods"][0]["outputs"]) == ["made"]
+    unknown = site.submit("--run-as", "root", "--", "true", image=images.BUSYBOX)
+    assert (unknown.code, "run_as: 'root' is no proxy user of yours; expected etl" in unknown.err) == (3, True)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +286,30 @@ def test_a_gang_that_is_to_be_isolated_has_a_policy_for_its_members_as_long_as_i
     assert policy["spec"]["ingress"] == [{"from": [{"podSelector": policy["spec"]["podSelector"]}]}]
     assert site.machine.run("cancel", job).code == 0
     site.until(job, "Cancelled")
+    site.until_nothing_is_left()
+
+
+@pytest.mark.feature("C01")
+def test_workers_that_join_a_gang_belong_to_its_master_and_go_with_it(site: Site) -> None:
+    """It grows once there is quota for more of the workers that it would like; then somebody deletes its master."""
+    site.machine.run("down", "--now")
+    site.config["queues"] = [{"name": "root"}, {"name": "default", "parent": "root", "max": {"cpu": "1500m"}}]
+    site.up()
+    other = site.started("--cpus", "1", "--", *SLEEPER)
+    site.until_running(other)
+    job = site.started("--cpus", "0.2", "--workers", "3", "--min-workers", "1", "--", *SLEEPER)
+    site.until_running(job)
+    assert len(site.members_of(job)) == 1
+    assert site.machine.run("cancel", other).code == 0
+
+    eventually(lambda: [pod["status"]["phase"] for pod in site.members_of(job)] == ["Running"] * 3, 90)
+
+    (master,) = (pod["metadata"] for pod in site.pods() if pod["metadata"]["labels"]["tuttilab.io/role"] == "master")
+    owners = [owner["uid"] for pod in site.members_of(job) for owner in pod["metadata"]["ownerReferences"]]
+    assert owners == [master["uid"]] * 3
+    site.cluster.api.delete(f"/api/v1/namespaces/{site.namespace}/pods/{master['name']}")
+    ended = site.until(job, "Failed", limit_s=90)
+    assert len(ended["attempts"]) == 1
     site.until_nothing_is_left()
 
 

@@ -3,6 +3,9 @@
 `python -m tests.soak.kills KILLS JOBS [MINUTES] [FOLDER]` ends after so many kills and jobs, or after the minutes. It prints the
 kills by whom they met, jobs, attempts and violations; exit 1 when there is one. docs/soak-report.md has the figures of a run.
 
+Each kind of process gets its share of the kills also where the machine is slow: who is furthest behind its share is next, and none
+gets far ahead of another. A new control plane is let live until it has answered and for as long again as its start took, at most.
+
 After each `AUDIT_EVERY` kills there is a pause: nothing runs and nothing is charged; then some jobs run, and what is charged is
 what they asked for, and the pods of their attempts are those that have processes.
 """
@@ -23,19 +26,26 @@ import psutil
 
 from tests.e2e.kills.plane import MARK, Plane, plane_in
 from tests.e2e.kills.pods import keepers, sidecars
+from tuttilab.scheduler.domain.model import Why
 from tuttilab.scheduler.domain.wire import JobView
-from tuttilab.scheduler.runtime import discovery
 
 LIVE = 30
-"""Jobs in the system at any time; those whose attempt was lost wait ten seconds and longer for the next."""
-PAUSE_S = (0.1, 0.9)
+"""Jobs that could run, in the system at any time; those whose attempt was lost wait ten seconds and longer for the next."""
+MOST_LIVE = 90
+"""With those that wait for their next attempt."""
+PAUSE_S = (0.1, 0.7)
 AUDIT_EVERY = 100
 WAIT_S = 600.0
-TARGETS = {"control plane": 15, "side-car": 35, "keeper": 25, "master": 25}
-"""Whom a kill meets, by chance in these shares."""
-KILLED_AT_START = 0.05
-SPARED = (2.0, 6.0)
-"""How long the control plane is left alone after a kill, to how long it takes to start on this machine."""
+SHARES = {"control plane": 0.15, "side-car": 0.35, "keeper": 0.25, "master": 0.25}
+"""Whom the kills meet."""
+AHEAD = 0.05
+"""How much of its kills one kind may have had more than another has had of its own."""
+KILLED_AT_START = 0.1
+"""Of the control planes, those that do not become ready; the next one does."""
+AT_MOMENT = 0.2
+"""And these at any moment of their start, as likely at each."""
+SPARED = (0.0, 1.0)
+"""How long a control plane that has answered is left alone, to how long its start took."""
 # One process of a rank at a time, whichever attempt it is of: the lock is held by all that the pod starts.
 SCRIPT = f'exec 9>>"locks/$TUTTILAB_JOB_ID.$TUTTILAB_RANK"; flock -n 9 || echo "$TUTTILAB_JOB_ID" >>overlaps; {MARK}; sleep '
 ANCHORS = (1, 2, 1, 3)
@@ -52,8 +62,12 @@ class Soak:
     killed: Counter[str] = field(default_factory=Counter)
     jobs: list[str] = field(default_factory=list)
     live: set[str] = field(default_factory=set)
+    delayed: int = 0
+    """Of those that are live, how many wait for the time of their next attempt."""
     audits: int = 0
-    spared_until: float = 0.0
+    spared: float = 1.0
+    """Of the control plane that runs or starts now: a part of `SPARED`."""
+    dies_at_start: bool = False
     longest_submit_s: float = 0.0
     violations: list[str] = field(default_factory=list)
 
@@ -66,9 +80,15 @@ class Soak:
         while not self.is_over:
             self._load(self.killed.total() + AUDIT_EVERY)
             self._audit(f"pause {self.audits + 1}")
+            self._tell()
         self._drain()
         self._check_jobs()
         self.plane.check_at_rest()
+
+    def _tell(self) -> None:
+        by_target = ", ".join(f"{self.killed[target]} of {target}" for target in SHARES)
+        sys.stdout.write(f"pause {self.audits}: {by_target}; {len(self.jobs)} jobs; {len(self.violations)} violations\n")
+        sys.stdout.flush()
 
     def _load(self, kills: int) -> None:
         """Load and kills, until there were so many kills in all."""
@@ -77,7 +97,7 @@ class Soak:
         killer.start()
         try:
             while not self.is_over and self.killed.total() < kills:
-                while len(self.live) < LIVE and not self.is_over:
+                while len(self.live) - self.delayed < LIVE and len(self.live) < MOST_LIVE and not self.is_over:
                     self._submit(self.chance.choice(["0.5", "1", "2"]))
                 self._look()
                 time.sleep(0.2)
@@ -94,13 +114,23 @@ class Soak:
         self.live.add(job_id)
 
     def _look(self) -> None:
-        self.live &= {job.id for job in self.plane.ask(lambda client: client.jobs(limit=200)).jobs}
+        unfinished = self.plane.ask(lambda client: client.jobs(limit=200)).jobs
+        self.live &= {job.id for job in unfinished}
+        self.delayed = sum(job.wait is not None and job.wait.why == Why.BACK_OFF for job in unfinished)
 
     def _kill(self, ends: threading.Event) -> None:
         while not ends.wait(self.chance.uniform(*PAUSE_S)):
-            (target,) = self.chance.choices(list(TARGETS), list(TARGETS.values()))
-            if self._kill_one(target):
-                self.killed[target] += 1
+            for target in self._targets():
+                if self._kill_one(target):
+                    self.killed[target] += 1
+                    break
+
+    def _targets(self) -> list[str]:
+        """Those that may be killed now, the one first that is furthest behind its share; about one kill of it by chance."""
+        wanted = {target: share * self.kills for target, share in SHARES.items()}
+        had = {target: self.killed[target] / wanted[target] for target in SHARES}
+        due = [target for target in SHARES if had[target] < 1 and had[target] <= min(had.values()) + AHEAD]
+        return sorted(due, key=lambda target: (self.killed[target] + self.chance.random()) / wanted[target])
 
     def _kill_one(self, target: str) -> bool:
         """Whether there was one, and it was still there."""
@@ -115,15 +145,20 @@ class Soak:
         return False
 
     def _kill_control_plane(self) -> bool:
-        """Seldom while it starts, and not at once again: on a busy machine it would never answer."""
-        process = self.plane.process
-        if process is None or process.poll() is not None or time.monotonic() < self.spared_until:
+        """Not before it has answered, but for the few that die while they start: on a busy machine nothing would ever go on."""
+        process, plane = self.plane.process, self.plane
+        if process is None or process.poll() is not None:
             return False
-        known = discovery.find(self.plane.state).runtime
-        if (known is None or known.pid != process.pid) and self.chance.random() > KILLED_AT_START:
+        is_ready = plane.ready_pid == process.pid
+        if is_ready:
+            spared_s = self.spared * max(plane.start_took_s, 1.0)
+            if not plane.has_answered or time.monotonic() < plane.ready_at + spared_s:
+                return False
+        elif not self.dies_at_start or self.chance.random() > AT_MOMENT:
             return False
         process.kill()
-        self.spared_until = time.monotonic() + self.chance.uniform(*SPARED) * max(self.plane.start_took_s, 1.0)
+        self.dies_at_start = is_ready and self.chance.random() < KILLED_AT_START
+        self.spared = self.chance.uniform(*SPARED)
         return True
 
     def _drain(self) -> None:
@@ -204,7 +239,7 @@ def main(kills: int, jobs: int, minutes: float, folder: Path) -> int:
         plane.ensure()
         soak = Soak(plane, kills, jobs, begun + minutes * 60)
         soak.run()
-    by_target = ", ".join(f"{soak.killed[target]} of {target}" for target in TARGETS)
+    by_target = ", ".join(f"{soak.killed[target]} of {target}" for target in SHARES)
     attempts = ", ".join(f"{count} {phase}" for phase, count in sorted(soak.attempts.items()))
     sys.stdout.write(
         f"{soak.killed.total()} kills in {time.monotonic() - begun:.0f} s: {by_target}\n"

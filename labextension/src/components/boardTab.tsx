@@ -21,7 +21,7 @@ export function BoardTab({ id, model, trans, onName }: IProps): React.JSX.Elemen
   const isShown = useIsShown(root, false);
   const { job, isGone } = useJob(model, id);
   const [wasShown, setWasShown] = React.useState(false);
-  const [path, setPath] = React.useState('');
+  const [{ path, note }, setBoard] = React.useState({ path: '', note: '' });
   const [problem, setProblem] = React.useState('');
   const title = trans.__('TensorBoard of %1', job?.name ?? id);
   const isNamed = job !== undefined;
@@ -38,7 +38,7 @@ export function BoardTab({ id, model, trans, onName }: IProps): React.JSX.Elemen
   }, [isShown]);
   const open = React.useCallback(() => {
     setProblem('');
-    model.openBoard(id).then(setPath, (error: unknown) => setProblem(messageOf(error)));
+    model.openBoard(id).then(setBoard, (error: unknown) => setProblem(messageOf(error)));
   }, [model, id]);
   const isWanted = wasShown && path === '';
   React.useEffect(() => {
@@ -50,7 +50,14 @@ export function BoardTab({ id, model, trans, onName }: IProps): React.JSX.Elemen
     // Lab's class keeps the mouse while a border between tabs is dragged over the frame.
     <div ref={root} className="tl-Board jp-IFrame">
       {path !== '' ? (
-        <iframe src={path} title={title} sandbox="allow-scripts allow-same-origin allow-downloads" />
+        <>
+          {note !== '' && (
+            <p role="status" className="tl-Board-note">
+              {note}
+            </p>
+          )}
+          <iframe src={path} title={title} sandbox="allow-scripts allow-same-origin allow-downloads" />
+        </>
       ) : (
         <div className="tl-Empty">
           <p role="status">

@@ -10,6 +10,7 @@ import type {
   Cluster,
   Connection,
   Details,
+  IBoard,
   IFilter,
   IModel,
   INotice,
@@ -292,8 +293,8 @@ export class Model implements IModel, IDisposable {
     return (await this._requests.get<{ has_events: boolean }>(`jobs/${encodeURIComponent(id)}/tensorboard`)).has_events;
   }
 
-  async openBoard(id: string): Promise<string> {
-    return (await this._requests.post<{ path: string }>(`jobs/${encodeURIComponent(id)}/tensorboard`)).path;
+  openBoard(id: string): Promise<IBoard> {
+    return this._requests.post<IBoard>(`jobs/${encodeURIComponent(id)}/tensorboard`);
   }
 
   // --- fetching --------------------------------------------------------------------------------------------------

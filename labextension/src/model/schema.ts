@@ -37,6 +37,7 @@ export interface components {
                 [key: string]: string;
             };
             unreachable_since: number | null;
+            unreachable_why: string;
             used: {
                 [key: string]: string;
             };
@@ -108,6 +109,7 @@ export interface components {
             queue: string;
             reason: string;
             retry_of: string | null;
+            run_as: string | null;
             started_at: number | null;
             timeout_s: number | null;
             unreachable_since: number | null;

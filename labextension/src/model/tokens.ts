@@ -106,8 +106,15 @@ export interface IModel {
   logs(id: string, rank: number, start: number, limit: number, attempt?: number | null): Promise<LogPage>;
   /** Whether the job wrote files that TensorBoard shows. */
   hasBoard(id: string): Promise<boolean>;
-  /** Start a TensorBoard on the job's results; the path of its page on this server. */
-  openBoard(id: string): Promise<string>;
+  /** Start a TensorBoard on the job's results. */
+  openBoard(id: string): Promise<IBoard>;
+}
+
+export interface IBoard {
+  /** Of its page on this server. */
+  path: string;
+  /** What it will not show, in a sentence, or ''. */
+  note: string;
 }
 
 export const IModel = new Token<IModel>(

@@ -12,10 +12,12 @@ from tuttilab.scheduler.api.artifacts.uploads import receive
 from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, Whole, json_response, query_store
 from tuttilab.scheduler.api.schema import takes_bytes
 from tuttilab.scheduler.config.model import Config
+from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import NotFound
 from tuttilab.scheduler.domain.requests import Who
 from tuttilab.scheduler.service.loop import Service
+from tuttilab.scheduler.service.turn import Turn
 from tuttilab.scheduler.store.base import ArtifactRow
 from tuttilab.scheduler.store.blobs import Blobs, too_large
 from tuttilab.scheduler.usecases.artifacts import readable
@@ -27,10 +29,16 @@ def blobs_of(config: Config) -> Blobs:
     return Blobs(config.artifacts_dir, config.limits.bundle_bytes)
 
 
-async def commit_artifact(service: Service, artifact_id: str, owner: str, size: int) -> None:
-    """Commit the row of an artifact whose bytes are stored."""
-    row = ArtifactRow(artifact_id, owner, size, artifact_id, service.now())
-    await query_store(service).add_artifact(service.state.epoch, row)
+async def commit_artifact(service: Service, artifact_id: str, owner: str, size: int, of_job: str = "") -> None:
+    """Commit the row of an artifact whose bytes are stored, and who brought it. One that the owner has already stays as it is."""
+    if await query_store(service).artifacts_of(owner, [artifact_id]):
+        return
+
+    def run(turn: Turn) -> None:
+        turn.artifacts.append(ArtifactRow(artifact_id, owner, size, artifact_id, turn.now))
+        turn.apply(ev.ArtifactStored(artifact_id, owner, size, of_job), artifact_id)
+
+    await service.ask(run)
 
 
 @router.put("/artifacts/{artifact_id}", status_code=201, response_model=wire.ArtifactView, openapi_extra=takes_bytes())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
@@ -18,6 +17,7 @@ import yaml
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config
 from kubernetes.aio.client import rest
+from pydantic_core import from_json
 
 from tuttilab.scheduler.clusters.kubernetes.errors import from_body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
@@ -39,6 +39,12 @@ LINE_BYTES: Final = 2**22
 MERGE: Final = "application/merge-patch+json"
 
 
+def parsed(text: bytes) -> dict[str, Any]:
+    """JSON, with equal texts kept once: the objects of a cluster are much alike."""
+    found: dict[str, Any] = from_json(text, cache_strings="all")
+    return found
+
+
 class Api:
     """``cluster``: for messages."""
 
@@ -46,6 +52,8 @@ class Api:
         self._cluster = cluster
         self._settings = settings
         self._client: Any = None
+        self._streams: Any = None
+        """For answers that go on: however many there are, no call waits for their connections."""
         self._connecting = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
@@ -66,11 +74,10 @@ class Api:
         """The answer's JSON. Raises ApiError for a refusal, ClusterUnreachable without an answer."""
         async with self._open(method, path, body, query, content_type, CALL_S) as response:
             try:
-                text = await response.text()
+                text = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise self._unreachable(error) from error
-            answer: dict[str, Any] = json.loads(text)
-            return answer
+            return parsed(text)
 
     async def batches(self, path: str, query: Mapping[str, object], idle_s: float) -> AsyncGenerator[list[bytes]]:
         """The lines, without line feeds, of an answer that goes on: a watch, or a log that is followed.
@@ -100,7 +107,8 @@ class Api:
     async def _open(
         self, method: str, path: str, body: object, query: Mapping[str, object] | None, content_type: str, limit_s: float
     ) -> AsyncGenerator[Any]:
-        client = await self._connected()
+        await self._connected()
+        client = self._streams if limit_s == LONGEST_S else self._client
         url = f"{client.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
         headers = {"Content-Type": content_type, "Accept": "application/json, */*"}
         try:
@@ -124,13 +132,14 @@ class Api:
         finally:
             response.release() if response.content.at_eof() else response.close()
 
-    async def _connected(self) -> Any:
+    async def _connected(self) -> None:
+        if self._client is not None:
+            return
         async with self._connecting:
             if self._client is None:
-                self._client = await self._connect()
-            return self._client
+                self._streams, self._client = await self._connect()
 
-    async def _connect(self) -> Any:
+    async def _connect(self) -> tuple[Any, Any]:
         settings, configuration = self._settings, kubernetes_client.Configuration()
         where = settings.kubeconfig or "the service account of this pod"
         try:
@@ -154,8 +163,10 @@ class Api:
             raise ClusterUnreachable(
                 f"cluster {self._cluster}: {where} cannot be used ({_one_line(error)}); mend clusters[].kubeconfig or context."
             ) from error
+        configuration.connection_pool_maxsize = 0  # any number
+        streams = kubernetes_client.ApiClient(configuration)
         configuration.connection_pool_maxsize = CONNECTIONS
-        return kubernetes_client.ApiClient(configuration)
+        return streams, kubernetes_client.ApiClient(configuration)
 
     def _unreachable(self, error: BaseException) -> ClusterUnreachable:
         self._failing_since = self._failing_since or time.monotonic()
@@ -166,9 +177,10 @@ class Api:
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.gather(self._refreshing, return_exceptions=True)
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        for client in (self._streams, self._client):
+            if client is not None:
+                await client.close()
+        self._streams = self._client = None
 
 
 def _one_line(error: BaseException) -> str:

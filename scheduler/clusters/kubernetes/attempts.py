@@ -1,17 +1,21 @@
-"""What the control plane notes of an attempt beside the cluster: a file in its folder, which also holds the logs of its pods.
+"""What the control plane notes of an attempt beside the cluster, and the folders with the logs of its pods.
 
-The pods' labels say what is there. The file says what must not be there again: pods that were made, stopped or forgotten. It is on
-the disk before the pods that it is about.
+The pods' labels say what is there. The note says what must not be there again: pods that were made, stopped or forgotten. It is
+kept before the pods that it is about are made. Where: a file beside the logs for a control plane that leads alone; the database for
+one of several (`service/attempt_notes.py`), of which the next leader has to know it. `tests/contract/test_attempt_notes.py` asks
+both the same. The notes of a launch alone need not outlive a crash of the machine: the pods' own names, digests and finalizers say
+the same, so that they are made once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
-from tuttilab.scheduler.clusters.local import pods as folders
+from tuttilab.scheduler.clusters.kept import folders
 from tuttilab.sidecar import records
 
 FILE: Final = folders.ATTEMPT
@@ -39,43 +43,144 @@ class Noted:
     """A sentence for the pod's log."""
 
 
-class Attempts:
-    """Of one cluster, read once and kept in memory. Writes block for some milliseconds."""
+Record = Mapping[str, Any]
+"""The fields of a `Noted`. ``Any``: they have different types."""
+
+
+class Keeper(Protocol):
+    """Where the notes of one cluster are kept."""
+
+    def lead(self, epoch: int) -> None:
+        """From now on, notes are written by the leader of ``epoch``."""
+        ...
+
+    def peek(self, job_id: str, attempt: int) -> Record | None:
+        """`read` where that needs no waiting; None elsewhere."""
+        ...
+
+    async def all(self) -> Mapping[tuple[str, int], Record]:
+        """Of all attempts whose pods are not forgotten, where `peek` cannot tell them."""
+        ...
+
+    async def read(self, job_id: str, attempt: int) -> Record | None: ...
+
+    async def write(self, job_id: str, attempt: int, record: Record, *, is_over: bool, is_durable: bool = True) -> None:
+        """Returns once it is kept, with ``is_durable`` so that it outlives a crash of the machine.
+
+        A keeper that several control planes share raises StaleEpoch for a former leader.
+        """
+        ...
+
+    async def erase(self, job_id: str, attempt: int) -> None: ...
+
+
+class FileNotes:
+    """A file in the attempt's folder, for the only control plane of a state folder."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._known: dict[tuple[str, int], Noted | None] = {}
 
-    def folder(self, job_id: str, attempt: int) -> Path:
-        return folders.attempt_folder(self._state_dir, job_id, attempt)
+    def lead(self, epoch: int) -> None:
+        """The lock of the state folder says who leads."""
 
-    def pod_folder(self, job_id: str, attempt: int, pod: str) -> Path:
-        return folders.pod_folder(self._state_dir, job_id, attempt, pod)
+    def peek(self, job_id: str, attempt: int) -> Record | None:
+        return records.read(str(folders.attempt_folder(self._state_dir, job_id, attempt) / FILE))
 
-    def get(self, job_id: str, attempt: int) -> Noted | None:
-        key = (job_id, attempt)
-        if key not in self._known:
-            body = records.read(str(self.folder(job_id, attempt) / FILE))
-            self._known[key] = None if body is None else Noted(**body)
-        return self._known[key]
+    async def all(self) -> Mapping[tuple[str, int], Record]:
+        return {}
 
-    def put(self, job_id: str, attempt: int, noted: Noted) -> None:
-        folder = self.folder(job_id, attempt)
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async def read(self, job_id: str, attempt: int) -> Record | None:
+        return self.peek(job_id, attempt)
+
+    async def write(self, job_id: str, attempt: int, record: Record, *, is_over: bool, is_durable: bool = True) -> None:
+        await asyncio.to_thread(
+            self._write, folders.attempt_folder(self._state_dir, job_id, attempt), record, is_durable=is_durable
+        )
+
+    @staticmethod
+    def _write(folder: Path, record: Record, *, is_durable: bool) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        records.write(str(folder / FILE), record, is_durable=is_durable)
+        if is_durable:
             for parent in (folder.parent, folder.parent.parent):
                 records.sync_folder(str(parent))
-        records.write(str(folder / FILE), asdict(noted))
+
+    async def erase(self, job_id: str, attempt: int) -> None:
+        (folders.attempt_folder(self._state_dir, job_id, attempt) / FILE).unlink(missing_ok=True)
+
+
+class Attempts:
+    """Of one cluster: notes, kept in memory too, and folders below ``log_dir``."""
+
+    def __init__(self, log_dir: Path, keeper: Keeper) -> None:
+        self._log_dir = log_dir
+        self._keeper = keeper
+        self._known: dict[tuple[str, int], Noted | None] = {}
+        self._is_loaded = False
+        self._loading = asyncio.Lock()
+        self._elsewhere: dict[tuple[str, int], bool] = {}
+
+    def folder(self, job_id: str, attempt: int) -> Path:
+        return folders.attempt_folder(self._log_dir, job_id, attempt)
+
+    def pod_folder(self, job_id: str, attempt: int, pod: str) -> Path:
+        return folders.pod_folder(self._log_dir, job_id, attempt, pod)
+
+    def lead(self, epoch: int) -> None:
+        """What another leader noted meanwhile is read anew."""
+        self._keeper.lead(epoch)
+        self._known.clear()
+        self._is_loaded = False
+
+    async def load(self) -> None:
+        """Before pods are looked at. Once for each epoch that is led: from then on only we note anything."""
+        async with self._loading:
+            if not self._is_loaded:
+                self._known |= {key: Noted(**record) for key, record in (await self._keeper.all()).items()}
+                self._is_loaded = True
+
+    def get(self, job_id: str, attempt: int) -> Noted | None:
+        """Of an attempt whose pods are shown. None also for one that was forgotten before we led, where a database keeps notes."""
+        key = (job_id, attempt)
+        if key not in self._known:
+            record = self._keeper.peek(job_id, attempt)
+            self._known[key] = None if record is None else Noted(**record)
+        return self._known[key]
+
+    async def find(self, job_id: str, attempt: int) -> Noted | None:
+        """Of any attempt."""
+        key = (job_id, attempt)
+        if self._known.get(key) is None:
+            record = await self._keeper.read(job_id, attempt)
+            self._known[key] = None if record is None else Noted(**record)
+        return self._known[key]
+
+    async def put(self, job_id: str, attempt: int, noted: Noted, *, is_durable: bool = True) -> None:
+        """Raises StaleEpoch, StoreError. ``is_durable``: it has to outlive a crash of the machine too."""
+        await self._keeper.write(job_id, attempt, asdict(noted), is_over=noted.is_forgotten, is_durable=is_durable)
         self._known[job_id, attempt] = noted
 
     def make_folders(self, job_id: str, attempt: int, pods: Iterable[str]) -> None:
         for pod in pods:
             self.pod_folder(job_id, attempt, pod).mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def erase(self, job_id: str, attempt: int) -> None:
+    def is_elsewhere(self, job_id: str, attempt: int) -> bool:
+        """Whether another control plane made the attempt's pods and keeps their logs in a folder that we do not see.
+
+        As it was when this was asked first: we make a folder of our own afterwards.
+        """
+        key = (job_id, attempt)
+        if key not in self._elsewhere:
+            self._elsewhere[key] = self._known.get(key) is not None and not self.folder(job_id, attempt).is_dir()
+        return self._elsewhere[key]
+
+    async def erase(self, job_id: str, attempt: int) -> None:
+        """The note first: where others may lead, only the leader comes further."""
         folder = self.folder(job_id, attempt)
         self._known.pop((job_id, attempt), None)
-        folders.erase(folder)
+        self._elsewhere.pop((job_id, attempt), None)
+        await self._keeper.erase(job_id, attempt)
+        await asyncio.to_thread(folders.erase, folder)
         try:
             folder.parent.rmdir()
         except OSError:

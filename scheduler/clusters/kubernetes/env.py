@@ -6,6 +6,7 @@ from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes.names import host_name
+from tuttilab.scheduler.clusters.kubernetes.once import once_a_plan
 from tuttilab.scheduler.clusters.rank_env import framework_env, rank_env
 from tuttilab.scheduler.domain.model import Framework
 from tuttilab.scheduler.domain.resources import CPU, GPU
@@ -13,13 +14,19 @@ from tuttilab.scheduler.domain.resources import CPU, GPU
 ROOT: Final = "/tuttilab"
 """Where the pod's own volume is mounted, in our containers and in the user's."""
 DIRS: Final = {name: f"{ROOT}/{name}" for name in ("work", "result", "code", "model", "data")}
+_FOLDERS: Final = {
+    "TUTTILAB_CODE_DIR": DIRS["code"],
+    "MODEL_DIR": DIRS["model"],
+    "DATA_DIR": DIRS["data"],
+    "RESULT_DIR": DIRS["result"],
+}
 FRAMEWORK_PORT: Final = 29500
 """Each pod has an address of its own, so one port serves every framework."""
 
 
 def pod_env(plan: LaunchPlan, pod: PodPlan) -> dict[str, str]:
     """In rising precedence: defaults, the job's, the plan's for the rank, those of the pod. All in the pod's spec, none later."""
-    members = [other for other in plan.pods if not other.is_master]
+    members = members_of(plan)
     env = {
         "PYTHONUNBUFFERED": "1",
         "HOME": DIRS["work"],  # a user without an entry in the image's passwd would have "/", where nothing can be written
@@ -27,21 +34,30 @@ def pod_env(plan: LaunchPlan, pod: PodPlan) -> dict[str, str]:
         **plan.work.env,
         **pod.env,
         **rank_env(plan, pod, members),
-        "TUTTILAB_CODE_DIR": DIRS["code"],
-        "MODEL_DIR": DIRS["model"],
-        "DATA_DIR": DIRS["data"],
-        "RESULT_DIR": DIRS["result"],
+        **(_FOLDERS if plan.work.sidecar else {}),
     }
     if not pod.resources[GPU]:
         # Else an image that says "all" would see every GPU of the node (NVIDIA container toolkit, "void" is none).
         env |= {"NVIDIA_VISIBLE_DEVICES": "void", "CUDA_VISIBLE_DEVICES": ""}
-    hosts = [host_name(plan, member) for member in members]
-    return env | framework_env(plan.work.framework, pod, members, hosts, [FRAMEWORK_PORT] * max(1, len(members)))
+    if plan.work.framework is Framework.NONE:
+        return env
+    return env | framework_env(plan.work.framework, pod, members, _hosts(plan), [FRAMEWORK_PORT] * max(1, len(members)))
+
+
+@once_a_plan
+def members_of(plan: LaunchPlan) -> tuple[PodPlan, ...]:
+    """All but the master."""
+    return tuple(pod for pod in plan.pods if not pod.is_master)
+
+
+@once_a_plan
+def _hosts(plan: LaunchPlan) -> tuple[str, ...]:
+    return tuple(host_name(plan, member) for member in members_of(plan))
 
 
 def hosts_to_know(plan: LaunchPlan) -> list[str]:
     """The names that a member needs before user code starts: of rank 0, whom frameworks ask first."""
     if plan.work.framework is Framework.NONE:
         return []
-    first = min((pod for pod in plan.pods if not pod.is_master), key=lambda pod: pod.rank)
+    first = min(members_of(plan), key=lambda pod: pod.rank)
     return [host_name(plan, first)]

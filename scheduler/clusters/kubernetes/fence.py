@@ -9,12 +9,13 @@ its uid.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, Final
 
+from tuttilab.scheduler.clusters.kept import epoch as epochs
 from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_cluster_error
-from tuttilab.scheduler.clusters.local import fence as local_fence
 from tuttilab.scheduler.domain.errors import ClusterUnreachable, StaleEpoch
 from tuttilab.scheduler.domain.model import DOMAIN
 
@@ -38,6 +39,9 @@ class LeaseFence:
         self._is_raised = True
         self.is_without_place = False
         """Whether the Lease's namespace is gone, so that no control plane can write that it leads."""
+        self._reading: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
+        """Begins when the read that is under way has ended."""
 
     async def raise_to(self, epoch: int) -> None:
         """From now on, calls of earlier epochs are refused. Raises StaleEpoch, ClusterUnreachable; the next call tries again."""
@@ -60,7 +64,7 @@ class LeaseFence:
                 self.is_without_place = error.is_about_a_missing_namespace
                 raise as_cluster_error(error, self._cluster, f"write the lease {self._name}") from error
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self._folder / local_fence.FILE).write_text(f"{epoch:020d}")
+            (self._folder / epochs.FILE).write_bytes(epochs.written(epoch))
             self._is_raised, self.is_without_place = True, False
             return
         raise ClusterUnreachable(f"cluster {self._cluster}: others write the lease {self._name} all the time; it is tried again.")
@@ -68,7 +72,8 @@ class LeaseFence:
     async def check(self, *, creates: bool = False) -> None:
         """Before an effect. Raises StaleEpoch, ClusterUnreachable.
 
-        Where the Lease has no place, what was there is ended and let go all the same, and nothing is made (``creates``).
+        Calls that come together share a read, which begins after each of them has asked. Where the Lease has no place, what was
+        there is ended and let go all the same, and nothing is made (``creates``).
         """
         if not self._is_raised:
             try:
@@ -76,8 +81,17 @@ class LeaseFence:
             except ClusterUnreachable:
                 if creates or not self.is_without_place:
                     raise
-        else:
-            self._compare(await self._read())
+            return
+        if self._next is None:
+            before = self._reading if self._reading is not None and not self._reading.done() else None
+            self._next = asyncio.create_task(self._read_after(before), name=f"read the lease {self._name}")
+        await asyncio.shield(self._next)
+
+    async def _read_after(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait((before,))
+        self._reading, self._next = self._next, None
+        self._compare(await self._read())
 
     async def _read(self) -> dict[str, Any] | None:
         try:
@@ -91,4 +105,7 @@ class LeaseFence:
         text = (lease or {"metadata": {}})["metadata"].get("annotations", {}).get(EPOCH, "0")
         leads = int(text) if text.isdecimal() else 0
         if leads > self._epoch:
-            raise StaleEpoch(f"epoch {self._epoch} was given, and {leads} leads the pods of cluster {self._cluster}.")
+            raise StaleEpoch(
+                f"epoch {self._epoch} was given, and {leads} leads the pods of cluster {self._cluster}, as its lease "
+                f"{self._namespace}/{self._name} says. If no control plane of that key is left, delete the lease."
+            )

@@ -7,7 +7,6 @@ listed again. An object never goes back to an older resource version, nor does a
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
@@ -15,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
-from tuttilab.scheduler.clusters.kubernetes.api import Api
+from tuttilab.scheduler.clusters.kubernetes.api import Api, parsed
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, sentence
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
 
@@ -38,7 +37,8 @@ Object = dict[str, Any]
 class Informer:
     """``on_change`` is called after each change of `objects`, which is by namespace and name.
 
-    ``fields``: a selector by fields. ``keep``: makes of an object what is kept of it, with `metadata`.
+    ``fields``: a selector by fields. ``keep``: makes of an object what is kept of it, with `metadata`. ``on_item``: called for each
+    object that changed, with what it was and what it is; None is an object that is not there.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Informer:
         on_change: Callable[[], None],
         fields: str = "",
         keep: Callable[[Object], Object] = lambda item: item,
+        on_item: Callable[[Object | None, Object | None], None] = lambda _was, _is: None,
     ) -> None:
         self._api = api
         self._cluster = cluster
@@ -58,10 +59,14 @@ class Informer:
         self._query: dict[str, object] = {key: text for key, text in chosen.items() if text}
         self._keep = keep
         self._on_change = on_change
+        self._on_item = on_item
         self.objects: dict[tuple[str, str], Object] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
         """Uids of objects that were deleted last: no later event brings one back."""
         self._listed_at = 0
+        self.listed_at = float("-inf")
+        """When it was listed last (monotonic), and how many seconds that took."""
+        self.listing_s = 0.0
         self._version: str | None = None
         self._failing_since: float | None = None
         self._failure = ""
@@ -76,6 +81,7 @@ class Informer:
 
     async def sync(self) -> None:
         """List everything anew. Raises ClusterUnreachable."""
+        began = time.monotonic()
         try:
             items, version = await self._list()
         except ApiError as error:
@@ -86,8 +92,14 @@ class Informer:
             # Created or changed by ourselves since: newer than the list.
             if _number(known["metadata"]["resourceVersion"]) > self._listed_at:
                 fresh[key] = known
-        self.objects = fresh
+        before, self.objects = self.objects, fresh
+        for key in before.keys() | fresh.keys():
+            was, new = before.get(key), fresh.get(key)
+            if was is None or new is None or was["metadata"]["resourceVersion"] != new["metadata"]["resourceVersion"]:
+                self._on_item(was, new)
         self._version = version
+        self.listed_at = time.monotonic()
+        self.listing_s = self.listed_at - began
         self._failing_since = None
         self._on_change()
 
@@ -99,7 +111,8 @@ class Informer:
             return
         if uid in self._gone:
             return
-        self.objects[_key(item)] = item
+        self.objects[_key(item)] = kept = self._keep(item)
+        self._on_item(known, kept)
         self._on_change()
 
     def drop(self, item: Object) -> None:
@@ -111,6 +124,7 @@ class Informer:
         known = self.objects.get(_key(item))
         if known is not None and known["metadata"]["uid"] == uid:
             del self.objects[_key(item)]
+            self._on_item(known, None)
             self._on_change()
 
     async def run(self) -> None:
@@ -166,7 +180,7 @@ class Informer:
             self._failing_since = None
             has_come = True
             for line in batch:
-                self._take(json.loads(line))
+                self._take(parsed(line))
         self._failing_since = None
         return has_come
 
@@ -181,7 +195,7 @@ class Informer:
         if kind == "DELETED":
             self.drop(item)
         else:
-            self.put(self._keep(item))
+            self.put(item)
 
 
 def _key(item: Object) -> tuple[str, str]:

@@ -12,18 +12,23 @@ from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names, objects
+from tuttilab.scheduler.clusters.kubernetes.additions import claims_of
 from tuttilab.scheduler.clusters.kubernetes.api import MERGE, Api
-from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts, Noted
+from tuttilab.scheduler.clusters.kubernetes.attempts import Noted
+from tuttilab.scheduler.clusters.kubernetes.binding import binds
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_refusal
 from tuttilab.scheduler.clusters.kubernetes.informer import Informer
 from tuttilab.scheduler.clusters.kubernetes.pods import Body, launched_with, pod_body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.core.placement.work_places import why_not_bare
 from tuttilab.scheduler.domain.errors import Bug, LaunchRefused
 from tuttilab.scheduler.domain.model import Framework, JobKind
 from tuttilab.scheduler.runtime.crash_points import point
 
-AT_ONCE: Final = 50
-"""Requests under way for one gang."""
+AT_ONCE: Final = 80
+"""Creates under way in the whole cluster: others find connections free (`api.CONNECTIONS`)."""
+AT_ONCE_A_GANG: Final = 50
+"""Of these, or in line for them: other gangs get on beside a large one."""
 LARGEST_OUTPUT_LIST: Final = 3500
 """Bytes of the outputs' names and ids in the message of a container."""
 
@@ -32,15 +37,26 @@ class Launcher:
     """``limits``: what `config.model.Limits` says of side-cars, by the names there."""
 
     def __init__(
-        self, cluster: str, settings: KubernetesSettings, api: Api, pods: dict[str, Informer], installation: str, limits: Body
+        self,
+        cluster: str,
+        settings: KubernetesSettings,
+        api: Api,
+        pods: dict[str, Informer],
+        nodes: Informer,
+        installation: str,
+        limits: Body,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._api = api
         self._pods = pods
         """By namespace."""
+        self._nodes = nodes
+        self._gate = asyncio.Semaphore(AT_ONCE)
         self._installation = installation
         self._limits = limits
+        self.epoch = 0
+        """That leads: an attempt that it goes on launching may be of an earlier one."""
 
     def check(self, plan: LaunchPlan, nodes: Iterable[str]) -> None:
         """Raises LaunchRefused for what cannot run here at all, or on a node that is not there."""
@@ -51,8 +67,15 @@ class Launcher:
                 raise LaunchRefused(f"node {pod.node!r} is not part of cluster {self._cluster}; it has {listed}.", node=pod.node)
         if plan.kind == JobKind.SPARK:
             raise LaunchRefused(f"Spark sessions do not run on cluster {self._cluster} yet; name a local one.", permanent=True)
-        if not plan.work.sidecar:
-            raise LaunchRefused(f"sidecar: false is not possible on cluster {self._cluster} yet; leave it out.", permanent=True)
+        proxy = plan.proxy_user()
+        if proxy is not None and (proxy.uid is None or proxy.gid is None):
+            raise LaunchRefused(
+                f"{plan.title} asks to run as {proxy.name!r}, which has no uid and gid for pods of cluster {self._cluster}; ask "
+                "the site's admin to give them under `proxy_users`.",
+                permanent=True,
+            )
+        if (why := why_not_bare(plan.work)) is not None:
+            raise LaunchRefused(why, permanent=True)
         if plan.work.image is None and self._settings.image is None:
             raise LaunchRefused(
                 f"the job names no image, and cluster {self._cluster} has no default one; give --image.", permanent=True
@@ -63,7 +86,7 @@ class Launcher:
                 permanent=True,
             )
 
-    async def create(self, plan: LaunchPlan, noted: Noted, attempts: Attempts) -> None:
+    async def create(self, plan: LaunchPlan, noted: Noted) -> None:
         """The pods that are neither made nor excluded. Raises LaunchRefused, Bug, ClusterUnreachable."""
         wanted = [pod for pod in plan.pods if not pod.was_made and pod.name not in noted.made and pod.name not in noted.never]
         if noted.is_stopped or not wanted:
@@ -71,14 +94,18 @@ class Launcher:
         first = next((pod for pod in plan.pods if pod.is_master), plan.pods[0])
         others = [pod for pod in wanted if pod is not first]
         if first in wanted:
-            await self._create_pod(plan, first, noted, attempts, None)
-        owner = await self._owner(plan, first, noted)
-        await self._create_beside(plan, wanted, noted, owner)
-        gate = asyncio.Semaphore(AT_ONCE)
+            await self._create_pod(plan, first, noted, None)
+        owner: Body | None = None
+        if plan.work.sidecar or (len(plan.pods) > 1 and self._settings.isolates_gangs):
+            beside = await self._owner(plan, first, noted)
+            await self._create_beside(plan, wanted, noted, beside)
+            # Bare pods have no master whose end would be theirs.
+            owner = beside if plan.work.sidecar else None
+        gate = asyncio.Semaphore(AT_ONCE_A_GANG)
 
         async def create(pod: PodPlan) -> None:
             async with gate:
-                await self._create_pod(plan, pod, noted, attempts, owner)
+                await self._create_pod(plan, pod, noted, owner)
 
         results = await asyncio.gather(*(create(pod) for pod in others), return_exceptions=True)
         failures = [result for result in results if isinstance(result, BaseException)]
@@ -86,12 +113,18 @@ class Launcher:
         for failure in sorted(failures, key=lambda each: not isinstance(each, LaunchRefused | Bug)):
             raise failure
 
-    async def _create_pod(self, plan: LaunchPlan, pod: PodPlan, noted: Noted, attempts: Attempts, owner: Body | None) -> None:
+    async def _create_pod(self, plan: LaunchPlan, pod: PodPlan, noted: Noted, owner: Body | None) -> None:
         point("grow.pod" if pod.joins else "launch.pod")
-        body = pod_body(plan, pod, self._settings, self._installation, owner)
+        node = self._nodes.objects.get(("", pod.node))
+        # A claim may wait for its first consumer; whether it does, the account may not see.
+        may_wait = not pod.is_master and bool(claims_of(plan, self._settings))
+        is_bound = binds(self._settings.binding, node, self._settings.tolerations, waits_for_consumer=may_wait)
+        body = pod_body(plan, pod, self._settings, self._installation, owner, is_bound=is_bound)
+        body["metadata"]["annotations"][names.LEADER] = str(self.epoch)
         path = f"/api/v1/namespaces/{noted.namespace}/pods"
         try:
-            made = await self._api.call("POST", path, body)
+            async with self._gate:
+                made = await self._api.call("POST", path, body)
         except ApiError as error:
             if not error.exists_already:
                 raise as_refusal(error, self._cluster, f"create pod {noted.namespace}/{body['metadata']['name']}") from error
@@ -120,20 +153,22 @@ class Launcher:
         return objects.owner_reference(known)
 
     async def _create_beside(self, plan: LaunchPlan, wanted: Sequence[PodPlan], noted: Noted, owner: Body) -> None:
-        """The Service and NetworkPolicy of a gang, and the Secrets of these pods."""
+        """The Service and NetworkPolicy of a gang, and the Secrets of these pods. Of a bare gang only the policy."""
         base = f"/api/v1/namespaces/{noted.namespace}"
         bodies: list[tuple[str, Body]] = []
-        if len(plan.pods) > 1 or plan.work.framework is not Framework.NONE:
+        has_sidecars = plan.work.sidecar
+        if has_sidecars and (len(plan.pods) > 1 or plan.work.framework is not Framework.NONE):
             bodies.append((f"{base}/services", objects.service_body(plan, self._installation, owner)))
         if len(plan.pods) > 1 and self._settings.isolates_gangs:
             path = f"/apis/networking.k8s.io/v1/namespaces/{noted.namespace}/networkpolicies"
             bodies.append((path, objects.policy_body(plan, self._installation, owner)))
-        for pods in {part[0].name: part for part in (launched_with(plan, pod) for pod in wanted)}.values():
+        for pods in {part[0].name: part for part in (launched_with(plan, pod) for pod in wanted if has_sidecars)}.values():
             secret = objects.secret_body(plan, pods, self._settings, self._installation, owner, self._limits)
             bodies.append((f"{base}/secrets", secret))
         for path, body in bodies:
             try:
-                await self._api.call("POST", path, body)
+                async with self._gate:
+                    await self._api.call("POST", path, body)
             except ApiError as error:
                 if not error.exists_already:
                     what = f"create {body['kind'].lower()} {noted.namespace}/{body['metadata']['name']}"

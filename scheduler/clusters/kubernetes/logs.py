@@ -1,4 +1,4 @@
-"""Copies what the user's container prints from its first byte into the pod's folder, where `local.logs` reads it.
+"""Copies what the user's container prints from its first byte into the pod's folder, where `kept.logs` reads it.
 
 The kubelet keeps the newest file only and nothing of a deleted pod, so each pod's log is followed while it runs. Each line comes
 with its time; beside the copy stands the time of its last line, from where a control plane that was restarted goes on.
@@ -7,10 +7,13 @@ with its time; beside the copy stands the time of its last line, from where a co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import re
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,10 +28,15 @@ LOG_BYTES: Final = 256 * 2**20
 """Kept of each pod: its first bytes."""
 PLACE: Final = "followed.json"
 WHOLE: Final = "whole"
-"""Exists once all that the pod printed is copied."""
+"""Exists once all that the pod printed is copied, and names the file that it was copied to."""
 SILENCE_S: Final = 3600.0
 PAUSE_S: Final = 0.3
 LONGEST_PAUSE_S: Final = 10.0
+FOLLOWED: Final = 500
+"""Logs that are copied as they are written; those of more pods come with a delay. Each holds a connection to the API server."""
+READ_AT_ONCE: Final = 32
+READS_A_SECOND: Final = 20.0
+"""Of all logs that are not followed."""
 _BLOCK: Final = 2**20
 _WRONG_PROGRAM = re.compile(rb"exec [^\n]*: exec format error\n?")
 _TIMED: Final = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) ")
@@ -38,15 +46,22 @@ CUT: Final = "the node removed the container before the end of its log was copie
 
 
 class LogCopy:
-    """The copy of one pod's log on the disk. Written by one follower."""
+    """The copy of one pod's log on the disk. Written by one follower.
 
-    def __init__(self, folder: Path, cap: int = LOG_BYTES) -> None:
+    ``is_shared``: other control planes see the folder too. A former leader may have been suspended and go on writing when we do, so
+    what it copied is taken over into a file of our own, which replaces its: it then writes where nobody looks.
+    """
+
+    def __init__(self, folder: Path, cap: int = LOG_BYTES, *, is_shared: bool = False) -> None:
         self._folder = folder
         self._cap = cap
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_shared and (folder / "log").exists():
+            self._take_over()
         self._file = os.open(folder / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._place = _place_of(folder, is_shared=is_shared)
         self._size, lines = self._mend()
-        place = records.read(str(folder / PLACE)) or {}
+        place = records.read(str(self._place)) or {}
         self.last = str(place.get("at", ""))
         """Time of the last line that is noted, as the kubelet wrote it."""
         self._lines = int(place.get("lines", 0))
@@ -57,6 +72,28 @@ class LogCopy:
         self._known_until = ""
         self.is_refused = False
         """Whether the kubelet had words of its own in place of the log."""
+
+    def _take_over(self) -> None:
+        """How far it came is read first: what is copied while we copy counts as not noted. A crash leaves the former two files."""
+        before = _place_of(self._folder, is_shared=True)
+        place = records.read(str(before)) or {}
+        ours = self._folder / f".log.{os.getpid()}"
+        shutil.copyfile(self._folder / "log", ours)
+        ours.chmod(0o600)
+        records.write(str(self._folder / f"{PLACE}.{ours.stat().st_ino}"), place, is_durable=False)
+        (self._folder / WHOLE).unlink(missing_ok=True)
+        os.rename(ours, self._folder / "log")
+        before.unlink(missing_ok=True)
+
+    def begin_anew(self, where: Path) -> None:
+        """Say that what another control plane copied is not in ``where``."""
+        if not self._size:
+            self._write(
+                f"tuttilab: another control plane copied this log to a folder that is not {where} of this one; it begins with "
+                "what the node still has.\n".encode()
+            )
+            self._lines += 1
+            records.write(str(self._place), {"at": self.last, "lines": self._lines}, is_durable=False)
 
     def begin(self) -> None:
         """Before the first line of an answer that begins at about `last`: what it repeats is left out."""
@@ -96,7 +133,7 @@ class LogCopy:
         self._write(bytes(text))
         if not self._is_current():
             return
-        records.write(str(self._folder / PLACE), {"at": self.last, "lines": self._lines}, is_durable=False)
+        records.write(str(self._place), {"at": self.last, "lines": self._lines}, is_durable=False)
 
     def _write(self, text: bytes) -> None:
         if not text or self._is_full:
@@ -115,11 +152,11 @@ class LogCopy:
 
     def finish(self, *notes: str) -> None:
         """Mark it as whole, after a line of our own for each of ``notes`` that is not empty."""
-        if self._is_current() and not (self._folder / WHOLE).exists():
+        if self._is_current() and not is_whole(self._folder):
             for note in filter(None, notes):
                 self._is_full = False
                 self._write(f"tuttilab: {note}\n".encode())
-            (self._folder / WHOLE).touch()
+            records.write(str(self._folder / WHOLE), {"file": os.fstat(self._file).st_ino}, is_durable=False)
 
     def _is_current(self) -> bool:
         """Whether the folder still has this copy: the attempt may have been erased, and another one of its number begun."""
@@ -133,37 +170,100 @@ class LogCopy:
         os.close(self._file)
 
 
-async def follow(api: Api, namespace: str, pod: str, copy: LogCopy, is_over: Callable[[], bool]) -> str:
+def is_whole(folder: Path) -> bool:
+    """Whether all that the pod printed is copied. What a former leader says of its own file does not count."""
+    if not (folder / WHOLE).exists():
+        return False
+    file = (records.read(str(folder / WHOLE)) or {}).get("file")
+    try:
+        return file is None or file == os.stat(folder / "log").st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _place_of(folder: Path, *, is_shared: bool) -> Path:
+    """Where it is noted how far ``log`` is copied: of a shared folder by the file, so that a former leader's goes elsewhere."""
+    try:
+        return folder / (f"{PLACE}.{os.stat(folder / 'log').st_ino}" if is_shared else PLACE)
+    except FileNotFoundError:
+        return folder / PLACE
+
+
+class Turns:
+    """Who may hold a connection. The first ones follow their logs, the others read theirs from time to time."""
+
+    def __init__(self, follow: int = FOLLOWED, read: int = READ_AT_ONCE) -> None:
+        self._free = follow
+        self.reading = asyncio.Semaphore(read)
+        self._waiting = 0
+        """Those without a connection of their own."""
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[bool]:
+        """Whether one may follow, for as long as it is held."""
+        has_one = self._free > 0
+        self._free -= has_one
+        self._waiting += not has_one
+        try:
+            yield has_one
+        finally:
+            self._free += has_one
+            self._waiting -= not has_one
+
+    async def begin(self, over: asyncio.Event, others: int) -> None:
+        """Before the first read: who cannot follow comes at a time of its own, or when its pod is over."""
+        if self._free <= 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(random.uniform(0, others / READS_A_SECOND)):
+                    await over.wait()
+
+    @property
+    def pause_s(self) -> float:
+        """Between two reads of one who waits."""
+        return max(LONGEST_PAUSE_S, self._waiting / READS_A_SECOND)
+
+
+async def follow(
+    api: Api, namespace: str, pod: str, copy: LogCopy, is_over: Callable[[], bool], over: asyncio.Event, turns: Turns
+) -> str:
     """Until the pod is over and all it printed is copied. ``is_over`` says so also of a pod that is gone or never ran.
 
-    Returns `CUT` where the log went before its end was copied, else "".
+    ``over`` is set when it may have ended: nothing is waited for then. Returns `CUT` where the log went before its end was copied,
+    else "".
     """
     path, pause = f"/api/v1/namespaces/{namespace}/pods/{pod}/log", PAUSE_S
     is_read = is_whole = False
     while True:
-        was_over = is_over()  # before the request: what is printed by then comes with it
-        query: dict[str, object] = {"container": MAIN, "timestamps": "true", "follow": "false" if was_over else "true"}
-        if copy.last:
-            query["sinceTime"] = copy.last.partition(".")[0].rstrip("Z") + "Z"
-        copy.begin()
-        heard = time.monotonic()
-        try:
-            async for batch in api.batches(path, query, SILENCE_S):
-                await asyncio.to_thread(copy.add, batch)
-                pause, heard = PAUSE_S, time.monotonic()
-            if copy.is_refused:
-                if was_over:
-                    return "" if is_whole else CUT
-            else:
-                # The kubelet ends what is followed when the container has ended.
-                is_read, is_whole = True, time.monotonic() - heard < SILENCE_S
-                if was_over:
-                    return ""
-        except ApiError as error:
-            # 400 while the container waits to start, and for one that never will; 404 once the pod is gone.
-            if was_over and error.status in (400, 404):
-                return CUT if is_read and not is_whole else ""
-        except ClusterUnreachable:
-            is_read, is_whole = is_read or bool(copy.last), False
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, LONGEST_PAUSE_S)
+        with turns.taken() as may_follow:
+            was_over = is_over()  # before the request: what is printed by then comes with it
+            follows = may_follow and not was_over
+            query: dict[str, object] = {"container": MAIN, "timestamps": "true", "follow": "true" if follows else "false"}
+            if copy.last:
+                query["sinceTime"] = copy.last.partition(".")[0].rstrip("Z") + "Z"
+            copy.begin()
+            heard = time.monotonic()
+            try:
+                async with contextlib.nullcontext() if follows else turns.reading:
+                    async for batch in api.batches(path, query, SILENCE_S):
+                        await asyncio.to_thread(copy.add, batch)
+                        pause, heard = PAUSE_S, time.monotonic()
+                if copy.is_refused:
+                    if was_over:
+                        return "" if is_whole else CUT
+                elif follows or was_over:
+                    # The kubelet ends what is followed when the container has ended.
+                    is_read, is_whole = True, time.monotonic() - heard < SILENCE_S
+                    if was_over:
+                        return ""
+                else:
+                    is_read, is_whole, pause = True, False, turns.pause_s
+            except ApiError as error:
+                # 400 while the container waits to start, and for one that never will; 404 once the pod is gone.
+                if was_over and error.status in (400, 404):
+                    return CUT if is_read and not is_whole else ""
+            except ClusterUnreachable:
+                is_read, is_whole = is_read or bool(copy.last), False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await (asyncio.Event() if was_over else over).wait()
+        pause = min(pause * 1.5, max(LONGEST_PAUSE_S, turns.pause_s))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
+from tuttilab.scheduler.clusters.kubernetes.once import once_a_plan
 from tuttilab.scheduler.domain.model import DOMAIN
 
 INSTALLATION: Final = f"{DOMAIN}/installation"
@@ -20,6 +21,8 @@ EPOCH: Final = f"{DOMAIN}/epoch"
 DIGEST: Final = f"{DOMAIN}/digest"
 GANG: Final = f"{DOMAIN}/gang"
 """Label: the attempt's digest; `DIGEST` is the pod's own."""
+LEADER: Final = f"{DOMAIN}/leader"
+"""Annotation: the epoch that led when the pod was made. `EPOCH` is the one in which its attempt was admitted."""
 POD: Final = f"{DOMAIN}/pod"
 """Annotation: the pod's name in the control plane, which may be no name of Kubernetes."""
 FINALIZER: Final = f"{DOMAIN}/end"
@@ -36,6 +39,7 @@ def pod_name(name: str) -> str:
     return name if _LABEL.fullmatch(name) and not name.startswith(_OURS) else f"{_OURS}{_digest(name)}"
 
 
+@once_a_plan
 def service_name(plan: LaunchPlan) -> str:
     """Of the gang's headless Service, which gives its pods their names. Of two epochs the same attempt has two."""
     return f"{_OURS}{_digest(f'{plan.job_id}/{plan.attempt}/{plan.epoch}')[:20]}"
@@ -52,9 +56,12 @@ def host_name(plan: LaunchPlan, pod: PodPlan) -> str:
 
 
 def attempt_labels(plan: LaunchPlan, installation: str) -> dict[str, str]:
+    return {"app.kubernetes.io/managed-by": "tuttilab", INSTALLATION: installation, **_own_labels(plan)}
+
+
+@once_a_plan
+def _own_labels(plan: LaunchPlan) -> Mapping[str, str]:
     return {
-        "app.kubernetes.io/managed-by": "tuttilab",
-        INSTALLATION: installation,
         JOB: label_value(plan.job_id),
         ATTEMPT: str(plan.attempt),
         EPOCH: str(plan.epoch),

@@ -9,7 +9,7 @@ from typing import Any
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names
-from tuttilab.scheduler.clusters.kubernetes.env import DIRS, hosts_to_know
+from tuttilab.scheduler.clusters.kubernetes.env import DIRS, hosts_to_know, members_of
 from tuttilab.scheduler.clusters.kubernetes.pods import OWN_DIR, PORT, Body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 
@@ -71,7 +71,7 @@ def sidecar_plan(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings) -
     """What the programs of `sidecar/container` read. Only the master's has the gang's key."""
     master = next((other for other in plan.pods if other.is_master), None)
     is_member = master is not None and not pod.is_master
-    members = [{"pod": other.name, "rank": other.rank} for other in plan.pods if not other.is_master]
+    members = [{"pod": other.name, "rank": other.rank} for other in members_of(plan)] if pod.is_master else []
     return {
         "job_id": plan.job_id,
         "attempt": plan.attempt,
@@ -88,7 +88,7 @@ def sidecar_plan(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings) -
         "dirs": {**DIRS, "pod": OWN_DIR},
         "token": pod.token,
         "gang_key": plan.gang_key if pod.is_master else None,
-        "members": members if pod.is_master else [],
+        "members": members,
         "master": {"address": f"{names.host_name(plan, master)}:{PORT}"} if master and is_member else None,
         "hosts": [] if pod.is_master else hosts_to_know(plan),
         "port": PORT,

@@ -4,18 +4,20 @@ What it meets: Pod Security Standards "restricted"; requests equal to limits for
 asked for none; `/dev/shm` as large as the pod's memory allows; tolerations from the cluster's configuration only; no service
 account's token. Containers in order: ours prepares folders, code and inputs; the user's image runs a program that ends at once (so
 it is pulled before the barrier); side-cars of the site; our side-car, whose start-up probe is the barrier; the user's, with its own
-command. ADR 26.
+command. ADR 26. A bare pod (`sidecar: false`) has the user's container alone.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.additions import literal, mounted_volumes, sidecar_containers, volume_mounts
 from tuttilab.scheduler.clusters.kubernetes.env import DIRS, ROOT, pod_env
+from tuttilab.scheduler.clusters.kubernetes.once import once_a_plan
 from tuttilab.scheduler.clusters.kubernetes.settings import MASTER_COST, SIDECAR_COST, KubernetesSettings
 from tuttilab.scheduler.domain.resources import CPU, MEMORY, Resources
 
@@ -41,8 +43,11 @@ _OWN_CPU: Final = "1"
 """Most of a core that our containers may use at times; they request a hundredth."""
 
 
-def pod_body(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, installation: str, owner: Body | None) -> Body:
-    """``owner``: an ownerReference to the gang's master, for its members."""
+def pod_body(
+    plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, installation: str, owner: Body | None, *, is_bound: bool = False
+) -> Body:
+    """``owner``: an ownerReference to the gang's master, for its members. ``is_bound``: to its node, by us (`binding`)."""
+    is_bare = not plan.work.sidecar
     metadata: Body = {
         "name": names.pod_name(pod.name),
         "labels": names.pod_labels(plan, pod, installation),
@@ -56,17 +61,20 @@ def pod_body(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, insta
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "hostname": names.pod_name(pod.name),
-        "subdomain": names.service_name(plan),
-        "terminationGracePeriodSeconds": math.ceil(plan.work.grace_s) + FLUSH_S,
+        **({} if is_bare else {"subdomain": names.service_name(plan)}),
+        "terminationGracePeriodSeconds": math.ceil(plan.work.grace_s) + (0 if is_bare else FLUSH_S),
         "securityContext": _account(plan, settings),
-        "affinity": _on_node(pod.node),
+        **({"nodeName": pod.node} if is_bound else {"affinity": _on_node(pod.node)}),
         "tolerations": _tolerations(settings),
         "volumes": _volumes(plan, pod, settings),
     }
+    image = plan.work.image or settings.image or ""
     if pod.is_master:
         spec["containers"] = [_master(settings)]
+    elif is_bare:
+        spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "plan"]
+        spec["containers"] = [_bare(_main(plan, pod, settings, image))]
     else:
-        image = plan.work.image or settings.image or ""
         ours = _prepare(settings), _image_check(image), _sidecar(settings)
         spec["initContainers"] = [*ours[:-1], *sidecar_containers(plan, pod, settings), ours[-1]]
         spec["containers"] = [_main(plan, pod, settings, image)]
@@ -74,18 +82,20 @@ def pod_body(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, insta
 
 
 def _account(plan: LaunchPlan, settings: KubernetesSettings) -> Body:
+    proxy = plan.run_as
+    uid, gid = (settings.uid, settings.uid) if proxy is None or proxy.uid is None else (proxy.uid, proxy.gid)
     found: Body = {
         "runAsNonRoot": True,
-        "runAsUser": settings.uid,
-        "runAsGroup": settings.uid,
+        "runAsUser": uid,
+        "runAsGroup": gid,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     # Of a volume that is mounted the kubelet would give every file to that group, on each start.
-    return found if plan.work.mounts else found | {"fsGroup": settings.uid}
+    return found if plan.work.mounts else found | {"fsGroup": gid}
 
 
 def _on_node(node: str) -> Body:
-    """To the node that the core chose. kube-scheduler binds, so that taints and volumes are honoured."""
+    """To the node that the core chose, for kube-scheduler, which honours taints and volumes."""
     field = {"key": "metadata.name", "operator": "In", "values": [node]}
     term = {"nodeSelectorTerms": [{"matchFields": [field]}]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term}}
@@ -121,15 +131,21 @@ SECRET_PODS: Final = 400
 
 def launched_with(plan: LaunchPlan, pod: PodPlan) -> tuple[PodPlan, ...]:
     """The pods whose plans are in the same Secret. Those of one growth are apart from those of the start and of other growths."""
-    if pod.joins:
+    return _parts(plan).get(pod.name, (pod,))
+
+
+@once_a_plan
+def _parts(plan: LaunchPlan) -> Mapping[str, tuple[PodPlan, ...]]:
+    groups: dict[str, list[PodPlan]] = {}
+    for pod in plan.pods:
         # Grown pods carry their growth at the end of their names (ADR 15).
-        growth = pod.name.rpartition("-")[2]
-        group = [other for other in plan.pods if other.joins and other.name.rpartition("-")[2] == growth]
-        group = group if pod in group else [pod]
-    else:
-        group = [other for other in plan.pods if not other.joins]
-    at = group.index(pod) // SECRET_PODS * SECRET_PODS
-    return tuple(group[at : at + SECRET_PODS])
+        groups.setdefault(pod.name.rpartition("-")[2] if pod.joins else "", []).append(pod)
+    found: dict[str, tuple[PodPlan, ...]] = {}
+    for group in groups.values():
+        for start in range(0, len(group), SECRET_PODS):
+            part = tuple(group[start : start + SECRET_PODS])
+            found |= dict.fromkeys((pod.name for pod in part), part)
+    return found
 
 
 def _quantities(resources: Resources) -> dict[str, str]:
@@ -207,3 +223,9 @@ def _main(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, image: s
         # Else the folder is the image's own.
         container["workingDir"] = workdir if workdir and workdir.startswith("/") else f"{DIRS['work']}/{workdir or ''}".rstrip("/")
     return container
+
+
+def _bare(main: Body) -> Body:
+    """Without what stands on a side-car: no folder of ours but that of HOME, and no probe."""
+    mounts = [mount | {"mountPath": DIRS["work"]} if mount["name"] == "own" else mount for mount in main["volumeMounts"]]
+    return {key: value for key, value in main.items() if key != "livenessProbe"} | {"volumeMounts": mounts}

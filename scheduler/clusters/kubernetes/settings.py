@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from tuttilab.scheduler.domain.model import Toleration
@@ -13,6 +14,17 @@ SIDECAR_COST: Final = Resources.parse({"cpu": "10m", "memory": "64Mi"})
 """Requested for the side-car of each pod, and charged with the gang."""
 MASTER_COST: Final = Resources.parse({"cpu": "100m", "memory": "128Mi"})
 """Requested for the master of a gang, and charged with the gang."""
+
+
+class Binding(StrEnum):
+    """Who binds our pods to the nodes that were decided on (ADR 30)."""
+
+    AUTO = "auto"
+    """`DIRECT` on nodes that a taint keeps for our pods, `SCHEDULER` on those that others may use."""
+    DIRECT = "direct"
+    """We, by the node's name in the pod's spec: one write, and the kubelet has the last word."""
+    SCHEDULER = "scheduler"
+    """kube-scheduler, to the node that the pod's affinity names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +45,15 @@ class KubernetesSettings:
     """Taints of nodes that are there for our pods; no job can name others."""
     node_labels: Mapping[str, str] = field(default_factory=dict)
     """Only nodes with all of them are used. Empty: all nodes."""
+    logs: str | None = None
+    """Folder with the logs of pods, the same on all of several control planes. None: the state folder of the only one."""
     uid: int = 1000
     """User and group that containers run as."""
     cephfs_claim: str = "cephfs-{name}"
     """The PersistentVolumeClaim of a mount's `cephfs: NAME`, as the hub has it."""
     isolates_gangs: bool = False
     """Whether a NetworkPolicy lets only the members of a gang connect to its pods."""
+    binding: Binding = Binding.AUTO
 
     def namespace_of(self, group: str) -> str:
         return self.namespaces.get(group, self.namespace)

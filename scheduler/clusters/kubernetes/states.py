@@ -58,11 +58,8 @@ def resources_of(amounts: Mapping[str, object]) -> Resources:
 
 def node_of(node: Body, cluster: str, tolerations: Iterable[Toleration], others: Resources = NOTHING) -> Node:
     """Taints that all our pods tolerate are left out: for them they are none. ``others``: what pods of others take of it."""
-    spec, status = node.get("spec", {}), node.get("status", {})
-    taints = [Taint(each["key"], each.get("value", ""), each["effect"]) for each in spec.get("taints", [])]
-    if spec.get("unschedulable"):
-        taints.append(Taint("node.kubernetes.io/unschedulable"))
-    kept = {taint: None for taint in taints if not any(_tolerates(each, taint) for each in tolerations)}
+    status = node.get("status", {})
+    kept = {taint: None for taint in taints_of(node) if not any(tolerates(each, taint) for each in tolerations)}
     return Node(
         name=node["metadata"]["name"],
         cluster=cluster,
@@ -74,7 +71,13 @@ def node_of(node: Body, cluster: str, tolerations: Iterable[Toleration], others:
     )
 
 
-def _tolerates(toleration: Toleration, taint: Taint) -> bool:
+def taints_of(node: Body) -> list[Taint]:
+    spec = node.get("spec", {})
+    taints = [Taint(each["key"], each.get("value", ""), each["effect"]) for each in spec.get("taints", [])]
+    return [*taints, Taint("node.kubernetes.io/unschedulable")] if spec.get("unschedulable") else taints
+
+
+def tolerates(toleration: Toleration, taint: Taint) -> bool:
     values = toleration.value in (None, taint.value)
     return toleration.key == taint.key and values and toleration.effect in (None, taint.effect)
 
@@ -246,7 +249,8 @@ def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
     if seen.is_over or seen.is_deleted or seen.has_started(MAIN):
         return None
     age_s = now - unix_time(seen.pod["metadata"]["creationTimestamp"])
-    of_site = [each["name"] for each in seen.pod["spec"].get("initContainers", []) if each["name"].startswith(PREFIX)]
+    inner = seen.pod.get("status", {}).get("initContainerStatuses", [])
+    of_site = [each["name"] for each in inner if each["name"].startswith(PREFIX)]
     for name in (PREPARE, IMAGE, *of_site, SIDECAR, MAIN):
         status = seen.container(name)
         waiting = status.get("state", {}).get("waiting") or {}

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tuttilab.scheduler.clusters.base import DisplayChunk, LaunchPlan, LogChunk, Observation, PodState, Usage
+from tuttilab.scheduler.clusters.kept import folders
+from tuttilab.scheduler.clusters.kept.logs import PodLog
 from tuttilab.scheduler.clusters.local import cgroups, known
 from tuttilab.scheduler.clusters.local import launch as local_launch
 from tuttilab.scheduler.clusters.local import nodes as local_nodes
@@ -29,7 +31,6 @@ from tuttilab.scheduler.clusters.local.displays import read_displays
 from tuttilab.scheduler.clusters.local.env import OF_THE_SERVICE, PodDirs, base_env
 from tuttilab.scheduler.clusters.local.fence import Fence
 from tuttilab.scheduler.clusters.local.launch import Settings
-from tuttilab.scheduler.clusters.local.logs import PodLog
 from tuttilab.scheduler.clusters.local.owners import Owners, acting_as_owner_of
 from tuttilab.scheduler.clusters.local.pods import LocalPod
 from tuttilab.scheduler.clusters.local.usage import read_usage
@@ -80,7 +81,7 @@ class LocalCluster:
         self.name = name
         self.nodes = nodes or (local_nodes.machine_node(name),)
         self._state_dir = state_dir.absolute()
-        self._root = self._state_dir / local_pods.ROOT
+        self._root = self._state_dir / folders.ROOT
         devices = local_nodes.devices(self.nodes, local_nodes.real_gpus())
         self._fence = Fence(self._state_dir)
         base = base_env(environ, python)
@@ -126,7 +127,7 @@ class LocalCluster:
     async def launch(self, plan: LaunchPlan) -> None:
         await self._adopt()
         async with self._launching:
-            folder = local_pods.attempt_folder(self._state_dir, plan.job_id, plan.attempt)
+            folder = folders.attempt_folder(self._state_dir, plan.job_id, plan.attempt)
             was = local_pods.epoch_of(folder)
             if was is not None and was < plan.epoch:
                 point("launch.replace")
@@ -145,7 +146,7 @@ class LocalCluster:
             task.add_done_callback(self._forcing.discard)
 
     async def logs(self, job_id: str, attempt: int, pod: str, start: int, limit: int) -> LogChunk:
-        folder = local_pods.pod_folder(self._state_dir, job_id, attempt, pod)
+        folder = folders.pod_folder(self._state_dir, job_id, attempt, pod)
         if not folder.is_dir():
             raise NotFound(f"{pod_title(pod)} of attempt {attempt} of job {title_of(job_id)}: no log is kept here.")
         log = self._logs.setdefault(folder, PodLog(self._root, self._settings.log_bytes, _path(job_id, attempt, pod)))
@@ -155,14 +156,14 @@ class LocalCluster:
         return await self._read(partial(_read_log, log, folder, start, limit))
 
     async def usage(self, job_id: str, attempt: int, pod: str) -> Usage:
-        local_pods.pod_folder(self._state_dir, job_id, attempt, pod)  # an invalid name is refused
+        folders.pod_folder(self._state_dir, job_id, attempt, pod)  # an invalid name is refused
         found = await self._read(partial(read_usage, self._root, _path(job_id, attempt, pod)))
         if found is None:
             raise NotFound(f"{pod_title(pod)} of attempt {attempt} of job {title_of(job_id)}: nothing is known of what it used.")
         return found
 
     async def displays(self, job_id: str, attempt: int, pod: str, start: int) -> DisplayChunk:
-        folder = local_pods.pod_folder(self._state_dir, job_id, attempt, pod)
+        folder = folders.pod_folder(self._state_dir, job_id, attempt, pod)
         return await self._read(partial(self._read_displays, PodDirs.of(folder.parent, pod).result, start))
 
     def _read_displays(self, results: Path, start: int) -> DisplayChunk:
@@ -189,7 +190,7 @@ class LocalCluster:
     async def _remove_attempt(self, job_id: str, attempt: int, *, erase: bool) -> None:
         await asyncio.to_thread(self._fenced_forget, job_id, attempt, erase)
         if erase:
-            folder = local_pods.attempt_folder(self._state_dir, job_id, attempt)
+            folder = folders.attempt_folder(self._state_dir, job_id, attempt)
             for known in [pod for pod in self._logs if pod.parent == folder]:
                 del self._logs[known]
 
@@ -296,21 +297,26 @@ class LocalCluster:
 
         Returns the pods that were signaled.
         """
-        folder = local_pods.attempt_folder(self._state_dir, job_id, attempt)
+        folder = folders.attempt_folder(self._state_dir, job_id, attempt)
         if (folder / local_pods.FORGOTTEN).exists():
             return []
         # The job may have taken away any of these files: what was started is stopped nevertheless.
-        record = records.read(str(folder / local_pods.ATTEMPT)) or {}
+        record = records.read(str(folder / folders.ATTEMPT)) or {}
         with self._lock:
             for pod in known.all_pods(self._state_dir, job_id, attempt):
                 self._pods.setdefault((job_id, attempt, pod.name), pod)
         if record:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 if pods is None:
                     (folder / local_pods.STOPPED).touch()
                 for name in record.get("pods", ()) if pods is None else pods:
                     if (job_id, attempt, name) not in self._pods:
                         local_pods.record_never_started(folder / name)
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except OSError as error:
+                # Where nothing can be written, nothing starts either; what runs is stopped all the same.
+                log.warning("a stop of attempt %s of job %s could not be noted: %s", attempt, job_id, error)
             with self._lock:
                 for pod in known.all_pods(self._state_dir, job_id, attempt):
                     self._pods.setdefault((job_id, attempt, pod.name), pod)
@@ -354,10 +360,15 @@ class LocalCluster:
 
     def _fenced_forget(self, job_id: str, attempt: int, erase: bool) -> None:
         with self._fence.held():
-            self._forget(job_id, attempt, erase)
+            try:
+                self._forget(job_id, attempt, erase)
+            except OSError as error:
+                raise ClusterUnreachable(
+                    f"attempt {attempt} of job {title_of(job_id)} cannot be let go of yet ({error}); it is tried again."
+                ) from error
 
     def _forget(self, job_id: str, attempt: int, erase: bool) -> None:
-        folder = local_pods.attempt_folder(self._state_dir, job_id, attempt)
+        folder = folders.attempt_folder(self._state_dir, job_id, attempt)
         for pod in self._pods_of(job_id, attempt):
             pod.is_forgotten = True
             if not pod.has_ended or records.is_locked(str(pod.folder / records.LOCK)):
@@ -368,7 +379,7 @@ class LocalCluster:
         point("forget.ended")
         known.drop(self._state_dir, job_id, attempt)
         if erase:
-            local_pods.erase(folder)
+            folders.erase(folder)
             with contextlib.suppress(OSError):  # other attempts are still there
                 folder.parent.rmdir()
         elif folder.is_dir():

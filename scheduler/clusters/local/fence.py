@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tuttilab.scheduler.clusters.kept import epoch as epochs
 from tuttilab.scheduler.domain.errors import ClusterUnreachable, StaleEpoch
 
-FILE: Final = "epoch"
 WAIT_S: Final = 5.0
 """How long to wait for a call of another control plane; one that takes longer was suspended during the call."""
 PAUSE_S: Final = 0.01
@@ -26,7 +26,7 @@ class Fence:
     """The fence as one control plane uses it. Calls block, so they belong in threads."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / FILE
+        self._file = folder / epochs.FILE
         self._epoch = 0
         self._is_raised = True
 
@@ -38,8 +38,7 @@ class Fence:
         self._epoch, self._is_raised = epoch, False
         with self._locked(fcntl.LOCK_EX) as file:
             self._check(file)
-            # Fixed length, so that the write is atomic.
-            os.pwrite(file, b"%020d" % epoch, 0)
+            os.pwrite(file, epochs.written(epoch), 0)
             os.fsync(file)
         self._is_raised = True
 
@@ -53,7 +52,7 @@ class Fence:
             yield
 
     def _check(self, file: int) -> None:
-        leads = _number(os.pread(file, 20, 0))
+        leads = epochs.number(os.pread(file, epochs.BYTES, 0))
         if leads > self._epoch:
             raise StaleEpoch(f"epoch {self._epoch} was given, and {leads} leads the pods in {self._file.parent}.")
 
@@ -83,18 +82,6 @@ class Fence:
                 return os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def recorded(folder: Path) -> int:
-    """The newest epoch that led the cluster of this folder; 0 if none did."""
-    try:
-        return _number((folder / FILE).read_bytes())
-    except FileNotFoundError:
-        return 0
-
-
-def _number(text: bytes) -> int:
-    return int(text) if text.isdigit() else 0
 
 
 def _try_lock(file: int, how: int) -> bool:

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from tuttilab.scheduler.clusters.kept.folders import NAME, ROOT
 from tuttilab.scheduler.clusters.local import cgroups
-from tuttilab.scheduler.clusters.local.pods import FORGOTTEN, NAME, ROOT, LocalPod, found_pods
+from tuttilab.scheduler.clusters.local.pods import FORGOTTEN, LocalPod, found_pods
 from tuttilab.sidecar import records
 
 FOLDER: Final = "started"

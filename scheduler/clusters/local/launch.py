@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
+from tuttilab.scheduler.clusters.kept import folders
 from tuttilab.scheduler.clusters.local import cgroups, known, owners
 from tuttilab.scheduler.clusters.local import pods as local_pods
 from tuttilab.scheduler.clusters.local.env import HOST, PodDirs, pod_env, ports_needed
@@ -57,6 +58,12 @@ class Settings:
     """Where pods run as the users who own their jobs; None: as the user of this process."""
 
 
+_OF_THE_MACHINE: Final = {
+    errno.EROFS: "is read-only; make its file system writable",
+    errno.ENOSPC: "is on a full file system; make room",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Reserved:
     """Reservations of an attempt's pods, as recorded in the attempt's file. ``gpus``: device indexes by pod."""
@@ -69,9 +76,9 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, live_pods: Seq
     """Start the pods of the attempt that were not started yet; append each to ``started``. Blocks for some ms per pod.
 
     Raises LaunchRefused when the gang cannot start (after ending and erasing the pods that had started), or when not all joining
-    pods can (those that started remain); ClusterUnreachable while the file system is read-only; Bug for another digest.
+    pods can (those that started remain); ClusterUnreachable while the file system is read-only or full; Bug for another digest.
     """
-    attempt = local_pods.attempt_folder(state_dir, plan.job_id, plan.attempt)
+    attempt = folders.attempt_folder(state_dir, plan.job_id, plan.attempt)
     _check(plan, settings)
     was = local_pods.epoch_of(attempt)
     if was is not None and was > plan.epoch:
@@ -80,7 +87,7 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, live_pods: Seq
     if refused is not None:
         # The caller of the refused launch may have been killed before it recorded the refusal.
         raise LaunchRefused(refused["why"])
-    login = None if settings.owners is None else settings.owners.login_of(plan.owner)
+    login = _login_of(plan, settings)
     try:
         reserved = _reserve(plan, attempt, settings, live_pods, login)
         if (attempt / local_pods.FORGOTTEN).exists():
@@ -96,11 +103,9 @@ def launch(plan: LaunchPlan, state_dir: Path, settings: Settings, live_pods: Seq
     except OSError as error:
         if plan.is_growth:
             raise LaunchRefused(f"no pod can join {plan.title} now: {error}.") from error
-        if error.errno == errno.EROFS:
-            # Of the machine and not of the job: it is tried again until somebody has mended it, and the job loses no launch.
-            raise ClusterUnreachable(
-                f"{plan.title} cannot start yet: {state_dir} is read-only; make its file system writable."
-            ) from error
+        if error.errno in _OF_THE_MACHINE:
+            # And not of the job: it is tried again until somebody has mended it, and the job loses no launch.
+            raise ClusterUnreachable(f"{plan.title} cannot start yet: {state_dir} {_OF_THE_MACHINE[error.errno]}.") from error
         why = f"{plan.title} cannot start on this machine: {error}."
         # With those of an earlier call, or the cluster would take their missing folders for the work of the job.
         before = [pod for pod in live_pods if (pod.job_id, pod.attempt) == (plan.job_id, plan.attempt)]
@@ -121,14 +126,14 @@ def _undo(plan: LaunchPlan, state_dir: Path, attempt: Path, started: Sequence[Lo
     known.drop(state_dir, plan.job_id, plan.attempt)
     with contextlib.suppress(OSError):  # the disk that refused the launch may refuse this too
         records.write(str(attempt / local_pods.REFUSED), {"why": why, "epoch": plan.epoch})
-        (attempt / local_pods.ATTEMPT).unlink(missing_ok=True)
+        (attempt / folders.ATTEMPT).unlink(missing_ok=True)
         return
     shutil.rmtree(attempt, ignore_errors=True)
 
 
 def _check(plan: LaunchPlan, settings: Settings) -> None:
     for pod in plan.pods:
-        if not local_pods.NAME.fullmatch(pod.name):
+        if not folders.NAME.fullmatch(pod.name):
             raise BadInput(f"pod name {pod.name!r}: expected letters, digits, dots and dashes.")
         if pod.node not in settings.devices and not pod.was_made:
             known = ", ".join(sorted(settings.devices))
@@ -138,12 +143,12 @@ def _check(plan: LaunchPlan, settings: Settings) -> None:
             f"image {plan.work.image!r} cannot be run here: pods of this cluster are processes of the machine.", permanent=True
         )
     for name in plan.secrets:
-        if not local_pods.NAME.fullmatch(name):
+        if not folders.NAME.fullmatch(name):
             raise BadInput(f"secret {name!r}: expected letters, digits, dots and dashes.")
 
 
 def _reserve(plan: LaunchPlan, attempt: Path, settings: Settings, live_pods: Iterable[LocalPod], login: Login | None) -> Reserved:
-    file = attempt / local_pods.ATTEMPT
+    file = attempt / folders.ATTEMPT
     record = records.read(str(file))
     pods = [pod for pod in live_pods if not pod.has_ended]
     if record is not None:
@@ -337,6 +342,19 @@ def _sidecar_plan(
         "members": [{"pod": m.name, "rank": m.rank} for m in members] if listening else [],
         "master": None if master is None or pod.is_master else _master_address(attempt / master.name),
     }
+
+
+def _login_of(plan: LaunchPlan, settings: Settings) -> Login | None:
+    """None: pods run as this process does. Raises LaunchRefused where they cannot run as they have to."""
+    proxy = plan.proxy_user()
+    if settings.owners is None:
+        if proxy is not None:
+            raise LaunchRefused(
+                f"{plan.title} asks to run as {proxy.name!r}, and this cluster runs all jobs as one user; name another cluster.",
+                permanent=True,
+            )
+        return None
+    return settings.owners.login_of(plan.owner) if proxy is None else settings.owners.login_as(proxy)
 
 
 def _accounts(plan: LaunchPlan, pod: PodPlan, own: Owners, login: Login) -> dict[str, object]:

@@ -16,13 +16,13 @@ import os
 import pwd
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tuttilab.scheduler.clusters.local.env import PodDirs
-from tuttilab.scheduler.domain.accounts import Entry, refusal_of
+from tuttilab.scheduler.domain.accounts import Entry, ProxyUser, refusal_of, refusal_of_proxy
 from tuttilab.scheduler.domain.errors import EnvironmentProblem, LaunchRefused
 from tuttilab.sidecar import accounts, records
 from tuttilab.sidecar.accounts import Account
@@ -106,13 +106,20 @@ class Owners:
     def login_of(self, owner: str) -> Login:
         """Raises LaunchRefused for an owner that has no account here, or one that jobs may not run as."""
         name = self._settings.accounts.get(owner, owner)
+        return self._login(name, lambda entry, least: refusal_of(owner, name, entry, least, "jobs"))
+
+    def login_as(self, proxy: ProxyUser) -> Login:
+        """Raises LaunchRefused as `login_of`: for a proxy user too there is no root, and no account of the machine's services."""
+        return self._login(proxy.account, lambda entry, least: refusal_of_proxy(proxy, entry, least))
+
+    def _login(self, name: str, refusal_for: Callable[[Entry | None, int], str]) -> Login:
         try:
             entry = pwd.getpwnam(name)
         except (KeyError, ValueError):
-            raise LaunchRefused(refusal_of(owner, name, None, self._settings.least_uid, "jobs"), permanent=True) from None
+            raise LaunchRefused(refusal_for(None, self._settings.least_uid), permanent=True) from None
         # That of the sidecars is a service's, whatever its number.
         least = max(self._settings.least_uid, entry.pw_uid + 1 if entry.pw_uid == self.sidecar.uid else 0)
-        if refusal := refusal_of(owner, name, Entry(entry.pw_uid, entry.pw_gid), least, "jobs"):
+        if refusal := refusal_for(Entry(entry.pw_uid, entry.pw_gid), least):
             raise LaunchRefused(refusal, permanent=True)
         groups = tuple(group for group in os.getgrouplist(entry.pw_name, entry.pw_gid) if group not in (0, entry.pw_gid))
         return Login(Account(entry.pw_uid, entry.pw_gid, groups), entry.pw_name, entry.pw_dir, entry.pw_shell or "/bin/sh")

@@ -1,16 +1,14 @@
 """Pod directories: reads the state of pods, records the end of pods whose sidecar is gone, and kills what remains of them.
 
 ``<state>/pods/<job>/<attempt>/<pod>/`` holds plan.json, lock, sidecar.json, ready.json, started.json, endpoints.json, end.json and
-stop.json (`sidecar/records.py`), the log, and the pod's directories. A pod is alive as long as its lock is held. Files of the
-attempt begin with a dot, which no name of a pod does.
+stop.json (`sidecar/records.py`), the log, and the pod's directories. A pod is alive as long as its lock is held.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import re
-import shutil
 import signal
 import stat
 import time
@@ -20,19 +18,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import PodState
+from tuttilab.scheduler.clusters.kept.folders import ATTEMPT, NAME, ROOT
 from tuttilab.scheduler.clusters.local import cgroups, leftovers
-from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import PodPhase
 from tuttilab.scheduler.runtime.crash_points import point
 from tuttilab.sidecar import protocol, records
 
-ROOT: Final = "pods"
-"""Below the state folder; the files below it are the jobs' own."""
-ATTEMPT: Final = ".attempt.json"
+log = logging.getLogger(__name__)
+
 FORGOTTEN: Final = ".forgotten"
 REFUSED: Final = ".refused"
 STOPPED: Final = ".stopped"
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,251}")
 FORCE_S: Final = 5.0
 KEEPER_S: Final = 1.0
 """For the keeper to kill what a killed sidecar left."""
@@ -93,19 +89,6 @@ class LocalPod:
         return records.uid({"boot_id": records.boot_id(), "pid": self.pid, "start_time": self.start_time})
 
 
-def attempt_folder(state_dir: Path, job_id: str, attempt: int) -> Path:
-    """Raises BadInput for an invalid id."""
-    if not NAME.fullmatch(job_id):
-        raise BadInput(f"job id {job_id!r}: expected letters, digits, dots and dashes.")
-    return state_dir / ROOT / job_id / str(attempt)
-
-
-def pod_folder(state_dir: Path, job_id: str, attempt: int, pod: str) -> Path:
-    if not NAME.fullmatch(pod):
-        raise BadInput(f"pod name {pod!r}: expected letters, digits, dots and dashes.")
-    return attempt_folder(state_dir, job_id, attempt) / pod
-
-
 def found_pods(state_dir: Path, job_id: str = "*", attempt_number: int | str = "*") -> Iterator[LocalPod]:
     """Pods of all attempts, or of one, that are not forgotten and were started or marked as never to start."""
     for attempt_file in sorted((state_dir / ROOT).glob(f"{job_id}/{attempt_number}/{ATTEMPT}")):
@@ -136,16 +119,6 @@ def epoch_of(attempt: Path) -> int | None:
     """Epoch of the plan of the attempt in this folder; None without a plan, or with one of an older version."""
     epoch: int | None = (records.read(str(attempt / ATTEMPT)) or records.read(str(attempt / REFUSED)) or {}).get("epoch")
     return epoch
-
-
-def erase(attempt: Path) -> None:
-    """Delete the folder of an attempt. It is renamed first: a partial one would look like started pods."""
-    erased = attempt.with_name(f".{attempt.name}.gone")
-    shutil.rmtree(erased, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        attempt.rename(erased)
-    point("erase.renamed")
-    shutil.rmtree(erased, ignore_errors=True)
 
 
 def was_started(folder: Path) -> bool:
@@ -273,7 +246,11 @@ def _record_lost(pod: LocalPod) -> _End:
     is_ended = _kill_all(pod)
     end = _GONE if is_tampered else _LOST if is_ended or (pod.folder / records.SWEPT).exists() else _UNTRACED
     point("lost.before")
-    records.write(str(pod.folder / records.END), {**asdict(end), "started_at": None, "ended_at": time.time()})
+    try:
+        records.write(str(pod.folder / records.END), {**asdict(end), "started_at": None, "ended_at": time.time()})
+    except OSError as error:
+        # Found out again after a restart: nothing of it runs, and nothing says how it ended.
+        log.warning("the end of pod %s could not be noted: %s", pod.name, error)
     return end
 
 

@@ -143,8 +143,7 @@ class _Offers:
         if not running:
             rows = np.full((3, len(TIMES)), free)
             return cls(rows, _cumulative(rows), np.zeros(len(TIMES)))
-        expected = EndDistribution.of(running, now)
-        ended, late = expected.ended_by(TIMES), expected.told(running).ended_by(TIMES)
+        ended, late = EndDistribution.of(running, now).both_ended_by(running, TIMES)
         means = free + np.stack([ended @ shares, ended @ shares, late @ shares])
         scatter = DEVIATIONS * np.sqrt((late * (1 - late)) @ shares**2)
         most = free + float(shares.sum())
@@ -205,15 +204,21 @@ class _Needs:
             kinds = self.kinds[part]
             # One row per gang: what the gangs before it use; the last row: what all of this part use.
             expected, most, variance = (
-                _running_sums(each[kinds], start) for each, start in zip((self.used, self.most, self.variance), before, strict=True)
+                _running_sums(each, kinds, start) for each, start in zip((self.used, self.most, self.variance), before, strict=True)
             )
             before = np.array([expected[-1], most[-1], variance[-1]])
             scatter = DEVIATIONS * np.sqrt(variance[:-1] + offers.variance)
             # The room that the gang itself needs has to become free as well.
             own = self.share[kinds][:, None] * np.minimum(TIMES, 1.0)
-            found[0, part] = _first_crossing(expected[:-1] - offers.offered[0] + own)
-            found[1, part] = _first_crossing(expected[:-1] - offers.offered[1] + own - scatter)
-            found[2, part] = _first_crossing(most[:-1] - offers.offered[2] + own + scatter)
+            missing = expected[:-1] - offers.offered[0] + own
+            found[0, part] = _first_crossing(missing)
+            # What is offered at the earliest is what is expected, before its scatter.
+            missing -= scatter
+            found[1, part] = _first_crossing(missing)
+            np.subtract(most[:-1], offers.offered[2], out=missing)
+            missing += own
+            missing += scatter
+            found[2, part] = _first_crossing(missing)
         needed = np.cumsum(self.share[self.kinds[order]])
         beside = np.empty((3, len(order)))
         for row in range(3):
@@ -228,11 +233,11 @@ def _survival(middle: Floats, spread: Floats, limit: Floats) -> Floats:
     return np.where(TIMES[None, :] < limit[:, None], 1 / (1 + odds), 0.0)
 
 
-def _running_sums(rows: Floats, start: Floats) -> Floats:
-    """The sum of ``start`` and the rows before each row, and of all rows in the last."""
-    sums = np.empty((len(rows) + 1, len(TIMES)))
+def _running_sums(rows: Floats, kinds: npt.NDArray[np.intp], start: Floats) -> Floats:
+    """The sum of ``start`` and the rows of the kinds before each, and of all of them in the last."""
+    sums = np.empty((len(kinds) + 1, len(TIMES)))
     sums[0] = start
-    np.cumsum(rows, axis=0, out=sums[1:])
+    np.cumsum(np.take(rows, kinds, axis=0), axis=0, out=sums[1:])
     sums[1:] += start
     return sums
 

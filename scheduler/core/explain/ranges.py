@@ -8,6 +8,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tuttilab.scheduler.core.backfill import EndDistribution, Floats, Hold, Releases
 from tuttilab.scheduler.core.explain.forecast import DEVIATIONS, Forecast
@@ -66,27 +67,32 @@ class EndTable:
         """What gangs that run free of what ``releases`` names."""
         known = self._freed.get(id(releases))
         if known is None:
-            early, late = self._all()
             shares = releases.shares()
-            columns = np.array([self._columns[job_id] for job_id in releases.jobs], dtype=np.intp)
+            column = self._column_of()
+            columns = np.array([column[job_id] for job_id in releases.jobs], dtype=np.intp)
             chosen = np.unique(columns)
             amounts = np.bincount(columns, shares)[chosen].astype(np.float64)
-            room = FreedRoom(shares, *_sums((np.take(early, chosen, axis=1), np.take(late, chosen, axis=1)), amounts))
+            room = FreedRoom(shares, *_sums(self._take(chosen), amounts))
             known = self._freed[id(releases)] = releases, room
         return known[1]
 
     def of(self, running: Sequence[Running]) -> tuple[Floats, Floats]:
         """The columns of these gangs, which are some of those of the table."""
-        early, late = self._all()
-        chosen = [self._columns[runner.job_id] for runner in running]
-        return np.take(early, chosen, axis=1), np.take(late, chosen, axis=1)
+        column = self._column_of()
+        return self._take(np.array([column[runner.job_id] for runner in running], dtype=np.intp))
 
-    def _all(self) -> tuple[Floats, Floats]:
-        if self._tables is None:
-            expected = EndDistribution.of(self.running, self.now)
-            self._tables = expected.ended_by(FINE_TIMES), expected.told(self.running).ended_by(FINE_TIMES)
+    def _column_of(self) -> dict[str, int]:
+        if not self._columns:
             self._columns = {runner.job_id: column for column, runner in enumerate(self.running)}
-        return self._tables
+        return self._columns
+
+    def _take(self, chosen: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
+        if self._tables is None:
+            self._tables = EndDistribution.of(self.running, self.now).both_ended_by(self.running, FINE_TIMES)
+        early, late = self._tables
+        if len(chosen) == early.shape[1] and np.array_equal(chosen, np.arange(len(chosen))):
+            return early, late
+        return np.take(early, chosen, axis=1), np.take(late, chosen, axis=1)
 
 
 def first_end(running: Sequence[Running], ends: EndTable) -> tuple[float, float]:
@@ -158,15 +164,21 @@ def is_narrow(after: tuple[float, float]) -> bool:
     return after[1] < inf and after[1] + GRACE_S <= WIDEST * (after[0] + GRACE_S)
 
 
-def told(start: float, after: tuple[float, float], basis: str, before: Wait | None, now: float) -> Told:
-    """What to tell: what was told ``before`` if it still holds, else the new range (``after``: seconds from now)."""
+def told(start: float, after: tuple[float, float], basis: str, now: float) -> Told:
+    """A new range. ``after``: seconds from now."""
     earliest, latest = now + after[0], now + after[1]
-    start = min(max(start, earliest), latest)
+    return Told(min(max(start, earliest), latest), earliest, latest, basis)
+
+
+def still_told(start: float, after: tuple[float, float], before: Wait | None, now: float) -> Told | None:
+    """What was told ``before``, if it still holds beside the new range."""
     if before is None or before.earliest is None or before.latest is None or before.estimated_start is None:
-        return Told(start, earliest, latest, basis)
+        return None
+    latest = now + after[1]
+    start = min(max(start, now + after[0]), latest)
     is_missed = now > before.latest or not before.earliest <= start <= before.latest
     left, left_before = latest - now, before.latest - now
     is_clearly_sooner = left <= CLEARLY_SOONER * left_before and left_before - left >= LEAST_CHANGE_S
     if is_missed or is_clearly_sooner:
-        return Told(start, earliest, latest, basis)
+        return None
     return Told(before.estimated_start, before.earliest, before.latest, before.basis)

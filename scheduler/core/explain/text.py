@@ -8,7 +8,7 @@ from functools import partial
 from math import inf
 from typing import Final
 
-from tuttilab.scheduler.core.backfill import Hold, QuotaHold, Releases, end_of, hold_for
+from tuttilab.scheduler.core.backfill import Hold, QuotaHold, end_of, hold_for
 from tuttilab.scheduler.core.candidates import Candidate
 from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.explain.bases import TOO_WIDE, Bases
@@ -23,9 +23,10 @@ from tuttilab.scheduler.core.explain.ranges import (
     is_narrow,
     later_of,
     quota_range,
+    still_told,
     told,
 )
-from tuttilab.scheduler.core.ordering.accuracy import widened
+from tuttilab.scheduler.core.ordering.accuracy import scales, widened
 from tuttilab.scheduler.core.ordering.run_times import told_spread
 from tuttilab.scheduler.core.placement.fit import Misfit, named_clusters, possible_clusters
 from tuttilab.scheduler.core.placement.shapes import Shape
@@ -88,13 +89,12 @@ class _Explainer:
     _first_ends: dict[str, tuple[float | None, tuple[float, float]]] = field(default_factory=dict)
     """When the first running gang of each cluster ends, and the seconds until then; None without any."""
     _rooms: dict[Shape, tuple[float | None, tuple[float, float]]] = field(default_factory=dict)
-    _releases: dict[str, Releases] = field(default_factory=dict)
-    """By cluster."""
     _end_table: EndTable | None = None
 
     def waits(self, waiting: Sequence[Candidate]) -> Iterator[Wait]:
         causes, overtaken_s = self._causes, self.working_set.protection.overtaken_s
-        now, before, factors = self.working_set.now, self.working_set.snapshot.told, self.working_set.snapshot.factors
+        now, before = self.working_set.now, self.working_set.snapshot.told
+        factors = scales(self.working_set.snapshot.factors)
         spreads = [told_spread(candidate.prediction, candidate.job) for candidate in waiting]
         bases = Bases.of(waiting, spreads)
         for candidate, forecast in zip(waiting, predicted_starts(self.working_set, waiting, spreads), strict=True):
@@ -115,7 +115,9 @@ class _Explainer:
             start, made_of = self._start(template, job, forecast)
             says = NOTHING_TOLD
             if start is not None and made_of is not None and is_narrow(after := widened(made_of, factors)):
-                says = told(start, after, bases.of_start(candidate, template.holders), before.get(job.id), now)
+                says = still_told(start, after, before.get(job.id), now) or told(
+                    start, after, bases.of_start(candidate, template.holders), now
+                )
             elif template.is_by_line:
                 says = Told(None, None, None, TOO_WIDE if made_of is not None else bases.of_none(candidate, held))
             yield Wait(
@@ -276,11 +278,9 @@ class _Explainer:
         if len(self._rooms) >= MOST_SHAPES or rules.end_estimate is not EndEstimate.PROBABILISTIC:
             return self._first_end(cluster)
         arrays = working_set.room.node_arrays[cluster]
-        if cluster not in self._releases:
-            self._releases[cluster] = Releases.of(arrays, working_set.running, working_set.now, rules.end_estimate)
         counts = shape.reduced_counts(shape.slack) if shape.is_elastic else None
         free = working_set.room.free[cluster]
-        hold = hold_for(shape.job, shape.demand(arrays), arrays, free, self._releases[cluster], counts)
+        hold = hold_for(shape.job, shape.demand(arrays), arrays, free, working_set.releases(cluster), counts)
         found = self._first_end(cluster) if hold is None else self._of_hold(hold)
         self._rooms[shape] = found
         return found

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tuttilab.scheduler.core.kinds import batch, notebook, spark
+from tuttilab.scheduler.core.kinds.proxy_users import check_proxy_user
 from tuttilab.scheduler.core.ordering.queues import choose_queue, leaves, path_of
 from tuttilab.scheduler.core.placement.fit import (
     allowed_clusters,
@@ -23,10 +24,11 @@ from tuttilab.scheduler.core.placement.fit import (
 )
 from tuttilab.scheduler.core.placement.never import never_fit
 from tuttilab.scheduler.core.placement.shapes import shape_key
-from tuttilab.scheduler.core.placement.work_places import KUBERNETES, WorkPlace
+from tuttilab.scheduler.core.placement.work_places import KUBERNETES, WorkPlace, fitting, why_not_bare
 from tuttilab.scheduler.core.quota import reason_above_max
 from tuttilab.scheduler.core.sidecars import SideCarOffer, chosen
 from tuttilab.scheduler.core.storages import Storage, for_job
+from tuttilab.scheduler.domain.accounts import ProxyUser
 from tuttilab.scheduler.domain.errors import AboveMax, BadInput, Forbidden, NeverFits
 from tuttilab.scheduler.domain.model import Cluster, Gang, Job, JobKind, Queue, Work
 from tuttilab.scheduler.domain.requests import JobRequest, Who
@@ -63,6 +65,11 @@ class Site:
     """Volumes that profiles and jobs may mount."""
     sidecars: tuple[SideCarOffer, ...] = ()
     """Containers that jobs may have beside the user's."""
+    driver_ports: range = range(0)
+    """For Spark drivers of notebook servers."""
+    proxy_users: Mapping[str, ProxyUser] = field(default_factory=dict)
+    cannot_run_as: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Clusters that do not run jobs as the proxy user of that name."""
     accepted_shapes: set[Hashable] = field(default_factory=set)
     """Cache of (queue, shape) pairs that passed the size checks; the jobs of one batch often have equal shapes."""
 
@@ -111,7 +118,9 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
         labels=dict(request.labels),
     )
     _check_image(job, site)
-    shape = (job.queue, shape_key(job), WorkPlace.of(job))
+    _check_sidecar(job, site)
+    check_proxy_user(job, who, site.proxy_users)
+    shape = (job.queue, shape_key(job), WorkPlace.of(job), job.work.run_as)
     if shape not in site.accepted_shapes:
         check_sizes(job, site)
         site.accepted_shapes.add(shape)
@@ -175,6 +184,17 @@ def _check_image(job: Job, site: Site) -> None:
         )
 
 
+def _check_sidecar(job: Job, site: Site) -> None:
+    """Refuse bare pods that need a side-car. On a machine there always is one (`local`)."""
+    why, named = why_not_bare(job.work), named_clusters(job)
+    if why is None or job.kind is JobKind.NOTEBOOK:
+        return
+    clusters = [site.clusters[name] for name in named or site.clusters if name in site.clusters]
+    places = fitting(job, clusters, is_named=bool(named))
+    if places and all(cluster.kind == KUBERNETES for cluster in places):
+        raise BadInput(why)
+
+
 def _no_cluster(job: Job, path: Sequence[Queue]) -> str:
     """Why the job and its queues together allow no cluster."""
     named = sorted(named_clusters(job))
@@ -185,11 +205,25 @@ def _no_cluster(job: Job, path: Sequence[Queue]) -> str:
     return f"{asked}{' and '.join(bounds)}; expected a cluster that all of them allow."
 
 
+def _check_run_as(job: Job, site: Site, path: Sequence[Queue]) -> None:
+    """Refuse a proxy user where the job may come to a cluster that runs nothing as it."""
+    cannot = site.cannot_run_as.get(job.work.run_as or "", frozenset())
+    possible = [cluster.name for cluster in permitted_clusters(job, site.clusters, path)]
+    wrong = sorted(cannot.intersection(possible))
+    if wrong:
+        others = sorted(site.clusters.keys() - cannot)
+        raise NeverFits(
+            f"run_as: {' and '.join(wrong)} cannot run jobs as {job.work.run_as!r}; "
+            + (f"name {' or '.join(others)} as the job's cluster." if others else "leave it out.")
+        )
+
+
 def check_sizes(job: Job, site: Site) -> None:
     """Refuse a job that could never start: no cluster allowed, above a max on the queue's path, or no room on empty clusters."""
     path = path_of(site.queues, job.queue)
     if possible_clusters(job, path) == set():
         raise BadInput(f"cluster: {_no_cluster(job, path)}")
+    _check_run_as(job, site, path)
     clusters = allowed_clusters(job, site.clusters, path) or permitted_clusters(job, site.clusters, path)
     pods = job.gang.size + int(has_master(job))
     # Before any cluster has been seen, the cost of sidecars and master is unknown and counts as nothing.

@@ -49,6 +49,7 @@ def definition_of(job: Job) -> JobRequest:
         cluster=job.cluster,
         labels={key: value for key, value in job.labels.items() if key not in RUN_LABELS},
         sidecar=work.sidecar,
+        run_as=work.run_as,
         mounts=tuple(map(request_of, work.mounts)),
         sidecars=tuple(SideCarRequest(name=one.name, params=dict(one.params)) for one in work.sidecars),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from tuttilab.scheduler.core.kinds.driver_ports import ports_of
 from tuttilab.scheduler.core.kinds.pods import gang_of
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import BadInput
@@ -26,8 +27,9 @@ TTL_S: Final = 600.0
 PHASES: Final = ("waiting", "running", "ended")
 """Phases that the hub may report."""
 MAX_NAME_LENGTH: Final = 100
-COMPARED_FIELDS: Final = ("gang", "work", "queue", "group", "cluster", "labels", "preemptible")
+COMPARED_FIELDS: Final = ("gang", "work", "queue", "group", "cluster", "preemptible")
 """Job fields that must be equal for `is_interchangeable`."""
+COMPARED_LABELS: Final = (SERVER_LABEL, PROFILE_LABEL, RUN_AS_LABEL)
 
 
 def request_of(asked: NotebookRequest, profile: ProfileRequest, image: str | None) -> JobRequest:
@@ -43,7 +45,7 @@ def request_of(asked: NotebookRequest, profile: ProfileRequest, image: str | Non
     return JobRequest(
         name=f"notebook {asked.server}".strip()[:MAX_NAME_LENGTH],
         kind="notebook",
-        queue=profile.queue,
+        queue=profile.queue or asked.queue,
         pods=(pod,),
         image=image,
         cluster=asked.cluster,
@@ -66,7 +68,9 @@ def is_live_server(job: Job, owner: str, server: str) -> bool:
 
 def is_interchangeable(one: Job, other: Job) -> bool:
     """Whether a waiting server may keep its place in the queue and serve a new request for the other."""
-    return all(getattr(one, name) == getattr(other, name) for name in COMPARED_FIELDS)
+    has_equal_labels = all(one.labels.get(name) == other.labels.get(name) for name in COMPARED_LABELS)
+    has_as_many_ports = len(ports_of(one)) == len(ports_of(other))
+    return has_equal_labels and has_as_many_ports and all(getattr(one, name) == getattr(other, name) for name in COMPARED_FIELDS)
 
 
 def may_expire(attempt: Attempt | None) -> bool:

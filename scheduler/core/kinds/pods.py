@@ -102,6 +102,7 @@ def work_of(request: JobRequest) -> Work:
         framework=Framework(request.framework),
         sidecar=request.sidecar,
         grace_s=parse_duration(request.grace, "grace"),
+        run_as=request.run_as,
     )
 
 

@@ -32,11 +32,19 @@ Factors = dict[StartKind, tuple[float, float]]
 NO_FACTORS: Final[Factors] = {kind: (score, score) for kind, score in EXPECTED.items()}
 
 
-def widened(forecast: StartForecast, factors: Factors) -> tuple[float, float]:
+Scales = dict[StartKind, tuple[float, float]]
+"""What the earliest and the latest start are multiplied by."""
+
+
+def scales(factors: Factors) -> Scales:
+    return {kind: (exp(-sooner), exp(later)) for kind, (sooner, later) in factors.items()}
+
+
+def widened(forecast: StartForecast, by: Scales) -> tuple[float, float]:
     """Seconds until the earliest and the latest start that are told."""
-    sooner, later = factors[forecast.kind]
-    earliest = (forecast.earliest_s + GRACE_S) * exp(-sooner) - GRACE_S
-    latest = (forecast.latest_s + GRACE_S) * exp(later) - GRACE_S
+    sooner, later = by[forecast.kind]
+    earliest = (forecast.earliest_s + GRACE_S) * sooner - GRACE_S
+    latest = (forecast.latest_s + GRACE_S) * later - GRACE_S
     return max(min(earliest, latest), 0.0), max(earliest, latest, 0.0)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-from tuttilab.scheduler.domain.model import Cluster, Job, JobKind
+from tuttilab.scheduler.domain.model import Cluster, Framework, Job, JobKind, Work
 
 LOCAL: Final = "local"
 KUBERNETES: Final = "kubernetes"
@@ -47,3 +47,21 @@ def fitting(job: Job, clusters: Sequence[Cluster], *, is_named: bool) -> list[Cl
     if place is WorkPlace.SPARK:
         return others
     return others if place is WorkPlace.MACHINE and others and not is_named else list(clusters)
+
+
+def why_not_bare(work: Work) -> str | None:
+    """Why the work cannot run in containers without a side-car; None where it can, or has one."""
+    if work.sidecar:
+        return None
+    needs = {
+        "a code bundle": work.code is not None,
+        "inputs": bool(work.inputs),
+        "outputs": bool(work.outputs),
+        "side-cars of the site": bool(work.sidecars),
+        f"the framework {work.framework}, whose members wait for each other": work.framework is not Framework.NONE,
+        "a workdir of its own folder": work.workdir is not None and not work.workdir.startswith("/"),
+    }
+    found = [what for what, is_needed in needs.items() if is_needed]
+    if not found:
+        return None
+    return f"sidecar: without one a container has nobody for {' and '.join(found)}; expected sidecar: true, or none of these."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from tuttilab.scheduler.domain.container_reasons import is_refusal_of_node
 from tuttilab.scheduler.domain.exit_codes import signal_of
-from tuttilab.scheduler.domain.model import Attempt, Ends, Gang, Pod
+from tuttilab.scheduler.domain.model import MASTER, Attempt, Ends, Gang, Pod
 from tuttilab.scheduler.domain.resources import MEMORY, show_amount
 
 LEASE_LOST: Final = "LeaseLost"
@@ -40,9 +41,19 @@ def has_not_run(pod: Pod) -> bool:
     return pod.exit_code is None or pod.reason in NOT_STARTED
 
 
+def is_refused_by_node(pod: Pod) -> bool:
+    """Whether the node that was decided on did not take the pod: another one may."""
+    return pod.exit_code is None and is_refusal_of_node(pod.reason)
+
+
 def required_members(gang: Gang, attempt: Attempt) -> list[Pod]:
     """Members that have to exit with 0 for the attempt to succeed."""
     return [pod for pod in attempt.members if _ends(gang, pod) is Ends.REQUIRED]
+
+
+def is_awaited(gang: Gang, pod: Pod) -> bool:
+    """Whether the attempt cannot succeed before this pod has ended."""
+    return pod.role != MASTER and not pod.is_given_back and _ends(gang, pod) is Ends.REQUIRED
 
 
 def _ends(gang: Gang, pod: Pod) -> Ends:

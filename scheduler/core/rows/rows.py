@@ -19,6 +19,7 @@ from tuttilab.scheduler.core.placement.room import NodeKey, Room
 from tuttilab.scheduler.core.placement.shapes import Shapes
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.rows.changes import AttemptKey, ChangedKeys, Changes
+from tuttilab.scheduler.core.rows.places import Places
 from tuttilab.scheduler.core.rows.unfinished import Unfinished
 from tuttilab.scheduler.core.rows.usage import Usage
 from tuttilab.scheduler.core.rules import SERVICE_RULES, Rules
@@ -79,6 +80,8 @@ class Rows:
     usage: Usage = field(default_factory=Usage)
     """What the live attempts hold of quota and of room."""
     unfinished: Unfinished = field(default_factory=Unfinished)
+    places: Places = field(default_factory=Places)
+    """Of the pods of live attempts."""
     _shapes: Shapes = field(default_factory=Shapes)
     _prediction_entries: dict[str, PredictionEntry] = field(default_factory=dict)
     """Of the queued jobs."""
@@ -155,8 +158,11 @@ class Rows:
 
     def pod(self, job_id: str, number: int, name: str) -> Pod | None:
         """The pod of that live attempt; None when the attempt is no longer live (the event is late)."""
-        found = self.find_live(job_id, number)
-        return next((pod for pod in found[1].pods if pod.name == name), None) if found else None
+        attempt = self.live_attempt(job_id)
+        if attempt is None or attempt.number != number:
+            return None
+        place = self.places.place(attempt, name)
+        return None if place is None else attempt.pods[place]
 
     @property
     def live_count(self) -> int:
@@ -301,12 +307,14 @@ class Rows:
         elif self._live.get(attempt.job_id) == key:
             del self._live[attempt.job_id]
             self.usage.drop(attempt.job_id)
+            self.places.drop(key)
         return attempt
 
     def put_pod(self, job_id: str, number: int, pod: Pod) -> None:
         attempt = self.attempts[job_id, number]
-        pods = tuple(pod if other.name == pod.name else other for other in attempt.pods)
-        self.put_attempt(replace(attempt, pods=pods))
+        place = self.places.place(attempt, pod.name)
+        if place is not None:
+            self.put_attempt(replace(attempt, pods=(*attempt.pods[:place], pod, *attempt.pods[place + 1 :])))
 
     def put_queues(self, queues: dict[str, Queue]) -> None:
         self.queues = queues

@@ -43,6 +43,7 @@ class OfOwners(HubSite):
             f"accounts: {{ann: {here.ann}, bob: {here.bob}}}\n    folder: {self.pods}\n    sidecar_user: {here.sidecar}\n"
             f"    python: {here.python}",
         )
+        text += f"proxy_users: [{{name: etl, groups: [quant], account: {here.bob}}}]\n"
         config = self.folder / "tuttilab.yaml"
         config.write_text(text)
         arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
@@ -53,8 +54,8 @@ class OfOwners(HubSite):
         command = [str(self.accounts.python), "-c", SERVER, sysconfig.get_path("purelib")]
         return {"run_as_owner": True, "accounts": {"ann": self.accounts.ann, "bob": self.accounts.bob}, "cmd": command}
 
-    def job(self, token: str, script: str) -> str:
-        body = {"name": "one", "command": ["sh", "-c", script], "pods": [{"cpus": 1, "memory": "64Mi"}]}
+    def job(self, token: str, script: str, **more: object) -> str:
+        body = {"name": "one", "command": ["sh", "-c", script], "pods": [{"cpus": 1, "memory": "64Mi"}], **more}
         sent = self.control("POST", "/jobs", token, body)
         assert sent.status_code == 201, sent.text
         return str(sent.json()["id"])
@@ -72,6 +73,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres, ac
             assert isinstance(site, OfOwners)
             yield site
         postgres_server.drop(OfOwners.database)
+
+
+OUT = {"name": "out", "path": "out"}
 
 
 def uid_of(site: OfOwners, name: str) -> int:
@@ -104,6 +108,30 @@ def test_jobs_of_a_hubs_users_run_as_their_accounts_and_outlive_the_control_plan
 
 def log_of(site: OfOwners, job: str, token: str) -> list[str]:
     return [str(line) for line in site.control("GET", f"/jobs/{job}/logs", token).json()["lines"]]
+
+
+@pytest.mark.feature("J16")
+def test_a_member_of_its_group_runs_a_job_as_a_proxy_user_and_nobody_else(site: OfOwners, ann: Browser) -> None:
+    eva, theirs = site.browser("eva").token(), ann.token()
+    # eva has no account on the machine: her job is the proxy user's in every part.
+    job = site.job(eva, "id -u; echo $USER; touch $HOME/by-etl; echo kept >$RESULT_DIR/out", run_as="etl", outputs=[OUT])
+    eventually(lambda: site.phase(job) == "Succeeded", 60)
+
+    view = site.control("GET", f"/jobs/{job}", eva).json()
+    assert (view["owner"], view["group"], view["run_as"]) == ("eva", "research", "etl")
+    assert log_of(site, job, eva) == [str(uid_of(site, "bob")), site.accounts.bob]
+    assert (site.accounts.homes / site.accounts.bob / "by-etl").stat().st_uid == uid_of(site, "bob")
+    output = view["attempts"][-1]["pods"][0]["outputs"]["out"]
+    assert site.control("GET", f"/artifacts/{output}", eva).text == "kept\n"
+    assert "to run as etl" in site.control("GET", "/audit?limit=200", eva).text
+
+    body = {"command": ["id"], "run_as": "etl"}
+    refused = site.control("POST", "/jobs", theirs, body)
+    assert (refused.status_code, refused.json()["detail"]) == (
+        403,
+        "run_as: 'etl' is no proxy user of yours; expected none, so leave it out. The site's admin lists them by group, under "
+        "proxy_users of tuttilab.yaml.",
+    )
 
 
 @pytest.mark.feature("N10")

@@ -54,6 +54,11 @@ class Plane:
     """Somebody kills it at any moment, also while it starts."""
     start_took_s: float = 0.0
     """The last time that it became ready."""
+    ready_at: float = 0.0
+    ready_pid: int = 0
+    """Of the process that became ready then."""
+    has_answered: bool = False
+    """Since it became ready."""
 
     @property
     def state(self) -> Path:
@@ -74,7 +79,9 @@ class Plane:
                 return False
             found = discovery.find(self.state).runtime
             if found is not None and found.pid == self.process.pid:
-                self.start_took_s = time.monotonic() - begun
+                self.ready_at = time.monotonic()
+                self.start_took_s = self.ready_at - begun
+                self.has_answered, self.ready_pid = False, self.process.pid
                 return True
             time.sleep(0.02)
         raise AssertionError(f"not ready after {START_S} s: {(self.home / 'serve.log').read_text()[-2000:]}")
@@ -114,7 +121,9 @@ class Plane:
             try:
                 if runtime is not None:
                     with Client(runtime.url, runtime.token, timeout_s=10.0) as client:
-                        return call(client)
+                        answer = call(client)
+                    self.has_answered = True
+                    return answer
             except (Unavailable, CommitUnknown, StoreError):
                 assert time.monotonic() < until, "no answer"
             time.sleep(0.05)

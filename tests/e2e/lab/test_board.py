@@ -168,6 +168,82 @@ def test_what_a_job_wrote_is_data_of_no_origin_and_its_names_run_nothing(page: P
     assert ask(lab, f"/tuttilab/jobs/{job.id}/tensorboard")[0] == 200
 
 
+HUGE = f"""{WRITER}
+import struct
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+(path,) = [os.path.join(os.environ["RESULT_DIR"], name) for name in os.listdir(os.environ["RESULT_DIR"]) if "tfevents" in name]
+head = struct.pack("<Q", 8 * 2**30)
+with open(path, "ab") as file:
+    if os.environ.get("FIRST"):
+        # So many that a look at the file does not come to the huge one.
+        for _ in range(30_000):
+            size = struct.pack("<Q", 0)
+            file.write(size + struct.pack("<II", masked_crc32c(size), masked_crc32c(b"")))
+    file.write(head + struct.pack("<I", masked_crc32c(head)))
+    file.truncate(file.tell() + 8 * 2**30)
+"""
+DAMAGED = f"""{WRITER}
+(path,) = [os.path.join(os.environ["RESULT_DIR"], name) for name in os.listdir(os.environ["RESULT_DIR"]) if "tfevents" in name]
+with open(path, "ab") as file:
+    file.write(b"?" * 100)
+"""
+
+
+def memory_of_boards(lab: Lab) -> int:
+    boards = [one for one in lab.machine.processes() if "tuttilab.jupyter_ext.board_process" in one.cmdline()]
+    return max((board.memory_info().rss for board in boards if board.is_running()), default=0)
+
+
+def test_an_event_file_that_says_it_has_gigabytes_is_refused_in_a_sentence(page: Page, lab: Lab) -> None:
+    script = lab.machine.home / "huge.py"
+    script.write_text(HUGE)
+    job = lab.until(lab.submit("huge", "python", str(script)), "Succeeded")
+
+    status, body = ask(lab, f"/tuttilab/jobs/{job.id}/tensorboard", method="POST")
+
+    said = "has an entry of 8192 MiB, which TensorBoard would read whole; expected at most 64 MiB"
+    assert (status, said in json.loads(body)["message"]) == (409, True)
+    row(page, job).click()
+    page.get_by_role("button", name="TensorBoard").click()
+    expect(page.locator(".tl-Board")).to_contain_text(said, timeout=30_000)
+
+
+def test_one_that_a_look_does_not_come_to_ends_its_board_within_its_memory_and_not_the_server(lab: Lab) -> None:
+    script = lab.machine.home / "huge-later.py"
+    script.write_text(HUGE)
+    job = lab.until(lab.submit("huge-later", "env", "FIRST=1", "python", str(script)), "Succeeded")
+    status, body = ask(lab, f"/tuttilab/jobs/{job.id}/tensorboard", method="POST")
+    most = 0
+
+    def has_ended() -> bool:
+        nonlocal most
+        most = max(most, memory_of_boards(lab))
+        return ask(lab, path + "data/environment")[0] == 404
+
+    if status == 200:
+        # It was quicker to start than to come to that entry.
+        path = json.loads(body)["path"]
+        eventually(has_ended, 90)
+        body = ask(lab, path)[1]
+
+    assert most < 2**30
+    assert "TensorBoard ended while it read these results: it needs more memory than it may have." in body.decode()
+    assert ask(lab, f"/tuttilab/jobs/{job.id}/tensorboard")[0] == 200
+
+
+def test_a_damaged_event_file_shows_what_stands_before_and_says_so(page: Page, lab: Lab) -> None:
+    script = lab.machine.home / "damaged.py"
+    script.write_text(DAMAGED)
+    job = lab.until(lab.submit("damaged", "python", str(script)), "Succeeded")
+    row(page, job).click()
+    page.get_by_role("button", name="TensorBoard").click()
+
+    note = page.locator(".tl-Board").get_by_role("status")
+    expect(note).to_contain_text(" bytes; TensorBoard shows what stands before.", timeout=60_000)
+    frame = page.frame_locator(".tl-Board iframe")
+    expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=60_000)
+
+
 def test_job_that_has_not_started_has_no_board(lab: Lab) -> None:
     job = lab.waiting("later")
     status, body = ask(lab, f"/tuttilab/jobs/{job.id}/tensorboard", method="POST")

@@ -23,6 +23,7 @@ from tuttilab.scheduler.config.model import Limits
 from tuttilab.scheduler.domain.errors import Unauthenticated
 from tuttilab.scheduler.domain.requests import Who
 from tuttilab.scheduler.identity.auth import Authenticator, LocalAuthenticator
+from tuttilab.scheduler.server.config_reload import Reload
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.sql import SqlStore
 
@@ -43,6 +44,7 @@ CONFIG: dict[str, Any] = {
         {"name": "research", "parent": "root", "weight": 2, "guaranteed": {"cpu": 2}, "max": {"cpu": 6}},
         {"name": "quant", "parent": "root", "groups": ["quant"]},
     ],
+    "driver_ports": "30100-30299",
     "defaults": {"queue": "research"},
 }
 
@@ -68,6 +70,7 @@ class Site:
     limits: Limits = field(default_factory=Limits)
     port: int = 0
     shut_down: Callable[[bool], None] | None = None
+    reload: Reload | None = None
     has_artifact_process: bool = False
     artifacts: ArtifactProcess | None = None
     service: Service = field(init=False)
@@ -94,7 +97,7 @@ class Site:
         if self.has_artifact_process:
             self.artifacts = ArtifactProcess(blobs_of(self.service.config), "127.0.0.1", self.limits.ticket_s)
             self.artifacts.set_committer(partial(commit_artifact, self.service))
-        app = create_app(self.service, self.authenticator, shut_down=self.shut_down, artifacts=self.artifacts)
+        app = create_app(self.service, self.authenticator, shut_down=self.shut_down, reload=self.reload, artifacts=self.artifacts)
         settings = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(settings)
         self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # signals are pytest's

@@ -234,7 +234,7 @@ async def test_an_upload_without_a_committed_row_fails(apart: Site, monkeypatch:
     async def full(*_: object) -> None:
         raise StoreError("The database refused: the disk is full.")
 
-    monkeypatch.setattr(apart.service.store, "add_artifact", full)
+    monkeypatch.setattr(apart.service.store, "commit", full)
     async with AsyncClient(apart.url, TOKEN) as client:
         with pytest.raises(StoreError, match="the disk is full"):
             await client.put_artifact(CONTENT)

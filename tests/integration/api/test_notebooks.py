@@ -124,6 +124,48 @@ async def test_refusals_say_why_and_leave_nothing(hub_site: Site) -> None:
     assert list(hub_site.service.state.jobs) == []
 
 
+@pytest.mark.feature("N22")
+async def test_a_hundred_servers_at_once_have_ports_of_their_own_which_are_free_once_they_stop(hub_site: Site) -> None:
+    """The site has 200 ports, and each of the servers asks for two."""
+    async with client(hub_site, "root") as root, client(hub_site, "hub") as hub:
+        await root.apply_profile(ProfileRequest(name="yarn", groups=("quant",), queue="quant", preemptible=True, driver_ports=2))
+        views = await asyncio.gather(*(hub.notebook(server(f"user{number}", profile="yarn")) for number in range(100)))
+
+        given = [port for view in views for port in view.driver_ports]
+        assert {len(view.driver_ports) for view in views} == {2}
+        assert sorted(given) == list(range(30100, 30300))
+        with pytest.raises(AboveMax, match=r"2 asked, and 0 of the site's 200 \(30100-30299\) are free"):
+            await hub.notebook(server("late", profile="yarn"))
+        again = await hub.notebook(server("user7", profile="yarn"))
+        assert (again.job.id, again.driver_ports) == (views[7].job.id, views[7].driver_ports), "it kept its place"
+
+        await hub.renew(views[42].job.id, ENDED)
+        assert (await hub.notebook(server("late", profile="yarn"))).driver_ports == views[42].driver_ports
+
+
+async def test_ports_of_servers_survive_a_restart_and_an_adoption(hub_site: Site) -> None:
+    async with client(hub_site, "root") as root, client(hub_site, "hub") as hub:
+        await root.apply_profile(ProfileRequest(name="yarn", groups=("quant",), queue="quant", preemptible=True, driver_ports=8))
+        first = await seen(hub, server(profile="yarn"))
+        await hub.renew(first.job.id, RUNNING)
+    await hub_site.stop()
+    await hub_site.start()
+
+    async with client(hub_site, "hub") as hub:
+        assert (await hub.renew(first.job.id, RUNNING)).driver_ports == first.driver_ports
+        adopted = await hub.notebook(server("amy", profile="yarn", is_running=True, driver_ports=(30200, 30201)))
+        assert adopted.driver_ports == (30200, 30201), "its pod has them, whatever this database knows"
+        others = [await hub.notebook(server(f"user{number}", profile="yarn")) for number in range(20)]
+        taken = {*first.driver_ports, *adopted.driver_ports}
+        assert not any(taken.intersection(view.driver_ports) for view in others)
+
+
+async def test_a_profile_with_more_ports_than_a_server_may_have_is_refused(hub_site: Site) -> None:
+    async with client(hub_site, "root") as root:
+        with pytest.raises(BadInput, match="driver_ports: 9 given; expected 0 to 8"):
+            await root.apply_profile(ProfileRequest(name="greedy", driver_ports=9))
+
+
 async def test_profile_above_the_max_is_refused_and_not_stored(hub_site: Site) -> None:
     async with client(hub_site, "root") as root:
         with pytest.raises(AboveMax, match="profile 'big': asks for 9 CPU"):

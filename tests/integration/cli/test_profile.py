@@ -85,7 +85,7 @@ def test_a_command_shows_who_deleted_and_who_reloaded(running: UserMachine, tmp_
 
     assert lines[0].split() == ["WHEN", "WHO", "WHAT"]
     assert [line.split(maxsplit=2)[2].split(maxsplit=1) for line in lines[1:4]] == [
-        [me, "reloaded the queues: root, research, small"],
+        [me, "reloaded queues and defaults: root, research, small"],
         [me, "deleted profile small"],
         [me, "applied profile small"],
     ]

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.contract.clusters import NODES, Place, plan, watching
+from tuttilab.scheduler.clusters.kept import epoch, folders
 from tuttilab.scheduler.clusters.local import cluster as local
 from tuttilab.scheduler.clusters.local import fence, launch, leftovers, pods
 from tuttilab.scheduler.clusters.local.cluster import LocalCluster
@@ -73,7 +74,7 @@ async def test_one_that_is_in_the_midst_of_a_call_is_waited_for(
         await newer.lead(2)
     with pytest.raises(ClusterUnreachable):
         await newer.launch(plan("job", "true"))
-    assert fence.recorded(tmp_path) == 1
+    assert epoch.recorded(tmp_path) == 1
     may_end.set()
     thread.join()
 
@@ -94,7 +95,7 @@ async def test_a_pod_that_is_erased_while_it_is_looked_at_breaks_no_look(
     (pod,) = pods.found_pods(tmp_path, "job", 1)
     pods.end_by_force(pod)
     # Between the look at its lock and the record of its loss.
-    monkeypatch.setattr(leftovers, "kill_leftovers", lambda folder, known: pods.erase(folder.parent))
+    monkeypatch.setattr(leftovers, "kill_leftovers", lambda folder, known: folders.erase(folder.parent))
 
     assert not pods.refresh(pod)
     assert pod.state is None
@@ -133,4 +134,4 @@ async def test_a_refused_launch_takes_back_what_an_earlier_call_started(
         await seen.phase("Ended", "other-1-0")
 
     assert [state.reason for state in seen.history if state.job_id == "job" and state.phase == "Ended"] == []
-    assert not pods.pod_folder(tmp_path, "job", 1, "job-1-master").exists()
+    assert not folders.pod_folder(tmp_path, "job", 1, "job-1-master").exists()

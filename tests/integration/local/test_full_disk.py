@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tuttilab.scheduler.clusters.local.logs import PodLog as Reader
+from tuttilab.scheduler.clusters.kept.logs import PodLog as Reader
 from tuttilab.sidecar.log import PodLog
 
 LARGE = 64 * 2**20

@@ -21,6 +21,7 @@ from tests.strangers import KILLER
 from tests.unix_accounts import Accounts, open_folder
 from tuttilab.scheduler.clusters.base import Cluster, LaunchPlan, PodState
 from tuttilab.scheduler.clusters.local.owners import Owners
+from tuttilab.scheduler.domain.accounts import ProxyUser
 from tuttilab.scheduler.domain.errors import EnvironmentProblem, LaunchRefused
 from tuttilab.scheduler.domain.model import Output
 from tuttilab.scheduler.domain.resources import Resources
@@ -113,6 +114,60 @@ async def test_pods_have_uid_groups_home_and_new_files_of_their_owner(place: Pla
         for new in (Path(cwd) / "new", accounts.homes / account / f"new-{account}"):
             about = new.stat()
             assert (about.st_uid, about.st_gid, stat.S_IMODE(about.st_mode)) == (uid, gid, 0o600)
+
+
+ETL = ProxyUser("etl", ("quant",), "nobody-has-this")
+
+
+@pytest.mark.feature("J16")
+async def test_pods_of_a_job_with_a_proxy_user_are_all_its_and_its_owner_cannot_reach_them(
+    place: Place, cluster: Cluster, accounts: Accounts
+) -> None:
+    proxy = replace(ETL, account=accounts.bob)
+    script = f"open('new', 'w'); open(os.environ['HOME'] + '/by-etl', 'w'); {SHOW}"
+    launch = python_plan(
+        accounts, "job", "ann", f"import os; {script}", work={"run_as": "etl", "env": {"PATH": "/usr/bin:/bin"}}, run_as=proxy
+    )
+    uids, gids, groups, cwd, env = await printed(cluster, launch)
+
+    bob, gid = accounts.uid(accounts.bob), accounts.gid(accounts.bob)
+    assert (set(uids), set(gids), set(groups) - {gid}) == ({bob}, {gid}, set())
+    assert (env["HOME"], env["USER"]) == (str(accounts.homes / accounts.bob), accounts.bob)
+    for new in (Path(cwd) / "new", accounts.homes / accounts.bob / "by-etl"):
+        assert (new.stat().st_uid, stat.S_IMODE(new.stat().st_mode)) == (bob, 0o600)
+    owners = {path.lstat().st_uid for path in (place.folder / "pods" / "job").rglob("*")}
+    assert owners == {0, bob, accounts.uid(accounts.sidecar)}
+
+
+@pytest.mark.feature("J16")
+@pytest.mark.parametrize(
+    ("account", "said"),
+    [
+        ("root", "the account root of proxy user etl has uid 0 and group 0, and jobs run as uid 1000 or above, never as root"),
+        ("daemon", "the account daemon of proxy user etl has uid 1 and group 1, and jobs run as uid 1000 or above"),
+        ("nobody-has-this", "proxy user etl has no account 'nobody-has-this' on this machine"),
+        ("sidecar", "of proxy user etl has uid"),
+        (None, "asks to run as 'etl', which proxy_users of tuttilab.yaml do not list any more"),
+    ],
+)
+async def test_a_proxy_user_that_jobs_may_not_be_starts_nothing(
+    place: Place, cluster: Cluster, accounts: Accounts, account: str | None, said: str
+) -> None:
+    name = accounts.sidecar if account == "sidecar" else account
+    proxy = None if name is None else replace(ETL, account=name)
+    with pytest.raises(LaunchRefused, match=said) as refused:
+        await cluster.launch(python_plan(accounts, "job", "ann", SHOW, work={"run_as": "etl"}, run_as=proxy))
+
+    assert refused.value.permanent
+    assert not (place.folder / "pods" / "job").exists()
+
+
+@pytest.mark.feature("J16")
+async def test_a_cluster_that_runs_all_as_one_user_runs_nothing_as_a_proxy_user(tmp_path: Path, accounts: Accounts) -> None:
+    place = Place("local", tmp_path)
+    with pytest.raises(LaunchRefused, match="asks to run as 'etl', and this cluster runs all jobs as one user"):
+        await place.open().launch(python_plan(accounts, "job", "ann", SHOW, work={"run_as": "etl"}, run_as=ETL))
+    await place.close()
 
 
 async def test_everything_of_a_pod_is_its_owners_or_the_sidecars_and_closed_to_others(

@@ -19,6 +19,7 @@ from tuttilab.scheduler.domain.errors import AboveMax, BadInput, CommitUnknown, 
 from tuttilab.scheduler.domain.events import ClusterObserved
 from tuttilab.scheduler.domain.model import Job, JobPhase
 from tuttilab.scheduler.domain.wire import MemberReport, PodReport
+from tuttilab.scheduler.service import performer
 from tuttilab.scheduler.service.clock import Clock, World
 from tuttilab.scheduler.service.heartbeats import Heartbeats
 from tuttilab.scheduler.service.loop import Service
@@ -211,6 +212,27 @@ def test_service_time_goes_on_from_the_last_entry_and_does_not_follow_the_wall_c
     times.update(wall=9000.0, monotonic=7.0)
     clock.advance_to(1400.0)
     assert clock.now() == 1502.0
+
+
+async def test_a_launch_that_an_outage_left_undone_is_tried_at_once_when_the_cluster_answers_again(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a long outage its next try would be half a minute away, here ten."""
+    monkeypatch.setattr(performer, "FIRST_PAUSE_S", 600.0)
+    cluster = FakeCluster("here", NODES)
+    service = service_in(tmp_path, store, cluster)
+    await service.start()
+    cluster.is_unreachable = True
+    job = await Jobs(service).submit(request(), ADMIN)
+    await until(service, lambda: bool(service.performer._pausing))
+    for observer in cluster._observers:
+        observer.set()
+    await until(service, lambda: service.state.clusters["here"].unreachable_since is not None)
+
+    cluster.is_unreachable = False
+
+    assert (await ended(service, job)).phase is JobPhase.SUCCEEDED
+    await service.stop()
 
 
 async def test_a_max_is_checked_before_any_cluster_is_known(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tuttilab.scheduler.domain.errors import Conflict, NotFound, StaleEpoch, Sto
 from tuttilab.scheduler.domain.model import AttemptPhase, JobPhase, Overtaking
 from tuttilab.scheduler.store import backup as copying
 from tuttilab.scheduler.store import sqlite
-from tuttilab.scheduler.store.base import ArtifactRow, IdempotencyKey
+from tuttilab.scheduler.store.base import ArtifactRow, Batch, IdempotencyKey
 from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.store.verify import differences, replay
 
@@ -70,7 +70,7 @@ async def test_a_backup_under_load_is_one_moment_and_restores_into_either_databa
                 return
             await asyncio.sleep(0)
 
-    await store.add_artifact(epoch, ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"}))
+    await store.commit(Batch(epoch, artifacts=(ArtifactRow("f" * 64, "ana", 5, "f" * 64, 1.5, {"of": "x"}),)))
     loading = asyncio.create_task(load())
     await is_under_way.wait()
     before, file = len(acknowledged), tmp_path / "backup"

@@ -185,7 +185,7 @@ async def test_newer_schema_is_refused_with_both_versions(filled: Path) -> None:
         connection.execute("UPDATE schema_version SET version_num = '0042'")
     connection.close()
 
-    assert "has schema 0042, and this version of tuttilab knows up to 0005" in await refusal(filled)
+    assert "has schema 0042, and this version of tuttilab knows up to 0006" in await refusal(filled)
 
 
 async def test_damage_under_a_log_is_refused_and_the_log_kept(filled: Path) -> None:
@@ -241,8 +241,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:
@@ -253,8 +253,8 @@ def upgrade() -> None:
 
 def next_schema(folder: Path, last: str) -> Schema:
     copytree(schema.OURS.migrations, folder, ignore=ignore_patterns("__pycache__"))
-    (folder / "versions" / "v0006_next.py").write_text(NEXT.format(last=last))
-    return Schema("0006", folder)
+    (folder / "versions" / "v0007_next.py").write_text(NEXT.format(last=last))
+    return Schema("0007", folder)
 
 
 async def test_older_schema_is_upgraded_and_keeps_its_rows(filled: Path, tmp_path: Path) -> None:
@@ -265,10 +265,10 @@ async def test_older_schema_is_upgraded_and_keeps_its_rows(filled: Path, tmp_pat
     await store.close()
 
     with sqlite3.connect(filled) as connection:
-        assert connection.execute("SELECT version_num FROM schema_version").fetchall() == [("0006",)]
+        assert connection.execute("SELECT version_num FROM schema_version").fetchall() == [("0007",)]
         assert connection.execute("SELECT colour FROM jobs").fetchall() == [("blue",)]
     connection.close()
-    assert "has schema 0006, and this version of tuttilab knows up to 0005" in await refusal(filled)
+    assert "has schema 0007, and this version of tuttilab knows up to 0006" in await refusal(filled)
 
 
 async def test_upgrade_that_fails_leaves_the_old_schema(filled: Path, tmp_path: Path) -> None:

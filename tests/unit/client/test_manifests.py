@@ -7,7 +7,15 @@ import pytest
 
 from tuttilab.scheduler.client.manifests import parse_manifests, read, write
 from tuttilab.scheduler.domain.errors import BadInput
-from tuttilab.scheduler.domain.requests import DagRequest, InputRequest, JobRequest, OutputRequest, PodRequest
+from tuttilab.scheduler.domain.requests import (
+    DagRequest,
+    InputRequest,
+    JobRequest,
+    NodeRequest,
+    OutputRequest,
+    PodRequest,
+    VariableRequest,
+)
 
 MNIST = """
 kind: Job
@@ -72,6 +80,108 @@ def test_documents_of_a_file_keep_their_order() -> None:
 def test_refusal_names_file_place_and_remedy(text: str, sentence: str) -> None:
     with pytest.raises(BadInput) as refusal:
         parse_manifests(text, "j.yaml", JobRequest)
+
+    assert str(refusal.value).startswith(sentence)
+
+
+CONTAINER = """
+kind: Job
+name: container
+cluster: k
+image: registry.example/train@sha256:00
+pods: [{count: 2, gpus: 1, node_labels: {pool: ml}, tolerations: ["dedicated=ml:NoSchedule"], resources: {rdma/hca: 1}}]
+command: [python, train.py]
+sidecar: false
+"""
+GRAPH = """
+kind: Dag
+name: nightly
+queue: research
+variables: {day: {type: string, default: "2026-11-22"}}
+nodes:
+  - {name: features, spark_sql: "SELECT * FROM raw WHERE day = '${day}'", save: line.parquet, cpus: 2, memory: 4Gi}
+  - name: train
+    after: [features]
+    ignore_fail: true
+    job: {pods: [{role: worker, count: 2, cpus: "500m"}], command: [python, train.py]}
+"""
+SPARK = "kind: Dag\nname: sql\nnodes: [{name: a, spark_sql: SELECT 1, save: a.parquet}]\n"
+
+
+@pytest.mark.feature("S01")
+def test_a_job_in_containers_is_read() -> None:
+    pod = PodRequest(
+        count=2,
+        gpus=1,
+        node_labels={"pool": "ml"},
+        tolerations=("dedicated=ml:NoSchedule",),
+        resources={"rdma/hca": 1},
+    )
+    assert parse_manifests(CONTAINER, "c.yaml", JobRequest) == [
+        JobRequest(
+            name="container",
+            cluster="k",
+            image="registry.example/train@sha256:00",
+            pods=(pod,),
+            command=("python", "train.py"),
+            sidecar=False,
+        )
+    ]
+
+
+@pytest.mark.feature("S01")
+def test_a_graph_with_sql_on_spark_and_a_gang_is_read() -> None:
+    train = JobRequest(pods=(PodRequest(role="worker", count=2, cpus="500m"),), command=("python", "train.py"))
+    assert parse_manifests(GRAPH, "g.yaml", DagRequest) == [
+        DagRequest(
+            name="nightly",
+            queue="research",
+            variables={"day": VariableRequest(type="string", default="2026-11-22")},
+            nodes=(
+                NodeRequest(
+                    name="features",
+                    spark_sql="SELECT * FROM raw WHERE day = '${day}'",
+                    save="line.parquet",
+                    cpus=2,
+                    memory="4Gi",
+                ),
+                NodeRequest(name="train", after=("features",), ignore_fail=True, job=train),
+            ),
+        )
+    ]
+    assert parse_manifests(SPARK, "s.yaml", DagRequest)[0].nodes == (NodeRequest(name="a", spark_sql="SELECT 1", save="a.parquet"),)
+
+
+def parse_jobs(text: str) -> list[JobRequest]:
+    return parse_manifests(text, "m.yaml", JobRequest)
+
+
+def parse_graphs(text: str) -> list[DagRequest]:
+    return parse_manifests(text, "m.yaml", DagRequest)
+
+
+@pytest.mark.feature("S01")
+@pytest.mark.parametrize(
+    ("text", "right", "wrong", "sentence"),
+    [
+        (CONTAINER, "gpus: 1", "gpus: [1]", "m.yaml: pods[0].gpus: "),
+        (CONTAINER, "{pool: ml}", "{pool: 3}", "m.yaml: pods[0].node_labels.pool: input should be a valid string (given: 3)."),
+        (CONTAINER, "sidecar: false", "sidecr: false", "m.yaml: unknown key sidecr; did you mean 'sidecar'?"),
+        (SPARK, "spark_sql: SELECT 1", "spark_sql: 1", "m.yaml: nodes[0].spark_sql: input should be a valid string (given: 1)."),
+        (SPARK, "save:", "saev:", "m.yaml: unknown key nodes[0].saev; did you mean 'save'?"),
+        (GRAPH, "count: 2", "count: two", "m.yaml: nodes[1].job.pods[0].count: input should be a valid integer"),
+        (GRAPH, "command:", "comand:", "m.yaml: unknown key nodes[1].job.comand; did you mean 'command'?"),
+        (GRAPH, "type: string", "typ: string", "m.yaml: unknown key variables.day.typ; did you mean 'type'?"),
+    ],
+)
+def test_a_wrong_field_of_a_container_of_sql_and_of_a_graph_is_named_by_its_path(
+    text: str, right: str, wrong: str, sentence: str
+) -> None:
+    assert right in text
+    changed = text.replace(right, wrong)
+
+    with pytest.raises(BadInput) as refusal:
+        (parse_graphs if "kind: Dag" in text else parse_jobs)(changed)
 
     assert str(refusal.value).startswith(sentence)
 

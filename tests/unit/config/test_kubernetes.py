@@ -9,7 +9,7 @@ import yaml
 
 from tuttilab.scheduler.client import read_mount, read_sidecar
 from tuttilab.scheduler.client.manifests import parse_manifests
-from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.clusters.kubernetes.settings import Binding, KubernetesSettings
 from tuttilab.scheduler.config.load import parse_config
 from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.core.sidecars import chosen
@@ -52,6 +52,7 @@ def test_all_that_can_be_said() -> None:
         "node_labels": {"pool": "ml"},
         "uid": 2000,
         "isolate_gangs": True,
+        "binding": "direct",
     }
 
     config = parsed({**LEAST, **own}, listen={"pods": "10.0.0.5:8790"})
@@ -62,6 +63,7 @@ def test_all_that_can_be_said() -> None:
     assert (settings.namespace_of("research"), settings.namespace_of("others")) == ("ml-research", "ml")
     assert settings.all_namespaces == ("ml", "ml-research")
     assert settings.isolates_gangs
+    assert settings.binding is Binding.DIRECT
     assert (config.listen.pods_address, config.host_names) == (("10.0.0.5", 8790), ("127.0.0.1", "10.0.0.5"))
 
 
@@ -80,6 +82,7 @@ def test_all_that_can_be_said() -> None:
         ({"report_url": "ftp://x"}, "clusters[0].report_url: 'ftp://x' is no URL"),
         ({"tolerations": ["a=b:Sometimes"]}, "clusters[0].tolerations[0]: 'a=b:Sometimes' is no taint;"),
         ({"uid": 0}, "clusters[0].uid: 0 cannot be used; expected 1 to 2147483647: pods do not run as root."),
+        ({"binding": "podgroup"}, "clusters[0].binding: 'podgroup' is not known; expected one of auto, direct, scheduler."),
         ({"nodes": [{"name": "a", "cpus": 1, "memory": "1Gi"}]}, "clusters[0].nodes: a kubernetes cluster has nodes of its own;"),
         ({"kubeconfg": "x"}, "unknown key clusters[0].kubeconfg; did you mean 'kubeconfig'?"),
     ],
@@ -91,15 +94,22 @@ def test_refusal_names_the_key_and_the_remedy(changes: dict[str, Any], sentence:
     assert str(refusal.value).startswith(f"t.yaml: {sentence}")
 
 
-@pytest.mark.parametrize("key", ["kubeconfig", "namespace", "image", "report_url", "uid"])
+@pytest.mark.parametrize("key", ["kubeconfig", "namespace", "image", "report_url", "logs", "uid"])
 def test_keys_of_kubernetes_go_with_its_kind_only(key: str) -> None:
     with pytest.raises(BadInput, match=rf"clusters\[0\].{key}: it goes with kind kubernetes"):
         parsed({"name": "here", "kind": "local", key: 5 if key == "uid" else "x"})
 
 
-def test_replicas_on_postgres_are_refused() -> None:
-    with pytest.raises(BadInput, match="kubernetes does not go with replicas on Postgres yet"):
-        parsed(LEAST, store={"url": "postgresql+psycopg://u@h/d"})
+def test_replicas_on_postgres_need_one_place_for_logs() -> None:
+    store = {"url": "postgresql+psycopg://u@h/d"}
+    with pytest.raises(BadInput, match=r"clusters\[0\].logs: several control planes on Postgres keep the logs"):
+        parsed(LEAST, store=store)
+
+    several = parsed({**LEAST, "logs": "/shared/logs"}, store=store)
+    alone = parsed(LEAST, store={**store, "alone": True})
+
+    folders = [config.clusters[0].kubernetes.logs for config in (several, alone) if config.clusters[0].kubernetes is not None]
+    assert folders == ["/shared/logs", None]
 
 
 @pytest.mark.parametrize("pods", ["10.0.0.5", ":80", "10.0.0.5:0", "10.0.0.5:http"])
@@ -111,12 +121,13 @@ def test_an_address_for_pods_that_is_none(pods: str) -> None:
 def test_what_the_guide_says_of_volumes_and_side_cars_of_jobs_is_read() -> None:
     guide = (Path(__file__).parents[3] / "docs/guides/kubernetes.md").read_text(encoding="utf-8")
     chapters = guide.partition("## 6. Volumes of jobs")[2].partition("## What a job finds")[0]
-    manifest, registry = re.findall(r"^```yaml\n(.*?)^```$", chapters, re.MULTILINE | re.DOTALL)
+    manifest, registry, ports = re.findall(r"^```yaml\n(.*?)^```$", chapters, re.MULTILINE | re.DOTALL)
     words = re.findall(r"--mount (\S+:/\S*)", chapters)
 
     (job,) = parse_manifests(manifest, "guide", JobRequest)
     (proxy,) = parsed(LEAST, **yaml.safe_load(registry)).sidecars
 
+    assert parsed(LEAST, **yaml.safe_load(ports)).driver_ports == range(30100, 30300)
     assert [mount.path for mount in job.mounts] == ["/me", "/data"]
     assert [read_mount(word).path for word in words] == ["/me", "/data"]
     asked = read_sidecar(re.findall(r"--sidecar (\S+)`", chapters)[0])

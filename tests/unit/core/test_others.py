@@ -9,6 +9,7 @@ from tuttilab.scheduler.clusters.base import Observation
 from tuttilab.scheduler.core.rows.invariants import check as check_invariants
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.model import MASTER, JobPhase
 from tuttilab.scheduler.domain.resources import NOTHING, Resources
 from tuttilab.scheduler.domain.wire import event_from_json, event_to_json
 from tuttilab.scheduler.service.reconcile import cluster_event
@@ -96,3 +97,61 @@ def test_a_node_that_comes_meanwhile_is_told_whole(one: State) -> None:
 
     assert isinstance(event, ev.ClusterObserved)
     assert event.cluster.nodes == nodes
+
+
+@pytest.mark.parametrize("reason", ["OutOfcpu", "OutOfpods", "OutOfnvidia.com/gpu", "UnexpectedAdmissionError", "Unschedulable"])
+def test_a_node_that_did_not_take_a_pod_is_avoided_by_the_next_attempt(one: State, reason: str) -> None:
+    job = submit(one, cpus=3, retries=0)
+    run_cycle(one)
+    first = one.live_attempt(job.id)
+    assert first is not None
+    (pod,) = first.pods
+
+    one.handle(ev.PodEnded(job.id, 1, pod.name, None, reason), 1.0)
+
+    again = one.jobs[job.id]
+    assert (again.phase, again.failures, again.avoid_nodes) == (JobPhase.QUEUED, 0, (pod.node,))
+    assert again.reason == f"node {pod.node} did not take pod {pod.name} ({reason})"
+    run_cycle(one, again.not_before)
+    second = one.live_attempt(job.id)
+    assert second is not None
+    assert {each.node for each in second.pods}.isdisjoint({pod.node})
+    check_invariants(one)
+
+
+def test_a_node_that_refused_is_taken_again_where_there_is_no_other(one: State) -> None:
+    job = submit(one, cpus=6)
+    run_cycle(one)
+    one.handle(ev.PodEnded(job.id, 1, f"{job.id}-1-worker-0", None, "OutOfcpu"), 1.0)
+
+    run_cycle(one, one.jobs[job.id].not_before)
+
+    attempt = one.live_attempt(job.id)
+    assert attempt is not None
+    assert [pod.node for pod in attempt.pods] == ["a"]
+
+
+@pytest.mark.parametrize(("exit_code", "reason"), [(None, "NodeLost"), (None, "Lost"), (1, "OutOfcpu")])
+def test_any_other_end_says_nothing_of_the_node(one: State, exit_code: int | None, reason: str) -> None:
+    job = submit(one, cpus=3)
+    run_cycle(one)
+
+    one.handle(ev.PodEnded(job.id, 1, f"{job.id}-1-worker-0", exit_code, reason), 1.0)
+
+    assert one.jobs[job.id].avoid_nodes == ()
+
+
+def test_a_master_that_its_node_did_not_take_is_no_master_that_ended_first() -> None:
+    one = state([replace(cluster(node("a"), node("b")), master_cost=Resources.parse({"cpu": "100m"}))])
+    job = submit(one, workers=2, cpus=1)
+    run_cycle(one)
+    attempt = one.live_attempt(job.id)
+    assert attempt is not None
+    master = next(pod for pod in attempt.pods if pod.role == MASTER)
+
+    one.handle(ev.PodEnded(job.id, 1, master.name, None, "OutOfcpu"), 1.0)
+
+    stopping = one.live_attempt(job.id)
+    assert stopping is not None
+    assert stopping.reason == f"node {master.node} did not take pod {master.name} (OutOfcpu)"
+    assert one.jobs[job.id].avoid_nodes == (master.node,)

@@ -7,7 +7,7 @@ import pytest
 from tests.builders import cluster, end_all, job, node, queue, start_all, state, submit
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.kinds.spark import SESSION_LABEL
-from tuttilab.scheduler.core.ordering.accuracy import EXPECTED, FEW_SCORES, Accuracy, widened
+from tuttilab.scheduler.core.ordering.accuracy import EXPECTED, FEW_SCORES, Accuracy, scales, widened
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.model import Job, JobKind, StartForecast, StartKind, Wait, Why
@@ -178,25 +178,25 @@ def test_B30_a_dependency_is_named() -> None:
 @pytest.mark.parametrize("kind", list(StartKind))
 def test_ranges_learn_from_how_far_the_last_ones_were_off(kind: StartKind) -> None:
     accuracy, forecast = Accuracy(), StartForecast(100.0, 200.0, kind)
-    narrow = widened(forecast, accuracy.factors())
+    narrow = widened(forecast, scales(accuracy.factors()))
     assert 0.0 <= narrow[0] < 100.0
     assert 200.0 < narrow[1] < 600.0
     for number in range(3 * FEW_SCORES):
         wait = Wait(f"j{number}", Why.NO_ROOM, "", 1, forecast=forecast)
         accuracy.record([wait], 0.0)
         accuracy.started(f"j{number}", 2000.0)
-    learnt = widened(forecast, accuracy.factors())
+    learnt = widened(forecast, scales(accuracy.factors()))
     assert learnt[1] == pytest.approx(2000.0, rel=0.01)
     others = {one: (score, score) for one, score in EXPECTED.items()}
     for other in set(StartKind) - {kind}:
         unlike = forecast._replace(kind=other)
-        assert widened(unlike, accuracy.factors()) == widened(unlike, others)
+        assert widened(unlike, scales(accuracy.factors())) == widened(unlike, scales(others))
 
 
 def test_a_gang_that_still_waits_past_its_range_counts_at_once() -> None:
     accuracy, forecast = Accuracy(), StartForecast(100.0, 200.0, StartKind.LINE)
-    before = widened(forecast, accuracy.factors())
+    before = widened(forecast, scales(accuracy.factors()))
     waits = [Wait(f"j{number}", Why.NO_ROOM, "", 1, forecast=forecast) for number in range(2 * FEW_SCORES)]
     accuracy.record(waits, 0.0)
     accuracy.record(waits, 5000.0)
-    assert widened(forecast, accuracy.factors())[1] > 4 * before[1]
+    assert widened(forecast, scales(accuracy.factors()))[1] > 4 * before[1]

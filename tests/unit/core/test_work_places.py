@@ -8,8 +8,9 @@ import pytest
 from tests.builders import job, node, queue
 from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.placement.fit import permitted_clusters
-from tuttilab.scheduler.domain.errors import NeverFits
+from tuttilab.scheduler.domain.errors import BadInput, NeverFits
 from tuttilab.scheduler.domain.model import Cluster, JobKind
+from tuttilab.scheduler.domain.requests import InputRequest, OutputRequest
 
 KINDS = {"machine": "local", "k": "kubernetes", "other": "kubernetes"}
 
@@ -76,3 +77,32 @@ def test_a_gang_with_an_image_is_refused_where_there_are_only_machines() -> None
 
     with pytest.raises(NeverFits, match="cannot be run here"):
         job(checked, workers=2, image="i")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"code": "c" * 64}, "sidecar: without one a container has nobody for a code bundle; expected sidecar: true, or none"),
+        ({"inputs": (InputRequest(path="a.csv"),)}, "sidecar: without one a container has nobody for inputs;"),
+        ({"outputs": (OutputRequest(name="m", path="m.pt"),)}, "sidecar: without one a container has nobody for outputs;"),
+        ({"workdir": "sub"}, "sidecar: without one a container has nobody for a workdir of its own folder;"),
+        (
+            {"workers": 2, "framework": "torch", "code": "c" * 64},
+            "sidecar: without one a container has nobody for a code bundle and the framework torch, whose members wait for",
+        ),
+    ],
+)
+def test_bare_pods_that_need_a_side_car_are_refused_in_containers_only(given: dict[str, Any], sentence: str) -> None:
+    places: list[dict[str, Any]] = [{"cluster": "k"}, {"image": "i"}]
+    for in_containers in places:
+        with pytest.raises(BadInput) as refusal:
+            job(site(ALL), sidecar=False, **given, **in_containers)
+        assert str(refusal.value).startswith(sentence)
+
+    assert not job(site(ALL), sidecar=False, **given).work.sidecar, "on a machine there is one all the same"
+
+
+def test_a_bare_gang_runs_in_containers() -> None:
+    made = job(site(ALL), sidecar=False, workers=3, image="i", workdir="/data")
+
+    assert (made.gang.size, made.work.sidecar) == (3, False)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tuttilab.jupyter_ext.tensorboard import DEEPEST, MOST_ENTRIES, has_events
+from tuttilab.jupyter_ext.event_files import DEEPEST, MOST_ENTRIES
+from tuttilab.jupyter_ext.tensorboard import has_events
 
 
 def test_an_event_file_some_folders_down_is_found(tmp_path: Path) -> None:

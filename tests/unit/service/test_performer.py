@@ -103,3 +103,23 @@ async def test_who_cancels_hears_when_a_launch_does_not_settle(monkeypatch: pyte
         await performer.wait_for_launch("j")
     await performer.wait_for_launch("other")
     await performer.stop()
+
+
+async def test_what_waits_for_its_next_try_is_tried_at_once_when_a_cluster_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(performing, "FIRST_PAUSE_S", 600.0)
+    loop, cluster = Loop(), SlowCluster()
+    performer = Performer(loop, {"here": cluster})
+    cluster.may_answer.set()
+    performer.perform(LaunchGang("j", 1))
+    async with asyncio.timeout(5):
+        while not performer._pausing:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert cluster.launches == 1
+
+    performer.retry_now()
+
+    async with asyncio.timeout(5):
+        while cluster.launches < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await performer.stop()
+    assert not performer._pausing

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tuttilab.scheduler.clusters.base import LogChunk
-from tuttilab.scheduler.clusters.local.logs import PodLog as Reader
+from tuttilab.scheduler.clusters.kept.logs import PodLog as Reader
 from tuttilab.sidecar.log import LINE_BYTES, PodLog
 from tuttilab.sidecar.log_times import MOST, Times
 

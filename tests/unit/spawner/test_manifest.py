@@ -14,6 +14,7 @@ from jupyterhub.spawner import SpawnException
 from kubernetes_asyncio.client import ApiClient
 
 from tuttilab.spawner import TuttiSpawner
+from tuttilab.spawner.driver_ports import service_body
 
 # KubeSpawner reads where its cluster is when it is made, and asks nothing of it to make a manifest.
 KUBECONFIG = """
@@ -77,6 +78,22 @@ async def test_pod_is_what_was_admitted(kubeconfig: None) -> None:
     assert "TUTTILAB_NOTEBOOK" not in environ
     assert "NVIDIA_VISIBLE_DEVICES" not in environ
     assert "secret of the hub" not in str(pod)
+
+
+async def test_a_pod_is_told_its_driver_ports_and_its_nodes_address(kubeconfig: None) -> None:
+    spawner = TuttiSpawner(_mock=True)
+    view = replace(admitted(ProfileRequest(name="yarn", driver_ports=2)), driver_ports=(30100, 30101))
+
+    pod = await manifest(spawner, view)
+    plain = await manifest(spawner, admitted(ProfileRequest(name="cpu")))
+
+    environ = {one["name"]: one.get("value", one.get("valueFrom")) for one in pod["spec"]["containers"][0]["env"]}
+    assert environ["TUTTILAB_DRIVER_PORTS"] == "30100,30101"
+    assert environ["TUTTILAB_DRIVER_HOST"] == {"fieldRef": {"fieldPath": "status.hostIP"}}
+    assert "TUTTILAB_DRIVER" not in str(plain)
+    body = service_body("job1", view.driver_ports, {"tuttilab.io/job": "job1"}, {"name": "jupyter-ann", "uid": "u1"})
+    assert [(one["port"], one["targetPort"], one["nodePort"]) for one in body["spec"]["ports"]] == [(30100,) * 3, (30101,) * 3]
+    assert (body["spec"]["selector"], body["metadata"]["ownerReferences"][0]["uid"]) == ({"tuttilab.io/job": "job1"}, "u1")
 
 
 async def test_only_a_preemptible_server_gets_its_job_id(kubeconfig: None) -> None:

@@ -3,8 +3,15 @@
 import pytest
 
 from tuttilab.scheduler.domain.errors import BadInput
-from tuttilab.scheduler.domain.requests import ProfileRequest
-from tuttilab.spawner.options import NOTHING_OFFERED, checked, form, from_form
+from tuttilab.scheduler.domain.requests import AccountRequest, ProfileRequest
+from tuttilab.scheduler.domain.wire import ProfileView
+from tuttilab.spawner.options import NOTHING_OFFERED, checked, from_form
+from tuttilab.spawner.options import form as form_of
+
+
+def form(profiles: list[ProfileRequest], queues: tuple[str, ...] = ("research",)) -> str:
+    return form_of([ProfileView(profile=profile, applied_by="root", applied_at=0.0, queues=queues) for profile in profiles])
+
 
 EVIL = '"><script>alert(1)</script>'
 
@@ -30,6 +37,20 @@ def test_form_has_an_image_where_a_profile_leaves_the_choice() -> None:
 def test_nothing_to_choose_is_no_form() -> None:
     assert form([ProfileRequest(name="only")]) == ""
     assert NOTHING_OFFERED in form([])
+
+
+def test_form_has_a_queue_where_a_profile_leaves_several() -> None:
+    two = form([ProfileRequest(name="only")], queues=("research", "quant"))
+    pinned = ProfileView(profile=ProfileRequest(name="pinned"), applied_by="root", applied_at=0.0, queues=("batch",))
+    mixed = form_of([ProfileView(profile=ProfileRequest(name="p"), applied_by="r", applied_at=0.0, queues=("a", EVIL)), pinned])
+
+    assert '<option value="">the first that has room</option><option value="research">research</option><option' in two
+    assert "<small>only: research, quant</small>" in two
+    assert "<script>" not in mixed
+    assert "batch" not in mixed
+    assert from_form({"profile": ["p"], "queue": ["quant"]}) == {"profile": "p", "queue": "quant"}
+    assert checked({"queue": "quant"}) == {"queue": "quant"}
+    assert "tutti-queue" not in form([ProfileRequest(name="p", proxy_users={"etl": AccountRequest(uid=7, gid=7)})])
 
 
 def test_texts_of_a_profile_are_texts() -> None:

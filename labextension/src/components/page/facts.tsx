@@ -37,6 +37,7 @@ export function Facts({ job, now, actions, trans }: IProps): React.JSX.Element {
         [trans.__('Waited'), duration((started ?? job.ended_at ?? now) - job.created_at, trans)],
         started === null ? null : [trans.__('Ran'), duration((job.ended_at ?? now) - started, trans)],
         [trans.__('Owner'), <bdi key="owner">{job.owner}</bdi>],
+        job.run_as === null ? null : [trans.__('Runs as'), <bdi key="runs-as">{job.run_as}</bdi>],
         [trans.__('Queue'), job.priority === 0 ? job.queue : trans.__('%1, priority %2', job.queue, job.priority)],
         [trans.__('Asks for'), askedText(job, trans)],
         place === '' ? null : [trans.__('Where'), place],

@@ -83,7 +83,10 @@ def pod_name(job_id: str, attempt: int, role: str, rank: int) -> str:
 def run_when_all_started(rows: Rows, job_id: str, number: int, at: float) -> None:
     """Make the attempt Running once every member runs or has run; its run time counts from then on."""
     job, attempt = rows.jobs[job_id], rows.attempts[job_id, number]
-    has_all_started = all(pod.phase in (PodPhase.RUNNING, PodPhase.ENDED) for pod in attempt.members)
-    if attempt.phase is AttemptPhase.LAUNCHING and has_all_started:
+    if attempt.phase is AttemptPhase.LAUNCHING and rows.places.any_of(attempt, "starts", _has_to_start) is None:
         rows.put_attempt(replace(lifecycle.move_attempt(attempt, AttemptPhase.RUNNING), started_at=at))
         rows.put_job(replace(job, failed_launches=0, started_at=job.started_at if job.started_at is not None else at))
+
+
+def _has_to_start(pod: Pod) -> bool:
+    return pod.role != MASTER and pod.phase not in (PodPhase.RUNNING, PodPhase.ENDED)

@@ -110,10 +110,13 @@ def after_end(rows: Rows, job_id: str, number: int, ended: Pod, at: float) -> li
     job, attempt = rows.jobs[job_id], rows.attempts[job_id, number]
     if attempt.phase is AttemptPhase.STOPPING:
         return finish_when_all_ended(rows, job, attempt, at)
-    if ended.role == MASTER:
+    if ended.role == MASTER and not exits.is_refused_by_node(ended):
         if ended.exit_code == 0:
             return []  # A master exits with 0 only after its members have ended; their terminal records will follow.
         why = f"its master ended first ({ended.reason or 'no reason given'})"
+        return stop(rows, job, attempt, StopReason.MEMBER_LOST, at, why)
+    if exits.is_refused_by_node(ended):
+        why = f"node {ended.node} did not take pod {ended.name} ({ended.reason})"
         return stop(rows, job, attempt, StopReason.MEMBER_LOST, at, why)
     if ended.exit_code is None:
         return stop(rows, job, attempt, StopReason.MEMBER_LOST, at, exits.describe_loss(ended))
@@ -129,8 +132,7 @@ def after_end(rows: Rows, job_id: str, number: int, ended: Pod, at: float) -> li
 def stop_when_done(rows: Rows, job_id: str, number: int, at: float) -> list[Instruction]:
     """End the attempt with success when all required members have ended, without waiting for those given back."""
     job, attempt = rows.jobs[job_id], rows.attempts[job_id, number]
-    required = [pod for pod in exits.required_members(job.gang, attempt) if not pod.is_given_back]
-    if all(pod.phase is PodPhase.ENDED for pod in required):
+    if rows.places.any_of(attempt, "ends", lambda pod: pod.phase is not PodPhase.ENDED and exits.is_awaited(job.gang, pod)) is None:
         if all(pod.phase is PodPhase.ENDED for pod in attempt.pods):
             return _finish(rows, job, attempt, at, AttemptPhase.SUCCEEDED)
         return stop(rows, job, attempt, StopReason.REQUIRED_DONE, at, "")

@@ -56,6 +56,9 @@ def ended(rows: Rows, event: ev.PodEnded, at: float) -> list[Instruction]:
         outputs=dict(event.outputs),
     )
     attempt = rows.attempts[event.job_id, event.attempt]
+    job = rows.jobs[event.job_id]
+    if exits.is_refused_by_node(ended_pod) and pod.node not in job.avoid_nodes:
+        rows.put_job(replace(job, avoid_nodes=(*job.avoid_nodes, pod.node)))
     if resizing.is_joining(pod) and attempt.phase is AttemptPhase.RUNNING and exits.has_not_run(ended_pod):
         # No work was lost with it: the gang runs on without it.
         ended_pod = replace(ended_pod, is_given_back=True, given_back_why=f"it did not start ({event.reason or 'no trace of it'})")

@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
+from tuttilab.scheduler.clusters.kept.logs import PodLog
 from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError
-from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, follow
-from tuttilab.scheduler.clusters.local.logs import PodLog
+from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, Turns, follow, is_whole
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
 
 
@@ -63,6 +63,81 @@ def test_a_kill_between_the_copy_and_its_note_repeats_nothing(tmp_path: Path) ->
     again.close()
 
     assert read(tmp_path) == ("a", "b", "c", "d", "e")
+
+
+def test_a_former_leader_that_goes_on_writes_where_nobody_looks(tmp_path: Path) -> None:
+    """It was suspended, another control plane that sees the same folder took over, and it continues."""
+    former = LogCopy(tmp_path, is_shared=True)
+    former.begin()
+    former.add(lines("a", "b"))
+
+    leader = LogCopy(tmp_path, is_shared=True)
+    leader.begin()
+    former.add(lines("c", first=2))
+    leader.add(lines("a", "b", "c", "d"))
+    former.add(lines("d", "e", first=3))
+    former.finish("of the former one")
+
+    assert not is_whole(tmp_path)
+    leader.add(lines("e", first=4))
+    leader.finish("of ours")
+    assert is_whole(tmp_path)
+    assert read(tmp_path) == ("a", "b", "c", "d", "e", "tuttilab: of ours")
+    former.close()
+    leader.close()
+
+
+def test_what_a_former_leader_copied_and_did_not_note_is_not_repeated(tmp_path: Path) -> None:
+    former = LogCopy(tmp_path, is_shared=True)
+    former.begin()
+    former.add(lines("a"))
+    (place,) = tmp_path.glob(f"{PLACE}.*")
+    noted = place.read_bytes()
+    former.add(lines("b", "c", first=1))
+    place.write_bytes(noted)
+    with (tmp_path / "log").open("ab") as file:
+        file.write(b"half a li")
+
+    leader = LogCopy(tmp_path, is_shared=True)
+    leader.begin()
+    leader.add(lines("a", "b", "c", "d"))
+
+    assert read(tmp_path) == ("a", "b", "c", "d")
+    former.close()
+    leader.close()
+
+
+def test_what_a_former_leader_says_of_its_own_file_does_not_end_ours(tmp_path: Path) -> None:
+    """It had made sure that the file was its own, was suspended, and writes that it is whole."""
+    former = LogCopy(tmp_path, is_shared=True)
+    former.finish()
+    said = (tmp_path / WHOLE).read_bytes()
+    assert is_whole(tmp_path)
+    leader = LogCopy(tmp_path, is_shared=True)
+    assert not is_whole(tmp_path)
+
+    (tmp_path / WHOLE).write_bytes(said)
+
+    assert not is_whole(tmp_path)
+    leader.finish()
+    assert is_whole(tmp_path)
+    former.close()
+    leader.close()
+
+
+def test_a_log_that_begins_anew_says_so_once_and_goes_on_after_a_restart(tmp_path: Path) -> None:
+    copy = LogCopy(tmp_path, is_shared=True)
+    copy.begin_anew(Path("/here"))
+    copy.close()
+    again = LogCopy(tmp_path, is_shared=True)
+    again.begin_anew(Path("/here"))
+    again.begin()
+    again.add(lines("a"))
+    again.close()
+
+    said, *others = read(tmp_path)
+    assert said.startswith("tuttilab: another control plane copied this log to a folder that is not /here of this one;")
+    assert others == ["a"]
 
 
 def test_lines_of_one_instant_are_all_kept(tmp_path: Path) -> None:
@@ -124,7 +199,9 @@ def followed(folder: Path, *answers: list[bytes] | Exception) -> tuple[str, ...]
     """What is kept of a pod that is over once its first answer has come."""
     copy = LogCopy(folder)
     over = iter([False])
-    note = asyncio.run(follow(cast(Api, Answers(*answers)), "team", "job-0", copy, lambda: next(over, True)))
+    note = asyncio.run(
+        follow(cast(Api, Answers(*answers)), "team", "job-0", copy, lambda: next(over, True), asyncio.Event(), Turns())
+    )
     copy.finish(note)
     copy.close()
     return read(folder)

@@ -11,6 +11,7 @@ from tests.contract.clusters import GANG_KEY, growth, plan
 from tuttilab.scheduler.clusters.kubernetes import names, objects
 from tuttilab.scheduler.clusters.kubernetes.pods import SECRET_PODS, launched_with, pod_body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.domain.accounts import ProxyUser
 from tuttilab.scheduler.domain.model import Framework, Input, Output, Toleration
 from tuttilab.scheduler.domain.resources import GPU, Resources
 
@@ -57,6 +58,25 @@ SNAPSHOTS = Path(__file__).parent / "bodies"
 )
 def test_the_body_is_the_one_that_was_reviewed(name: str, body: dict[str, Any]) -> None:
     assert body == json.loads((SNAPSHOTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.feature("J16")
+def test_pods_of_a_proxy_user_have_its_uid_and_gid_and_nothing_else_is_other() -> None:
+    proxy = replace(GANG, work=replace(GANG.work, run_as="etl"), run_as=ProxyUser("etl", ("quant",), "etl", 3001, 3002))
+
+    for pod in GANG.pods:
+        own, of_proxy = pod_body(GANG, pod, SETTINGS, "i1", None), pod_body(proxy, pod, SETTINGS, "i1", None)
+        security = of_proxy["spec"]["securityContext"]
+        assert security == {
+            "runAsNonRoot": True,
+            "runAsUser": 3001,
+            "runAsGroup": 3002,
+            "fsGroup": 3002,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert "runAsUser" not in json.dumps({**of_proxy["spec"], "securityContext": {}})
+        assert {**of_proxy["spec"], "securityContext": {}} == {**own["spec"], "securityContext": {}}
+        assert of_proxy["metadata"] == own["metadata"]
 
 
 def containers(body: dict[str, Any]) -> list[dict[str, Any]]:

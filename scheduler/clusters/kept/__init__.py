@@ -1,0 +1,1 @@
+"""What the control plane keeps of pods in its state folder, whichever the cluster: folders, logs and the epoch that led last."""
