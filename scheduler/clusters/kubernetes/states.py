@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
-from tuttilab.scheduler.clusters.kubernetes.additions import PREFIX
-from tuttilab.scheduler.clusters.kubernetes.pods import IMAGE, MAIN, PREPARE, SIDECAR, Body
+from tuttilab.scheduler.clusters.kubernetes.pods import IMAGE, MAIN, PREFIX, PREPARE, SIDECAR, Body
 from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase, Taint, Toleration
 from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEMORY, NOTHING, Resources
