@@ -112,10 +112,6 @@ class LogCopies:
                 await asyncio.to_thread(copy.begin_anew, self._log_dir)
             cut = await logs.follow(self._api, namespace, name, copy, is_over, over, self._turns)
             noted = await self._attempts.find(*key[:2])
-            if noted is not None and await asyncio.to_thread(copy.is_of_another_machine):
-                # Before the log is whole: the end is shown then.
-                noted.why[key[2]] = states.WRONG_ARCHITECTURE
-                await self._attempts.put(*key[:2], noted)
             last = present()
             message = str(states.message_of(last).get("message") or "") if last is not None else ""
             note = (noted.notes.get(key[2], "") if noted is not None else "") or message

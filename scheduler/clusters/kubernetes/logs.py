@@ -38,7 +38,6 @@ READ_AT_ONCE: Final = 32
 READS_A_SECOND: Final = 20.0
 """Of all logs that are not followed."""
 _BLOCK: Final = 2**20
-_WRONG_PROGRAM = re.compile(rb"exec [^\n]*: exec format error\n?")
 _TIMED: Final = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) ")
 """How each line begins that a container printed. Others are the kubelet's own words: asked for a container that is removed, it
 answers 200 and "unable to retrieve container logs for ..." (kubernetes issue 142258)."""
@@ -145,10 +144,6 @@ class LogCopy:
         while view:
             view = view[os.write(self._file, view) :]
         self._size += len(text)
-
-    def is_of_another_machine(self) -> bool:
-        """Whether all that was printed is the container runtime's word for a program of another kind of machine."""
-        return self._size < LINE_BYTES and _WRONG_PROGRAM.fullmatch((self._folder / "log").read_bytes()) is not None
 
     def finish(self, *notes: str) -> None:
         """Mark it as whole, after a line of our own for each of ``notes`` that is not empty."""

@@ -182,8 +182,6 @@ def _end(seen: Seen) -> tuple[int | None, str, Mapping[str, str]]:
         return None, pod_reason or why, outputs
     if reason == "OOMKilled":
         return code or 137, reason, outputs
-    if code and seen.why == WRONG_ARCHITECTURE:
-        return 126, seen.why, outputs
     if reason in ("StartError", "ContainerCannotRun"):
         said = str(main.get("message", ""))
         if _NOT_FOUND.search(said):
