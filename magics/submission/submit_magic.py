@@ -228,6 +228,9 @@ class SubmitMagics(Magics):
                     f"%%submit: line {error.lineno} ({line[:60]}) is notebook syntax, and a job runs plain Python; "
                     "do it in a cell before, or use subprocess."
                 ) from None
+            if not line and error.lineno is not None:
+                # What only the compiler refuses, as `return` outside a function, comes without its line.
+                error.text = f"\n{cell}".split("\n")[error.lineno - 1]
             raise CellSyntaxError(error, self.shell) from error
 
     def _prepare(self, parsed: Parsed, cell: str, cell_name: str) -> tuple[Submission, str]:

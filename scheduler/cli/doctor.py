@@ -96,7 +96,14 @@ def _folder_rights(state: Path, there: Path) -> Iterator[Finding]:
             "Set TUTTILAB_STATE_DIR to a folder of your own.",
         )
     elif not os.access(state, os.W_OK | os.X_OK):
-        yield Finding(Level.BROKEN, "state folder", f"{state} is not writable (mode {mode:03o})", f"Run `chmod 700 {state}`.")
+        is_read_only = bool(os.statvfs(state).f_flag & os.ST_RDONLY)
+        why = "its file system is read-only" if is_read_only else f"mode {mode:03o}"
+        what = (
+            "Mount it for writing, or set TUTTILAB_STATE_DIR to a folder elsewhere."
+            if is_read_only
+            else f"Run `chmod 700 {state}`."
+        )
+        yield Finding(Level.BROKEN, "state folder", f"{state} is not writable ({why})", what)
     elif mode & 0o077:
         yield Finding(Level.NOTE, "state folder", f"{state} is open to others (mode {mode:03o})", "The next start closes it.")
     else:

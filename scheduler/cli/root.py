@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 import click
@@ -47,7 +48,18 @@ for _module in (local, submit, listing, jobs, dag, profile, site, cluster, spark
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    _prepare_streams()
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _prepare_streams() -> None:
+    """What is closed (`>&-`) goes nowhere, and what the terminal's encoding lacks is printed as its escape: neither is an error."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif mode == "w" and isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(arguments: list[str]) -> int:
@@ -71,10 +83,22 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(error, f"{where}{error.strerror or error}; `tuttilab doctor` checks the state folder and its disk.", 2, debug)
+        return _fail(error, _os_trouble(error), 2, debug)
     except Exception as error:
         return _fail(error, f"{type(error).__name__}: {error}. This is a bug; run it again with --debug and report it.", 1, debug)
+
+
+def _os_trouble(error: OSError) -> str:
+    why = error.strerror or str(error)
+    if error.filename:
+        return f"{error.filename}: {why}; `tuttilab doctor` checks the state folder and its disk."
+    try:
+        os.getcwd()
+    except OSError:
+        return f"The current folder cannot be used ({why}); it may have been removed: go to another one with `cd`."
+    if traceback.extract_tb(error.__traceback__)[-1].name in ("echo", "run"):
+        return f"The output cannot be written ({why}); what was asked for may have been done, `tuttilab jobs` shows your jobs."
+    return f"{why}; `tuttilab doctor` checks the state folder and its disk."
 
 
 def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from tuttilab.scheduler.client.transport import Params, Rediscover, Transport
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.detail_views import DetailsView, DisplaysView, ShownListView, UsageView
-from tuttilab.scheduler.domain.errors import NotFound, TuttiError, Unavailable
+from tuttilab.scheduler.domain.errors import BadInput, NotFound, TuttiError, Unavailable
 from tuttilab.scheduler.domain.requests import (
     SLASH,
     DagRequest,
@@ -419,6 +419,8 @@ def _part(text: str) -> str:
     """
     if text in ("", ".", ".."):
         raise NotFound(f"{text!r} is nobody's name or id; `tuttilab jobs --all` and `tuttilab dag runs` list yours.")
+    if problem := wire.check_text(text):
+        raise BadInput(problem)
     return quote(text.replace("/", SLASH), safe="")
 
 

@@ -257,4 +257,7 @@ class Transport:
 
 
 def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if problem := wire.check_text(text):
+        raise BadInput(problem)
+    return text

@@ -67,10 +67,11 @@ class QueueFile:
     priority: int = 0
     guaranteed: Mapping[str, Amount] = field(default_factory=dict)
     max: Mapping[str, Amount] = field(default_factory=dict)
-    groups: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
     max_jobs: int | None = None
     max_pods: int | None = None
-    clusters: tuple[str, ...] = ()
+    clusters: tuple[str, ...] | None = None
+    """Without ``groups`` everybody's, without ``clusters`` on all: that is not what an empty list says, so it is refused."""
     can_borrow: bool = True
     can_reclaim: bool = True
     stops_busy_notebooks: bool = False

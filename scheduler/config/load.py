@@ -252,10 +252,10 @@ def queues_of(lines: Sequence[QueueFile], clusters: Sequence[str], path: str = "
             priority=queue.priority,
             guaranteed=Resources.parse(queue.guaranteed, f"{path}[{index}].guaranteed"),
             max=Resources.parse_limits(queue.max, f"{path}[{index}].max"),
-            groups=queue.groups,
+            groups=queue.groups or (),
             max_jobs=queue.max_jobs,
             max_pods=queue.max_pods,
-            clusters=queue.clusters,
+            clusters=queue.clusters or (),
             can_borrow=queue.can_borrow,
             can_reclaim=queue.can_reclaim,
             stops_busy_notebooks=queue.stops_busy_notebooks,
@@ -271,6 +271,15 @@ def queues_of(lines: Sequence[QueueFile], clusters: Sequence[str], path: str = "
         for key, limit in (("max_jobs", queue.max_jobs), ("max_pods", queue.max_pods)):
             if limit is not None and limit < 0:
                 raise BadInput(f"{path}[{index}].{key}: {limit} is negative; expected 0 or more, or no such key for no limit.")
+        for key, names, all_of_them in (
+            ("groups", lines[index].groups, "everybody"),
+            ("clusters", lines[index].clusters, "all clusters"),
+        ):
+            if names is not None and not all(names or [""]):
+                problem = "an empty name" if names else "an empty list"
+                raise BadInput(
+                    f"{path}[{index}].{key}: {problem} is none of them; leave the key out for {all_of_them}, or name one."
+                )
         for place, name in enumerate(queue.clusters):
             if name not in clusters:
                 raise BadInput(
@@ -364,8 +373,8 @@ def _limits(limits: LimitsFile) -> Limits:
         barrier_s=float(limits.barrier_s),
         idle_stop_s=float(limits.idle_stop_s),
         lost_after_s=float(limits.lost_after_s),
-        keep_jobs_s=parse_duration(limits.keep_jobs, "limits.keep_jobs"),
-        keep_journal_s=parse_duration(limits.keep_journal, "limits.keep_journal"),
+        keep_jobs_s=_kept_for(limits.keep_jobs, "limits.keep_jobs"),
+        keep_journal_s=_kept_for(limits.keep_journal, "limits.keep_journal"),
         heartbeat_s=float(limits.heartbeat_s),
         lease_s=float(limits.lease_s),
         ticket_s=float(limits.ticket_s),
@@ -374,6 +383,13 @@ def _limits(limits: LimitsFile) -> Limits:
         user_writes_per_s=float(limits.user_writes_per_s),
         user_writes_at_once=limits.user_writes_at_once,
     )
+
+
+def _kept_for(given: str | int, field: str) -> float:
+    """Seconds. Raises BadInput for a number without a unit: meant as days, it would delete everything after as many seconds."""
+    if str(given).strip().isdecimal():
+        raise BadInput(f"{field}: {given} has no unit; expected one such as {given}d for days, or {given}h for hours.")
+    return parse_duration(given, field)
 
 
 def _spark_value(value: str | int | float | bool) -> str:

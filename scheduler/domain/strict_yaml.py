@@ -15,6 +15,8 @@ from tuttilab.scheduler.domain.errors import BadInput
 
 MAX_INTEGER: Final = 2**63 - 1
 """Largest integer: the range of a database column, far above any real amount."""
+MOST_REPEATED: Final = 2**22
+"""Characters that aliases may stand for: nine lines of nested aliases can stand for more than any memory holds."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -52,6 +54,34 @@ def _refusal(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError
     return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
+def _check_aliases(root: yaml.Node) -> None:
+    """Raises ConstructorError where aliases contain themselves, or stand for too much once they are written out."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+    repeated = 0
+
+    def size_of(node: yaml.Node) -> int:
+        nonlocal repeated
+        known = sizes.get(id(node))
+        if known is not None:
+            repeated += known
+            if repeated > MOST_REPEATED:
+                raise _refusal(node, f"aliases repeat this until there are more than {MOST_REPEATED} characters of it")
+            return known
+        if id(node) in open_nodes:
+            raise _refusal(node, "it contains itself by an alias")
+        open_nodes.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            size = len(node.value)
+        else:
+            size = sum(size_of(part) for item in node.value for part in (item if isinstance(item, tuple) else (item,)))
+        open_nodes.remove(id(node))
+        sizes[id(node)] = size + 1
+        return size + 1
+
+    size_of(root)
+
+
 # No implicit timestamps: `day: 2026-11-22` is meant as text, and JSON, into which everything is converted, has no dates.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -64,8 +94,12 @@ def documents(text: str, what: str) -> list[object]:
     found: list[object] = []
     try:
         loader = _Loader(text)
-        while loader.check_data():  # type: ignore[no-untyped-call]  # the stubs have no type for it
-            document = loader.get_data()
+        while loader.check_node():
+            node = loader.get_node()
+            if node is None:
+                break
+            _check_aliases(node)
+            document = loader.construct_document(node)
             if document is not None:
                 found.append(document)
     except yaml.MarkedYAMLError as error:

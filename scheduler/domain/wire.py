@@ -567,7 +567,38 @@ def _validated(cls: type[T], text: bytes, what: str, prefix: Sequence[shape.Step
 
 
 def to_json(value: object, cls: Any = None) -> bytes:
-    return adapter(cls or type(value)).dump_json(value)
+    """Raises BadInput where a text holds bytes that are no UTF-8, as a file's name or a variable may on Linux."""
+    try:
+        return adapter(cls or type(value)).dump_json(value)
+    except ValueError:
+        found = _not_unicode(adapter(cls or type(value)).dump_python(value, mode="python"), ())
+        if found is None:
+            raise
+        path, text = found
+        raise BadInput(f"{show_path(path)}: {check_text(text)}") from None
+
+
+def check_text(text: str) -> str:
+    """Empty for text that UTF-8 can hold, else a sentence that says what is wrong with it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return f"{text[:80]!a} is not UTF-8 text, and only that can be sent; rename it, or leave it out."
+    return ""
+
+
+def _not_unicode(data: object, path: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], str] | None:
+    if isinstance(data, str):
+        return (path, data) if check_text(data) else None
+    items: Iterable[tuple[str | int, object]] = ()
+    if isinstance(data, dict):
+        for key in data:
+            if check_text(str(key)):
+                return path, str(key)
+        items = data.items()
+    elif isinstance(data, (list, tuple)):
+        items = enumerate(data)
+    return next((found for key, item in items if (found := _not_unicode(item, (*path, key)))), None)
 
 
 def to_data(value: object, cls: Any = None) -> Any:

@@ -35,6 +35,9 @@ from tuttilab.scheduler.runtime.processes import ProcessId, boot_id, this_proces
 START_LIMIT_S: Final = 60.0
 """A start takes about a second; recovery of many live jobs takes longer. After this the error names the log."""
 
+QUIET_S: Final = 3.0
+"""A wait for another start that is longer is told."""
+
 OWN_FILES: Final = ("start.lock", "control.lock", "state.db", "secret.key")
 """A folder with one of these was a state folder before."""
 SHARED: Final = stat.S_ISVTX | stat.S_IWOTH
@@ -209,8 +212,24 @@ def find(state: Path) -> Found:
     except (OSError, ValueError, TypeError, KeyError):
         return Found(None, f"{path} is damaged and does not count; the next start replaces it.")
     if runtime.process.is_alive():
+        if _is_of_another(state, runtime):
+            # Whoever believed it would see the jobs of that one, and end it.
+            return Found(None, f"{path} is a copy: the control plane with pid {runtime.pid} is that of {runtime.state_dir}.")
         return Found(runtime)
     return Found(None, f"The control plane with pid {runtime.pid} ended without saying so; {path} does not count any more.")
+
+
+def _is_of_another(state: Path, runtime: Runtime) -> bool:
+    """Whether the folder was copied from one whose control plane runs: then nobody holds the lock of this one.
+
+    A folder that was moved, or is reached by another path, has its lock with it.
+    """
+    try:
+        return not os.path.samefile(runtime.state_dir, state) and not is_held(state / "control.lock")
+    except FileNotFoundError:
+        return not is_held(state / "control.lock")
+    except OSError:
+        return False
 
 
 def read_runtime(state: Path, say: Say | None = None) -> Runtime | None:
@@ -371,11 +390,40 @@ def _wait_for_holder(state: Path, say: Say | None) -> Runtime | None:
         if found.runtime is not None or not is_busy:
             break
         if time.monotonic() >= until:
-            raise Unavailable(f"A control plane is starting or ending in {state} for {START_LIMIT_S:.0f} s; see {log_file(state)}.")
+            raise Unavailable(_of_holder(state, found))
+        if say is not None and time.monotonic() >= until - START_LIMIT_S + QUIET_S:
+            say(f"{_holder(state)} starts or ends in {state}: waiting for it, {START_LIMIT_S:.0f} s at most.")
+            say = None
         time.sleep(0.05)
     if found.stale and say is not None:
         say(found.stale)
     return found.runtime
+
+
+def note_holder(state: Path) -> None:
+    """Record in `control.lock`, which this process holds, who holds it: nobody else may know when `runtime.json` is gone."""
+    with open(os.open(state / "control.lock", os.O_RDWR), "r+") as file:
+        file.truncate(file.write(f"{os.getpid()}\n"))
+
+
+def _holder(state: Path) -> str:
+    try:
+        pid = int(_read(state / "control.lock"))
+    except (OSError, ValueError, TypeError):
+        return "A control plane"
+    return f"A control plane (pid {pid})"
+
+
+def _of_holder(state: Path, found: Found) -> str:
+    who, log = _holder(state), log_file(state)
+    if not found.stale and runtime_file(state).exists():
+        return f"{who} is starting or ending in {state} for {START_LIMIT_S:.0f} s; see {log}."
+    pid = who.partition("pid ")[2].rstrip(")")
+    end = f"`kill {pid}` ends it" if pid else f"end it (its pid is in {log})"
+    return (
+        f"{who} holds {state} for {START_LIMIT_S:.0f} s, and {runtime_file(state)}, which says where it is reached, is missing or "
+        f"damaged. If it does not become ready (see {log}), {end}: its jobs go on, and the next start takes them over."
+    )
 
 
 def _start(environ: Mapping[str, str], state: Path, config: Path | None) -> Runtime:

@@ -98,6 +98,7 @@ def _single_instance(state: Path) -> Iterator[None]:
                 f"A control plane already runs in {state} ({who}); `tuttilab down` ends it, "
                 "and TUTTILAB_STATE_DIR names another folder."
             ) from None
+        discovery.note_holder(state)
         yield
 
 
@@ -106,10 +107,12 @@ async def _run(config_path: Path | None, state: Path, environ: Mapping[str, str]
     from tuttilab.scheduler.config.load import load_config
     from tuttilab.scheduler.config.model import POSTGRES
     from tuttilab.scheduler.config.resources import unchecked_resources
+    from tuttilab.scheduler.store.blobs import Blobs
 
     sys.setswitchinterval(SWITCH_S)
     digest = discovery.config_digest(config_path)
     config = load_config(config_path, state, environ)
+    Blobs(config.artifacts_dir, config.limits.bundle_bytes).prepare()
     for sentence in unchecked_resources(config.queues, config.clusters):
         log.warning("%s", sentence)
     log.info("tuttilab %s starts in %s with %s", __version__, state, config_path or "the built-in configuration")

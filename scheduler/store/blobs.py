@@ -7,6 +7,7 @@ Pods on this machine read and write the same folder by the same rules (`sidecar/
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tuttilab.scheduler.domain.errors import BadInput, NotFound, StoreError, TooLarge
+from tuttilab.scheduler.domain.errors import BadInput, EnvironmentProblem, NotFound, StoreError, TooLarge
 
 STALE_S: Final = 3600.0
 """Of a new file: whoever writes one writes a mebibyte at a time, so it changes all the while."""
@@ -59,6 +60,17 @@ class Blobs:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
+
+    def prepare(self) -> None:
+        """Make the folder. Raises EnvironmentProblem when it cannot be used: else every upload and every output would fail."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, "it is not writable")
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"artifacts.url: {self.folder} cannot be used ({error.strerror}); name a folder that this user may write."
+            ) from error
 
     def path(self, artifact_id: str) -> Path:
         """The path of the artifact, whether it exists or not. Raises BadInput for an invalid id: no path leaves the folder."""

@@ -90,7 +90,11 @@ def _keep_file(plan: Mapping[str, Any], source: BinaryIO, room: int) -> dict[str
 
         artifact, sent = http_store.send(plan, source)
         return {"artifact": artifact, "size": sent, "sha256": artifact}
-    return _copy(source, store_folder(plan["artifacts_url"]), room)
+    try:
+        return _copy(source, store_folder(plan["artifacts_url"]), room)
+    except FileNotFoundError as error:
+        # Not what is missing among the outputs: that one is open.
+        raise ValueError(f"the artifact folder refused: {error}") from error
 
 
 def _copy(source: BinaryIO, store: str, room: int) -> dict[str, object]:

@@ -79,6 +79,17 @@ def test_no_command_waits_for_a_file_that_is_none(machine: UserMachine, name: st
     assert machine.run("up", timeout_s=40).code == 0
 
 
+@pytest.mark.parametrize("folder", ["/proc/none", "/dev/null", "/sys/none/below"])
+def test_no_control_plane_is_ready_that_can_keep_no_output(machine: UserMachine, folder: str) -> None:
+    config = machine.home / "tuttilab.yaml"
+    config.write_text(f"artifacts: {{url: {folder}}}")
+
+    said = machine.run("up", "--config", str(config))
+    assert said.code == 2
+    assert said.err.startswith(f"tuttilab: artifacts.url: {folder} cannot be used ("), said
+    assert said.err.endswith("); name a folder that this user may write.\n"), said
+
+
 def test_a_long_error_of_a_start_is_told_in_any_script(machine: UserMachine) -> None:
     config = machine.home / "tuttilab.yaml"
     config.write_text(f"queues:\n  - {{name: root}}\n  - {{name: a, parent: {'很长的名字' * 400}}}\n")

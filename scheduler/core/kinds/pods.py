@@ -14,6 +14,8 @@ from tuttilab.scheduler.domain.requests import MOST_ENV_BYTES, JobRequest, PodRe
 from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_duration, parse_memory
 
 MAX_PODS: Final = 10_000
+LEAST_MEMORY: Final = 2**20
+"""Bytes of a pod."""
 GPU_TYPE_LABEL: Final = "gpu-model"
 
 _ROLE = re.compile(r"[a-z](?:[-a-z0-9]{0,14}[a-z0-9])?")
@@ -53,7 +55,12 @@ def _pod_set(pod: PodRequest, path: str) -> PodSet:
     cpu = parse_cpu(pod.cpus, f"{path}.cpus")
     if cpu == 0:
         raise BadInput(f"{path}.cpus: {pod.cpus!r} is no CPU at all; expected at least 1m.")
-    amounts = {CPU: cpu, MEMORY: parse_memory(pod.memory, f"{path}.memory"), GPU: parse_count(pod.gpus, f"{path}.gpus")}
+    memory = parse_memory(pod.memory, f"{path}.memory")
+    if memory < LEAST_MEMORY:
+        # None at all would be no limit, and cost no quota; a few bytes are a forgotten unit.
+        what = f"{memory} bytes" if memory else "no memory at all"
+        raise BadInput(f"{path}.memory: {pod.memory!r} is {what}; expected at least 1Mi, such as 512Mi or 8Gi.")
+    amounts = {CPU: cpu, MEMORY: memory, GPU: parse_count(pod.gpus, f"{path}.gpus")}
     resources = Resources.of(amounts) + Resources.parse(pod.resources, f"{path}.resources")
     labels = {**pod.node_labels, **({GPU_TYPE_LABEL: pod.gpu_type} if pod.gpu_type else {})}
     tolerations = tuple(toleration_of(text, f"{path}.tolerations[{index}]") for index, text in enumerate(pod.tolerations))

@@ -180,6 +180,16 @@ def test_a_syntax_error_is_shown_as_a_local_one(kernel: Kernel) -> None:
     assert "interactiveshell.py" not in plain
 
 
+@pytest.mark.parametrize(
+    ("line", "what"), [("return 5", "'return' outside function"), ("for x in y: yield x", "'yield' outside function")]
+)
+def test_an_error_of_the_compiler_alone_shows_its_line_too(kernel: Kernel, line: str, what: str) -> None:
+    ran = kernel.run(f"%%submit\nok = 1\n{line}")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", ran.error)
+    assert f"SyntaxError: {what}" in plain
+    assert line in plain, plain
+
+
 def test_a_dry_run_submits_nothing(kernel: Kernel, control: ControlPlane) -> None:
     before = len(control.client().jobs(all=True).jobs)
     ran = kernel.run(f"%%submit --dry-run {SMALL}\n1")

@@ -74,12 +74,16 @@ def test_a_start_in_a_read_only_state_folder_names_the_cause_and_the_next_one_ha
         eventually(lambda: subprocess.run(["mount", "-o", "remount,ro", str(machine.state)], check=False).returncode == 0, 30)
 
         refused = machine.run("up")
+        told = machine.run("doctor")
         remount(machine.state, "rw")
         again = machine.run("up")
 
         assert refused.code != 0
         assert f"The state folder {machine.state} cannot be used (it is not writable)" in refused.err, refused
         assert len(refused.err.splitlines()) == 1, refused
+        assert f"{machine.state} is not writable (its file system is read-only)" in told.out, told
+        assert "Mount it for writing, or set TUTTILAB_STATE_DIR to a folder elsewhere." in told.out, told
+        assert "chmod" not in told.out, told
         assert again.code == 0, again
         assert machine.run("job", job, "--json").json["phase"] == "Succeeded"
         assert machine.run("logs", job).out == "kept\n"

@@ -1,6 +1,7 @@
 """What tuttilab.yaml means, and what it is refused for."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,17 @@ def test_a_node_may_have_taints_as_kubectl_writes_them() -> None:
     )
 
 
+def nested(line: str) -> str:
+    """Eleven lines, each of which stands for the one before nine times."""
+    return "\n".join(
+        ["a: &a {x0: 1, x1: 2}", *(line.format(name=b, nine=", ".join([f"*{a}"] * 9)) for a, b in pairwise("abcdefghijkl"))]
+    )
+
+
+NESTED_ALIASES = nested("{name}: &{name} [{nine}]")
+NESTED_MERGES = nested("{name}: &{name} {{<<: [{nine}]}}")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -108,12 +120,21 @@ def test_a_node_may_have_taints_as_kubectl_writes_them() -> None:
         ("queues: " + "[" * 3000, "t.yaml: it is nested too deeply to be read; expected a few levels."),
         ("queues: \x07", "t.yaml: it is not YAML"),
         ("{[a]: 1}", "t.yaml, line 1: found unhashable key"),
+        ("limits: &a\n  barrier_s: *a", "t.yaml, line 1: it contains itself by an alias; mend the YAML there."),
+        (NESTED_ALIASES, "t.yaml, line 6: aliases repeat this until there are more than 4194304 characters of it"),
+        (NESTED_MERGES, "t.yaml, line 6: aliases repeat this until there are more than 4194304 characters of it"),
+        ("a: &a " + "x" * 10**6 + "\nb: [" + "*a, " * 100 + "]", "t.yaml, line 1: aliases repeat this until there are more"),
     ],
 )
 def test_what_is_no_value_is_refused_with_its_line(text: str, says: str) -> None:
     with pytest.raises(BadInput) as refusal:
         documents(text, "t.yaml")
     assert str(refusal.value).startswith(says)
+
+
+def test_aliases_that_stand_for_little_are_taken() -> None:
+    text = "a: &a {x: 1}\nb: [*a, *a]\nc: {<<: *a, y: 2}"
+    assert documents(text, "t.yaml") == [{"a": {"x": 1}, "b": [{"x": 1}, {"x": 1}], "c": {"x": 1, "y": 2}}]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text() -> None:
@@ -270,6 +291,26 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
         (
             {"artifacts": {"url": "s3://bucket"}},
             "t.yaml: artifacts.url: 's3://bucket' is not a folder of this machine; expected a path or file:///FOLDER.",
+        ),
+        (
+            {"limits": {"keep_jobs": 30}},
+            "t.yaml: limits.keep_jobs: 30 has no unit; expected one such as 30d for days, or 30h for hours.",
+        ),
+        (
+            {"limits": {"keep_journal": "7"}},
+            "t.yaml: limits.keep_journal: 7 has no unit; expected one such as 7d for days, or 7h for hours.",
+        ),
+        (
+            {"queues": [{"name": "a", "groups": []}]},
+            "t.yaml: queues[0].groups: an empty list is none of them; leave the key out for everybody, or name one.",
+        ),
+        (
+            {"queues": [{"name": "a", "groups": ["x", ""]}]},
+            "t.yaml: queues[0].groups: an empty name is none of them; leave the key out for everybody, or name one.",
+        ),
+        (
+            {"queues": [{"name": "a", "clusters": []}]},
+            "t.yaml: queues[0].clusters: an empty list is none of them; leave the key out for all clusters, or name one.",
         ),
         ({"limits": {"user_live_jobs": 0}}, "t.yaml: limits.user_live_jobs: 0 was given; expected 1 to 1000000."),
         ({"limits": {"user_writes_per_s": 0.5}}, "t.yaml: limits.user_writes_per_s: 0.5 was given; expected 1 to 1000000."),

@@ -47,6 +47,16 @@ def test_absent_file_matters_where_it_was_promised(tmp_path: Path, rank: int, is
     assert outputs.keep(plan(tmp_path, ("model", "model.pt"), rank=rank, is_optional=is_optional)) == ({}, reason, message)
 
 
+@pytest.mark.parametrize(("rank", "is_optional"), [(0, False), (0, True), (1, False)])
+def test_a_store_that_is_gone_is_no_file_that_is_missing(tmp_path: Path, rank: int, is_optional: bool) -> None:
+    made = plan(tmp_path, ("model", "model.pt"), rank=rank, is_optional=is_optional) | {"artifacts_url": "file:///proc/none/store"}
+    (tmp_path / "result" / "model.pt").write_bytes(b"weights")
+
+    kept, reason, message = outputs.keep(made)
+    assert (kept, reason) == ({}, "OutputLost")
+    assert message.startswith("output model: model.pt cannot be kept (the artifact folder refused: [Errno 2]"), message
+
+
 @pytest.mark.parametrize("path", ["../secret", "/etc/hostname", "link", "linked/secret"])
 def test_path_outside_is_refused(tmp_path: Path, path: str) -> None:
     made = plan(tmp_path, ("model", path))
