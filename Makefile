@@ -13,8 +13,8 @@ help: ## this list
 env:
 	@tools/env.sh
 
-demo: env ## see it work: a gang, a queue, a Spark session on this machine
-	@.venv/bin/python examples/demo.py
+demo: env ## see it work: a gang, a queue, a Spark session on this machine; CLUSTER=kube, as root: a gang in containers
+	@.venv/bin/python examples/demo.py --cluster $(or $(CLUSTER),local)
 
 lab: env ## JupyterLab with everything on
 	@.venv/bin/tuttilab lab
@@ -48,7 +48,7 @@ newest: env ## try the newest versions that setup.cfg allows, in .venv-newest; P
 kube-tools: env ## the servers of a test Kubernetes, built from Go modules, once (needs Go; 10 to 25 minutes)
 	@.venv/bin/python -m tests.kube.tools.build
 
-kube-up: env ## a Kubernetes with two nodes on this machine, as root: prints its kubeconfig and how to go on
+kube-up: env ## a Kubernetes with two nodes and a hub on this machine, as root: prints where they are and how to go on
 	@.venv/bin/python -m tests.kube.up up
 
 kube-down: env ## end it; nothing of it is left

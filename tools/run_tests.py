@@ -133,6 +133,12 @@ def parts() -> tuple[Part, ...]:
             "soak",
             ((PYTHON, "-m", "tests.soak.kills", os.environ.get("TUTTILAB_DOSE_KILLS") or "1000", "1000"),),
         ),
+        Part(
+            "gangs in containers",
+            "soak",
+            (KUBE_PROGRAMS, (PYTHON, "-m", "tests.kube.tools.debian")),
+            tests=("tests/kube/test_members.py",),
+        ),
         Part("long properties", "soak", tests=("tests/property",), options=ALL_CORES),
         Part("demo", "all", demo()),
     )

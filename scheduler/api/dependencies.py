@@ -115,22 +115,32 @@ async def parse_body(request: Request, cls: type[T], what: str, limit: int = JSO
 
     A big body is parsed beside the event loop, one at a time, so that other callers are answered meanwhile.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
-        raise _too_large(what, declared, limit)
     async with contextlib.AsyncExitStack() as room:
-        try:
-            async with asyncio.timeout(BODY_S):
-                body = await _read(request, what, limit, room)
-        except TimeoutError:
-            raise BadInput(f"{what}: the body was not whole after {BODY_S:g} s; send it again.") from None
+        body = await _read(request, what, limit, room)
         if len(body) <= wire.WHOLE_BYTES:
             return wire.parse_json(cls, body, what)
         return await asyncio.get_running_loop().run_in_executor(_PARSER, wire.parse_json, cls, body, what)
 
 
+async def read_body(request: Request, what: str, limit: int) -> bytes:
+    """The body as it is. Raises BadInput, TooLarge before more than ``limit`` is read."""
+    async with contextlib.AsyncExitStack() as room:
+        return await _read(request, what, limit, room)
+
+
 async def _read(request: Request, what: str, limit: int, room: contextlib.AsyncExitStack) -> bytes:
     """The body. A long one waits for its caller's turn, which ``room`` gives back: many would fill memory and event loop."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+        raise _too_large(what, declared, limit)
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _received(request, what, limit, room)
+    except TimeoutError:
+        raise BadInput(f"{what}: the body was not whole after {BODY_S:g} s; send it again.") from None
+
+
+async def _received(request: Request, what: str, limit: int, room: contextlib.AsyncExitStack) -> bytes:
     body = bytearray()
     has_turn = False
     async for chunk in request.stream():

@@ -22,7 +22,7 @@ from tuttilab.scheduler.identity.roles import check_role
 PREFIX: Final = "/api/v1"
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", f"{PREFIX}/healthz", f"{PREFIX}/readyz"})
 """Paths that need no token: their response is one word."""
-ATTEMPT_TOKEN_PATHS: Final = re.compile(rf"{PREFIX}/pods/(?:report|artifacts/[^/]+)")
+ATTEMPT_TOKEN_PATHS: Final = re.compile(rf"{PREFIX}/pods/(?:report|displays|artifacts/[^/]+)")
 """Paths that take the token of an attempt instead of a user's. The route checks it, because the token depends on what it claims."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 

@@ -7,8 +7,9 @@ from fastapi.responses import FileResponse
 
 from tuttilab.scheduler.api.artifacts.routes import blobs_of, commit_artifact
 from tuttilab.scheduler.api.artifacts.uploads import receive
-from tuttilab.scheduler.api.dependencies import AttemptToken, DirectRoute, ServiceDep, Whole, json_response, parse_body
+from tuttilab.scheduler.api.dependencies import AttemptToken, DirectRoute, ServiceDep, Whole, json_response, parse_body, read_body
 from tuttilab.scheduler.api.schema import takes, takes_bytes
+from tuttilab.scheduler.clusters.kept.displays import LARGEST
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import PodPhase
@@ -42,6 +43,23 @@ router.add_api_route(
     openapi_extra=takes(wire.PodReport),
     route_class_override=DirectRoute,
 )
+
+
+@router.post("/displays", response_model=dict[str, int], openapi_extra=takes_bytes())
+async def keep_displays(
+    request: Request,
+    service: ServiceDep,
+    token: AttemptToken,
+    job_id: str = "",
+    attempt: Whole = 0,
+    epoch: Whole = 0,
+    start: Whole = 0,
+) -> Response:
+    """Keep what the pod's cell displayed from byte ``start`` on, in whole lines; the answer says from which byte to go on."""
+    claim = pod_reports.Claim(job_id, attempt, epoch)
+    await pod_reports.largest_report(service, claim, token)
+    body = await read_body(request, "displays", LARGEST)
+    return json_response({"next": await pod_reports.keep_displays(service, claim, token, start, body)}, dict[str, int])
 
 
 @router.get("/artifacts/{artifact_id}", response_class=FileResponse)

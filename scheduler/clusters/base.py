@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tuttilab.scheduler.domain.accounts import ProxyUser
 from tuttilab.scheduler.domain.errors import LaunchRefused
@@ -239,4 +239,13 @@ class Cluster(Protocol):
 
     async def forget(self, job_id: str, attempt: int, *, erase: bool = False) -> None:
         """Stop listing the attempt's pods, after their end was committed. With ``erase`` also delete logs and files."""
+        ...
+
+
+@runtime_checkable
+class KeepsDisplays(Protocol):
+    """A cluster that does not see the files of its pods: they send what their cells display."""
+
+    async def keep_displays(self, job_id: str, attempt: int, pod: str, start: int, body: bytes) -> int:
+        """Keep these lines, which begin at byte ``start``; the byte that is wanted next. Raises NotFound, TooLarge."""
         ...

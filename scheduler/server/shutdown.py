@@ -16,7 +16,7 @@ from tuttilab.scheduler.usecases.jobs import Jobs
 
 IDLE_CHECK_S: Final = 5.0
 DRAIN_CHECK_S: Final = 0.05
-IGNORED_PATHS: Final = ("/healthz", "/readyz", "/metrics", "/pods/report")
+IGNORED_PATHS: Final = ("/healthz", "/readyz", "/metrics", "/pods/report", "/pods/displays")
 """Ends of paths whose requests do not keep the process alive: probes and sidecars send them without any user."""
 
 Message = MutableMapping[str, Any]

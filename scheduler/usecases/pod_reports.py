@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tuttilab.scheduler.clusters.base import PodState
+from tuttilab.scheduler.clusters.base import KeepsDisplays, PodState
 from tuttilab.scheduler.domain.errors import Forbidden, NotFound, Unauthenticated
 from tuttilab.scheduler.domain.model import MASTER, Attempt, AttemptPhase, PodPhase
 from tuttilab.scheduler.domain.titles import pod_title, title, title_of
@@ -67,6 +67,20 @@ async def owner_of_artifact(service: Service, claim: Claim, token: str, artifact
     if not is_upload and artifact_id not in {job.work.code, *(needed.artifact for needed in job.work.inputs)}:
         raise NotFound(f"Artifact {artifact_id} is neither code nor input of job {title(job)}.")
     return job.owner
+
+
+async def keep_displays(service: Service, claim: Claim, token: str, start: int, body: bytes) -> int:
+    """Keep lines that a pod's cell displayed, of a cluster that does not see them; the byte that is wanted next.
+
+    Raises Unauthenticated, NotFound, TooLarge.
+    """
+    attempt, sender = await _attempt_of(service, claim.job_id, claim.attempt, claim.epoch, token)
+    cluster = service.clusters.get(attempt.cluster)
+    if not isinstance(cluster, KeepsDisplays) or all(pod.name != sender.pod for pod in attempt.pods):
+        raise NotFound(
+            f"Of pod {sender.pod} no displays are taken: its cluster sees them itself, or it is no part of its job any more."
+        )
+    return await cluster.keep_displays(claim.job_id, claim.attempt, sender.pod, start, body)
 
 
 async def _attempt_of(service: Service, job_id: str, number: int, epoch: int, token: str) -> tuple[Attempt, Sender]:

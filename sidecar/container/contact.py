@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 
 TIMEOUT_S = 3.0
+WATCH_S = 1.0
 
 
 def reach_api_server() -> bool:
@@ -40,9 +42,24 @@ class Contact:
         """The control plane has answered."""
         self._answered_at = self._clock()
 
+    def is_overdue(self) -> bool:
+        """Whether the control plane has been silent for the whole lease: then `is_lost` tells the rest."""
+        return self._clock() - self._answered_at > self._lease_s
+
     def is_lost(self) -> bool:
         """To be asked when the control plane has not answered."""
         if self._reach():
             self._has_reached = True
             self._answered_at = self._clock()
         return self._has_reached and self._clock() - self._answered_at > self._lease_s
+
+
+def watch(check: Callable[[], None]) -> None:
+    """Call ``check`` every second: a request may hang for long, while no name is resolved, and a lease must not hang with it."""
+
+    def run() -> None:
+        while True:
+            time.sleep(WATCH_S)
+            check()
+
+    threading.Thread(target=run, name="lease watch", daemon=True).start()

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuttilab.sidecar import protocol
 from tuttilab.sidecar import worker_machine as m
-from tuttilab.sidecar.container.contact import Contact
+from tuttilab.sidecar.container.contact import Contact, watch
 from tuttilab.sidecar.master import Master
 
 
@@ -23,6 +23,7 @@ class PodMaster(Master):
     def __init__(self, plan: dict[str, Any], pod_dir: str, uid: str, listen: int) -> None:
         self._contact = Contact(plan["lease_s"])
         super().__init__(plan, pod_dir, uid, listen)
+        watch(lambda: self.note_silence() if self._contact.is_overdue() else None)
 
     def members_to_report(self) -> list[protocol.Member]:
         return [member for member in super().members_to_report() if member.phase != protocol.ENDED]

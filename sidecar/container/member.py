@@ -16,7 +16,8 @@ from typing import Any
 
 from tuttilab.sidecar import protocol, records
 from tuttilab.sidecar import worker_machine as m
-from tuttilab.sidecar.container.contact import Contact
+from tuttilab.sidecar.container import shown
+from tuttilab.sidecar.container.contact import Contact, watch
 from tuttilab.sidecar.container.probe import ALIVE_PATH, STARTED_PATH, ProbeServer
 from tuttilab.sidecar.container.start import leave_message
 from tuttilab.sidecar.event_loop import EventLoop
@@ -36,6 +37,8 @@ class Sidecar:
         self._opened_file = f"{plan['dirs']['pod']}/{records.STARTED}"
         # The kubelet restarts a side-car that ends: one that comes back to an open barrier passes it at once.
         self._is_open = os.path.exists(self._opened_file)
+        self._shows = False
+        """Whether what the cell displays is being sent."""
         self._lost = ""
         """Why user code has to end, once it does."""
         self._loop = EventLoop()
@@ -81,6 +84,7 @@ class Sidecar:
         plan = self._plan
         if plan["master"]:
             lease = Lease(plan["master"], plan["token"], plan["lease_s"], self._loop)
+            watch(lease.check_master)
             return Heartbeat(ReportUrl(lease.url), plan["token"], lease.handle_reply, lease.check_master, plan["heartbeat_s"])
         contact = Contact(plan["lease_s"])
 
@@ -88,6 +92,7 @@ class Sidecar:
             if contact.is_lost():
                 self._loop.post(m.MasterLost(f"neither the control plane nor the cluster answered for {plan['lease_s']:g} s"))
 
+        watch(lambda: check() if contact.is_overdue() else None)
         return Heartbeat(ReportUrl(plan["report_url"]), plan["token"], lambda _: contact.answered(), check, plan["heartbeat_s"])
 
     def _report(self, heartbeat: Heartbeat, phase: str) -> None:
@@ -98,6 +103,9 @@ class Sidecar:
         if not self._is_open:
             records.write(self._opened_file, {"at": time.time()}, is_durable=False)
             self._is_open = True
+        if not self._shows and shown.is_asked_for(self._plan):
+            self._shows = True
+            shown.start(self._plan)
 
     def _lose(self, why: str) -> None:
         if not self._lost:

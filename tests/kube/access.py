@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tests.kube.api import Api
 
 Rule = dict[str, list[str]]
+ROLES = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"
 ALL_OF_OURS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
 
@@ -27,6 +31,17 @@ PRODUCT_RULES: tuple[Rule, ...] = (
     rule("storage.k8s.io", ["storageclasses"], ["get", "list", "watch"]),
     rule("scheduling.k8s.io", ["priorityclasses"], ["get", "list", "watch"]),
 )
+
+
+def rules_of(file: str) -> list[Rule]:
+    """The rights in a file of deploy/kubernetes."""
+    text = (ROLES / file).read_text(encoding="utf-8")
+    return [rule for document in yaml.safe_load_all(text) for rule in document.get("rules", [])]
+
+
+def product_rules() -> list[Rule]:
+    """The rights in deploy/kubernetes/roles.yaml."""
+    return rules_of("roles.yaml")
 
 
 def service_account_token(api: Api, namespace: str, name: str, rules: Sequence[Rule], lifetime_s: int) -> str:

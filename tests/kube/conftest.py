@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.hub.users import amy, ann, bob
+from tests.e2e.magics.conftest import Kernel
 from tests.kube import lab_image, product_images, real
+from tests.kube.access import product_rules
 from tests.kube.cluster import Cluster
+from tests.kube.job_site import Site
 from tests.kube.real import RealCluster
-from tests.kube.site import product_rules
+from tests.user_machine import made_machine
+
+__all__ = ["amy", "ann", "bob"]
 
 OTHERS_LIMIT_S = 300.0
 """For another run on this machine to end."""
@@ -69,3 +75,19 @@ def restricted_namespace(real_cluster: RealCluster) -> Iterator[str]:
     """On the real cluster, with the strictest of Kubernetes' Pod Security levels."""
     with real_cluster.namespace(labels={"pod-security.kubernetes.io/enforce": "restricted"}) as name:
         yield name
+
+
+@pytest.fixture
+def site(product_cluster: RealCluster, product_kubeconfig: Path, restricted_namespace: str, tmp_path: Path) -> Iterator[Site]:
+    with made_machine(tmp_path) as machine:
+        site = Site(machine, product_cluster, product_kubeconfig, restricted_namespace)
+        site.up()
+        yield site
+        machine.run("down", "--now", timeout_s=60)
+
+
+@pytest.fixture
+def kernel(site: Site, tmp_path: Path) -> Iterator[Kernel]:
+    made = Kernel({**site.machine.environ, "IPYTHONDIR": str(tmp_path / "ipython")}, "kube.ipynb", cwd=site.machine.home)
+    yield made
+    made.close()

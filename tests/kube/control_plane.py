@@ -14,7 +14,8 @@ from pathlib import Path
 from tests.kube import kubeconfig
 from tests.kube.api import Api, ApiError, Unreachable
 from tests.kube.pki import SERVICE_ACCOUNTS, Authority
-from tests.kube.processes import Processes, free_port
+from tests.kube.processes import Processes
+from tests.ports import free_port
 
 SERVICE_NETWORK = "10.96.0.0/16"
 API_SERVICE = "10.96.0.1"

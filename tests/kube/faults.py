@@ -9,6 +9,7 @@ do not pass.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -51,6 +52,7 @@ class FaultyApi:
 
     def __init__(self, cluster: Cluster) -> None:
         self._rules: list[Rule] = []
+        self._answers: list[tuple[str, Callable[[], object]]] = []
         self._is_repeating = self._is_holding = self._is_without_bookmarks = False
         self.seen: Counter[tuple[str, int]] = Counter()
         self._proxy = Proxy(cluster.control_plane, self._exchange, self._event)
@@ -86,6 +88,15 @@ class FaultyApi:
         """The server does what was asked, and the client waits until its own limit."""
         with self._ruled(Rule("no answer", frozenset(methods.split()), path, times)) as rule:
             yield rule
+
+    @contextmanager
+    def answering(self, path: str, answer: Callable[[], object]) -> Iterator[None]:
+        """GETs of it are answered with the JSON of ``answer()``, in place of a server that the cluster does not have."""
+        self._answers = [*self._answers, (path, answer)]
+        try:
+            yield
+        finally:
+            self._answers = [each for each in self._answers if each != (path, answer)]
 
     # Watches.
 
@@ -165,6 +176,11 @@ class FaultyApi:
         return self._each_watch(each)
 
     async def _exchange(self, exchange: Exchange) -> None:
+        for path, answer in self._answers:
+            if exchange.method == "GET" and re.search(path, exchange.target):
+                await exchange.answer(200, json.dumps(await asyncio.to_thread(answer)).encode(), {})
+                self.seen["GET", 200] += 1
+                return
         rule = next((rule for rule in self._rules if rule.takes(exchange.method, exchange.target)), None)
         if rule is None:
             self.seen[exchange.method, await exchange.pass_on()] += 1

@@ -5,7 +5,6 @@ What the guide says in its chapter on hubs is what runs; names and addresses of 
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +15,15 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.hub.site import BIN, GROUPS, PASSWORD, SERVICE_TOKEN, HubSite
+from tests.e2e.hub.site import HubSite
 from tests.kube import lab_image, product_images
-from tests.kube.processes import free_port
+from tests.kube.access import rules_of
 from tests.kube.real import GPU, RealCluster
-from tests.kube.site import rules_of
+from tests.ports import free_port
 from tests.user_machine import CommandResult, eventually, made_machine
-from tools.hub_proxy import command as proxy_command
 
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Before a command: it ends with the process that started it, however that ends."""
 HERE = Path(__file__).parent
 GUIDE = HERE.parents[1] / "docs" / "guides" / "kubernetes.md"
 CHAPTER = "## 5. Notebook servers of a hub"
@@ -49,6 +49,8 @@ class KubeHubSite(HubSite):
     open_namespace: str = ""
     """Of servers whose volumes Pod Security "restricted" does not allow: those of profiles `path-…`."""
     storages: Sequence[Mapping[str, Any]] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """For `jupyterhub_config.py`."""
 
     def __post_init__(self) -> None:
         host = self.cluster.host
@@ -77,42 +79,34 @@ class KubeHubSite(HubSite):
             text = text.replace(old, new)
         return text
 
+    def proxy_command(self) -> list[str]:
+        return [*WITH_US, *super().proxy_command()]
+
+    def _start(self, name: str, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+        super()._start(name, [*WITH_US, *arguments], environ)
+
     def start_control(self) -> None:
         config = self.folder / "tuttilab.yaml"
         content = {**yaml.safe_load(self.replaced(snippets("yaml")[0])), "storages": [dict(each) for each in self.storages]}
         content["driver_ports"] = DRIVER_PORTS
         config.write_text(yaml.safe_dump(content), encoding="utf-8")
         arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
-        self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN})
+        self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": self.service_token})
         eventually(lambda: self._answers(f"{self.control_url}/readyz"), 60)
 
     def start_front(self) -> None:
         """The proxy before the control plane, of which servers know; a site has one with TLS."""
         where = ["--ip", self.cluster.host, "--port", str(self.front_port), "--default-target", self.control_url]
         api = ["--api-ip", "127.0.0.1", "--api-port", str(free_port())]
-        self._start("front", [*proxy_command(), *where, *api], {"CONFIGPROXY_AUTH_TOKEN": "only for tests"})
+        self._start("front", [*super().proxy_command(), *where, *api], {"CONFIGPROXY_AUTH_TOKEN": self.proxy_token})
 
     def start_hub(self) -> None:
-        given = {
-            "url": self.url,
-            "proxy_url": f"http://127.0.0.1:{self.ports[2]}",
-            "control_url": self.control_url,
-            "folder": str(self.folder),
-            "proxy_command": proxy_command(),
-            "password": PASSWORD,
-            "groups": GROUPS,
-            "patience_s": self.patience_s,
-            "open_namespace": self.open_namespace,
-            "snippet": self.replaced(snippets("python")[0]),
-        }
-        environ = {"TEST_HUB": json.dumps(given), "TUTTILAB_HUB_TOKEN": SERVICE_TOKEN, "KUBECONFIG": str(self.kubeconfigs["hub"])}
-        arguments = [str(BIN / "jupyterhub"), "-f", str(HERE / "jupyterhub_config.py")]
-        self._start("hub", arguments, {**environ, "PYTHONPATH": str(HERE.parents[1]), "CONFIGPROXY_AUTH_TOKEN": "c0ffee"})
-        eventually(lambda: self._answers(f"{self.url}/hub/health"), 90)
+        more = {"open_namespace": self.open_namespace, "snippet": self.replaced(snippets("python")[0]), **self.more}
+        self._start_hub(HERE / "jupyterhub_config.py", more, {"KUBECONFIG": str(self.kubeconfigs["hub"])}, 90)
 
     def run(self, *arguments: str) -> CommandResult:
         """The command line of an operator."""
-        return self.machine.run(*arguments, TUTTILAB_URL=self.control_url, TUTTILAB_TOKEN=SERVICE_TOKEN)
+        return self.machine.run(*arguments, TUTTILAB_URL=self.control_url, TUTTILAB_TOKEN=self.service_token)
 
     def apply(self, *profiles: Mapping[str, Any]) -> None:
         said = self._apply(*profiles)
@@ -141,7 +135,7 @@ class KubeHubSite(HubSite):
         return found
 
     def job(self, job_id: str) -> Any:
-        return self.control("GET", f"/jobs/{job_id}", SERVICE_TOKEN).json()
+        return self.control("GET", f"/jobs/{job_id}", self.service_token).json()
 
     def told(self) -> str:
         """What hub and control plane said, for a failure."""
@@ -152,12 +146,16 @@ class KubeHubSite(HubSite):
 def made_kube_hub(
     folder: Path,
     cluster: RealCluster,
-    product_kubeconfig: Path,
     profiles: Sequence[Mapping[str, Any]],
     storages: Sequence[Mapping[str, Any]] = (),
+    token_s: int = 3600,
+    **settings: Any,
 ) -> Iterator[KubeHubSite]:
-    """The hub and its service; nothing of it runs afterwards, and its namespaces are dropped."""
-    hub_kubeconfig = cluster.service_account_kubeconfig(rules_of("hub-roles.yaml"), name="hub")
+    """The hub and its service; nothing of it runs afterwards, and its namespaces are dropped. ``settings``: of `KubeHubSite`."""
+    accounts = {"product": "roles.yaml", "hub": "hub-roles.yaml"}
+    kubeconfigs = {
+        name: cluster.service_account_kubeconfig(rules_of(file), name=name, lifetime_s=token_s) for name, file in accounts.items()
+    }
     with (
         cluster.namespace("gangs", RESTRICTED) as gangs,
         cluster.namespace("servers", RESTRICTED) as servers,
@@ -167,13 +165,13 @@ def made_kube_hub(
         site = KubeHubSite(
             machine,
             machine.state,
-            patience_s=2.0,
             cluster=cluster,
-            kubeconfigs={"product": product_kubeconfig, "hub": hub_kubeconfig},
+            kubeconfigs=kubeconfigs,
             namespace=gangs,
             servers_namespace=servers,
             open_namespace=open_namespace,
             storages=storages,
+            **settings,
         )
         site.folder.mkdir(mode=0o700)
         try:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.kube.api import Api
-from tests.kube.processes import Processes, free_port
+from tests.kube.processes import Processes
+from tests.ports import free_port
 
 MARK = "kwok.x-k8s.io/node"
 CAPACITY: Mapping[str, str] = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110", "nvidia.com/gpu": "8"}

@@ -1,6 +1,7 @@
-"""An image with a notebook server, made from the packages of this environment: what `pip install "tuttilab[lab]" jupyterhub` gives.
+"""Images made from the packages of this environment: with a notebook server, as `pip install "tuttilab[lab]" jupyterhub` gives it,
+and for the cells of `make demo CLUSTER=kube`.
 
-The packages are one layer, kept in the cache; the tree itself is another, made anew for each run.
+Their packages are one layer, kept in the cache; the tree itself is another of the servers' image, made anew for each run.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import importlib.metadata
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -21,8 +22,10 @@ from tests.kube.tools import build
 
 LAB, OTHER_LAB = "localhost/tuttilab-lab:1", "localhost/tuttilab-lab:2"
 """``OTHER_LAB`` has a file /image.txt more."""
-PACKAGES = ("jupyterhub", "jupyterlab", "ipykernel", "tuttilab")
-NO_NEED = ("babel/locale-data/", "jedi/third_party/django-stubs/", "/tests/", "share/jupyterhub/static/components/")
+LAB_PACKAGES = ("jupyterhub", "jupyterlab", "ipykernel", "tuttilab")
+DEMO = "localhost/tuttilab-demo:1"
+DEMO_PACKAGES = ("cloudpickle", "pandas", "xgboost-cpu")
+NO_NEED = ("jedi/third_party/django-stubs/", "/tests/", "share/jupyterhub/static/components/")
 SITE = f"usr/local/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 SERVER = b"""#!/usr/local/bin/python3
 import sys
@@ -31,11 +34,12 @@ sys.exit(main())
 """
 
 
-def made(place: Path) -> list[Path]:
+def made(place: Path, references: Sequence[str] = (LAB, OTHER_LAB)) -> list[Path]:
     """The images as files below ``place``."""
-    base = packages_image()
+    base = packages_image(LAB, LAB_PACKAGES, [("usr/local/bin/jupyterhub-singleuser", SERVER)])
     found = []
-    for reference, more in ((LAB, []), (OTHER_LAB, [("image.txt", b"the other one\n")])):
+    for reference in references:
+        more = [("image.txt", b"the other one\n")] if reference == OTHER_LAB else []
         folder = place / reference.rpartition(":")[2]
         folder.mkdir(parents=True)
         extend(base, folder, reference, [*more, *tree_files()], PATH)
@@ -43,24 +47,28 @@ def made(place: Path) -> list[Path]:
     return found
 
 
-def packages_image() -> Path:
-    needed = distributions()
+def demo() -> Path:
+    return packages_image(DEMO, DEMO_PACKAGES)
+
+
+def packages_image(reference: str, packages: Sequence[str], more: Sequence[tuple[str, images.Content]] = ()) -> Path:
+    needed = distributions(packages)
     python = next(path for path in images.made() if path.name == "python.tar")
     hashed = hashlib.sha256(Path(__file__).read_bytes() + python.parent.name.encode())
     for name, distribution in sorted(needed.items()):
         hashed.update(f"{name} {distribution.version}\n".encode())
-    out = build.cache() / "images" / f"lab-{hashed.hexdigest()[:16]}.tar"
+    out = build.cache() / "images" / f"{reference.rpartition('-')[2].partition(':')[0]}-{hashed.hexdigest()[:16]}.tar"
     if not out.exists():
         with tempfile.TemporaryDirectory(dir=out.parent) as place:
-            extend(python, Path(place), LAB, package_files(needed), PATH)
+            extend(python, Path(place), reference, [*package_files(needed), *more], PATH)
             (Path(place) / "image.tar").rename(out)
     return out
 
 
-def distributions() -> dict[str, importlib.metadata.Distribution]:
-    """Those of PACKAGES and what they require here, without our own."""
+def distributions(packages: Sequence[str]) -> dict[str, importlib.metadata.Distribution]:
+    """Those packages and what they require here, without our own."""
     found: dict[str, importlib.metadata.Distribution] = {}
-    left = list(PACKAGES)
+    left = list(packages)
     while left:
         name = left.pop().lower().replace("_", "-").replace(".", "-")
         if name in found:
@@ -70,7 +78,7 @@ def distributions() -> dict[str, importlib.metadata.Distribution]:
             wanted = Requirement(text)
             if wanted.marker is None or any(wanted.marker.evaluate({"extra": extra}) for extra in ("",)):
                 left.append(wanted.name)
-    del found["tuttilab"]
+    found.pop("tuttilab", None)
     return found
 
 
@@ -93,7 +101,6 @@ def package_files(needed: dict[str, importlib.metadata.Distribution]) -> Iterato
     for path in sorted(images.shared_libraries(compiled)):
         if not path.is_relative_to(prefix):
             yield str(path), path
-    yield "usr/local/bin/jupyterhub-singleuser", SERVER
 
 
 def tree_files() -> Iterator[tuple[str, images.Content]]:

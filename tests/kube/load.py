@@ -26,9 +26,9 @@ import httpx
 import psutil
 import yaml
 
+from tests.kube.access import product_rules
 from tests.kube.cluster import Cluster
-from tests.kube.processes import free_port
-from tests.kube.site import product_rules
+from tests.ports import free_port
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.clusters.kubernetes.api import MERGE
 from tuttilab.scheduler.clusters.kubernetes.api import Api as ProductApi

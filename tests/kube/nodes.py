@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,12 @@ def start(node: Node, control_plane: ControlPlane, processes: Processes, program
     into = ("nsenter", f"--net={network.NAMESPACES}/{network.NAME}{node.number}")
     apart = ("unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL", "--mount-proc")
     processes.start(node.name, *into, *apart, "sh", boot)
+
+
+def load_image(socket: Path, image: Path) -> None:
+    """An OCI layout in a tar, onto the node whose containerd listens there."""
+    command = ["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(image)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 def logs(node: Node) -> list[Path]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from random import SystemRandom
 
 import psutil
 
-PORTS = range(20_000, 32_000)
-"""Below the range that the kernel gives to clients: a server that is down for a while gets its port back."""
 TAIL_CHARACTERS = 3000
 
 
@@ -142,14 +138,3 @@ def tail(path: Path, characters: int = TAIL_CHARACTERS) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - characters))
         return file.read().decode(errors="replace")
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    for port in SystemRandom().sample(PORTS, 200):
-        with socket.socket() as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
-    raise OSError(f"no free port on {host} in {PORTS}")

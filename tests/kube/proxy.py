@@ -15,7 +15,7 @@ from typing import TypeVar
 import h11
 
 from tests.kube.control_plane import ControlPlane
-from tests.kube.processes import free_port
+from tests.ports import free_port
 
 T = TypeVar("T")
 CERTIFICATE = "proxy-server"

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -22,8 +21,9 @@ from pathlib import Path
 from tests.kube import cgroups, images, network, nodes
 from tests.kube.api import ApiError
 from tests.kube.cluster import Cluster
-from tests.kube.processes import eventually, free_port
+from tests.kube.processes import eventually
 from tests.kube.tools import build
+from tests.ports import free_port
 
 ROOT = Path("/tmp/tuttilab-real")
 HOLDER = "holder.json"
@@ -118,8 +118,7 @@ class RealCluster(Cluster):
         """An OCI layout in a tar (`images.image`), onto every node that runs."""
         for name, node in self._nodes.items():
             if self.processes.is_running(name):
-                command = ["ctr", "-a", str(node.socket), "-n", "k8s.io", "images", "import", str(image)]
-                subprocess.run(command, check=True, capture_output=True, timeout=120)
+                nodes.load_image(node.socket, image)
 
     def logs(self) -> dict[str, Path]:
         of_nodes = {f"{node.name} {path.stem}": path for node in self._nodes.values() for path in nodes.logs(node) if path.exists()}

@@ -17,11 +17,10 @@ import psutil
 import pytest
 import yaml
 
-from tests.kube.access import ensure
+from tests.kube.access import ensure, product_rules
 from tests.kube.api import ApiError
 from tests.kube.cluster import Cluster
 from tests.kube.pods import pod
-from tests.kube.site import product_rules
 from tests.kube.test_unkind_api import LABELS, Namespace, Site
 from tests.user_machine import UserMachine, eventually, made_machine
 

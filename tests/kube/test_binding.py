@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from tests.kube import images
-from tests.kube.access import rule
+from tests.kube.access import product_rules, rule
+from tests.kube.job_site import SLEEPER, Site
 from tests.kube.pods import pod as pod_of
 from tests.kube.real import RealCluster
-from tests.kube.site import product_rules
-from tests.kube.test_jobs import SLEEPER, Site
 from tests.user_machine import eventually, made_machine
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.clusters.kubernetes.states import amount

@@ -12,12 +12,11 @@ import yaml
 
 from tests.contract.clusters import plan
 from tests.kube import product_images
-from tests.kube.access import ensure
+from tests.kube.access import ensure, product_rules
 from tests.kube.api import Api, ApiError
 from tests.kube.cluster import Cluster
 from tests.kube.pods import pod
 from tests.kube.processes import eventually
-from tests.kube.site import product_rules
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes.cluster import KubernetesCluster
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings

@@ -27,6 +27,7 @@ from tuttilab.spawner.volumes import cephfs_static, volumes_of
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(600)]
 
+SETTINGS: dict[str, Any] = {"patience_s": 2.0, "more": {"container_patience_s": 4}}
 VOLUMES = real.ROOT / "volumes"
 SMALL: dict[str, Any] = {"groups": ["research", "quant"], "cpus": 1, "memory": "512Mi", "env": {"HOME": "/tmp"}}
 WORKSPACE = {"path": "/workspace", "claim": "work", "sub_path": "users/{owner}"}
@@ -55,9 +56,8 @@ PROFILES: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def site(lab_cluster: RealCluster, product_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeHubSite]:
-    folder = tmp_path_factory.mktemp("hub")
-    with made_kube_hub(folder, lab_cluster, product_kubeconfig, PROFILES, STORAGES) as site:
+def site(lab_cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeHubSite]:
+    with made_kube_hub(tmp_path_factory.mktemp("hub"), lab_cluster, PROFILES, STORAGES, **SETTINGS) as site:
         yield site
 
 
@@ -95,29 +95,6 @@ def volumes(site: KubeHubSite) -> Iterator[Path]:
     for name in ("work", "market"):
         site.cluster.api.delete(f"/api/v1/persistentvolumes/{site.servers_namespace}-{name}")
     shutil.rmtree(VOLUMES)
-
-
-@pytest.fixture
-def ann(site: KubeHubSite) -> Iterator[Browser]:
-    yield from _user(site, "ann")
-
-
-@pytest.fixture
-def amy(site: KubeHubSite) -> Iterator[Browser]:
-    yield from _user(site, "amy")
-
-
-@pytest.fixture
-def bob(site: KubeHubSite) -> Iterator[Browser]:
-    yield from _user(site, "bob")
-
-
-def _user(site: KubeHubSite, name: str) -> Iterator[Browser]:
-    """A user who has logged in, and has no server when the test is over."""
-    browser = site.browser(name)
-    yield browser
-    if browser.model()["servers"]:
-        browser.stop()
 
 
 def started(site: KubeHubSite, user: Browser, **options: str) -> None:

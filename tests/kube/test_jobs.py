@@ -2,145 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import yaml
 
 from tests.e2e.magics.conftest import Kernel
 from tests.kube import images, product_images
+from tests.kube.job_site import SLEEPER, Site
 from tests.kube.pods import pod as pod_of
-from tests.kube.processes import free_port
 from tests.kube.real import RealCluster
-from tests.user_machine import CommandResult, UserMachine, eventually, made_machine
+from tests.user_machine import eventually
 from tuttilab.scheduler.clusters.kubernetes.states import amount
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(240)]
-
-LOST_AFTER_S = 8
-SLEEPER = (
-    "python3",
-    "-c",
-    "import signal, time; signal.signal(15, lambda *_: exit(143)); print('on', flush=True); time.sleep(600)",
-)
-
-
-class Site:
-    """A user's machine whose one cluster is Kubernetes."""
-
-    def __init__(self, machine: UserMachine, cluster: RealCluster, kubeconfig: Path, namespace: str) -> None:
-        self.machine = machine
-        self.cluster = cluster
-        self.namespace = namespace
-        self.file = machine.home / "tuttilab.yaml"
-        port = free_port(cluster.host)
-        self.settings: dict[str, Any] = {
-            "name": "k",
-            "kind": "kubernetes",
-            "kubeconfig": str(kubeconfig),
-            "namespace": namespace,
-            "sidecar_image": product_images.SIDECAR,
-            "report_url": f"http://{cluster.host}:{port}",
-        }
-        self.config: dict[str, Any] = {
-            "listen": {"pods": f"{cluster.host}:{port}"},
-            "limits": {"lost_after_s": LOST_AFTER_S, "barrier_s": 60},
-            "clusters": [self.settings],
-        }
-
-    def up(self) -> None:
-        self.file.write_text(yaml.safe_dump(self.config), encoding="utf-8")
-        said = self.machine.run("up", "--config", str(self.file))
-        assert said.code == 0, said
-
-    def kill(self) -> None:
-        process = psutil.Process(self.machine.runtime().pid)
-        process.send_signal(signal.SIGKILL)
-        process.wait(60)
-
-    def submit(self, *arguments: str, image: str = images.PYTHON, timeout_s: float = 120.0) -> CommandResult:
-        return self.machine.run("submit", "--cpus", "0.1", "--memory", "64Mi", "--image", image, *arguments, timeout_s=timeout_s)
-
-    def started(self, *arguments: str, image: str = images.PYTHON) -> str:
-        """Submit without waiting; the id of the job."""
-        said = self.submit("--json", *arguments, image=image)
-        assert said.code == 0, said
-        return str(said.json["id"])
-
-    def job(self, job_id: str) -> Any:
-        said = self.machine.run("job", job_id, "--json")
-        assert said.code == 0, said
-        return said.json
-
-    def until(self, job_id: str, *phases: str, limit_s: float = 60.0) -> Any:
-        def is_there() -> Any:
-            job = self.job(job_id)
-            return job if job["phase"] in phases else None
-
-        try:
-            return eventually(is_there, limit_s)
-        except AssertionError:
-            raise AssertionError(f"{self.job(job_id)}\n{self.log()}\n{json.dumps(self.pods(), indent=1)[:6000]}") from None
-
-    def until_running(self, job_id: str, limit_s: float = 60.0) -> Any:
-        def is_running() -> Any:
-            job = self.job(job_id)
-            return job if job["attempts"] and job["attempts"][-1]["phase"] == "Running" else None
-
-        try:
-            return eventually(is_running, limit_s)
-        except AssertionError:
-            raise AssertionError(f"{self.job(job_id)}\n{self.log()}\n{json.dumps(self.pods(), indent=1)[:6000]}") from None
-
-    def until_it_waits_for(self, job_id: str, sentence: str) -> None:
-        """A launch that was refused is tried again a few times, and the reason is told meanwhile."""
-        eventually(lambda: sentence in self.machine.run("explain", job_id).out.replace("\n", " "))
-
-    def logs(self, job_id: str) -> str:
-        said = self.machine.run("logs", job_id)
-        assert said.code == 0, said
-        return said.out
-
-    def log(self) -> str:
-        """The end of what the control plane said."""
-        return (self.machine.state / "control.log").read_text(encoding="utf-8")[-4000:]
-
-    def pods(self) -> list[Any]:
-        found: list[Any] = self.cluster.api.get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]
-        return found
-
-    def members_of(self, job_id: str) -> list[Any]:
-        labels = ((pod, pod["metadata"]["labels"]) for pod in self.pods())
-        return [pod for pod, has in labels if has["tuttilab.io/job"] == job_id and has["tuttilab.io/role"] != "master"]
-
-    def policies(self) -> list[Any]:
-        path = f"/apis/networking.k8s.io/v1/namespaces/{self.namespace}/networkpolicies"
-        found: list[Any] = self.cluster.api.get(path)["items"]
-        return found
-
-    def until_nothing_is_left(self) -> None:
-        def left() -> list[str]:
-            base = f"/api/v1/namespaces/{self.namespace}"
-            items = [item for kind in ("pods", "services", "secrets") for item in self.cluster.api.get(f"{base}/{kind}")["items"]]
-            items += self.policies()
-            return [item["metadata"]["name"] for item in items]
-
-        eventually(lambda: not left())
-
-
-@pytest.fixture
-def site(product_cluster: RealCluster, product_kubeconfig: Path, restricted_namespace: str, tmp_path: Path) -> Iterator[Site]:
-    with made_machine(tmp_path) as machine:
-        site = Site(machine, product_cluster, product_kubeconfig, restricted_namespace)
-        site.up()
-        yield site
-        machine.run("down", "--now", timeout_s=60)
 
 
 def test_a_gang_of_two_goes_to_containers_and_its_logs_and_exit_codes_come_back(site: Site) -> None:
@@ -344,7 +219,7 @@ def test_a_gang_whose_end_nobody_saw_has_ended_all_the_same(site: Site) -> None:
 
 
 def test_a_job_on_a_node_that_goes_is_started_again_elsewhere(site: Site) -> None:
-    job = site.started("--retries", "1", "--", *SLEEPER)
+    job = site.started("--retries", "1", "--grace", "2s", "--", *SLEEPER)
     site.until_running(job)
     (pod,) = site.pods()
     node = pod["spec"]["nodeName"]
@@ -355,7 +230,7 @@ def test_a_job_on_a_node_that_goes_is_started_again_elsewhere(site: Site) -> Non
             attempts = site.job(job)["attempts"]
             return len(attempts) == 2 and attempts[1]["phase"] == "Running"
 
-        eventually(is_elsewhere, 120)
+        eventually(is_elsewhere, 180)
         assert {pod["spec"]["nodeName"] for pod in site.pods() if pod["status"]["phase"] == "Running"} > {node} - {node}
         assert site.job(job)["attempts"][0]["phase"] == "Lost"
         assert site.machine.run("cancel", job).code == 0
@@ -406,13 +281,6 @@ def test_missing_rights_are_told_with_verb_and_resource(site: Site, product_clus
     job = site.started("--", "true")
 
     site.until_it_waits_for(job, "may not create pods")
-
-
-@pytest.fixture
-def kernel(site: Site, tmp_path: Path) -> Iterator[Kernel]:
-    made = Kernel({**site.machine.environ, "IPYTHONDIR": str(tmp_path / "ipython")}, "kube.ipynb", cwd=site.machine.home)
-    yield made
-    made.close()
 
 
 CELL = f"%%submit total --image {product_images.NOTEBOOK} --workers 2 --cpus 0.2 --memory 128Mi\n"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.contract.clusters import growth, plan, watching
+from tests.kube.access import product_rules
 from tests.kube.api import MERGE
 from tests.kube.cluster import Cluster
 from tests.kube.processes import eventually
-from tests.kube.site import product_rules
 from tests.postgres import Postgres
 from tuttilab.scheduler.clusters.kubernetes.cluster import KubernetesCluster
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings

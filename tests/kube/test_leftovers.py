@@ -5,21 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
+from tests.e2e.hub.site import Browser
 from tests.kube import images, real
+from tests.kube import up as up_module
 from tests.kube.pods import pod
 from tests.kube.processes import eventually
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.usefixtures("no_cluster"), pytest.mark.timeout(600)]
 TREE = Path(__file__).resolve().parent.parent.parent
+GUIDE = TREE / "docs" / "guides" / "kubernetes.md"
 # A cluster with a pod, in a process of its own that says when it is there and then waits.
 HOLD = """
 import sys
@@ -33,6 +38,12 @@ with running_real_cluster(node_count=1, gpus=1) as cluster:
     print("there", flush=True)
     sys.stdin.read()
 """
+
+
+def commands_of(guide: Path, chapter: str) -> list[str]:
+    """The lines of its first block of shell."""
+    text = guide.read_text(encoding="utf-8").partition(chapter)[2]
+    return text.partition("```sh\n")[2].partition("```")[0].splitlines()
 
 
 def machine() -> dict[str, object]:
@@ -104,31 +115,58 @@ def test_who_comes_second_is_told_who_has_the_cluster() -> None:
             pass
 
 
-def test_make_kube_up_prints_where_the_cluster_is_and_kube_down_leaves_nothing() -> None:
+def test_the_guides_first_ten_minutes_are_as_written_and_kube_down_leaves_nothing() -> None:
+    """`make kube-up`, what it prints to do, `make demo CLUSTER=kube`, `make kube-down`."""
     before = machine()
-
-    def make(target: str) -> str:
-        command = [sys.executable, "-m", "tests.kube.up", target, "300"]
-        done = subprocess.run(command, cwd=TREE, capture_output=True, text=True, timeout=540)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout
-
+    up, demo, down = (line.split("#")[0].strip() for line in commands_of(GUIDE, "## Try it on this machine"))
     try:
-        said = make("up")
-        [kubeconfig] = [line.split()[1] for line in said.splitlines() if line.startswith("kubeconfig:")]
-        assert json.loads(Path(kubeconfig).read_text())["clusters"][0]["cluster"]["server"].startswith("https://")
-        [url] = [line.split()[-1] for line in said.splitlines() if line.startswith("control plane:")]
-        assert url.startswith("http://127.0.0.1:")
-        again = make("up")
-        assert kubeconfig in again
-        # As written: what a person pastes.
-        pasted = "\n".join(line for line in said.splitlines() if line.startswith("  "))
-        done = subprocess.run(["sh", "-ec", pasted], cwd="/", capture_output=True, text=True, timeout=180)
-        assert done.returncode == 0, done
-        ranks = [line.split() for line in done.stdout.splitlines() if line.startswith("[")]
+        said = shell(up)
+        printed = dict(re.findall(r"^([a-z ]+): +(\S+)$", said, re.MULTILINE))
+        assert json.loads(Path(printed["kubeconfig"]).read_text())["clusters"][0]["cluster"]["server"].startswith("https://")
+        assert httpx.get(f"{printed['control plane']}/readyz", trust_env=False).is_success
+        lab_answers(printed["hub"], *re.findall(r"log in as (\w+) .*\npassword (\w+),", said)[0])
+        assert printed["kubeconfig"] in shell(up)
+        # What a person pastes.
+        ran = shell("\n".join(line for line in said.splitlines() if line.startswith("  ")), cwd="/")
+        ranks = [line.split() for line in ran.splitlines() if line.startswith("[")]
         assert [words[1] for words in sorted(ranks)] == ["0", "1"]
+
+        shown = shell(demo)
+
+        assert len(set(re.findall(r"worker ([01]) of 2 in container \S+: 22[78] rows", shown))) == 2
+        assert re.search(r"accuracy on the 114 tumours held out: 9\d\.\d%", shown)
+        assert "Done in " in shown
+        jobs = [line.strip() for line in shown.splitlines() if line.startswith("Its jobs: ")]
+        assert "train" in shell(jobs[0].partition(": ")[2])
+        # The hub and the control plane end with whoever holds the cluster, however that ends.
+        holder = up_module.holder()
+        assert holder is not None
+        holder.kill()
+        eventually("what it held is gone", lambda: processes() == [])
     finally:
-        assert "Nothing of the cluster is left." in make("down")
+        assert "Nothing of the cluster is left." in shell(down)
     assert real.leftovers() == []
     assert processes() == []
     assert machine() == before
+
+
+def shell(text: str, cwd: str | Path = TREE) -> str:
+    done = subprocess.run(["sh", "-ec", text], cwd=cwd, capture_output=True, text=True, timeout=540)
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+def lab_answers(url: str, name: str, password: str) -> None:
+    """For whoever does what is printed."""
+    with httpx.Client(base_url=url, trust_env=False, timeout=60, follow_redirects=True) as http:
+        user = Browser(http, name, password)
+        assert user.login().is_success
+        profiles = re.findall(r'name="profile" value="([^"]+)"', http.get("/hub/spawn").text)
+        user.post(f"/hub/spawn/{name}", {"profile": profiles[0]})
+        eventually("the server has started or not", lambda: not user.pending(), 120)
+        assert user.has_server(), http.get(f"/hub/spawn-pending/{name}").text
+        page = http.get(f"/user/{name}/lab")
+        assert (page.status_code, "jupyter-config-data" in page.text) == (200, True)
+        # Without its settings the page stays empty.
+        assert http.get(f"/user/{name}/lab/api/settings").is_success
+        user.stop()

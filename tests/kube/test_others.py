@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kube.access import rule
+from tests.kube.access import product_rules, rule
 from tests.kube.cluster import Cluster
 from tests.kube.pods import pod
-from tests.kube.site import product_rules
 from tuttilab.scheduler.clusters.kubernetes.cluster import KubernetesCluster
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.domain.model import Node

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from tests.kube import images
+from tests.kube.job_site import SLEEPER, Site
 from tests.kube.real import RealCluster
-from tests.kube.test_jobs import SLEEPER, Site
 from tests.user_machine import eventually, made_machine
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from tests.kube import images, product_images
-from tests.kube.processes import free_port
 from tests.kube.real import RealCluster
+from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.replicas import Replica, Site, made_site
 from tests.user_machine import eventually

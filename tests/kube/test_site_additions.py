@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from tests.kube import images, real
+from tests.kube.job_site import Site
 from tests.kube.real import RealCluster
-from tests.kube.test_jobs import Site
 from tests.user_machine import eventually, made_machine
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.kube.access import product_rules
 from tests.kube.api import MERGE
 from tests.kube.cluster import Cluster
-from tests.kube.processes import free_port
-from tests.kube.site import product_rules
+from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.replicas import Replica, Site, made_site
 from tests.user_machine import eventually

@@ -20,12 +20,12 @@ import yaml
 
 from tests import doses
 from tests.contract.clusters import plan
+from tests.kube.access import product_rules
 from tests.kube.api import MERGE
 from tests.kube.cluster import Cluster
 from tests.kube.faults import FaultyApi, faulty_api
 from tests.kube.processes import eventually as eventually_it
-from tests.kube.processes import free_port
-from tests.kube.site import product_rules
+from tests.ports import free_port
 from tests.user_machine import UserMachine, eventually, made_machine
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes.cluster import KubernetesCluster

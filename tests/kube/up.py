@@ -15,50 +15,71 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
-from tests.kube import product_images, real, site
+from tests.kube import nodes, product_images, real, site
 from tests.kube.processes import tail
 from tests.kube.real import HOLDER, PYTHONPATH, ROOT, ClusterInUse, running_real_cluster
 from tests.kube.tools import build, debian
+from tools import hub_proxy
 
 MODULE = "tests.kube.up"
 READY = "ready.json"
-STARTED_LIMIT_S = 180.0
-ENDED_LIMIT_S = 60.0
+PRINTED = ("kubeconfig", "hub", "control plane", "state folder", "configuration")
+STARTED_LIMIT_S = 300.0
+ENDED_LIMIT_S = 120.0
 
 
-def next_steps(said: dict[str, str]) -> str:
-    program = build.program()
+def next_steps(said: Mapping[str, str]) -> str:
     command = Path(sys.executable).with_name("tuttilab")
     return f"""
-A gang of two in containers:
+{login(said)}
+In its notebooks, once `%load_ext tuttilab.magics` has run, a cell with %%submit total --workers 2 runs in two more containers.
+
+A gang of two in containers, from here:
   export TUTTILAB_STATE_DIR={said["state folder"]}
   {command} submit --workers 2 --wait -- python3 -c 'import os, socket; print(os.environ["TUTTILAB_RANK"], socket.gethostname())'
-From a notebook: the same variable, and %%submit --workers 2 --image {product_images.NOTEBOOK}
+From a notebook of this machine: the same variable, and %%submit --workers 2. `make demo CLUSTER=kube` is a whole one.
+Images there: localhost/busybox:1, localhost/python:1 and {product_images.NOTEBOOK}; nvidia.com/gpu: 4 on each node
 
-To look at it:  {program} kubectl --kubeconfig {said["kubeconfig"]} get nodes,pods -A
-Images there:   localhost/busybox:1, localhost/python:1 and {product_images.NOTEBOOK}; nvidia.com/gpu: 4 on each node
+{looking(said)}"""
+
+
+def login(said: Mapping[str, str]) -> str:
+    return f"""\
+A notebook in a pod: open {said["hub"]} on this machine, log in as ann (group research) or bob (group quant),
+password {said["password"]}, and choose a size. What a server has in its folder is gone when it is stopped."""
+
+
+def looking(said: Mapping[str, str]) -> str:
+    return f"""\
+To look at it:  {build.program()} kubectl --kubeconfig {said["kubeconfig"]} get nodes,pods -A
 To end it:      make kube-down"""
 
 
 def up(wait_s: float) -> int:
-    problem = cannot()
-    if problem:
-        return refuse(problem)
-    said = running()
-    if said is None:
-        print("Starting etcd, the API server, two nodes and a control plane of tuttilab (about 20 s)", flush=True)
-        try:
-            said = start(wait_s)
-        except (RuntimeError, TimeoutError) as error:
-            return refuse(str(error))
-    for word, place in said.items():
-        print(f"{word + ':':<15} {place}")
+    try:
+        said = running_or_started(wait_s)
+    except (RuntimeError, TimeoutError) as problem:
+        return refuse(str(problem))
+    for word in PRINTED:
+        print(f"{word + ':':<15} {said[word]}")
     print(next_steps(said))
     return 0
+
+
+def running_or_started(wait_s: float) -> dict[str, str]:
+    """Its places. Raises RuntimeError or TimeoutError with the reason, and the remedy."""
+    if problem := cannot():
+        raise RuntimeError(problem)
+    said = running()
+    if said is None:
+        print("Starting etcd, the API server, two nodes, a control plane of tuttilab and a hub (about a minute)", flush=True)
+        said = start(wait_s)
+    return said
 
 
 def cannot() -> str | None:
@@ -67,7 +88,8 @@ def cannot() -> str | None:
         return "Nodes that run containers need root: run it as root, in a container or a virtual machine of your own."
     try:
         build.build()
-    except build.CannotBuild as problem:
+        hub_proxy.command()
+    except (build.CannotBuild, RuntimeError) as problem:
         return str(problem)
     return None if debian.install() else f"Programs are missing: {', '.join(debian.missing())}. Remedy: {debian.REMEDY}"
 
@@ -119,14 +141,20 @@ def serve(wait_s: float) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     try:
-        with running_real_cluster(wait_s=wait_s) as cluster, site.running_control_plane(cluster) as control_plane:
+        with running_real_cluster(wait_s=wait_s) as cluster, site.running_site(cluster) as places:
             ready = ROOT / f"{READY}.new"
-            ready.write_text(json.dumps({"kubeconfig": str(cluster.kubeconfig)} | control_plane), encoding="utf-8")
+            ready.write_text(json.dumps({"kubeconfig": str(cluster.kubeconfig)} | places), encoding="utf-8")
             ready.rename(ROOT / READY)
             ended.wait()
     except ClusterInUse as problem:
         return refuse(str(problem))
     return 0
+
+
+def load_image(image: Path) -> None:
+    """Onto the nodes of the cluster that runs."""
+    for socket in ROOT.glob("n*/c.sock"):
+        nodes.load_image(socket, image)
 
 
 def down(wait_s: float) -> int:
@@ -144,6 +172,9 @@ def down(wait_s: float) -> int:
         with real.alone(wait_s):
             real.remove_leftovers()
     except ClusterInUse as problem:
+        if process is not None:
+            print("Nothing of the cluster is left; another one has begun, which is left alone.")
+            return 0
         return refuse(f"{problem}; it was not made by `make kube-up` and is left alone")
     print("Nothing of the cluster is left." if not real.leftovers() else f"Left: {', '.join(real.leftovers())}")
     return 1 if real.leftovers() else 0

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from tuttilab.scheduler.clusters.base import DisplayChunk, LaunchPlan, LogChunk, Observation, PodState, Usage
+from tuttilab.scheduler.clusters.kept.displays import append, read_displays
 from tuttilab.scheduler.clusters.kept.logs import PodLog
+from tuttilab.scheduler.clusters.kept.usage import read_usage
 from tuttilab.scheduler.clusters.kubernetes import logs, names, states
 from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.attempts import Attempts, FileNotes, Keeper, Noted
@@ -26,7 +28,9 @@ from tuttilab.scheduler.clusters.kubernetes.nodes import ShownNodes
 from tuttilab.scheduler.clusters.kubernetes.others import Others
 from tuttilab.scheduler.clusters.kubernetes.pods import MAIN, Body
 from tuttilab.scheduler.clusters.kubernetes.settings import MASTER_COST, SIDECAR_COST, KubernetesSettings
+from tuttilab.scheduler.clusters.kubernetes.silence import Silence
 from tuttilab.scheduler.clusters.kubernetes.states import Seen
+from tuttilab.scheduler.clusters.kubernetes.usage import WHY, Measuring
 from tuttilab.scheduler.domain.errors import Bug, ClusterError, ClusterUnreachable, LaunchRefused, NotFound, StoreError
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase
 from tuttilab.scheduler.runtime.crash_points import point
@@ -101,6 +105,8 @@ class KubernetesCluster:
         limits = {"heartbeat_s": heartbeat_s, "lease_s": lease_s, "output_bytes": output_bytes, "unpacked_bytes": unpacked_bytes}
         self._launcher = Launcher(name, settings, self._api, self._pods, self._nodes, installation, limits)
         self._remover = Remover(self._api, name)
+        self._silence = Silence(heartbeat_s, lease_s)
+        self._measuring = Measuring(self._api, name, owner, self._running)
         self._turns = asyncio.Semaphore(LAUNCHES_AT_ONCE)
         self._locks: dict[tuple[str, int], tuple[asyncio.Lock, int]] = {}
         """By attempt, with the number of those who hold it or wait for it."""
@@ -165,6 +171,7 @@ class KubernetesCluster:
             others = (self._others.informer,) if self._others.is_seen else ()
             for informer in (self._nodes, *self._pods.values(), *others):
                 self._spawn(informer.run(), f"watch {self.name}")
+            self._spawn(self._measuring.run(), f"measure {self.name}")
 
     async def _synced(self) -> None:
         await self._attempts.load()
@@ -188,15 +195,16 @@ class KubernetesCluster:
         if names.JOB not in labels or not str(labels.get(names.ATTEMPT, "")).isdecimal():
             return None
         node = self._nodes.objects.get(("", pod.get("spec", {}).get("nodeName", "")))
-        has_node = bool(pod.get("spec", {}).get("nodeName"))
-        seen = Seen(pod, not has_node or (node is not None and states.is_ready(node)))
+        seen = Seen(pod, self._silence.has_outlasted(pod, node))
         noted = self._attempts.get(seen.job_id, seen.attempt)
         if noted is None or str(noted.epoch) != labels.get(names.EPOCH):
             return seen
-        return None if noted.is_forgotten else Seen(pod, seen.is_node_ready, seen.name in noted.told, noted.why.get(seen.name, ""))
+        if noted.is_forgotten:
+            return None
+        return replace(seen, is_told=seen.name in noted.told, why=noted.why.get(seen.name, ""))
 
     def _pods_of(self, job_id: str, attempt: int) -> list[Seen]:
-        return [Seen(pod, is_node_ready=True) for pod in self._kept.of_attempt(job_id, attempt)]
+        return [Seen(pod) for pod in self._kept.of_attempt(job_id, attempt)]
 
     def _changes(self, observer: Observer) -> tuple[PodState, ...]:
         """States that differ from those that the observer was shown. Starts followers, and gives up pods that will not run."""
@@ -244,10 +252,32 @@ class KubernetesCluster:
         return await asyncio.to_thread(lambda: reader.read(start, limit, is_over=is_over))
 
     async def usage(self, job_id: str, attempt: int, pod: str) -> Usage:
-        raise NotFound(f"pod {pod} of attempt {attempt} of job {job_id}: pods of cluster {self.name} are not measured.")
+        found = await asyncio.to_thread(read_usage, self._attempts.pod_folder(job_id, attempt, pod))
+        if found is None:
+            why = WHY if self._measuring.is_refused else "it was not measured so far"
+            raise NotFound(f"pod {pod} of attempt {attempt} of job {job_id}, on cluster {self.name}: {why}.")
+        return found
+
+    def _running(self) -> dict[tuple[str, str], tuple[Path, float]]:
+        """Of members whose user code runs: their folder, and when it started."""
+        found = {}
+        for seen in filter(None, map(self._seen, self._kept.pods.values())):
+            began = seen.container(MAIN).get("state", {}).get("running", {}).get("startedAt")
+            if began and seen.labels.get(names.ROLE) != MASTER:
+                metadata = seen.pod["metadata"]
+                folder = self._attempts.pod_folder(seen.job_id, seen.attempt, seen.name)
+                found[metadata["namespace"], metadata["name"]] = (folder, states.unix_time(began))
+        return found
 
     async def displays(self, job_id: str, attempt: int, pod: str, start: int) -> DisplayChunk:
-        return DisplayChunk((), start)
+        return await asyncio.to_thread(read_displays, self._attempts.pod_folder(job_id, attempt, pod), start)
+
+    async def keep_displays(self, job_id: str, attempt: int, pod: str, start: int, body: bytes) -> int:
+        async with self._locked(job_id, attempt):
+            folder = self._attempts.pod_folder(job_id, attempt, pod)
+            if not folder.is_dir():
+                raise NotFound(f"pod {pod} of attempt {attempt} of job {job_id}: nothing of it is kept here.")
+            return await asyncio.to_thread(append, folder, start, body)
 
     # --- launching -----------------------------------------------------------------------------------------------------
 

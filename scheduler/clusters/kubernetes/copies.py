@@ -97,7 +97,7 @@ class LogCopies:
 
         def present() -> Seen | None:
             pod = self._kept.pods.get(pod_key)
-            return None if pod is None or pod["metadata"]["uid"] != metadata["uid"] else Seen(pod, is_node_ready=True)
+            return None if pod is None or pod["metadata"]["uid"] != metadata["uid"] else Seen(pod)
 
         def is_over() -> bool:
             found = present()

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
-from tuttilab.scheduler.clusters.kubernetes.states import is_ready
+from tuttilab.scheduler.clusters.kubernetes.states import is_ready, readiness_changed_at
 
 Body = dict[str, Any]
 """Any: JSON of the Kubernetes API."""
@@ -26,7 +26,8 @@ _UNREAD: Final = ("managedFields", "generateName", "selfLink", "generation")
 
 def pod_kept(pod: Body) -> Body:
     spec = pod.get("spec", {})
-    return {"metadata": _metadata(pod), "spec": {"nodeName": spec.get("nodeName", "")}, "status": pod.get("status", {})}
+    kept = {"nodeName": spec.get("nodeName", ""), "terminationGracePeriodSeconds": spec.get("terminationGracePeriodSeconds", 0)}
+    return {"metadata": _metadata(pod), "spec": kept, "status": pod.get("status", {})}
 
 
 def node_kept(node: Body) -> Body:
@@ -36,7 +37,13 @@ def node_kept(node: Body) -> Body:
         "spec": {key: spec[key] for key in ("taints", "unschedulable") if key in spec},
         "status": {
             "allocatable": status.get("allocatable", {}),
-            "conditions": [{"type": "Ready", "status": "True" if is_ready(node) else "False"}],
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True" if is_ready(node) else "False",
+                    "lastTransitionTime": readiness_changed_at(node),
+                }
+            ],
         },
     }
 

@@ -230,7 +230,7 @@ class HeldPod:
 
     @classmethod
     def of(cls, pod: Body) -> HeldPod:
-        seen, metadata = Seen(pod, is_node_ready=True), pod["metadata"]
+        seen, metadata = Seen(pod), pod["metadata"]
         return cls(pod, metadata["namespace"], metadata["name"], seen.job_id, seen.attempt, seen.is_over, seen.is_deleted)
 
 

@@ -19,7 +19,7 @@ from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEM
 
 STORAGE: Final = "ephemeral-storage"
 UNREACHABLE_S: Final = 20.0
-"""A stopped pod on a node that is not ready counts as ended this long after its grace: by then it has stopped itself."""
+"""A stopped pod that is out of reach counts as ended this long after its grace."""
 PATIENCE_S: Final = 30.0
 """How long a pod may wait for what may come by itself: an image that could not be pulled, room that the core believed free."""
 COMMAND_NOT_FOUND: Final = "CommandNotFound"
@@ -86,12 +86,18 @@ def is_ready(node: Body) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
+def readiness_changed_at(node: Body) -> str:
+    conditions = node.get("status", {}).get("conditions", [])
+    return next((str(each.get("lastTransitionTime", "")) for each in conditions if each["type"] == "Ready"), "")
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A pod as the API server shows it, and what we know beside: whether its node is ready, and why we ended it, if we did."""
+    """A pod as the API server shows it, and what we know beside: whether it is out of reach, and why we ended it, if we did."""
 
     pod: Body
-    is_node_ready: bool
+    is_out_of_reach: bool = False
+    """Its node has been silent for so long that the pod's lease, probes and grace are over."""
     is_told: bool = False
     """Whether we asked it to stop before it had ended."""
     why: str = ""
@@ -161,7 +167,7 @@ def state_of(seen: Seen, now: float) -> PodState:
 def _phase(seen: Seen, now: float) -> tuple[PodPhase, int | None, str, Mapping[str, str]]:
     if seen.is_over:
         return PodPhase.ENDED, *_end(seen)
-    if seen.is_deleted and not seen.is_node_ready and now > unix_time(seen.pod["metadata"]["deletionTimestamp"]) + UNREACHABLE_S:
+    if seen.is_deleted and seen.is_out_of_reach and now > unix_time(seen.pod["metadata"]["deletionTimestamp"]) + UNREACHABLE_S:
         return PodPhase.ENDED, None, "NodeLost", {}
     if seen.has_started(MAIN):
         return PodPhase.RUNNING, None, "", {}

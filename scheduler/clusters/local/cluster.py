@@ -22,18 +22,18 @@ from typing import Final, TypeVar
 
 from tuttilab.scheduler.clusters.base import DisplayChunk, LaunchPlan, LogChunk, Observation, PodState, Usage
 from tuttilab.scheduler.clusters.kept import folders
+from tuttilab.scheduler.clusters.kept.displays import read_displays
 from tuttilab.scheduler.clusters.kept.logs import PodLog
+from tuttilab.scheduler.clusters.kept.usage import read_usage
 from tuttilab.scheduler.clusters.local import cgroups, known
 from tuttilab.scheduler.clusters.local import launch as local_launch
 from tuttilab.scheduler.clusters.local import nodes as local_nodes
 from tuttilab.scheduler.clusters.local import pods as local_pods
-from tuttilab.scheduler.clusters.local.displays import read_displays
 from tuttilab.scheduler.clusters.local.env import OF_THE_SERVICE, PodDirs, base_env
 from tuttilab.scheduler.clusters.local.fence import Fence
 from tuttilab.scheduler.clusters.local.launch import Settings
 from tuttilab.scheduler.clusters.local.owners import Owners, acting_as_owner_of
 from tuttilab.scheduler.clusters.local.pods import LocalPod
-from tuttilab.scheduler.clusters.local.usage import read_usage
 from tuttilab.scheduler.domain.errors import ClusterUnreachable, NotFound, StaleEpoch
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase
 from tuttilab.scheduler.domain.titles import pod_title, title_of

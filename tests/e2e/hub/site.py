@@ -58,10 +58,11 @@ class Browser:
 
     http: httpx.Client
     name: str
+    password: str = PASSWORD
 
     def login(self) -> httpx.Response:
         self.http.get("/hub/login")
-        return self.post("/hub/login", {"username": self.name, "password": PASSWORD})
+        return self.post("/hub/login", {"username": self.name, "password": self.password})
 
     def post(self, path: str, form: Mapping[str, str]) -> httpx.Response:
         return self.http.post(path, data={**form, "_xsrf": self.xsrf("/hub/")})
@@ -112,6 +113,9 @@ class HubSite:
     machine: UserMachine
     folder: Path
     patience_s: float = 1.0
+    password: str = PASSWORD
+    service_token: str = SERVICE_TOKEN
+    proxy_token: str = "c0ffee"
     ports: list[int] = field(default_factory=lambda: free_ports(4))
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     sessions: list[httpx.Client] = field(default_factory=list)
@@ -133,31 +137,41 @@ class HubSite:
         text = blocks("yaml")[0].replace(HUB_API, f"{self.hub_url}/hub/api").replace("port: 9321", f"port: {self.ports[3]}")
         config.write_text(text)
         arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
-        self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN})
+        self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": self.service_token})
         eventually(lambda: self._answers(f"{self.control_url}/readyz"))
 
     def stop_control(self) -> None:
         self._stop("control")
 
     def start_hub(self) -> None:
+        more = {
+            "hub_url": self.hub_url,
+            "server_command": [str(BIN / "jupyterhub-singleuser")],
+            "jupyter_config": str(self._jupyter_config()),
+            "traits": self.traits(),
+        }
+        self._start_hub(HERE / "jupyterhub_config.py", more, {})
+
+    def _start_hub(self, config: Path, more: Mapping[str, Any], environ: Mapping[str, str], limit_s: float = 60.0) -> None:
+        """``more``: for ``config``, beside what every hub is given."""
         given = {
             "url": self.url,
-            "hub_url": self.hub_url,
             "proxy_url": f"http://127.0.0.1:{self.ports[2]}",
             "control_url": self.control_url,
             "folder": str(self.folder),
-            "proxy_command": proxy_command(),
-            "server_command": [str(BIN / "jupyterhub-singleuser")],
-            "jupyter_config": str(self._jupyter_config()),
-            "password": PASSWORD,
+            "proxy_command": self.proxy_command(),
+            "password": self.password,
             "groups": GROUPS,
             "patience_s": self.patience_s,
-            "traits": self.traits(),
+            **more,
         }
-        arguments = [str(BIN / "jupyterhub"), "-f", str(HERE / "jupyterhub_config.py")]
-        environ = {"TEST_HUB": json.dumps(given), "TUTTILAB_HUB_TOKEN": SERVICE_TOKEN, "PYTHONPATH": str(ROOT)}
-        self._start("hub", arguments, {**environ, "CONFIGPROXY_AUTH_TOKEN": "c0ffee"})
-        eventually(lambda: self._answers(f"{self.url}/hub/health"))
+        own = {"TEST_HUB": json.dumps(given), "TUTTILAB_HUB_TOKEN": self.service_token, "PYTHONPATH": str(ROOT)}
+        arguments = [str(BIN / "jupyterhub"), "-f", str(config)]
+        self._start("hub", arguments, {**own, "CONFIGPROXY_AUTH_TOKEN": self.proxy_token, **environ})
+        eventually(lambda: self._answers(f"{self.url}/hub/health"), limit_s)
+
+    def proxy_command(self) -> list[str]:
+        return proxy_command()
 
     def traits(self) -> dict[str, Any]:
         """More settings of the spawner."""
@@ -207,7 +221,7 @@ class HubSite:
     def browser(self, name: str) -> Browser:
         http = httpx.Client(base_url=self.url, trust_env=False, timeout=60, follow_redirects=True)
         self.sessions.append(http)
-        browser = Browser(http, name)
+        browser = Browser(http, name, self.password)
         assert browser.login().is_success
         return browser
 
@@ -217,12 +231,12 @@ class HubSite:
 
     def jobs(self, **query: str) -> list[Any]:
         """Everybody's, as the hub may see them."""
-        found = self.control("GET", "/jobs?" + "&".join(f"{k}={v}" for k, v in {"owner": "*", **query}.items()), SERVICE_TOKEN)
+        found = self.control("GET", "/jobs?" + "&".join(f"{k}={v}" for k, v in {"owner": "*", **query}.items()), self.service_token)
         assert found.status_code == 200, found.text
         return list(found.json()["jobs"])
 
     def use(self, queue: str, resource: str = "nvidia.com/gpu") -> int:
-        queues = self.control("GET", "/queues", SERVICE_TOKEN).json()
+        queues = self.control("GET", "/queues", self.service_token).json()
         found = next(one for one in queues if one["name"] == queue)
         return next((int(use["used"]) for use in found["use"] if use["resource"] == resource), 0)
 

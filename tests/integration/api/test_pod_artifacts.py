@@ -118,7 +118,8 @@ async def test_the_address_for_pods_serves_them_and_nothing_else() -> None:
         await send({"type": "http.response.body", "body": scope["path"].encode()})
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(PodsOnly(reached)), base_url="http://pods") as pods:
-        paths = [f"{V}/pods/report", f"{V}/pods/artifacts/{'a' * 64}", f"{V}/jobs", "/healthz", f"{V}/pods", f"{V}/pods/report/"]
+        own = [f"{V}/pods/report", f"{V}/pods/displays", f"{V}/pods/artifacts/{'a' * 64}"]
+        paths = [*own, f"{V}/jobs", "/healthz", f"{V}/pods", f"{V}/pods/report/"]
         statuses = [(await pods.get(path)).status_code for path in (*paths, f"{V}/pods/artifacts/a/b")]
 
-    assert statuses == [200, 200, 404, 404, 404, 404, 404]
+    assert statuses == [200, 200, 200, 404, 404, 404, 404, 404]

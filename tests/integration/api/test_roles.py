@@ -98,6 +98,7 @@ POST   /profiles                        200 200 200 403 403 403
 GET    /profiles/{name}                 200 200 200 200 200 200
 DELETE /profiles/{name}                 204 204 204 403 403 403
 POST   /pods/report                     401 401 401 401 401 401
+POST   /pods/displays                   401 401 401 401 401 401
 GET    /pods/artifacts/{artifact_id}    401 401 401 401 401 401
 PUT    /pods/artifacts/{artifact_id}    401 401 401 401 401 401
 GET    /me                              200 200 200 200 200 200

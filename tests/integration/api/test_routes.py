@@ -81,6 +81,7 @@ RULES = {
     ("GET", f"{V}/profiles/{{name}}"): USER,
     ("DELETE", f"{V}/profiles/{{name}}"): USER,
     ("POST", f"{V}/pods/report"): ATTEMPT,
+    ("POST", f"{V}/pods/displays"): ATTEMPT,
     ("GET", f"{V}/pods/artifacts/{{artifact_id}}"): ATTEMPT,
     ("PUT", f"{V}/pods/artifacts/{{artifact_id}}"): ATTEMPT,
     ("GET", f"{V}/me"): USER,

@@ -48,7 +48,7 @@ def pods(machine: UserMachine, tmp_path: Path) -> Iterator[Disk]:
 
 
 def submitted(machine: UserMachine, script: str) -> str:
-    said = machine.run("submit", "--memory", "64Mi", "--", "sh", "-c", script)
+    said = machine.run("submit", "--memory", "64Mi", "--grace", "1s", "--", "sh", "-c", script)
     assert said.code == 0, said
     return said.out.strip()
 

@@ -116,7 +116,7 @@ def waiting(reason: str, **status: Any) -> states.Seen:
     body["metadata"] |= {"creationTimestamp": "2026-01-01T00:00:00Z", "uid": "u"}
     state = {"name": "site-proxy", "image": "registry.example/proxy:1", "state": {"waiting": {"reason": reason}}, **status}
     body["status"] = {"phase": "Pending", "initContainerStatuses": [state]}
-    return states.Seen(body, is_node_ready=True)
+    return states.Seen(body)
 
 
 @pytest.mark.parametrize(

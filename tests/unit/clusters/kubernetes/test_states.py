@@ -20,7 +20,7 @@ def seen(
     inits: dict[str, dict[str, Any]] | None = None,
     *,
     metadata: dict[str, Any] | None = None,
-    is_node_ready: bool = True,
+    is_out_of_reach: bool = False,
     is_told: bool = False,
     why: str = "",
     **status: Any,
@@ -31,7 +31,7 @@ def seen(
         "initContainerStatuses": [{"name": name, "image": "i:1", "state": state} for name, state in (inits or {}).items()],
     }
     own = {"name": "p", "uid": "u1", "creationTimestamp": AT, "labels": LABELS, **(metadata or {})}
-    return Seen({"metadata": own, "spec": {}, "status": {**given, **status}}, is_node_ready, is_told, why)
+    return Seen({"metadata": own, "spec": {}, "status": {**given, **status}}, is_out_of_reach, is_told, why)
 
 
 def ended(code: int, reason: str, **more: Any) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def test_outputs_are_those_that_the_sidecar_told() -> None:
 
 
 def test_a_stopped_pod_on_a_silent_node_ends_once_it_must_have_stopped_itself() -> None:
-    pod = seen("Running", {"running": {}}, metadata=DELETED, is_node_ready=False)
+    pod = seen("Running", {"running": {}}, metadata=DELETED, is_out_of_reach=True)
 
     assert str(state_of(pod, NOW + 40).phase) == "Running"
     assert (str(state_of(pod, NOW + 51).phase), state_of(pod, NOW + 51).exit_code) == ("Ended", None)

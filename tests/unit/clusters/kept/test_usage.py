@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tuttilab.scheduler.clusters.base import Usage
-from tuttilab.scheduler.clusters.local.usage import read_usage
+from tuttilab.scheduler.clusters.kept.usage import read_usage
 from tuttilab.sidecar.records import USAGE
 
 GOOD = {"started_at": 100.0, "points": [[1.0, 0.5, 10], [2.0, 1.5, 20]], "cpu_s": 2.0, "peak_bytes": 30}

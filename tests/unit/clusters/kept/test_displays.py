@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tuttilab.scheduler.clusters.base import DisplayChunk
-from tuttilab.scheduler.clusters.local import displays
-from tuttilab.scheduler.clusters.local.displays import NAME, read_displays
+from tuttilab.scheduler.clusters.kept import displays
+from tuttilab.scheduler.clusters.kept.displays import NAME, read_displays
+from tuttilab.scheduler.domain.errors import TooLarge
 
 
 def test_whole_lines_are_read_on_from_where_the_last_read_ended(tmp_path: Path) -> None:
@@ -38,3 +39,28 @@ def test_a_line_without_an_end_is_passed_over(tmp_path: Path, monkeypatch: pytes
     (tmp_path / NAME).write_text("x" * 25 + "\n{}\n")
     assert read_displays(tmp_path, 0) == DisplayChunk((), 10)
     assert read_displays(tmp_path, 20) == DisplayChunk(("xxxxx", "{}"), 29)
+
+
+def test_lines_that_a_pod_sends_are_kept_in_order_and_whole(tmp_path: Path) -> None:
+    assert displays.append(tmp_path, 0, b'{"a": 1}\n{"b"') == 9
+    assert displays.append(tmp_path, 9, b'{"b": 2}\n') == 18
+    assert displays.append(tmp_path, 0, b'{"a": 1}\n') == 18  # a side-car that was restarted hears where to go on
+    assert displays.append(tmp_path, 99, b'{"z": 9}\n') == 18
+    assert displays.append(tmp_path, 18, b"") == 18
+    assert displays.read_displays(tmp_path, 0).lines == ('{"a": 1}', '{"b": 2}')
+
+
+def test_no_more_is_kept_of_a_pod_than_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(displays, "MOST", 20)
+    assert displays.append(tmp_path, 0, b"x" * 9 + b"\n") == 10
+    with pytest.raises(TooLarge, match="21 bytes of one pod; at most 20 are shown before its end"):
+        displays.append(tmp_path, 10, b"y" * 10 + b"\n")
+    assert displays.read_displays(tmp_path, 0).lines == ("x" * 9,)
+
+
+def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / displays.NAME).symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic links"):
+        displays.append(tmp_path, 0, b"{}\n")
+    assert (tmp_path / "other").read_text() == "kept"

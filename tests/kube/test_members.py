@@ -1,0 +1,126 @@
+"""Gangs in containers that lose a process or the kernel that waits for them; and what is left of many of them: nothing."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.doses import dose
+from tests.e2e.magics.conftest import Kernel
+from tests.kube import images, product_images
+from tests.kube.job_site import Site
+from tests.user_machine import eventually
+
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
+
+MIB_OF_LOG = dose("LOG_MIB", 20, 100)
+RUNS = dose("KUBE_RUNS", 5, 50)
+MEMBERS = "sidecar/container/__main__.py"
+
+
+def members(site: Site, attempt: int = 1) -> list[Any]:
+    """The pods with user code, by rank."""
+    pods = [pod for pod in site.pods() if pod["metadata"]["labels"]["tuttilab.io/attempt"] == str(attempt)]
+    found = [pod for pod in pods if pod["metadata"]["labels"]["tuttilab.io/role"] != "master"]
+    return sorted(found, key=lambda pod: str(pod["metadata"]["labels"]["tuttilab.io/rank"]))
+
+
+def master(site: Site) -> Any:
+    (found,) = (pod for pod in site.pods() if pod["metadata"]["labels"]["tuttilab.io/role"] == "master")
+    return found
+
+
+@pytest.mark.parametrize("whose", ["master", "worker", "sidecar"])
+def test_a_process_of_a_pod_that_is_killed(site: Site, whose: str) -> None:
+    """Of the master: the gang is made anew. Of user code: the job has failed. Of a side-car: it comes back."""
+    code = "import os, time; print('begun', flush=True); time.sleep(float(os.environ['REST_S']))"
+    rest = "20" if whose == "sidecar" else "600"
+    retries = ["--retries", "1"] if whose == "master" else []
+    job = site.started("--workers", "2", "--grace", "2s", "-e", f"REST_S={rest}", *retries, "--", "python3", "-c", code)
+    site.until_running(job)
+    eventually(lambda: site.logs(job).count("begun") == 2)
+    pod = master(site) if whose == "master" else members(site)[1]
+    (process,) = site.processes(pod, "time.sleep" if whose == "worker" else MEMBERS)
+
+    process.send_signal(signal.SIGKILL)
+
+    if whose == "sidecar":
+        ended = site.until(job, "Succeeded")
+        assert len(ended["attempts"]) == 1
+    elif whose == "worker":
+        ended = site.until(job, "Failed")
+        assert {pod["rank"]: pod["exit_code"] for pod in ended["attempts"][0]["pods"]}[1] == 137
+        assert ended["exit_code"] == 137
+    else:
+        eventually(lambda: [each["phase"] for each in site.job(job)["attempts"]] == ["Lost", "Running"], 90)
+        assert site.machine.run("cancel", job).code == 0
+        site.until(job, "Cancelled")
+    site.until_nothing_is_left()
+
+
+def test_a_large_log_is_shown_while_it_is_printed_and_whole_at_the_end(site: Site, tell: Callable[[str], None]) -> None:
+    lines = MIB_OF_LOG * 2**20 // 128
+    code = f"for n in range({lines}): print(f'{{n:09d}}', 'x' * 117)"
+    began = time.monotonic()
+    job = site.started("--", "python3", "-c", f"print('first', flush=True)\n{code}\nimport time; time.sleep(3)")
+    site.until_running(job)
+
+    def shown() -> str:
+        return site.machine.run("logs", job, "--tail", "1", timeout_s=120).out
+
+    eventually(lambda: shown().strip(), 30)
+    assert site.job(job)["phase"] == "Running"
+    site.until(job, "Succeeded", limit_s=240)
+    took = time.monotonic() - began
+
+    said = site.machine.run("logs", job, timeout_s=240)
+
+    assert said.code == 0
+    numbers = [line.split()[-2] for line in said.out.splitlines() if line.endswith("x" * 117)]
+    assert numbers == [f"{n:09d}" for n in range(lines)]
+    tell(f"{MIB_OF_LOG} MiB of log, {lines} lines: whole {took:.0f} s after the submit")
+
+
+@pytest.mark.timeout(120 + 40 * RUNS)
+def test_many_runs_leave_nothing(site: Site, tell: Callable[[str], None]) -> None:
+    """Good, bad and cancelled ones, with a policy each; after every run the namespace is as it was before the first."""
+    site.machine.run("down", "--now")
+    site.settings["isolate_gangs"] = True
+    site.up()
+    ways = (("Succeeded", ["true"]), ("Failed", ["false"]), ("Cancelled", ["sleep", "600"]))
+    for number in range(RUNS):
+        phase, command = ways[number % len(ways)]
+        job = site.started("--workers", "2", "--grace", "1s", "--", *command, image=images.BUSYBOX)
+        if phase == "Cancelled":
+            site.until_running(job)
+            assert site.machine.run("cancel", job).code == 0
+        site.until(job, phase)
+        site.until_nothing_is_left()
+    tell(f"{RUNS} gangs in containers, none left an object behind")
+
+
+@pytest.mark.feature("B04")
+def test_B04_a_killed_kernel_gets_the_result_of_its_gang_from_containers(site: Site, tmp_path: Path) -> None:
+    environ = {**site.machine.environ, "IPYTHONDIR": str(tmp_path / "ipython")}
+    first = Kernel(environ, "b04.ipynb", cwd=site.machine.home)
+    second = None
+    try:
+        assert first.run("base = 40").status == "ok"
+        cell = f"%%submit answer --image {product_images.NOTEBOOK} --workers 2 --cpus 0.2 --memory 128Mi\n"
+        sent = first.send(cell + "import time\nprint('begun', flush=True)\ntime.sleep(8)\nanswer = base + 2")
+        first.gather(sent, until=lambda ran: "begun" in ran.text + ran.stdout, timeout=90)
+        first.kill()
+        second = Kernel(environ, "b04.ipynb", cwd=site.machine.home)
+        ran = second.run("%attach", timeout=90)
+        assert ran.status == "ok", ran.error
+        assert second.value("answer") == "42"
+    finally:
+        for kernel in (first, second):
+            if kernel is not None:
+                kernel.close()
+    site.until_nothing_is_left()
