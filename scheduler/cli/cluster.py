@@ -16,7 +16,7 @@ from tuttilab.scheduler.domain.titles import title_of
 from tuttilab.scheduler.runtime import discovery
 
 if TYPE_CHECKING:
-    from tuttilab.scheduler.clusters.kubernetes.release import HeldPod
+    from tuttilab.scheduler.clusters.kubernetes.launch import HeldPod
     from tuttilab.scheduler.config.model import Config
 
 MOST_SHOWN = 5
@@ -57,7 +57,7 @@ def release(name: str, yes: bool, config: Path | None, kubeconfig: Path | None, 
         raise NotFound(f"{state} is no state folder of a control plane, so its pods cannot be told; set TUTTILAB_STATE_DIR.")
 
     async def run() -> tuple[HeldPod, ...]:
-        from tuttilab.scheduler.clusters.kubernetes.release import releasing
+        from tuttilab.scheduler.clusters.kubernetes.launch import releasing
         from tuttilab.scheduler.service.launch_plans import Secrets
 
         installation = Secrets.of(found.auth.key_file, state).installation

@@ -81,7 +81,9 @@ class Cluster:
         return name
 
     def drop_namespace(self, name: str) -> None:
-        """Its pods at once and without a last word, the rest when the controller manager comes to it."""
+        """Its pods at once and without a last word, the rest when the controller manager comes to it. It may be gone."""
+        if not self.api.exists(f"/api/v1/namespaces/{name}"):
+            return
         self.api.delete(f"/api/v1/namespaces/{name}/pods", {"gracePeriodSeconds": 0})
         self.api.delete(f"/api/v1/namespaces/{name}")
 

@@ -35,7 +35,7 @@ SIDECARS: list[dict[str, Any]] = [
         "command": ["sh", "-c", PAGES],
         "params": {"greeting": {"pattern": "[a-z ]+"}},
     },
-    {"name": "broken", "image": images.BUSYBOX, "cpus": "10m", "memory": "16Mi", "command": ["sh", "-c", "exit 3"]},
+    {"name": "broken", "image": images.BUSYBOX, "cpus": "10m", "memory": "16Mi", "port": 8099, "command": ["sh", "-c", "exit 3"]},
 ]
 QUEUES = [{"name": "root"}, *({"name": name, "parent": "root", "groups": [name]} for name in ("research", "quant"))]
 STORAGES: list[dict[str, Any]] = [

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import yaml
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config
 from kubernetes.aio.client import rest
@@ -152,9 +153,17 @@ class Api:
                 )
                 refreshing = kubernetes_config.kube_config.refresh_token(loader, configuration, REFRESH_S)
                 self._refreshing = asyncio.create_task(refreshing, name=f"credentials of {self._cluster}")
-        except (kubernetes_config.ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+        except (
+            kubernetes_config.ConfigException,
+            yaml.YAMLError,
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+        ) as error:
             raise ClusterUnreachable(
-                f"cluster {self._cluster}: {where} cannot be used ({error}); mend clusters[].kubeconfig or context."
+                f"cluster {self._cluster}: {where} cannot be used ({_one_line(error)}); mend clusters[].kubeconfig or context."
             ) from error
         configuration.connection_pool_maxsize = 0  # any number
         streams = kubernetes_client.ApiClient(configuration)
@@ -174,3 +183,7 @@ class Api:
             if client is not None:
                 await client.close()
         self._streams = self._client = None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -284,7 +284,7 @@ class KubernetesCluster:
         await self._synced()
         # Whoever waits for a turn has checked nothing yet.
         async with self._turns, self._locked(plan.job_id, plan.attempt):
-            await self._fence.check()
+            await self._check_may_create()
             self._launcher.check(plan, (name for _, name in self._nodes.objects))
             noted = self._noted_for(plan, await self._without_earlier_epoch(plan))
             await self._note(plan, noted)
@@ -297,6 +297,14 @@ class KubernetesCluster:
             finally:
                 await self._put(plan, noted)
         self._kept.wake()
+
+    async def _check_may_create(self) -> None:
+        try:
+            await self._fence.check(creates=True)
+        except ClusterUnreachable as error:
+            if self._fence.is_without_place:
+                raise LaunchRefused(str(error)) from error
+            raise
 
     async def _without_earlier_epoch(self, plan: LaunchPlan) -> Noted | None:
         """What is noted, once pods and notes of an attempt that a restored database does not contain are ended and erased."""

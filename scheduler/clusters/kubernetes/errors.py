@@ -37,6 +37,12 @@ class ApiError(Exception):
         return self.status == 409 and self.reason == "AlreadyExists"
 
     @property
+    def is_about_a_missing_namespace(self) -> bool:
+        """Whether nothing can be made because the namespace is not there, or on its way out."""
+        is_missing = self.status == 404 and _NAMESPACE.search(self.message) is not None
+        return is_missing or (self.status == 403 and "being terminated" in self.message)
+
+    @property
     def is_transient(self) -> bool:
         """Whether the same call may be taken later."""
         return self.status == 429 or self.status >= 500 or (self.status == 409 and self.reason == "Conflict")

@@ -37,6 +37,8 @@ class LeaseFence:
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._epoch = 0
         self._is_raised = True
+        self.is_without_place = False
+        """Whether the Lease's namespace is gone, so that no control plane can write that it leads."""
         self._reading: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
         """Begins when the read that is under way has ended."""
@@ -59,20 +61,26 @@ class LeaseFence:
             except ApiError as error:
                 if error.status == 409:
                     continue  # somebody else wrote it meanwhile
+                self.is_without_place = error.is_about_a_missing_namespace
                 raise as_cluster_error(error, self._cluster, f"write the lease {self._name}") from error
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self._folder / epochs.FILE).write_bytes(epochs.written(epoch))
-            self._is_raised = True
+            self._is_raised, self.is_without_place = True, False
             return
         raise ClusterUnreachable(f"cluster {self._cluster}: others write the lease {self._name} all the time; it is tried again.")
 
-    async def check(self) -> None:
+    async def check(self, *, creates: bool = False) -> None:
         """Before an effect. Raises StaleEpoch, ClusterUnreachable.
 
-        Calls that come together share a read, which begins after each of them has asked.
+        Calls that come together share a read, which begins after each of them has asked. Where the Lease has no place, what was
+        there is ended and let go all the same, and nothing is made (``creates``).
         """
         if not self._is_raised:
-            await self.raise_to(self._epoch)
+            try:
+                await self.raise_to(self._epoch)
+            except ClusterUnreachable:
+                if creates or not self.is_without_place:
+                    raise
             return
         if self._next is None:
             before = self._reading if self._reading is not None and not self._reading.done() else None

@@ -1,4 +1,5 @@
-"""Creates the objects of an attempt in the launch protocol's order, each once, and removes those of a gang that cannot start.
+"""Creates the objects of an attempt in the launch protocol's order, each once, and removes those of a gang that cannot start, or
+what is left on a cluster that is given up.
 
 The first pod (the master, or a single pod) comes first; the Service and the Secret belong to it and go with it; then all others at
 once. What exists already with the same digest is taken for ours, with another digest it is a bug (ADR 3).
@@ -7,19 +8,21 @@ once. What exists already with the same digest is taken for ours, with another d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names, objects
-from tuttilab.scheduler.clusters.kubernetes.additions import claims_of
 from tuttilab.scheduler.clusters.kubernetes.api import MERGE, Api
 from tuttilab.scheduler.clusters.kubernetes.attempts import Noted
 from tuttilab.scheduler.clusters.kubernetes.binding import binds
-from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_refusal
+from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_cluster_error, as_refusal
 from tuttilab.scheduler.clusters.kubernetes.informer import Informer
-from tuttilab.scheduler.clusters.kubernetes.pods import Body, launched_with, pod_body
+from tuttilab.scheduler.clusters.kubernetes.pods import Body, claims_of, launched_with, pod_body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.clusters.kubernetes.states import Seen
 from tuttilab.scheduler.core.placement.work_places import why_not_bare
 from tuttilab.scheduler.domain.errors import Bug, LaunchRefused
 from tuttilab.scheduler.domain.model import Framework, JobKind
@@ -29,6 +32,8 @@ AT_ONCE: Final = 80
 """Creates under way in the whole cluster: others find connections free (`api.CONNECTIONS`)."""
 AT_ONCE_A_GANG: Final = 50
 """Of these, or in line for them: other gangs get on beside a large one."""
+PAGE: Final = 500
+"""Pods of one answer, when all are listed."""
 LARGEST_OUTPUT_LIST: Final = 3500
 """Bytes of the outputs' names and ids in the message of a container."""
 
@@ -206,3 +211,73 @@ class Remover:
 def _path(pod: Body) -> str:
     metadata = pod["metadata"]
     return f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+
+
+# --- a cluster that is given up -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPod:
+    """A pod that our finalizer keeps."""
+
+    body: Body
+    namespace: str
+    name: str
+    job_id: str
+    attempt: int
+    has_ended: bool
+    is_deleted: bool
+
+    @classmethod
+    def of(cls, pod: Body) -> HeldPod:
+        seen, metadata = Seen(pod), pod["metadata"]
+        return cls(pod, metadata["namespace"], metadata["name"], seen.job_id, seen.attempt, seen.is_over, seen.is_deleted)
+
+
+class Releasing:
+    """``kubeconfig``: of another account, for a cluster whose own one was deleted with its namespace."""
+
+    def __init__(self, cluster: str, settings: KubernetesSettings, installation: str, kubeconfig: str | None = None) -> None:
+        self._cluster = cluster
+        self._settings = settings if kubeconfig is None else replace(settings, kubeconfig=kubeconfig, context=None)
+        self._owner = names.selector({names.INSTALLATION: installation})
+        self._api = Api(cluster, self._settings)
+
+    async def held(self) -> tuple[HeldPod, ...]:
+        """In all namespaces of the configuration. Raises ClusterUnreachable."""
+        found = [pod for namespace in self._settings.all_namespaces async for pod in self._pods(namespace)]
+        return tuple(HeldPod.of(pod) for pod in found if names.FINALIZER in pod["metadata"].get("finalizers", []))
+
+    async def _pods(self, namespace: str) -> AsyncIterator[Body]:
+        path, following = f"/api/v1/namespaces/{namespace}/pods", ""
+        while True:
+            query = {"labelSelector": self._owner, "limit": PAGE} | ({"continue": following} if following else {})
+            try:
+                answer = await self._api.call("GET", path, query=query)
+            except ApiError as error:
+                raise as_cluster_error(error, self._cluster, f"list pods of {namespace}") from error
+            for pod in answer["items"]:
+                yield pod
+            following = answer["metadata"].get("continue", "")
+            if not following:
+                return
+
+    async def release(self, pods: Sequence[HeldPod]) -> None:
+        """Take our finalizer off. A pod that is gone meanwhile is none. Raises ClusterError."""
+        remover = Remover(self._api, self._cluster)
+        for pod in pods:
+            await remover.release(pod.body)
+
+    async def close(self) -> None:
+        await self._api.close()
+
+
+@contextlib.asynccontextmanager
+async def releasing(
+    cluster: str, settings: KubernetesSettings, installation: str, kubeconfig: str | None = None
+) -> AsyncIterator[Releasing]:
+    opened = Releasing(cluster, settings, installation, kubeconfig)
+    try:
+        yield opened
+    finally:
+        await opened.close()

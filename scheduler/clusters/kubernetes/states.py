@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
-from tuttilab.scheduler.clusters.kubernetes.additions import PREFIX
-from tuttilab.scheduler.clusters.kubernetes.pods import IMAGE, MAIN, PREPARE, SIDECAR, Body
+from tuttilab.scheduler.clusters.kubernetes.pods import IMAGE, MAIN, PREFIX, PREPARE, SIDECAR, Body
 from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase, Taint, Toleration
 from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEMORY, NOTHING, Resources
@@ -253,7 +252,8 @@ def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
     if seen.is_over or seen.is_deleted or seen.has_started(MAIN):
         return None
     age_s = now - unix_time(seen.pod["metadata"]["creationTimestamp"])
-    of_site = [each["name"] for each in seen.pod["spec"].get("initContainers", []) if each["name"].startswith(PREFIX)]
+    inner = seen.pod.get("status", {}).get("initContainerStatuses", [])
+    of_site = [each["name"] for each in inner if each["name"].startswith(PREFIX)]
     for name in (PREPARE, IMAGE, *of_site, SIDECAR, MAIN):
         status = seen.container(name)
         waiting = status.get("state", {}).get("waiting") or {}

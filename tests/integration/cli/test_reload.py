@@ -192,3 +192,19 @@ def test_without_a_configuration_file_reload_is_refused(machine: UserMachine, tm
     said = machine.run("scheduler", "reload")
     assert said.code != 0
     assert "built-in configuration" in said.err
+
+
+def test_volumes_and_side_cars_of_the_site_are_taken_up_and_a_right_to_write_has_to_be_meant(moving: UserMachine) -> None:
+    proxy = "sidecars: [{name: proxy, image: i, cpus: 1, memory: 1Mi}]"
+    said = rewrite(moving, "queues:", f"storages: [{{claim: work, groups: {{a: r, b: r}}}}]\n{proxy}\nqueues:")
+    assert (said.code, said.out.splitlines()) == (0, ["storage claim work is new", "side-car proxy is new"])
+
+    refused = rewrite(moving, "a: r,", "a: rw,")
+    assert (refused.code, "it would loosen a limit (storage claim work: a r -> rw)" in refused.err) == (3, True)
+    assert moving.run("scheduler", "reload", "--yes").out == "storage claim work: a r -> rw\n"
+    assert rewrite(moving, "cpus: 1, memory: 1Mi", "cpus: 2, memory: 1Mi").out.startswith(
+        "side-car proxy: resources changed, for jobs"
+    )
+    assert rewrite(moving, ", b: r", "").out == "storage claim work: b r -> none\n"
+    gone = rewrite(moving, "storages: [{claim: work, groups: {a: rw}}]", "")
+    assert (gone.code, "storages: the list is gone, and then profiles may mount any claim" in gone.err) == (3, True)

@@ -8,8 +8,7 @@ import pytest
 
 from tests.contract.clusters import plan
 from tuttilab.scheduler.clusters.kubernetes import states
-from tuttilab.scheduler.clusters.kubernetes.additions import claims_of
-from tuttilab.scheduler.clusters.kubernetes.pods import pod_body
+from tuttilab.scheduler.clusters.kubernetes.pods import claims_of, pod_body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.domain.model import Mount, SideCar
 from tuttilab.scheduler.domain.resources import Resources
