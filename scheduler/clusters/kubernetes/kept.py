@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
-from tuttilab.scheduler.clusters.kubernetes.additions import PREFIX
+from tuttilab.scheduler.clusters.kubernetes.pods import PREFIX
 from tuttilab.scheduler.clusters.kubernetes.states import is_ready, node_of, readiness_changed_at
 from tuttilab.scheduler.domain.model import Node, Toleration
 from tuttilab.scheduler.domain.resources import NOTHING, Resources
