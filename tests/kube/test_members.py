@@ -20,6 +20,15 @@ pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
 
 MIB_OF_LOG = dose("LOG_MIB", 20, 100)
 RUNS = dose("KUBE_RUNS", 5, 50)
+# A signal to stop does not stop it: its end is its kill.
+STAMPS = """
+import os, signal, time
+signal.signal(15, lambda *_: None)
+with open(os.environ["HOME"] + "/stamps", "w", buffering=1) as file:
+    while True:
+        file.write(f"{time.time()}\\n")
+        time.sleep(0.05)
+"""
 MEMBERS = "sidecar/container/__main__.py"
 
 
@@ -33,6 +42,48 @@ def members(site: Site, attempt: int = 1) -> list[Any]:
 def master(site: Site) -> Any:
     (found,) = (pod for pod in site.pods() if pod["metadata"]["labels"]["tuttilab.io/role"] == "master")
     return found
+
+
+def stamps(site: Site, pod: Any) -> list[float]:
+    """What the pod wrote on its node, read on the node's own disk: its network is of no concern. Empty once the pod is gone."""
+    node = site.cluster.root / pod["spec"]["nodeName"].replace("node", "n")
+    volume = node / "lib/kubelet/pods" / pod["metadata"]["uid"] / "volumes/kubernetes.io~empty-dir/own/work/stamps"
+    try:
+        return [float(line) for line in volume.read_text().rpartition("\n")[0].split()]
+    except FileNotFoundError:
+        return []
+
+
+def test_members_that_are_cut_off_stop_themselves_before_the_next_attempt_runs(site: Site, tell: Callable[[str], None]) -> None:
+    job = site.started("--workers", "2", "--retries", "1", "--grace", "3s", "--", "python3", "-c", STAMPS)
+    site.until_running(job)
+    old = members(site)
+    (node,) = {pod["spec"]["nodeName"] for pod in old}
+    eventually(lambda: all(stamps(site, pod) for pod in old))
+    last = {pod["metadata"]["name"]: 0.0 for pod in old}
+
+    def is_replaced() -> bool:
+        for pod in old:
+            last[pod["metadata"]["name"]] = max([last[pod["metadata"]["name"]], *stamps(site, pod)])
+        new = members(site, 2)
+        return len(new) == 2 and all(stamps(site, pod) for pod in new)
+
+    with site.cluster.network_cut(node):
+        cut_at = time.time()
+        eventually(is_replaced, 240)
+        new = members(site, 2)
+        first = [stamps(site, pod)[0] for pod in new]
+        time.sleep(1)
+        is_replaced()
+    told = {name: round(at - cut_at, 1) for name, at in last.items()}
+    assert node not in {pod["spec"]["nodeName"] for pod in new}
+    assert max(last.values()) < min(first), (told, round(min(first) - cut_at, 1))
+    assert min(last.values()) > cut_at
+    ran_on, pause = max(last.values()) - cut_at, min(first) - max(last.values())
+    tell(f"a gang that was cut off ran for {ran_on:.0f} s more, the next attempt {pause:.0f} s later")
+    assert site.machine.run("cancel", job).code == 0
+    site.until(job, "Cancelled")
+    site.until_nothing_is_left()
 
 
 @pytest.mark.parametrize("whose", ["master", "worker", "sidecar"])

@@ -39,6 +39,8 @@ PLAN_FILE: Final = f"{SECRETS}/plan.json"
 OWN_DIR: Final = f"{ROOT}/pod"
 FLUSH_S: Final = 120
 """For the side-car to keep outputs after user code has ended by itself."""
+LEAVE_S: Final = 10
+"""The same where there are none. The kubelet lets user code that fails its liveness probe run on for this time beside its grace."""
 LONGEST_BARRIER_S: Final = 7 * 86400
 """The start-up probe never gives up before the control plane does: the kubelet would only restart the side-car."""
 OWNER: Final = "{owner}"
@@ -69,7 +71,7 @@ def pod_body(
         "enableServiceLinks": False,
         "hostname": names.pod_name(pod.name),
         **({} if is_bare else {"subdomain": names.service_name(plan)}),
-        "terminationGracePeriodSeconds": math.ceil(plan.work.grace_s) + (0 if is_bare else FLUSH_S),
+        "terminationGracePeriodSeconds": math.ceil(plan.work.grace_s) + _leave_s(plan),
         "securityContext": _account(plan, settings),
         **({"nodeName": pod.node} if is_bound else {"affinity": _on_node(pod.node)}),
         "tolerations": _tolerations(settings),
@@ -99,6 +101,12 @@ def _account(plan: LaunchPlan, settings: KubernetesSettings) -> Body:
     }
     # Of a volume that is mounted the kubelet would give every file to that group, on each start.
     return found if plan.work.mounts else found | {"fsGroup": gid}
+
+
+def _leave_s(plan: LaunchPlan) -> int:
+    if not plan.work.sidecar:
+        return 0
+    return FLUSH_S if plan.work.outputs else LEAVE_S
 
 
 def _on_node(node: str) -> Body:

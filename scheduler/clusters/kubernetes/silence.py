@@ -43,5 +43,6 @@ class Silence:
             # Nodes that are gone for good say so to nobody.
             self._since = {each: seen for each, seen in self._since.items() if now - seen[1] < FORGOTTEN_S}
             known = self._since[name] = (changed, now)
-        grace_s = float(pod["spec"].get("terminationGracePeriodSeconds", FLUSH_S)) - FLUSH_S
-        return self._clock() - known[1] > self._limit_s + max(0.0, grace_s)
+        # A pod of which no container is to be started again gets its whole grace from the kubelet, not that of the failed probe.
+        grace_s = float(pod["spec"].get("terminationGracePeriodSeconds", FLUSH_S))
+        return self._clock() - known[1] > self._limit_s + grace_s

@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 
-from tuttilab.scheduler.clusters.kubernetes.pods import FLUSH_S
 from tuttilab.scheduler.clusters.kubernetes.silence import PROBES_S, REQUEST_S, Silence
 
 GRACE_S = 30
 LIMIT_S = 45.0 + 5.0 + REQUEST_S + PROBES_S + GRACE_S
-POD: dict[str, Any] = {"spec": {"nodeName": "n1", "terminationGracePeriodSeconds": GRACE_S + FLUSH_S}}
+POD: dict[str, Any] = {"spec": {"nodeName": "n1", "terminationGracePeriodSeconds": GRACE_S}}
 
 
 def node(status: str, since: str = "2026-11-30T05:00:00Z") -> dict[str, Any]:
