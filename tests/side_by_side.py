@@ -12,6 +12,8 @@ import pytest
 
 from tests.kube.fixtures import NAMES as CLUSTERS
 
+ALONE = "no_cluster"
+"""Of tests that make real clusters of their own: there is one on a machine, so they are where its tests are."""
 ROOT = "tests"
 DEFAULT_TIMEOUT_S = 120.0
 _SHARED = ("session", "package", "module", "class")
@@ -25,6 +27,8 @@ def group_of(item: pytest.Item) -> str | None:
     for name in CLUSTERS:
         if name in info.name2fixturedefs:
             return name
+    if ALONE in info.name2fixturedefs:
+        return CLUSTERS[0]
     shared = [d for definitions in info.name2fixturedefs.values() for d in definitions if d.scope in _SHARED]
     ours = [d for d in shared if d.baseid.startswith(ROOT + "/")]
     if not ours:

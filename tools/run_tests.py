@@ -118,8 +118,15 @@ def parts() -> tuple[Part, ...]:
         ),
         # One at a time: they look at a person's clicks and keys.
         Part("browser", "all", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab",), is_real=True),
-        # One process: there is one cluster with real pods on a machine.
-        Part("kube", "all", (KUBE_PROGRAMS, (PYTHON, "-m", "tests.kube.tools.debian")), tests=("tests/kube",), is_real=True),
+        # Two processes: there is one cluster with real pods on a machine, and most of the time is spent waiting for containers.
+        Part(
+            "kube",
+            "all",
+            (KUBE_PROGRAMS, (PYTHON, "-m", "tests.kube.tools.debian")),
+            tests=("tests/kube",),
+            options=("-n", "2", "--dist", "loadgroup"),
+            is_real=True,
+        ),
         Part("attack", "attack", tests=("tests/attack",)),
         Part("attack in the browser", "attack", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab/test_hostile.py",)),
         Part("kills and takeovers", "soak", tests=("tests/e2e/kills", "tests/e2e/replicas")),
