@@ -248,6 +248,8 @@ def _record_lost(pod: LocalPod) -> _End:
     point("lost.before")
     try:
         records.write(str(pod.folder / records.END), {**asdict(end), "started_at": None, "ended_at": time.time()})
+    except FileNotFoundError:
+        raise  # it is being erased, which says nothing of its end
     except OSError as error:
         # Found out again after a restart: nothing of it runs, and nothing says how it ended.
         log.warning("the end of pod %s could not be noted: %s", pod.name, error)

@@ -28,6 +28,7 @@ LEAVE_NOTHING = {
     "POST /jobs:dryrun": "it changes nothing",
     "POST /notebooks/{job_id}/renew": "the hub's report of a server whose start is listed; its end is in the job's history",
     "POST /notebooks/{job_id}/active": "a note in memory that a cell runs",
+    "POST /pods/displays": "what a pod of a job that is listed shows while it runs",
     "POST /pods/report": "the report of a pod of a job that is listed; it is in the job's history",
     "POST /shutdown": "nothing is changed that outlives it; only whoever started a local control plane may end it",
 }
