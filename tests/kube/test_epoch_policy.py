@@ -110,7 +110,7 @@ async def test_a_leader_that_was_suspended_before_its_write_makes_no_pod(
     await old.lead(1)
     await old.launch(one(node, "first", 1))
 
-    async def passed() -> None:
+    async def passed(**_: object) -> None:
         """Its comparison, made before it was suspended."""
 
     monkeypatch.setattr(old._fence, "check", passed)
@@ -145,7 +145,7 @@ async def test_a_gang_of_an_earlier_epoch_is_completed_by_who_leads_and_by_nobod
             raise ClusterUnreachable("it was suspended here.")
         await make(plan, pod, *rest)
 
-    async def passed() -> None:
+    async def passed(**_: object) -> None:
         """Its comparison, made before it was suspended."""
 
     await old.lead(1)

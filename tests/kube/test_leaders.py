@@ -220,7 +220,7 @@ async def test_a_former_leader_that_was_suspended_after_its_comparison_makes_and
     await new.launch(plan("after", "true", node=node))
     uids = namespace.uids()
 
-    async def passed() -> None:
+    async def passed(**_: object) -> None:
         """Made before it was suspended."""
 
     monkeypatch.setattr(old._fence, "check", passed)
