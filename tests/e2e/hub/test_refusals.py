@@ -73,7 +73,7 @@ def test_profile_of_another_group_is_refused(site: HubSite, bob: Browser) -> Non
     ("options", "said"),
     [
         ({"image": "evil.example/x"}, "image: 'evil.example/x' is not an image of profile 'cpu'; expected none."),
-        ({"node": "a"}, "options: 'node' cannot be chosen; expected profile, image and run_as."),
+        ({"node": "a"}, "options: 'node' cannot be chosen; expected profile, image, queue and run_as."),
         ({"profile": ["gpu"]}, "options: profile is ['gpu']; expected a text."),
     ],
 )
