@@ -175,10 +175,11 @@ async def test_what_listens_at_a_servers_driver_ports_is_reached_from_outside_un
 ) -> None:
     """Two ports a server, and four in all. A driver listens at the port that it tells others, at the address that it is told."""
     started(site, ann, profile="yarn")
-    listen = "import http.server, os; http.server.test(port=int(os.environ['TUTTILAB_DRIVER_PORTS'].split(',')[1]), bind='0.0.0.0')"
-    await run_cells(
-        site, ann, f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {listen!r}], start_new_session=True)"
-    )
+    port_of = "int(os.environ['TUTTILAB_DRIVER_PORTS'].split(',')[1])"
+    listen = f"import http.server as h, os; h.test(h.SimpleHTTPRequestHandler, port={port_of}, bind='0.0.0.0')"
+    # Its kernel, and the pipes to it, are gone once the cells have run.
+    where = "start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL"
+    await run_cells(site, ann, f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {listen!r}], {where})")
     told = await run_cells(site, ann, "import os; print(os.environ['TUTTILAB_DRIVER_HOST'], os.environ['TUTTILAB_DRIVER_PORTS'])")
     host, ports = told.split()
     port = int(ports.split(",")[1])
