@@ -22,6 +22,7 @@ from tests.e2e.hub.site import Browser
 from tests.kube import lab_image, real
 from tests.kube.hub_site import GPU_MAX, KubeHubSite, made_kube_hub
 from tests.kube.real import GPU, RealCluster
+from tests.kube.volumes import drop_volume, make_claim
 from tests.user_machine import eventually
 from tuttilab.spawner.volumes import cephfs_static, volumes_of
 
@@ -70,30 +71,10 @@ def volumes(site: KubeHubSite) -> Iterator[Path]:
     (VOLUMES / "node" / "there.txt").write_text("of the node")
     (VOLUMES / "node" / "leads-out").symlink_to("/etc")
     for name in ("work", "market"):
-        volume: dict[str, Any] = {
-            "metadata": {"name": f"{site.servers_namespace}-{name}"},
-            "spec": {
-                "accessModes": ["ReadWriteMany"],
-                "capacity": {"storage": "1Gi"},
-                "storageClassName": "",
-                "hostPath": {"path": str(VOLUMES / name)},
-                "claimRef": {"namespace": site.servers_namespace, "name": name},
-            },
-        }
-        claim = {
-            "metadata": {"name": name},
-            "spec": {
-                "accessModes": ["ReadWriteMany"],
-                "resources": {"requests": {"storage": "1Gi"}},
-                "storageClassName": "",
-                "volumeName": volume["metadata"]["name"],
-            },
-        }
-        site.cluster.api.post("/api/v1/persistentvolumes", volume)
-        site.cluster.api.post(f"/api/v1/namespaces/{site.servers_namespace}/persistentvolumeclaims", claim)
+        make_claim(site.cluster, site.servers_namespace, name, VOLUMES / name)
     yield VOLUMES
     for name in ("work", "market"):
-        site.cluster.api.delete(f"/api/v1/persistentvolumes/{site.servers_namespace}-{name}")
+        drop_volume(site.cluster, site.servers_namespace, name)
     shutil.rmtree(VOLUMES)
 
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import psutil
 import pytest
 
 from tests.kube import images
 from tests.kube.job_site import SLEEPER, Site
-from tests.kube.real import RealCluster
-from tests.user_machine import eventually, made_machine
+from tests.user_machine import eventually
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def site(product_cluster: RealCluster, product_kubeconfig: Path, restricted_namespace: str, tmp_path: Path) -> Iterator[Site]:
-    with made_machine(tmp_path) as machine:
-        site = Site(machine, product_cluster, product_kubeconfig, restricted_namespace)
-        site.up()
-        yield site
-        machine.run("down", "--now", timeout_s=60)
 
 
 def test_a_pod_that_a_person_deletes_is_no_failure_of_its_job(site: Site) -> None:

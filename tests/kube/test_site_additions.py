@@ -14,6 +14,7 @@ import yaml
 from tests.kube import images, real
 from tests.kube.job_site import Site
 from tests.kube.real import RealCluster
+from tests.kube.volumes import drop_volume, make_claim
 from tests.user_machine import eventually, made_machine
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
@@ -60,29 +61,9 @@ def market(site: Site) -> Iterator[Path]:
     folder = VOLUMES / "market"
     folder.mkdir(parents=True)
     os.chown(folder, 1000, 1000)
-    volume: dict[str, Any] = {
-        "metadata": {"name": f"{site.namespace}-market"},
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "capacity": {"storage": "1Gi"},
-            "storageClassName": "",
-            "hostPath": {"path": str(folder)},
-            "claimRef": {"namespace": site.namespace, "name": "market"},
-        },
-    }
-    claim = {
-        "metadata": {"name": "market"},
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "resources": {"requests": {"storage": "1Gi"}},
-            "storageClassName": "",
-            "volumeName": volume["metadata"]["name"],
-        },
-    }
-    site.cluster.api.post("/api/v1/persistentvolumes", volume)
-    site.cluster.api.post(f"/api/v1/namespaces/{site.namespace}/persistentvolumeclaims", claim)
+    make_claim(site.cluster, site.namespace, "market", folder)
     yield folder
-    site.cluster.api.delete(f"/api/v1/persistentvolumes/{volume['metadata']['name']}")
+    drop_volume(site.cluster, site.namespace, "market")
     shutil.rmtree(VOLUMES)
 
 
