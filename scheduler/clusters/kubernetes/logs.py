@@ -217,8 +217,8 @@ class Turns:
     async def begin(self, over: asyncio.Event, others: int) -> None:
         """Before the first read: who cannot follow comes at a time of its own, or when its pod is over.
 
-        Those that begin together, as after a restart, come one after the other, and while many pods are made, all wait a little: the
-        kubelet keeps what they print.
+        Those that begin together, as after a restart, come one after the other, and while many pods are made, all wait a little:
+        the kubelet keeps what they print.
         """
         began = time.monotonic()
         self._next = max(self._next, began - FEW / BEGIN_A_SECOND) + 1 / BEGIN_A_SECOND
