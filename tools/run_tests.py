@@ -107,7 +107,7 @@ def parts() -> tuple[Part, ...]:
         ),
         Part("unit and property", "check all", tests=("tests/unit", "tests/property"), options=ALL_CORES),
         # Built beside the others; the part that needs it waits for it.
-        Part("programs of test clusters", "all", (KUBE_PROGRAMS,), beside=LOWEST_PRIORITY),
+        Part("programs of test clusters", "all", (KUBE_PROGRAMS,), beside=LOWER_PRIORITY),
         # Its limit is long because it may stand still while the other parts use both cores.
         Part("simulation", "all soak", tests=("tests/simulation",), options=(*ALL_CORES, "--timeout=1500"), beside=LOWEST_PRIORITY),
         Part("contract", "all", tests=("tests/contract",), options=ALL_CORES),
