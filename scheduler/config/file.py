@@ -50,6 +50,7 @@ class ClusterFile:
     cephfs_claim: str = "cephfs-{name}"
     binding: str = "auto"
     """Who binds pods to nodes: ``direct`` (we), ``scheduler`` (kube-scheduler), ``auto`` (we, on nodes tainted for our pods)."""
+    container_patience_s: int | float = 30
     run_as: str = "service"
     """``owner``: pods of a local cluster run as the users who own their jobs."""
     folder: str | None = None
@@ -142,6 +143,7 @@ class LimitsFile:
     output_bytes: Amount = 16 * 2**30
     barrier_s: int | float = 300
     idle_stop_s: int | float = 1800
+    back_off_s: int | float = 10
     lost_after_s: int | float = 60
     keep_jobs: str | int = "90d"
     keep_journal: str | int = "30d"

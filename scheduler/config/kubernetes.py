@@ -17,10 +17,11 @@ from tuttilab.scheduler.domain.errors import BadInput
 KIND: Final = "kubernetes"
 OWN_KEYS: Final = (
     *("kubeconfig", "in_cluster", "context", "namespace", "namespaces", "image", "sidecar_image", "report_url", "logs"),
-    *("tolerations", "node_labels", "uid", "isolate_gangs", "cephfs_claim", "binding"),
+    *("tolerations", "node_labels", "uid", "isolate_gangs", "cephfs_claim", "binding", "container_patience_s"),
 )
 """Keys that clusters of other kinds do not have."""
 LARGEST_UID: Final = 2**31 - 1
+LONGEST_PATIENCE_S: Final = 86400
 
 _NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/@-]{0,254}")
@@ -49,6 +50,10 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path) -> KubernetesSett
         raise BadInput(f"{path}.uid: {file.uid} cannot be used; expected 1 to {LARGEST_UID}: pods do not run as root.")
     if file.binding not in list(Binding):
         raise BadInput(f"{path}.binding: {file.binding[:40]!r} is not known; expected one of {', '.join(Binding)}.")
+    if not 1 <= file.container_patience_s <= LONGEST_PATIENCE_S:
+        raise BadInput(
+            f"{path}.container_patience_s: {file.container_patience_s} cannot be used; expected 1 to {LONGEST_PATIENCE_S} seconds."
+        )
     return KubernetesSettings(
         namespace=namespace,
         namespaces=dict(file.namespaces),
@@ -64,6 +69,7 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path) -> KubernetesSett
         isolates_gangs=file.isolate_gangs,
         cephfs_claim=_cephfs_claim(file.cephfs_claim, f"{path}.cephfs_claim"),
         binding=Binding(file.binding),
+        container_patience_s=float(file.container_patience_s),
     )
 
 

@@ -102,6 +102,8 @@ class Limits:
     """From all members' images pulled to all members ready."""
     idle_stop_s: float = 1800.0
     """The local control plane ends after this time without live jobs and without requests."""
+    back_off_s: float = 10.0
+    """Before the first further attempt of a job that was lost or could not be launched; it doubles with each, up to 600 s."""
     lost_after_s: float = 60.0
     """A member whose node is missing counts as lost after this time without a heartbeat."""
     keep_jobs_s: float = 90 * 86400.0

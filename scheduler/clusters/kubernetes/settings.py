@@ -54,6 +54,9 @@ class KubernetesSettings:
     isolates_gangs: bool = False
     """Whether a NetworkPolicy lets only the members of a gang connect to its pods."""
     binding: Binding = Binding.AUTO
+    container_patience_s: float = 30.0
+    """How long a pod may wait for what may come by itself: an image that could not be pulled, room that the core believed free, a
+    side-car of the site that ended."""
 
     def namespace_of(self, group: str) -> str:
         return self.namespaces.get(group, self.namespace)
