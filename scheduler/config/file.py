@@ -39,6 +39,8 @@ class ClusterFile:
     namespace: str | None = None
     namespaces: Mapping[str, str] = field(default_factory=dict)
     image: str | None = None
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    """Major and minor version of Python by image."""
     sidecar_image: str | None = None
     report_url: str | None = None
     logs: str | None = None
