@@ -146,6 +146,7 @@ class LimitsFile:
     barrier_s: int | float = 300
     idle_stop_s: int | float = 1800
     back_off_s: int | float = 10
+    observe_every_s: int | float = 30
     lost_after_s: int | float = 60
     keep_jobs: str | int = "90d"
     keep_journal: str | int = "30d"

@@ -118,7 +118,8 @@ class Service:
         self._clock = Clock(self._world)
         self.heartbeats = Heartbeats(self._clock.now())
         self.performer = Performer(self, self.clusters, may_act)
-        self._watcher = Watcher(self, self.performer, {cluster.name: cluster.kind for cluster in config.clusters})
+        kinds = {cluster.name: cluster.kind for cluster in config.clusters}
+        self._watcher = Watcher(self, self.performer, kinds, config.limits.observe_every_s)
         self.last_order = 0
         """Order of the newest job. A turn that submits jobs increases it."""
         self._timers_at = 0.0

@@ -16,16 +16,14 @@ from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.config.model import Limits
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
-from tuttilab.scheduler.service import watcher
 
 T = TypeVar("T")
 LIMIT_S = 60.0
 
 
 @pytest.fixture
-async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    monkeypatch.setattr(watcher, "OBSERVE_EVERY_S", 0.1)
-    async with served(Site(tmp_path, limits=Limits(back_off_s=0.2, lost_after_s=1.0, barrier_s=1.0))) as site:
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with served(Site(tmp_path, limits=Limits(observe_every_s=0.1, back_off_s=0.2, lost_after_s=1.0, barrier_s=1.0))) as site:
         yield site
 
 
