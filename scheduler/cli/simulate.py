@@ -30,6 +30,23 @@ class Load(click.FloatRange):
 LOAD: Final = Load(0.01, 100.0)
 
 
+class Trace(click.ParamType):
+    """A CSV file, or the name of a generator with values: `recurring:load=0.8,seed=11`."""
+
+    name = "FILE|NAME[:KEY=VALUE,…]"
+
+    # Any: click's own type.
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from tuttilab.scheduler.simulation.family import NAMES, is_recipe
+
+        if is_recipe(value):
+            return value
+        if not Path(value).exists():
+            names = ", ".join(NAMES)
+            self.fail(f"there is no file {value!r}, and it is no generator; expected a CSV file or one of {names}.", param, ctx)
+        return PATH.convert(value, param, ctx)
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -44,15 +61,20 @@ def _check_folder(path: Path | None) -> None:
 
 
 @click.command()
-@click.option("--cluster", type=PATH, help="YAML with `nodes` and `queues`; default: 8 nodes of 64 cores and 8 GPUs, one queue.")
-@click.option("--trace", type=PATH, help="CSV with the columns job_id, submit_s, duration_s, gpus, and more that the guide lists.")
+@click.option("--cluster", type=PATH, help="YAML with `nodes` and `queues`; default: nodes of 64 cores and 8 GPUs, one queue.")
+@click.option("--nodes", default=8, type=click.IntRange(1, 10_000), show_default=True, help="Nodes of the site without --cluster.")
+@click.option(
+    "--trace",
+    type=Trace(),
+    help="CSV with the columns job_id, submit_s, duration_s, gpus, and more that the guide lists; or a generator with its values.",
+)
 @click.option("--policy", type=PATH, help="YAML with `base` and what it changes: order, keep, protects, preempts, knows_durations.")
 @click.option("--events", type=PATH, help="YAML with `events`: clusters lost and back, queues changed, jobs cancelled, by time.")
 @click.option(
     "--compare", metavar="NAME,…", help="Policies side by side: fifo, besteffort, easy, easy-predicted, sjf-oracle, ours."
 )
 @click.option("--jobs", default=5000, type=click.IntRange(1, 1_000_000), show_default=True, help="Size of a generated trace.")
-@click.option("--load", default=1.0, type=LOAD, show_default=True, help="Its work over what 64 GPUs can do.")
+@click.option("--load", default=1.0, type=LOAD, show_default=True, help="Its work over what the site's GPUs can do.")
 @click.option("--seed", default=1, show_default=True, help="Its seed.")
 @click.option("--shuffled", is_flag=True, help="Shuffle its owners and names, so that history predicts nothing.")
 @click.option("--write-trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the trace as CSV and do not run it.")
@@ -61,7 +83,8 @@ def _check_folder(path: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout.")
 def simulate(
     cluster: Path | None,
-    trace: Path | None,
+    nodes: int,
+    trace: Path | str | None,
     policy: Path | None,
     events: Path | None,
     compare: str | None,
@@ -76,7 +99,7 @@ def simulate(
 ) -> None:
     """Run a trace through the scheduler on a virtual clock and print waits, completion, use, fairness and preemptions.
 
-    Without --trace one is generated with the marginals of a well-known GPU cluster.
+    Without --trace one is generated with the marginals of a well-known GPU cluster, as by --trace generated.
     """
     from tuttilab.scheduler import simulation
     from tuttilab.scheduler.runtime.garbage_collection import collect_seldom
@@ -86,12 +109,16 @@ def simulate(
     _check_folder(write_trace)
     _check_folder(write_runs)
     collect_seldom()
-    default = "nodes: [{name: gpu, count: 8, cpus: 64, memory: 1Ti, gpus: 8}]\n"
+    default = f"nodes: [{{name: gpu, count: {nodes}, cpus: 64, memory: 1Ti, gpus: 8}}]\n"
     clusters, queues = simulation.read_site(_text(cluster) if cluster else default, str(cluster or "default cluster"))
-    largest = max(node.allocatable["nvidia.com/gpu"] for one in clusters for node in one.nodes)
-    lines = simulation.read_trace(_text(trace), str(trace), largest) if trace else simulation.generate(jobs, load, 64, seed)
-    if shuffled:
-        lines = simulation.shuffle_names(lines, seed)
+    gpus = [node.allocatable["nvidia.com/gpu"] for one in clusters for node in one.nodes]
+    if isinstance(trace, Path):
+        lines = simulation.read_trace(_text(trace), str(trace), max(gpus))
+        lines = simulation.shuffle_names(lines, seed) if shuffled else lines
+    else:
+        base = simulation.Recipe(jobs=jobs, load=load, seed=seed, shuffled=shuffled)
+        recipe = simulation.read_recipe(trace, base) if trace else base
+        lines = recipe.make(sum(gpus), max(gpus))
     if write_trace:
         write_trace.write_text("".join(simulation.trace_lines(lines)), encoding="utf-8", newline="")
         console.put(f"wrote {len(lines)} jobs to {write_trace}")

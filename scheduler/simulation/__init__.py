@@ -5,6 +5,7 @@ belong here: decisions about what starts where (`core.cycle`); a policy is a set
 """
 
 from tuttilab.scheduler.simulation.engine import JobOutcome, Outcome, Simulation
+from tuttilab.scheduler.simulation.family import Recipe, is_recipe, read_recipe
 from tuttilab.scheduler.simulation.files import known_policy, read_events, read_policy, read_site
 from tuttilab.scheduler.simulation.generate import generate, shuffle_names
 from tuttilab.scheduler.simulation.plot import html_page
@@ -20,6 +21,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "JobOutcome",
+    "Recipe",
     "Replayed",
     "Simulation",
     "TraceJob",
@@ -27,9 +29,11 @@ __all__ = [
     "generate",
     "unfinished_lines",
     "html_page",
+    "is_recipe",
     "known_policy",
     "read_events",
     "read_policy",
+    "read_recipe",
     "read_site",
     "read_trace",
     "replay",
