@@ -30,7 +30,7 @@ class Load(click.FloatRange):
 LOAD: Final = Load(0.01, 100.0)
 
 
-class Trace(click.ParamType):
+class Trace(click.ParamType["Path | str"]):
     """A CSV file, or the name of a generator with values: `recurring:load=0.8,seed=11`."""
 
     name = "FILE|NAME[:KEY=VALUE,…]"
@@ -80,6 +80,7 @@ def _check_folder(path: Path | None) -> None:
 @click.option("--write-trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the trace as CSV and do not run it.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Write the table and two drawings as one HTML page.")
 @click.option("--write-runs", type=click.Path(dir_okay=False, path_type=Path), help="Write when and where every job ran, as CSV.")
+@click.option("--explain", metavar="JOB", help="Tell of this job of the trace why it waited; with --plot also as a picture.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout.")
 def simulate(
     cluster: Path | None,
@@ -95,6 +96,7 @@ def simulate(
     write_trace: Path | None,
     plot: Path | None,
     write_runs: Path | None,
+    explain: str | None,
     as_json: bool,
 ) -> None:
     """Run a trace through the scheduler on a virtual clock and print waits, completion, use, fairness and preemptions.
@@ -128,17 +130,33 @@ def simulate(
     policies = [simulation.known_policy(name.strip()) for name in compare.split(",")] if compare else []
     if policy or not policies:
         policies.append(simulation.read_policy(_text(policy), str(policy)) if policy else simulation.known_policy("ours"))
+    if explain is not None and all(line.job_id != explain for line in lines):
+        raise BadInput(f"--explain: the trace has no job {explain[:120]!r}; expected the job_id of one.")
+    sample_every = max(1, len(lines) // 100)
+    watches = [simulation.Watch(explain) if explain is not None else None for _ in policies]
     outcomes = [
-        simulation.Simulation(clusters, queues, lines, one, extra, sample_every=max(1, len(lines) // 100)).run() for one in policies
+        simulation.Simulation(clusters, queues, lines, one, extra, sample_every=sample_every, watch=watch).run()
+        for one, watch in zip(policies, watches, strict=True)
     ]
+    stories = [simulation.story(watch, outcome) for watch, outcome in zip(watches, outcomes, strict=True) if watch is not None]
     rows = [simulation.figures(outcome) for outcome in outcomes]
     against = next((row for row in rows if row.policy == "easy"), None)
     text = "\n".join([simulation.table(rows, against), *simulation.unfinished_lines(outcomes)])
     if write_runs:
         write_runs.write_text("".join(simulation.run_lines(outcomes)), encoding="utf-8", newline="")
     if plot:
-        plot.write_text(simulation.html_page(outcomes, text), encoding="utf-8")
-    console.put(json.dumps([asdict(row) for row in rows]) if as_json else text)
+        sections = [
+            simulation.story_section(story, outcome, clusters, number)
+            for number, (story, outcome) in enumerate(zip(stories, outcomes, strict=False), start=1)
+        ]
+        plot.write_text(simulation.html_page(outcomes, text, sections), encoding="utf-8")
+    if as_json:
+        told = [asdict(row) for row in rows]
+        for one, story in zip(told, stories, strict=False):
+            one["explained"] = asdict(story)
+        console.put(json.dumps(told))
+        return
+    console.put("\n".join([text, *("\n" + "\n".join(simulation.story_lines(story)) for story in stories)]))
 
 
 COMMANDS: Final = (simulate,)

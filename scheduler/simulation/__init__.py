@@ -12,6 +12,9 @@ from tuttilab.scheduler.simulation.plot import html_page
 from tuttilab.scheduler.simulation.policies import POLICIES, Policy
 from tuttilab.scheduler.simulation.replay import Decisions, Replayed, replay, replay_store
 from tuttilab.scheduler.simulation.report import Figures, figures, run_lines, table, unfinished_lines
+from tuttilab.scheduler.simulation.story import Story, Watch, story
+from tuttilab.scheduler.simulation.story_page import story_section
+from tuttilab.scheduler.simulation.story_text import lines as story_lines
 from tuttilab.scheduler.simulation.trace import TraceJob, read_trace, trace_lines
 
 __all__ = [
@@ -24,7 +27,9 @@ __all__ = [
     "Recipe",
     "Replayed",
     "Simulation",
+    "Story",
     "TraceJob",
+    "Watch",
     "figures",
     "generate",
     "unfinished_lines",
@@ -40,6 +45,9 @@ __all__ = [
     "replay_store",
     "run_lines",
     "shuffle_names",
+    "story",
+    "story_lines",
+    "story_section",
     "table",
     "trace_lines",
 ]
