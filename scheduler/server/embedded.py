@@ -24,6 +24,7 @@ from tuttilab.scheduler.server.clusters import build_clusters, has_local_cluster
 from tuttilab.scheduler.server.config_reload import reloader
 from tuttilab.scheduler.server.deadline import end_within
 from tuttilab.scheduler.server.listener import serve_app, serving_pods, unpublish
+from tuttilab.scheduler.server.nightly import proposer, tune_nightly
 from tuttilab.scheduler.server.readiness import ReadinessPipe
 from tuttilab.scheduler.server.shutdown import Activity, Shutdown
 from tuttilab.scheduler.service.loop import Service
@@ -117,6 +118,8 @@ async def _serve(
         hub = hub_settings(service.config.auth, environ)
         authenticator = HubAuthenticator(hub, operator)
         tasks.append(asyncio.create_task(keep_hub_reconciled(service, hub, authenticator.http)))
+    if runtime.config:
+        tasks.append(asyncio.create_task(tune_nightly(service, proposer(runtime, environ)), name="nightly tuning"))
     blobs = blobs_of(service.config)
     tasks.append(asyncio.create_task(sweep_periodically(blobs)))
     artifacts = ArtifactProcess(blobs, service.config.listen.host, service.config.limits.ticket_s)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -35,6 +36,8 @@ LONGEST_S: Final = 24 * 3600
 CONNECTIONS: Final = 100
 REFRESH_S: Final = 60.0
 """Between two runs of a kubeconfig's program for credentials."""
+CLOCK_S: Final = 2.0
+"""A clock that is off by less is right."""
 LINE_BYTES: Final = 2**22
 
 WHOLE: Final = "application/json, */*"
@@ -62,10 +65,16 @@ class Api:
         self._connecting = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
+        self._ahead_s = 0.0
+        """Of our clock, the API server's."""
 
     def failing_s(self) -> float:
         """For how long no call had an answer; 0 since the last that had one."""
         return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+
+    def now(self) -> float:
+        """Unix time by the API server's clock, which writes when an object was made or deleted: ours may be another."""
+        return time.time() + self._ahead_s
 
     async def call(
         self,
@@ -142,6 +151,7 @@ class Api:
             raise self._unreachable(error) from error
         response = answer.response
         self._failing_since = None
+        self._note_time(response.headers.get("Date", ""))
         try:
             if response.status >= 400:
                 try:
@@ -152,6 +162,14 @@ class Api:
             yield response
         finally:
             response.release() if response.content.at_eof() else response.close()
+
+    def _note_time(self, date: str) -> None:
+        try:
+            ahead_s = parsedate_to_datetime(date).timestamp() - time.time()
+        except ValueError:
+            return  # a proxy before it took the header away
+        # It names whole seconds, and is a moment old.
+        self._ahead_s = ahead_s if abs(ahead_s) > CLOCK_S else 0.0
 
     async def _connected(self) -> None:
         if self._client is not None:

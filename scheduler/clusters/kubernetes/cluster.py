@@ -220,7 +220,7 @@ class KubernetesCluster:
 
     def _changes(self, observer: Observer) -> tuple[PodState, ...]:
         """States that differ from those that the observer was shown. Starts followers, and gives up pods that will not run."""
-        now, changed = time.time(), []
+        now, changed = self._api.now(), []
         for key, pod in due(observer, self._kept, time.monotonic(), POLL_S):
             observer.unsettled.discard(key)
             seen = None if pod is None else self._seen(pod)
@@ -235,10 +235,12 @@ class KubernetesCluster:
             if state.phase is PodPhase.ENDED and not is_master and not self._copies.is_told(own):
                 observer.unsettled.add(key)
                 state = known or replace(state, phase=PodPhase.PENDING, exit_code=None, reason="", outputs={})
+            elif state.exit_code and state.reason == "Error" and self._copies.is_of_another_machine(own):
+                state = replace(state, reason=states.WRONG_ARCHITECTURE)
             elif not seen.is_over:
                 if state.phase is PodPhase.PENDING or seen.is_deleted:
                     observer.unsettled.add(key)
-                if (why := states.hopeless(seen, now)) is not None:
+                if (why := states.hopeless(seen, now, self._settings.container_patience_s)) is not None:
                     self._give_up(own, seen, *why)
             if state != known:
                 observer.shown[key] = state

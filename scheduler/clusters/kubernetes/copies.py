@@ -62,6 +62,9 @@ class LogCopies:
         since = self._over_since.setdefault(key, time.monotonic())
         return time.monotonic() - since > LOG_WAIT_S + len(self._followers) / ENDS_A_SECOND
 
+    def is_of_another_machine(self, key: Key) -> bool:
+        return logs.is_of_another_machine(self._attempts.pod_folder(*key))
+
     def follow(self, key: Key, seen: Seen) -> None:
         """Unless it is followed, or copied. Hurries the copy of a pod that has ended."""
         if key in self._followers:

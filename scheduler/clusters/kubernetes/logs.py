@@ -46,6 +46,10 @@ _BLOCK: Final = 2**20
 _TIMED: Final = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) ")
 """How each line begins that a container printed. Others are the kubelet's own words: asked for a container that is removed, it
 answers 200 and "unable to retrieve container logs for ..." (kubernetes issue 142258)."""
+_NO_PROGRAM: Final = re.compile(
+    rb"(?:standard_init_linux\.go:\d+: )?exec [^\n]*: exec format error(?:\ntuttilab: .*)?\s*", re.IGNORECASE | re.DOTALL
+)
+_FIRST_WORDS: Final = 5000
 CUT: Final = "the node removed the container before the end of its log was copied: lines may be missing above."
 
 
@@ -177,6 +181,18 @@ def is_whole(folder: Path) -> bool:
     file = (records.read(str(folder / WHOLE)) or {}).get("file")
     try:
         return file is None or file == os.stat(folder / "log").st_ino
+    except FileNotFoundError:
+        return False
+
+
+def is_of_another_machine(folder: Path) -> bool:
+    """Whether all that a container printed is its runtime's word that the program is for another architecture.
+
+    A runtime that has begun to start the program says that nowhere else.
+    """
+    try:
+        with (folder / "log").open("rb") as file:
+            return _NO_PROGRAM.fullmatch(file.read(_FIRST_WORDS)) is not None
     except FileNotFoundError:
         return False
 

@@ -24,6 +24,7 @@ from tuttilab.scheduler.core.rows.unfinished import Unfinished
 from tuttilab.scheduler.core.rows.usage import Usage
 from tuttilab.scheduler.core.rules import SERVICE_RULES, Rules
 from tuttilab.scheduler.core.snapshot import Snapshot, allocations_of, usage_of
+from tuttilab.scheduler.core.tuning import rules_in_force
 from tuttilab.scheduler.domain.model import (
     Attempt,
     Charge,
@@ -235,7 +236,7 @@ class Rows:
             predictions=self._predictions(also),
             accounts=dict(self.accounts.rows),
             shapes=dict(self._shapes.numbers),
-            rules=self.rules,
+            rules=rules_in_force(self.rules, self.queues.values()),
             shape_cache=self._shapes.cache,
         )
 

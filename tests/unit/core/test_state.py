@@ -99,6 +99,13 @@ def test_a_pod_that_used_too_much_is_told_its_memory_as_people_write_it(one: Sta
     assert one.jobs[job.id].reason.startswith("it used more memory than it asked for (64Mi) and was killed")
 
 
+def test_a_site_says_how_long_the_first_back_off_is(one: State) -> None:
+    one.rules = replace(one.rules, back_off_s=2.0)
+    job = started(one, retries=1)
+    end_all(one, job.id, 1, at=100.0)
+    assert one.jobs[job.id].not_before == 102.0
+
+
 def test_a_failed_job_with_retries_waits_out_its_back_off_and_runs_again(one: State) -> None:
     job = started(one, retries=1)
     end_all(one, job.id, 1, at=100.0)

@@ -13,7 +13,7 @@ from tuttilab.scheduler.clusters.kept.logs import PodLog
 from tuttilab.scheduler.clusters.kubernetes import logs
 from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError
-from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, Turns, follow, is_whole
+from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, Turns, follow, is_of_another_machine, is_whole
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
 
 
@@ -251,3 +251,26 @@ async def test_logs_that_begin_together_come_one_after_the_other_and_after_pods_
 async def _time_of(work: Awaitable[None], began: float) -> float:
     await work
     return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("printed", "is_so"),
+    [
+        (["exec /bin/sh: exec format error"], True),
+        (["standard_init_linux.go:228: exec user process caused: exec format error"], True),
+        (["exec /bin/sh: exec format error", "tuttilab: a note of ours"], True),
+        (["begun", "exec /bin/sh: exec format error"], False),
+        (["exec /bin/sh: exec format error", "and more of the user's"], False),
+        ([], False),
+    ],
+)
+def test_a_runtime_that_could_not_start_the_program_has_said_so_where_it_would_print(
+    tmp_path: Path, printed: list[str], is_so: bool
+) -> None:
+    copy = LogCopy(tmp_path)
+    copy.begin()
+    copy.add(lines(*printed))
+    copy.close()
+
+    assert is_of_another_machine(tmp_path) is is_so
+    assert not is_of_another_machine(tmp_path / "none")
