@@ -237,7 +237,7 @@ class Turns:
         the kubelet keeps what they print.
         """
         began = time.monotonic()
-        self._next = max(self._next, began - FEW / BEGIN_A_SECOND) + 1 / BEGIN_A_SECOND
+        self._next = min(max(self._next, began - FEW / BEGIN_A_SECOND) + 1 / BEGIN_A_SECOND, began + LONGEST_LAUNCH_S)
         if self._next > began:
             await _pause(over, self._next - began)
         while self._is_launching() and not over.is_set() and time.monotonic() - began < LONGEST_LAUNCH_S:
