@@ -49,8 +49,8 @@ TOGETHER_REST: Final = 2.0
 """Pause after an observation, as a multiple of the time that whoever was shown it took; what comes meanwhile is shown together."""
 LONGEST_TOGETHER_S: Final = 1.0
 LAUNCHES_AT_ONCE: Final = 100
-FEW_LAUNCHES: Final = 8
-"""Beside which logs are copied without a delay."""
+FEW_PODS: Final = 8
+"""Launched at a time, beside which logs are copied without a delay."""
 LISTING_REST: Final = 50.0
 """Pause after a list, as a multiple of its duration: lists take at most a fiftieth of the time."""
 REPLACE_S: Final = 60.0
@@ -109,8 +109,8 @@ class KubernetesCluster:
         self._silence = Silence(heartbeat_s, lease_s)
         self._measuring = Measuring(self._api, name, owner, self._running)
         self._turns = asyncio.Semaphore(LAUNCHES_AT_ONCE)
-        self._launches = 0
-        """Under way, or waiting for their turn."""
+        self._launching = 0
+        """Pods of launches under way, or waiting for their turn."""
         self._locks: dict[tuple[str, int], tuple[asyncio.Lock, int]] = {}
         """By attempt, with the number of those who hold it or wait for it."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -296,14 +296,14 @@ class KubernetesCluster:
     # --- launching -----------------------------------------------------------------------------------------------------
 
     def _is_launching(self) -> bool:
-        return self._launches > FEW_LAUNCHES or self._launcher.is_busy
+        return self._launching > FEW_PODS or self._launcher.is_busy
 
     async def launch(self, plan: LaunchPlan) -> None:
-        self._launches += 1
+        self._launching += len(plan.pods)
         try:
             await self._launch(plan)
         finally:
-            self._launches -= 1
+            self._launching -= len(plan.pods)
         self._kept.wake()
 
     async def _launch(self, plan: LaunchPlan) -> None:

@@ -299,4 +299,4 @@ async def follow(
             except ClusterUnreachable:
                 is_read, is_whole = is_read or bool(copy.last), False
             await _pause(asyncio.Event() if was_over else over, pause)
-        pause = min(pause * 1.5, max(LONGEST_PAUSE_S, turns.pause_s))
+        pause = min(pause * 2.0, max(LONGEST_PAUSE_S, turns.pause_s))
