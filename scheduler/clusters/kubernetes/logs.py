@@ -32,6 +32,9 @@ WHOLE: Final = "whole"
 SILENCE_S: Final = 3600.0
 PAUSE_S: Final = 0.3
 LONGEST_PAUSE_S: Final = 10.0
+FEW: Final = 20
+BEGIN_A_SECOND: Final = 100.0
+"""Of logs that begin together, where they are more than `FEW`."""
 LONGEST_LAUNCH_S: Final = 5.0
 """For which logs wait at most until pods are made."""
 FOLLOWED: Final = 500
@@ -209,6 +212,8 @@ class Turns:
         """``is_launching``: whether pods are being made, which come before logs."""
         self._free = follow
         self._is_launching = is_launching
+        self._next = 0.0
+        """When the next one may begin (monotonic)."""
         self.reading = asyncio.Semaphore(read)
         self._waiting = 0
         """Those without a connection of their own."""
@@ -228,9 +233,13 @@ class Turns:
     async def begin(self, over: asyncio.Event, others: int) -> None:
         """Before the first read: who cannot follow comes at a time of its own, or when its pod is over.
 
-        While many pods are made, all wait a little: the kubelet keeps what they print.
+        Those that begin together, as after a restart, come one after the other, and while many pods are made, all wait a little:
+        the kubelet keeps what they print.
         """
         began = time.monotonic()
+        self._next = min(max(self._next, began - FEW / BEGIN_A_SECOND) + 1 / BEGIN_A_SECOND, began + LONGEST_LAUNCH_S)
+        if self._next > began:
+            await _pause(over, self._next - began)
         while self._is_launching() and not over.is_set() and time.monotonic() - began < LONGEST_LAUNCH_S:
             await _pause(over, random.uniform(0.5, 1.0) * PAUSE_S * 2)
         if self._free <= 0:
