@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -44,6 +44,7 @@ from tuttilab.scheduler.domain.wire import (
     LogView,
     NodeView,
     NotebookView,
+    PolicyView,
     ProfileView,
     QueueView,
     ReloadView,
@@ -323,13 +324,24 @@ class AsyncClient:
         await self._post(IdentityView, "/shutdown", {"now": now})
 
     async def reload(self, *, dry_run: bool = False, accept: Sequence[str] = ()) -> ReloadView:
-        """Have the control plane read queues, defaults, storages and sidecars of its configuration file again.
+        """Have the control plane read queues, defaults, storages, sidecars, policy and tune of its configuration file again.
 
         With ``dry_run`` only say what differs.
 
         Raises Conflict, and changes nothing, when more differs, or when a limit is loosened that ``accept`` does not name.
         """
         return await self._post(ReloadView, "/reload", {"dry_run": dry_run, "accept": list(accept)})
+
+    async def policy(self) -> PolicyView:
+        """Which parameters of the decision rule are in force, since when, by whom and why."""
+        return await self._get(PolicyView, "/policy")
+
+    async def set_policy(self, values: Mapping[str, float | str | bool], why: str = "") -> PolicyView:
+        """Set parameters of the decision rule in place of those set before; none: the built-in rule.
+
+        Raises Conflict, and changes nothing, for one that the configuration fixes.
+        """
+        return await self._post(PolicyView, "/policy", {"values": dict(values), "why": why})
 
     async def changes(self, since: int, wait_s: float = POLL_S, key: str | None = None) -> ChangesView:
         """Long poll for changes after ``since``. Raises NotFound when ``since`` is older than the journal kept."""

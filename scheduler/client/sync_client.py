@@ -6,7 +6,7 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ from tuttilab.scheduler.domain.wire import (
     JobView,
     LogView,
     NodeView,
+    PolicyView,
     ProfileView,
     QueueView,
     ReloadView,
@@ -220,6 +221,12 @@ class Client:
 
     def reload(self, *, dry_run: bool = False, accept: Sequence[str] = ()) -> ReloadView:
         return self._run(self._async.reload(dry_run=dry_run, accept=accept))
+
+    def policy(self) -> PolicyView:
+        return self._run(self._async.policy())
+
+    def set_policy(self, values: Mapping[str, float | str | bool], why: str = "") -> PolicyView:
+        return self._run(self._async.set_policy(values, why))
 
     def check_ready(self) -> None:
         self._run(self._async.check_ready())
