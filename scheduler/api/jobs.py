@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
@@ -217,7 +218,9 @@ async def retry_job(job_id: str, service: ServiceDep, who: Caller, idempotency_k
 async def explain_job(job_id: str, service: ServiceDep, who: Caller) -> Response:
     """Why the job waits; null when it does not."""
     job, attempts = await Jobs(service).find(job_id, who)
-    return json_response(views.job_view(job, attempts, service.state).wait, wire.WaitView | None)
+    wait = views.job_view(job, attempts, service.state).wait
+    told = None if wait is None else replace(wait, rule=views.rule_text(service.state))
+    return json_response(told, wire.WaitView | None)
 
 
 @router.get("/jobs/{job_id}/definition", response_model=JobRequest)

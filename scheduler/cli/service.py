@@ -1,4 +1,4 @@
-"""`tuttilab scheduler serve | check | reload | verify | backup | restore`: operation of the service itself."""
+"""`tuttilab scheduler serve | check | reload | tune | verify | backup | restore`: operation of the service itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from tuttilab.scheduler.cli import console
+from tuttilab.scheduler.cli import console, tune
 from tuttilab.scheduler.cli.local import config_option
 from tuttilab.scheduler.domain.errors import Conflict, NotFound, StoreError, Unavailable
 from tuttilab.scheduler.runtime import discovery
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @click.group()
 def scheduler() -> None:
-    """Run the service, check its configuration; verify, back up and restore its database."""
+    """Run the service, check its configuration, tune its decisions; verify, back up and restore its database."""
 
 
 @scheduler.command()
@@ -44,7 +44,7 @@ def check(config: Path | None, as_json: bool) -> None:
     """Check a configuration and show what it means, without starting anything.
 
     A tuttilab.yaml may have the keys store, artifacts, auth, listen, clusters, queues, storages, sidecars,
-    defaults and limits; missing ones are as in
+    defaults, limits, policy and tune; missing ones are as in
     the built-in configuration. Variables such as TUTTILAB_LISTEN_PORT override its values.
     """
     from tuttilab.scheduler.config.load import load_config
@@ -81,10 +81,11 @@ def check(config: Path | None, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Loosen limits without a question, as in a script.")
 @console.json_option
 def reload(yes: bool, as_json: bool) -> int:
-    """Have the control plane read queues, defaults, storages and sidecars of its configuration file again, while jobs run.
+    """Have the control plane read its configuration file again, while jobs run.
 
-    Running jobs go on. A file that is invalid, that changes more than these, or that leaves out a queue with live jobs is refused
-    as a whole. Limits that would be gone or larger are named, and nothing is changed before you have agreed.
+    That is queues, policy, tune, defaults, storages and sidecars. Running jobs go on. A file that is invalid, that changes more
+    than these, or that leaves out a queue with live jobs is refused as a whole. Limits that would be gone or larger are named,
+    and nothing is changed before you have agreed.
     """
     client = console.connected_client()
     plan = client.reload(dry_run=True)
@@ -213,4 +214,5 @@ def _store_url(config: Path | None) -> str:
     return load_config(config, discovery.state_dir(os.environ), os.environ).store.url
 
 
+tune.add_to(scheduler)
 COMMANDS = (scheduler,)
