@@ -14,7 +14,7 @@ import click
 
 from tuttilab.scheduler.cli import console, tune
 from tuttilab.scheduler.cli.local import config_option
-from tuttilab.scheduler.domain.errors import Conflict, NotFound, StoreError, Unavailable
+from tuttilab.scheduler.domain.errors import Conflict, EnvironmentProblem, NotFound, StoreError, Unavailable
 from tuttilab.scheduler.runtime import discovery
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def check(config: Path | None, as_json: bool) -> None:
     state = discovery.state_dir(os.environ)
     checked = load_config(config, state, os.environ)
     unchecked = unchecked_resources(checked.queues, checked.clusters)
+    if checked.auth.key_file is not None:
+        unchecked += _check_key(checked.auth.key_file, state)
     if as_json:
         for sentence in unchecked:
             console.note(f"unchecked: {sentence}")
@@ -71,10 +73,23 @@ def check(config: Path | None, as_json: bool) -> None:
     for queue in checked.queues:
         parts = [f"below {queue.parent}" if queue.parent else "the root", f"weight {queue.weight}"]
         parts += [f"guaranteed {queue.guaranteed}"] if queue.guaranteed else []
-        parts += [f"max {queue.max}" if queue.max else "no limit"]
+        parts += [f"max {queue.max.as_limits()}" if queue.max else "no limit"]
         console.put(f"queue     {queue.name}: {', '.join(parts)}" + (" (default)" if queue.name == checked.defaults.queue else ""))
     for sentence in unchecked:
         console.put(f"unchecked {sentence}")
+
+
+def _check_key(file: str, state: Path) -> tuple[str, ...]:
+    """A sentence where the caller may not read it. Raises EnvironmentProblem where the control plane could not start with it."""
+    from tuttilab.scheduler.service.launch_plans import Secrets
+
+    try:
+        Secrets.of(file, state)
+    except EnvironmentProblem as problem:
+        if isinstance(problem.__cause__, PermissionError):
+            return (f"auth.key_file: {file} is not for you to read; the user of the control plane must be able to",)
+        raise
+    return ()
 
 
 @scheduler.command()

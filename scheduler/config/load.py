@@ -43,6 +43,7 @@ from tuttilab.scheduler.domain.resources import (
     MAX_AMOUNT,
     MEMORY,
     Resources,
+    parse_bytes,
     parse_cpu,
     parse_duration,
     parse_memory,
@@ -369,9 +370,9 @@ def _limits(limits: LimitsFile) -> Limits:
         if not 1 <= getattr(limits, name) <= MOST_OF_A_USER:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} was given; expected 1 to {MOST_OF_A_USER}.")
     return Limits(
-        bundle_bytes=parse_memory(limits.bundle_bytes, "limits.bundle_bytes"),
-        unpacked_bytes=parse_memory(limits.unpacked_bytes, "limits.unpacked_bytes"),
-        output_bytes=parse_memory(limits.output_bytes, "limits.output_bytes"),
+        bundle_bytes=parse_bytes(limits.bundle_bytes, "limits.bundle_bytes"),
+        unpacked_bytes=parse_bytes(limits.unpacked_bytes, "limits.unpacked_bytes"),
+        output_bytes=parse_bytes(limits.output_bytes, "limits.output_bytes"),
         barrier_s=float(limits.barrier_s),
         idle_stop_s=float(limits.idle_stop_s),
         back_off_s=float(limits.back_off_s),

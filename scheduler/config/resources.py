@@ -67,8 +67,8 @@ def _is_ban_of_gpus(amounts: Resources, key: str, amount: int) -> bool:
 
 def refusal(place: str, key: str, known: Collection[str]) -> str:
     names = sorted({*OF_EVERY_NODE, *known})
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
-    expected = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}."
+    near = [GPU] if "gpu" in key.lower() else difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    expected = f"did you mean {near[0]!r}?" if near and near != [key] else f"expected one of {', '.join(names)}."
     return f"{place}: no node of any cluster has {key!r}, so this would limit nothing; {expected}"
 
 

@@ -2,10 +2,13 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from statistics import fmean, median, pstdev
 
 import pytest
 
+from tests.benchmarks.policy import OURS, PREDICTED, Line, Trace, measure_one
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.simulation import Recipe, generate, read_recipe, read_trace, trace_lines
 from tuttilab.scheduler.simulation.family import NAMES
@@ -101,3 +104,44 @@ def test_a_recipe_that_makes_no_sense_is_refused(text: str, says: str) -> None:
     with pytest.raises(BadInput) as caught:
         read_recipe(text)
     assert says in str(caught.value)
+
+
+SHORT = (
+    (Trace("recurring:load=1.0", 2), 250),
+    (Trace("recurring:load=1.3,shuffled=yes", 2), 200),
+    (Trace("whole-nodes:load=0.8", 4), 200),
+    (Trace("elastic:load=1.0", 2), 200),
+    (Trace("sessions:load=1.0", 2), 250),
+)
+"""Of the family of `tests/benchmarks/policy.py`, a short form: trace and number of jobs."""
+
+
+@pytest.mark.feature("S06", "B05")
+@pytest.mark.timeout(600)
+def test_over_unlike_traces_jobs_are_done_as_early_as_under_easy_with_the_same_predictions(tell: Callable[[str], None]) -> None:
+    found = {OURS: 0.0, PREDICTED: 0.0}
+    for trace, jobs in SHORT:
+        rows = {policy: measure_one(trace, 21, jobs, policy, sample_every=0) for policy in found}
+        for policy, row in rows.items():
+            assert row.unended == 0
+            found[policy] += row.mean_jct_s
+        ours, easy = rows[OURS], rows[PREDICTED]
+        waits = f"mean wait {ours.mean_wait_s / easy.mean_wait_s:.2f}"
+        tell(f"{trace.label}: completion {ours.mean_jct_s / easy.mean_jct_s:.2f}, {waits}")
+    assert found[OURS] <= 1.02 * found[PREDICTED]
+
+
+def test_the_table_of_the_family_says_what_was_missed() -> None:
+    trace = Trace("recurring:load=1.3", 2)
+    good = measure_one(trace, 3, 20, PREDICTED)
+    assert all(aim.is_within for aim in Line(trace, 3, replace(good, mean_jct_s=2 * good.mean_jct_s), good, good).aims())
+    bad = replace(good, mean_jct_s=1.1 * good.mean_jct_s, max_wait_s=1.6 * good.max_wait_s + 3601, unended=1)
+    line = Line(trace, 3, good, good, bad)
+    missed = [aim.name.partition(": ")[2] for aim in line.aims() if not aim.is_within]
+    assert missed == [
+        "mean completion over EASY predicted",
+        "longest wait",
+        "jobs that do not end",
+        "mean completion over EASY told",
+    ]
+    assert ", ".join(missed) == line.cells()[-1]

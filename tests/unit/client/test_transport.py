@@ -76,7 +76,12 @@ async def test_a_halted_service_is_told_of_at_once_and_waited_for_no_longer_than
 async def test_a_service_that_goes_on_in_time_is_told_of_once_and_answers(halted: tuple[Halted, Transport, list[str]]) -> None:
     service, sender, told = halted
     sender._timeout_s = 30.0
-    sender._say = lambda sentence: (told.append(sentence), service.goes_on.set())[0]
+
+    def tell(sentence: str) -> None:
+        told.append(sentence)
+        service.goes_on.set()
+
+    sender._say = tell
 
     assert await sender.send("GET", "/jobs", may_repeat=True) == b"{}"
     assert (len(told), len(service.heads)) == (1, 1)

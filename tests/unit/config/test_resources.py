@@ -100,3 +100,9 @@ def test_a_reload_does_not_refuse_what_cannot_be_seen_now_or_was_there_before() 
 
     assert unseen({"nvidia.com/gpu": 1}, {}, {}) == away
     assert unseen({"nvidia.com/gpu": 2}, {"nvidia.com/gpu": 1}, {"far": cluster(node("n"), name="far")}) == away
+
+
+@pytest.mark.parametrize("key", ["gpu", "gpus", "nvidia.com/gpus", "GPU"])
+def test_who_limits_gpus_by_another_name_is_told_theirs(key: str) -> None:
+    with pytest.raises(BadInput, match=f"has '{key}', so this would limit nothing; did you mean 'nvidia.com/gpu'"):
+        configured({key: 1}, DECLARED)
