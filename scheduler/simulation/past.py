@@ -184,6 +184,7 @@ def _as_submitted(job: Job) -> Job:
         attempts=0,
         failures=0,
         failed_launches=0,
+        losses=0,
         cancel_requested=False,
         not_before=0.0,
         avoid_nodes=(),
