@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import cloudpickle
 
-from tuttilab.scheduler.client.environment import LOCAL
+from tuttilab.scheduler.client import LOCAL
 from tuttilab.scheduler.domain.errors import BadInput
 
 if TYPE_CHECKING:

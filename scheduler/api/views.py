@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.core.kinds.spark import CONNECT_ENDPOINT, session_name, size_of
 from tuttilab.scheduler.core.ordering.queues import leaves, may_use, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
 from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.core.tuning import describe, tuning_of
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.model import (
     Attempt,
@@ -43,6 +45,15 @@ def wait_view(wait: Wait) -> wire.WaitView:
         latest=wait.latest,
         held_by=wait.held_by,
     )
+
+
+def rule_text(state: State) -> str:
+    """What the decision rule was tuned to, since when and by whom; empty while nobody tuned it."""
+    tuning = tuning_of(state.queues.values())
+    if tuning is None:
+        return ""
+    since = datetime.fromtimestamp(tuning.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{describe(tuning) or 'the built-in rule'}, since {since} by {tuning.by}" + (f": {tuning.why}" if tuning.why else "")
 
 
 def pod_view(pod: Pod) -> wire.PodView:

@@ -160,6 +160,18 @@ class LimitsFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TuneFile:
+    """``every``: five fields of cron. ``bounds``: by parameter the values allowed, of a number the least and the largest."""
+
+    every: str | None = None
+    zone: str = "UTC"
+    days: int = 28
+    limit: str | int = "30m"
+    least_jobs: int = 500
+    bounds: Mapping[str, tuple[bool | int | float | str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigFile:
     store: StoreConfig = StoreConfig()  # noqa: RUF009  frozen
     artifacts: ArtifactsConfig = ArtifactsConfig()  # noqa: RUF009  frozen
@@ -173,6 +185,9 @@ class ConfigFile:
     sidecars: tuple[SideCarFile, ...] = ()
     defaults: DefaultsFile = DefaultsFile()
     limits: LimitsFile = LimitsFile()
+    policy: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    """Parameters of the decision rule that hold whatever is tuned (`core.tuning`)."""
+    tune: TuneFile = TuneFile()
 
 
 SECTIONS: Final[Mapping[str, type]] = {
@@ -185,5 +200,5 @@ SECTIONS: Final[Mapping[str, type]] = {
 }
 """Sections whose keys a variable overrides: TUTTILAB_LISTEN_PORT is `port` of `listen`."""
 
-for _cls in (ConfigFile, NodeFile, ClusterFile, QueueFile, StorageFile, ParamFile, SideCarFile, *SECTIONS.values()):
+for _cls in (ConfigFile, NodeFile, ClusterFile, QueueFile, StorageFile, ParamFile, TuneFile, SideCarFile, *SECTIONS.values()):
     _cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]  # pydantic's documented hook for stdlib dataclasses

@@ -10,10 +10,11 @@ from urllib.parse import unquote, urlsplit
 
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.clusters.local.owners import OwnersSettings
+from tuttilab.scheduler.config.cron import Cron
 from tuttilab.scheduler.core.sidecars import SideCarOffer
 from tuttilab.scheduler.core.storages import Storage
 from tuttilab.scheduler.domain.accounts import ProxyUser
-from tuttilab.scheduler.domain.model import Node, Queue
+from tuttilab.scheduler.domain.model import Node, ParameterValue, Queue
 
 POSTGRES: Final = "postgresql+psycopg"
 """Scheme of a `store.url` that names a Postgres database."""
@@ -129,6 +130,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class TuneConfig:
+    """How the site tunes the parameters of its decision rule on its own past."""
+
+    every: Cron | None = None
+    """When that is done without being asked for; None: never."""
+    days: int = 28
+    """How much of the past is replayed."""
+    limit_s: float = 1800.0
+    """After how long a run ends with what it has."""
+    least_jobs: int = 500
+    """Fewer ended jobs are too little to judge by."""
+    bounds: Mapping[str, tuple[ParameterValue, ...]] = field(default_factory=dict)
+    """Values allowed, by parameter; of a number the least and the largest. What is not here only a person changes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     store: StoreConfig
     artifacts: ArtifactsConfig
@@ -146,6 +163,7 @@ class Config:
     """For Spark drivers of notebook servers (`core.kinds.driver_ports`)."""
     proxy_users: Mapping[str, ProxyUser] = field(default_factory=dict)
     """Accounts other than their owner's as which jobs may run, by name."""
+    tune: TuneConfig = TuneConfig()
 
     @property
     def host_names(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from tuttilab.scheduler.core.rows import lifecycle
 from tuttilab.scheduler.core.rules import SERVICE_RULES
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.core.storages import refusal_now
+from tuttilab.scheduler.core.tuning import configured_queues
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import (
     ClusterUnreachable,
@@ -167,7 +168,7 @@ class Service:
         self.heartbeats = Heartbeats(self.now())
         point("start.loaded")
         self._spawn(self._loop, "loop")
-        wanted = tuple(self.config.queues)
+        wanted = configured_queues(self.config.queues, self.state.queues.values(), self.now())
         for sentence in loosened_limits(self.state.queues, {queue.name: queue for queue in wanted}):
             log.warning("the configuration of this start loosens a limit: %s", sentence)
         if tuple(self.state.queues.values()) != wanted:

@@ -55,7 +55,7 @@ class ControlPlane:
         """Until it is usable: the controller manager has made the first service account."""
         self._start_etcd()
         self._start_api_server()
-        # The controller manager waits for it twenty seconds and no longer, which a busy machine may need.
+        # The controller manager ends when it may not ask for ten seconds, as while a busy machine's API server makes the roles.
         self.wait_until_ready()
         self._start_controller_manager()
         self._start_scheduler()

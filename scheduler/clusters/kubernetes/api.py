@@ -12,7 +12,8 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import yaml
 from kubernetes.aio import client as kubernetes_client
@@ -39,6 +40,8 @@ CLOCK_S: Final = 2.0
 """A clock that is off by less is right."""
 LINE_BYTES: Final = 2**22
 
+WHOLE: Final = "application/json, */*"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 MERGE: Final = "application/merge-patch+json"
 
 
@@ -81,14 +84,23 @@ class Api:
         *,
         query: Mapping[str, object] | None = None,
         content_type: str = "application/json",
+        accept: str = WHOLE,
     ) -> dict[str, Any]:
         """The answer's JSON. Raises ApiError for a refusal, ClusterUnreachable without an answer."""
-        async with self._open(method, path, body, query, content_type, CALL_S) as response:
+        async with self._open(method, path, body, query, content_type, CALL_S, accept) as response:
             try:
                 text = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise self._unreachable(error) from error
             return parsed(text)
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """POST of an object; it as it was made, of which the API server tells the metadata alone: the rest is what was sent.
+
+        Raises as `call`.
+        """
+        made = await self.call("POST", path, body, accept=METADATA)
+        return {**body, "metadata": made["metadata"]} if made.get("kind") == "PartialObjectMetadata" else made
 
     async def batches(self, path: str, query: Mapping[str, object], idle_s: float) -> AsyncGenerator[list[bytes]]:
         """The lines, without line feeds, of an answer that goes on: a watch, or a log that is followed.
@@ -116,12 +128,19 @@ class Api:
 
     @contextlib.asynccontextmanager
     async def _open(
-        self, method: str, path: str, body: object, query: Mapping[str, object] | None, content_type: str, limit_s: float
+        self,
+        method: str,
+        path: str,
+        body: object,
+        query: Mapping[str, object] | None,
+        content_type: str,
+        limit_s: float,
+        accept: str = WHOLE,
     ) -> AsyncGenerator[Any]:
         await self._connected()
         client = self._streams if limit_s == LONGEST_S else self._client
         url = f"{client.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
-        headers = {"Content-Type": content_type, "Accept": "application/json, */*"}
+        headers = {"Content-Type": content_type, "Accept": accept}
         try:
             auth = await client.configuration.auth_settings()
             if "BearerToken" in auth:
@@ -183,6 +202,9 @@ class Api:
             raise ClusterUnreachable(
                 f"cluster {self._cluster}: {where} cannot be used ({_one_line(error)}); mend clusters[].kubeconfig or context."
             ) from error
+        # What the environment says of proxies is read once: the client would read it, and the user's .netrc, for each call.
+        configuration.proxy = configuration.proxy or _proxy_for(configuration.host)
+        configuration.client_session_kwargs = {"trust_env": False}
         configuration.connection_pool_maxsize = 0  # any number
         streams = kubernetes_client.ApiClient(configuration)
         configuration.connection_pool_maxsize = CONNECTIONS
@@ -201,6 +223,12 @@ class Api:
             if client is not None:
                 await client.close()
         self._streams = self._client = None
+
+
+def _proxy_for(url: str) -> str | None:
+    """As HTTPS_PROXY, NO_PROXY and so on have it."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 def _one_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.pods import IMAGE, MAIN, PREFIX, PREPARE, SIDECAR, Body
 from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS, is_of_another_machine
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase, Taint, Toleration
-from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEMORY, NOTHING, Resources
+from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEMORY, NOTHING, PODS, Resources
 
 STORAGE: Final = "ephemeral-storage"
 UNREACHABLE_S: Final = 20.0
@@ -45,7 +45,7 @@ def amount(text: object) -> Decimal:
 
 
 def resources_of(amounts: Mapping[str, object]) -> Resources:
-    """Milli-cores, bytes and whole devices; what a node gives that nobody asks for by name (pods, hugepages) is left out."""
+    """Milli-cores, bytes and whole devices; what nobody asks for by name (pods, hugepages) is left out."""
     found = {}
     for key, text in amounts.items():
         if key in (CPU, MEMORY, STORAGE) or ("/" in key and not key.startswith("attachable-volumes")):
@@ -55,12 +55,12 @@ def resources_of(amounts: Mapping[str, object]) -> Resources:
 
 def node_of(node: Body, cluster: str, tolerations: Iterable[Toleration], others: Resources = NOTHING) -> Node:
     """Taints that all our pods tolerate are left out: for them they are none. ``others``: what pods of others take of it."""
-    status = node.get("status", {})
+    allocatable = node.get("status", {}).get("allocatable", {})
     kept = {taint: None for taint in taints_of(node) if not any(tolerates(each, taint) for each in tolerations)}
     return Node(
         name=node["metadata"]["name"],
         cluster=cluster,
-        allocatable=resources_of(status.get("allocatable", {})),
+        allocatable=resources_of(allocatable) + Resources.of({PODS: int(amount(allocatable.get(PODS, 0)))}),
         labels=dict(node["metadata"].get("labels", {})),
         taints=tuple(kept),
         is_ready=is_ready(node),

@@ -35,6 +35,9 @@ ATTEMPT_EDGES: Final[Mapping[AttemptPhase, frozenset[AttemptPhase]]] = {
 
 LONGEST_BACK_OFF_S: Final = 600.0
 MOST_FAILED_LAUNCHES: Final = 5
+MOST_LOSSES: Final = 20
+"""Lost attempts in a row, of which none ran for `SETTLED_S`: over two hours of tries, with the pauses between them."""
+SETTLED_S: Final = 3600.0
 
 
 def move_job(job: Job, phase: JobPhase) -> Job:

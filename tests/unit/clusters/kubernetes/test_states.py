@@ -161,6 +161,12 @@ def test_a_node_with_its_taints_but_for_those_that_all_our_pods_tolerate() -> No
     assert node.taints == (Taint("spot", "", "NoExecute"),)
 
 
+def test_a_node_says_how_many_pods_it_takes() -> None:
+    body = {"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "4", "pods": "110"}}}
+
+    assert node_of(body, "k", []).allocatable == Resources.parse({"cpu": 4, "pods": 110})
+
+
 def test_a_cordoned_node_has_a_taint_that_nobody_tolerates() -> None:
     body = {"metadata": {"name": "n"}, "spec": {"unschedulable": True}, "status": {}}
 
