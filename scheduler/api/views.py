@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.core.kinds.spark import CONNECT_ENDPOINT, session_name, size_of
 from tuttilab.scheduler.core.ordering.queues import leaves, may_use, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
@@ -209,7 +210,9 @@ def node_views(cluster: Cluster, used: Mapping[tuple[str, str], Resources]) -> l
     ]
 
 
-def cluster_view(cluster: Cluster, used: Mapping[tuple[str, str], Resources]) -> wire.ClusterView:
+def cluster_view(
+    cluster: Cluster, used: Mapping[tuple[str, str], Resources], kubernetes: KubernetesSettings | None
+) -> wire.ClusterView:
     return wire.ClusterView(
         name=cluster.name,
         kind=cluster.kind,
@@ -220,6 +223,8 @@ def cluster_view(cluster: Cluster, used: Mapping[tuple[str, str], Resources]) ->
         allocatable=total(node.allocatable for node in cluster.nodes).show(),
         used=total(amounts for (name, _), amounts in used.items() if name == cluster.name).show(),
         others=total(node.others for node in cluster.nodes).show(),
+        image=None if kubernetes is None else kubernetes.image,
+        pythons={} if kubernetes is None else kubernetes.pythons,
     )
 
 

@@ -39,6 +39,8 @@ class ClusterFile:
     namespace: str | None = None
     namespaces: Mapping[str, str] = field(default_factory=dict)
     image: str | None = None
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    """Major and minor version of Python by image."""
     sidecar_image: str | None = None
     report_url: str | None = None
     logs: str | None = None
@@ -50,6 +52,7 @@ class ClusterFile:
     cephfs_claim: str = "cephfs-{name}"
     binding: str = "auto"
     """Who binds pods to nodes: ``direct`` (we), ``scheduler`` (kube-scheduler), ``auto`` (we, on nodes tainted for our pods)."""
+    container_patience_s: int | float = 30
     run_as: str = "service"
     """``owner``: pods of a local cluster run as the users who own their jobs."""
     folder: str | None = None
@@ -142,6 +145,8 @@ class LimitsFile:
     output_bytes: Amount = 16 * 2**30
     barrier_s: int | float = 300
     idle_stop_s: int | float = 1800
+    back_off_s: int | float = 10
+    observe_every_s: int | float = 30
     lost_after_s: int | float = 60
     keep_jobs: str | int = "90d"
     keep_journal: str | int = "30d"

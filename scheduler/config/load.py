@@ -362,7 +362,7 @@ def _folder_url(url: str, state_dir: Path) -> str:
 
 
 def _limits(limits: LimitsFile) -> Limits:
-    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s", "ticket_s"):
+    for name in ("barrier_s", "idle_stop_s", "back_off_s", "observe_every_s", "lost_after_s", "heartbeat_s", "lease_s", "ticket_s"):
         if not 0 < getattr(limits, name) <= LONGEST_S:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0, up to ten years.")
     for name in ("user_waiting_jobs", "user_live_jobs", "user_writes_per_s", "user_writes_at_once"):
@@ -374,6 +374,8 @@ def _limits(limits: LimitsFile) -> Limits:
         output_bytes=parse_memory(limits.output_bytes, "limits.output_bytes"),
         barrier_s=float(limits.barrier_s),
         idle_stop_s=float(limits.idle_stop_s),
+        back_off_s=float(limits.back_off_s),
+        observe_every_s=float(limits.observe_every_s),
         lost_after_s=float(limits.lost_after_s),
         keep_jobs_s=_kept_for(limits.keep_jobs, "limits.keep_jobs"),
         keep_journal_s=_kept_for(limits.keep_journal, "limits.keep_journal"),

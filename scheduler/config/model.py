@@ -103,8 +103,12 @@ class Limits:
     """From all members' images pulled to all members ready."""
     idle_stop_s: float = 1800.0
     """The local control plane ends after this time without live jobs and without requests."""
+    back_off_s: float = 10.0
+    """Before the first further attempt of a job that was lost or could not be launched; it doubles with each, up to 600 s."""
     lost_after_s: float = 60.0
     """A member whose node is missing counts as lost after this time without a heartbeat."""
+    observe_every_s: float = 30.0
+    """Between two complete looks at a cluster, which find pods that vanished while nobody watched."""
     keep_jobs_s: float = 90 * 86400.0
     """An ended job is deleted, with its logs and results, this time after its end."""
     keep_journal_s: float = 30 * 86400.0

@@ -258,6 +258,8 @@ class Job:
     """Number of attempts that counted against ``retries``."""
     failed_launches: int = 0
     """Consecutive failed launches; five end the job."""
+    losses: int = 0
+    """Attempts in a row that were lost within `core.rows.lifecycle.SETTLED_S` of their start; twenty end the job."""
     cancel_requested: bool = False
     not_before: float = 0.0
     """Service time before which no new attempt starts (back-off)."""

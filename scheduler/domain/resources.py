@@ -19,6 +19,8 @@ from tuttilab.scheduler.domain.errors import BadInput
 CPU: Final = "cpu"
 MEMORY: Final = "memory"
 GPU: Final = "nvidia.com/gpu"
+PODS: Final = "pods"
+"""How many pods a node takes at most, whatever they ask for. Nobody asks for it by name: each pod takes one."""
 
 BYTE_UNITS: Final[Mapping[str, int]] = {
     "": 1,
@@ -246,7 +248,11 @@ class Resources:
 @lru_cache(maxsize=1 << 14)
 def _listed(amounts: tuple[tuple[str, int], ...]) -> str:
     """Cached: every cycle formats the same requests of the waiting gangs again."""
-    return ", ".join(f"{show_amount(key, amount)} {short_name(key)}" for key, amount in amounts) or "nothing"
+    return ", ".join(f"{show_amount(key, amount)} {_name(key, amount)}" for key, amount in amounts) or "nothing"
+
+
+def _name(key: str, amount: int) -> str:
+    return "pod" if key == PODS and amount == 1 else short_name(key)
 
 
 def total(parts: Iterable[Resources]) -> Resources:
@@ -258,3 +264,4 @@ def total(parts: Iterable[Resources]) -> Resources:
 
 
 NOTHING: Final = Resources()
+ONE_POD: Final = Resources(((PODS, 1),))

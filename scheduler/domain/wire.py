@@ -224,6 +224,10 @@ class ClusterView:
     """Requested by pods that are not ours."""
     unreachable_why: str = ""
     """In its own words; empty while it answers."""
+    image: str | None = None
+    """Of jobs that name none, where pods are containers."""
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    """Major and minor version of Python by image, as the site says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,7 @@ async def run_replica(
 
     replica = Replica(
         config.store.url,
-        Candidate(runtime.url, hashlib.sha256(shared.encode()).hexdigest(), above=newest_fenced_epoch(config, state)),
+        Candidate(runtime.url, hashlib.sha256(shared.encode()).hexdigest(), above=await newest_fenced_epoch(config, state)),
         service_of,
         app_of,
         lambda forward: AccessMiddleware(forward, authenticator, config.host_names),

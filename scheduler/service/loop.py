@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar, cast
@@ -21,6 +21,7 @@ from tuttilab.scheduler.config.proxy_users import can_run_as
 from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.rows import lifecycle
 from tuttilab.scheduler.core.rows.tuning import configured_queues
+from tuttilab.scheduler.core.rules import SERVICE_RULES
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.core.storages import refusal_now
 from tuttilab.scheduler.domain import events as ev
@@ -118,7 +119,8 @@ class Service:
         self._clock = Clock(self._world)
         self.heartbeats = Heartbeats(self._clock.now())
         self.performer = Performer(self, self.clusters, may_act)
-        self._watcher = Watcher(self, self.performer, {cluster.name: cluster.kind for cluster in config.clusters})
+        kinds = {cluster.name: cluster.kind for cluster in config.clusters}
+        self._watcher = Watcher(self, self.performer, kinds, config.limits.observe_every_s)
         self.last_order = 0
         """Order of the newest job. A turn that submits jobs increases it."""
         self._timers_at = 0.0
@@ -220,6 +222,7 @@ class Service:
             history=loaded.history,
             at=self.now(),
         )
+        self.state.rules = replace(SERVICE_RULES, back_off_s=self.config.limits.back_off_s)
         self.last_seq = loaded.last_seq
         self.last_order = loaded.last_order
         self.notebook_leases.reset(self.state, self.now())

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,12 +47,18 @@ def commands_of(guide: Path, chapter: str) -> list[str]:
     return text.partition("```sh\n")[2].partition("```")[0].splitlines()
 
 
+def mounts() -> list[str]:
+    """Without those of other tests, which come and go meanwhile in temporary folders."""
+    places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return sorted(place for place in places if place.startswith(str(real.ROOT)) or not place.startswith(tempfile.gettempdir()))
+
+
 def machine() -> dict[str, object]:
     """What a cluster could leave on the machine, beside what is named after it."""
     folders = ("/var/lib/kubelet", "/var/lib/containerd", "/var/lib/cni", "/var/log/pods", "/var/log/containers", "/run/containerd")
     return {
         "folders": [folder for folder in folders if os.path.exists(folder)],
-        "mounts": sorted(line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()),
+        "mounts": mounts(),
         "rules": subprocess.run(["iptables-save"], capture_output=True, text=True, check=True, timeout=30).stdout.count("\n-A"),
         "routes": subprocess.run(["ip", "route"], capture_output=True, text=True, check=True, timeout=30).stdout,
         "links": sorted(os.listdir("/sys/class/net")),

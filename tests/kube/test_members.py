@@ -45,7 +45,9 @@ def master(site: Site) -> Any:
 
 
 def stamps(site: Site, pod: Any) -> list[float]:
-    """What the pod wrote on its node, read on the node's own disk: its network is of no concern. Empty once the pod is gone."""
+    """What the pod wrote on its node, read on the node's own disk: its network is of no concern. Empty before and after the pod."""
+    if "nodeName" not in pod["spec"]:
+        return []
     node = site.cluster.root / pod["spec"]["nodeName"].replace("node", "n")
     volume = node / "lib/kubelet/pods" / pod["metadata"]["uid"] / "volumes/kubernetes.io~empty-dir/own/work/stamps"
     try:

@@ -43,7 +43,7 @@ from tuttilab.scheduler.domain.model import (
     RunPhase,
     Wait,
 )
-from tuttilab.scheduler.domain.resources import NOTHING, Resources, total
+from tuttilab.scheduler.domain.resources import NOTHING, ONE_POD, PODS, Resources, total
 
 ENDED_JOBS_KEPT: Final = 2000
 """Ended jobs kept in memory so that requests about them need no database; it has them all."""
@@ -208,9 +208,10 @@ class Rows:
 
     def node_use(self) -> dict[NodeKey, Resources]:
         used: dict[NodeKey, Resources] = {}
+        limited = {(c.name, node.name) for c in self.clusters.values() for node in c.nodes if node.allocatable[PODS]}
         for _, attempt in self.live():
             for key, amount in allocations_of(attempt):
-                used[key] = used.get(key, NOTHING) + amount
+                used[key] = used.get(key, NOTHING) + amount + (ONE_POD if key in limited else NOTHING)
         return used
 
     def snapshot(self, also: Job | None = None) -> Snapshot:

@@ -312,6 +312,7 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
             {"queues": [{"name": "a", "clusters": []}]},
             "t.yaml: queues[0].clusters: an empty list is none of them; leave the key out for all clusters, or name one.",
         ),
+        ({"limits": {"back_off_s": 0}}, "t.yaml: limits.back_off_s: 0 is not a time; expected seconds above 0, up to ten years."),
         ({"limits": {"user_live_jobs": 0}}, "t.yaml: limits.user_live_jobs: 0 was given; expected 1 to 1000000."),
         ({"limits": {"user_writes_per_s": 0.5}}, "t.yaml: limits.user_writes_per_s: 0.5 was given; expected 1 to 1000000."),
         ({"limits": {"barrier_s": float("nan")}}, "t.yaml: limits.barrier_s: it is no finite number; expected one that is."),

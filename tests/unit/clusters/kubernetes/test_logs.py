@@ -11,7 +11,7 @@ import pytest
 from tuttilab.scheduler.clusters.kept.logs import PodLog
 from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError
-from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, Turns, follow, is_whole
+from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, Turns, follow, is_of_another_machine, is_whole
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
 
 
@@ -220,3 +220,26 @@ def test_a_log_that_went_before_its_end_was_copied_says_so(tmp_path: Path, gone:
 
 def test_a_pod_that_never_ran_has_no_log_and_no_note(tmp_path: Path) -> None:
     assert followed(tmp_path, ApiError(400, "BadRequest", "waiting to start"), ApiError(404, "NotFound", "")) == ()
+
+
+@pytest.mark.parametrize(
+    ("printed", "is_so"),
+    [
+        (["exec /bin/sh: exec format error"], True),
+        (["standard_init_linux.go:228: exec user process caused: exec format error"], True),
+        (["exec /bin/sh: exec format error", "tuttilab: a note of ours"], True),
+        (["begun", "exec /bin/sh: exec format error"], False),
+        (["exec /bin/sh: exec format error", "and more of the user's"], False),
+        ([], False),
+    ],
+)
+def test_a_runtime_that_could_not_start_the_program_has_said_so_where_it_would_print(
+    tmp_path: Path, printed: list[str], is_so: bool
+) -> None:
+    copy = LogCopy(tmp_path)
+    copy.begin()
+    copy.add(lines(*printed))
+    copy.close()
+
+    assert is_of_another_machine(tmp_path) is is_so
+    assert not is_of_another_machine(tmp_path / "none")
