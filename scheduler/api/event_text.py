@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tuttilab.scheduler.core.tuning import show
+from tuttilab.scheduler.core.rows.tuning import show
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.resources import MEMORY, show_amount
 from tuttilab.scheduler.domain.titles import SHORT_ID, pod_title, title, title_of

@@ -15,8 +15,8 @@ from tuttilab.scheduler.api.bodies import parse_body
 from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response
 from tuttilab.scheduler.api.schema import ReloadRequest, ShutdownRequest, TuneRequest, takes
 from tuttilab.scheduler.api.views import shown_phase
+from tuttilab.scheduler.core.rows.tuning import tuning_of
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.core.tuning import tuning_of
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import Conflict, Forbidden
 from tuttilab.scheduler.runtime.writable import Folders

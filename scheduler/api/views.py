@@ -9,8 +9,8 @@ from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.core.kinds.spark import CONNECT_ENDPOINT, session_name, size_of
 from tuttilab.scheduler.core.ordering.queues import leaves, may_use, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
+from tuttilab.scheduler.core.rows.tuning import describe, tuning_of
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.core.tuning import describe, tuning_of
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.model import (
     Attempt,

@@ -136,7 +136,7 @@ def policy(as_json: bool) -> None:
 
 
 def _put_policy(view: PolicyView, as_json: bool) -> None:
-    from tuttilab.scheduler.core.tuning import parameters, show
+    from tuttilab.scheduler.core.rows.tuning import parameters, show
     from tuttilab.scheduler.domain.terminal import plain
 
     if as_json:

@@ -186,7 +186,7 @@ class ConfigFile:
     defaults: DefaultsFile = DefaultsFile()
     limits: LimitsFile = LimitsFile()
     policy: Mapping[str, bool | int | float | str] = field(default_factory=dict)
-    """Parameters of the decision rule that hold whatever is tuned (`core.tuning`)."""
+    """Parameters of the decision rule that hold whatever is tuned (`core.rows.tuning`)."""
     tune: TuneFile = TuneFile()
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from tuttilab.scheduler.config.cron import Cron
 from tuttilab.scheduler.config.file import TuneFile
 from tuttilab.scheduler.config.model import TuneConfig
-from tuttilab.scheduler.core.tuning import checked, parameter, show, with_tuning
+from tuttilab.scheduler.core.rows.tuning import checked, parameter, show, with_tuning
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import ParameterValue, Queue, Tuning
 from tuttilab.scheduler.domain.resources import parse_duration

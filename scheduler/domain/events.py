@@ -54,7 +54,7 @@ class QueuesConfigured:
 
 @dataclass(frozen=True, slots=True)
 class PolicyTuned:
-    """Parameters of the decision rule were set while the service runs (`core.tuning`). ``values``: all of them, empty for none.
+    """Parameters of the decision rule (`core.rows.tuning`) were set while the service runs. ``values``: all, empty for none.
 
     ``why``: the result of the replay of the past that spoke for it.
     """

@@ -401,7 +401,7 @@ class Cluster:
 
 
 ParameterValue = float | str | bool
-"""Of a parameter of the decision rule (`core.tuning`)."""
+"""Of a parameter of the decision rule (`core.rows.tuning`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from tuttilab.scheduler.core.tuning import tuning_of, values_of
+from tuttilab.scheduler.core.rows.tuning import tuning_of, values_of
 from tuttilab.scheduler.domain.errors import TuttiError, Unavailable
 from tuttilab.scheduler.domain.wire import from_json
 from tuttilab.scheduler.runtime.discovery import Runtime

@@ -20,10 +20,10 @@ from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.config.proxy_users import can_run_as
 from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.rows import lifecycle
+from tuttilab.scheduler.core.rows.tuning import configured_queues
 from tuttilab.scheduler.core.rules import SERVICE_RULES
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.core.storages import refusal_now
-from tuttilab.scheduler.core.tuning import configured_queues
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import (
     ClusterUnreachable,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from tuttilab.scheduler.config.resources import unseen_resources
 from tuttilab.scheduler.core.ordering.queues import check_tree, path_of
+from tuttilab.scheduler.core.rows.tuning import configured_queues, describe
 from tuttilab.scheduler.core.storages import READ, WRITE
-from tuttilab.scheduler.core.tuning import configured_queues, describe
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import Conflict
 from tuttilab.scheduler.domain.model import Queue, Tuning

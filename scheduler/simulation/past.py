@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tuttilab.scheduler.core.tuning import tuning_of
+from tuttilab.scheduler.core.rows.tuning import tuning_of
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import NotFound
 from tuttilab.scheduler.domain.model import Cluster, Job, JobKind, JobPhase, Queue, Tuning, Work

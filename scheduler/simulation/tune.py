@@ -13,8 +13,8 @@ from math import log
 from statistics import fmean
 from typing import Final
 
+from tuttilab.scheduler.core.rows.tuning import Values, parameters, show, values_of, with_tuning
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.core.tuning import Values, parameters, show, values_of, with_tuning
 from tuttilab.scheduler.domain.errors import Unavailable
 from tuttilab.scheduler.domain.model import ParameterValue, Tuning
 from tuttilab.scheduler.simulation.engine import JobOutcome, Simulation

@@ -7,7 +7,7 @@ from dataclasses import replace
 from html import escape
 from typing import Final
 
-from tuttilab.scheduler.core.tuning import show
+from tuttilab.scheduler.core.rows.tuning import show
 from tuttilab.scheduler.domain.resources import show_duration
 from tuttilab.scheduler.simulation.tune import Group, Proposal, Waits, show_values
 

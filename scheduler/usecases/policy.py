@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from tuttilab.scheduler.core.tuning import checked, describe, tuning_of, values_of
+from tuttilab.scheduler.core.rows.tuning import checked, describe, tuning_of, values_of
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import BadInput, Conflict
 from tuttilab.scheduler.domain.model import Tuning

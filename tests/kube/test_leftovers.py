@@ -89,11 +89,13 @@ def held_cluster() -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_cluster_that_was_stopped_leaves_nothing() -> None:
+def test_who_comes_second_is_told_who_has_the_cluster_and_one_that_was_stopped_leaves_nothing() -> None:
     before = machine()
     with held_cluster() as process:
         assert real.leftovers() != []
         assert processes() != []
+        with pytest.raises(real.ClusterInUse, match=f"process {process.pid} .*make kube-down"), real.alone(0.0):
+            pass
         process.communicate(timeout=60)
     assert process.returncode == 0
     assert real.leftovers() == []
@@ -114,12 +116,6 @@ def test_after_a_kill_all_processes_are_gone_and_the_next_cluster_starts() -> No
     assert real.leftovers() == []
     assert processes() == []
     assert machine() == before
-
-
-def test_who_comes_second_is_told_who_has_the_cluster() -> None:
-    with held_cluster() as process:
-        with pytest.raises(real.ClusterInUse, match=f"process {process.pid} .*make kube-down"), real.alone(0.0):
-            pass
 
 
 def test_the_guides_first_ten_minutes_are_as_written_and_kube_down_leaves_nothing() -> None:

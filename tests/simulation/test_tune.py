@@ -12,7 +12,7 @@ import pytest
 from tests.past import fill, long_and_short, two_nodes
 from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.root import run
-from tuttilab.scheduler.core.tuning import tuned_queues
+from tuttilab.scheduler.core.rows.tuning import tuned_queues
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import NotFound, Unavailable
 from tuttilab.scheduler.domain.model import JobKind, JobPhase, Queue

@@ -20,11 +20,11 @@ from tuttilab.scheduler.core.placement.shapes import Shapes
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.rows.changes import AttemptKey, ChangedKeys, Changes
 from tuttilab.scheduler.core.rows.places import Places
+from tuttilab.scheduler.core.rows.tuning import rules_in_force
 from tuttilab.scheduler.core.rows.unfinished import Unfinished
 from tuttilab.scheduler.core.rows.usage import Usage
 from tuttilab.scheduler.core.rules import SERVICE_RULES, Rules
 from tuttilab.scheduler.core.snapshot import Snapshot, allocations_of, usage_of
-from tuttilab.scheduler.core.tuning import rules_in_force
 from tuttilab.scheduler.domain.model import (
     Attempt,
     Charge,

@@ -16,8 +16,8 @@ from tests.integration.service.test_retention import found_wrong
 from tuttilab.scheduler.clusters.fake import FakeCluster
 from tuttilab.scheduler.config.load import parse_config
 from tuttilab.scheduler.config.model import Config
+from tuttilab.scheduler.core.rows.tuning import tuning_of, values_of
 from tuttilab.scheduler.core.rules import EndEstimate
-from tuttilab.scheduler.core.tuning import tuning_of, values_of
 from tuttilab.scheduler.domain.errors import BadInput, Conflict, Unavailable
 from tuttilab.scheduler.server.nightly import AUTHOR, tune_nightly, tune_once
 from tuttilab.scheduler.service.clock import World

@@ -11,7 +11,7 @@ import pytest
 from tuttilab.scheduler.config.cron import Cron
 from tuttilab.scheduler.config.load import parse_config
 from tuttilab.scheduler.config.model import Config, TuneConfig
-from tuttilab.scheduler.core.tuning import tuning_of
+from tuttilab.scheduler.core.rows.tuning import tuning_of
 from tuttilab.scheduler.domain.errors import BadInput
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -7,9 +7,9 @@ from dataclasses import fields
 import pytest
 
 from tests.builders import queue, state
-from tuttilab.scheduler.core import tuning
+from tuttilab.scheduler.core.rows import tuning
+from tuttilab.scheduler.core.rows.tuning import configured_queues, describe, rules_in_force, tuned_queues, tuning_of, values_of
 from tuttilab.scheduler.core.rules import EndEstimate, Order, Rules
-from tuttilab.scheduler.core.tuning import configured_queues, describe, rules_in_force, tuned_queues, tuning_of, values_of
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import Queue, Tuning

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tuttilab.scheduler.core.ordering.queues import check_tree
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.rows.rows import Rows
-from tuttilab.scheduler.core.tuning import tuned_queues
+from tuttilab.scheduler.core.rows.tuning import tuned_queues
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import Instruction
 

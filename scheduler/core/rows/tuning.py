@@ -18,7 +18,7 @@ from tuttilab.scheduler.core.rules import Rules
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import ParameterValue, Queue, Tuning
 
-NEVER: Final = ("reservation", "protects", "preempts", "idle_notebook_s", "explains_all")
+NEVER: Final = ("reservation", "protects", "preempts", "idle_notebook_s", "back_off_s", "explains_all")
 """Fields of `Rules` that nobody tunes: without a hold or without protection the promise of the overtaking account is gone."""
 
 OF_QUEUES: Final = ("overtaking", "overtaking_s")
