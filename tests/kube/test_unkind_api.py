@@ -280,7 +280,7 @@ class Site:
         said: list[str] = []
 
         def is_told() -> bool:
-            said.append(self.machine.why_it_waits(job_id))
+            said.append(self.machine.run("explain", job_id).out.replace("\n", " "))
             return sentence in said[-1]
 
         try:
