@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.api import changes, dags, details, health, jobs, logs, notebooks, pods, problems, quota, schema, spark
+from tuttilab.scheduler.api import changes, dags, details, health, jobs, notebooks, pods, problems, quota, schema, spark
 from tuttilab.scheduler.api.artifacts import routes as artifact_routes
 from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
 from tuttilab.scheduler.api.bodies import BodyTurns
@@ -23,7 +23,6 @@ from tuttilab.scheduler.service.loop import Service
 
 ROUTERS = (
     jobs.router,
-    logs.router,
     details.router,
     quota.router,
     artifact_routes.router,

@@ -1,4 +1,4 @@
-"""What a job's page shows beside the job: what was sent along and kept, and what the pods used over time."""
+"""What a job's page shows beside the job: its log, what was sent along and kept, and what the pods used over time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from tuttilab.scheduler.api.artifacts.routes import blobs_of
-from tuttilab.scheduler.api.dependencies import Caller, Counted, ServiceDep, Whole, json_response
+from tuttilab.scheduler.api.dependencies import Caller, Counted, Rank, ServiceDep, Whole, json_response
+from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.detail_views import (
     DetailsView,
     DisplaysView,
@@ -22,6 +23,7 @@ from tuttilab.scheduler.domain.model import Job
 from tuttilab.scheduler.domain.resources import CPU, MEMORY
 from tuttilab.scheduler.usecases.bundles import Bundle
 from tuttilab.scheduler.usecases.job_details import PodUsage, details_of, displays_of, ranks_of, shown_by, usage_of
+from tuttilab.scheduler.usecases.jobs import Jobs
 
 router = APIRouter(tags=["jobs"])
 
@@ -125,3 +127,30 @@ def _pod(job: Job, one: PodUsage) -> PodUsageView:
         asked_cpus=asked[CPU] / 1000,
         asked_memory=asked[MEMORY],
     )
+
+
+@router.get("/jobs/{job_id}/logs", response_model=wire.LogView)
+async def job_logs(
+    job_id: str,
+    service: ServiceDep,
+    who: Caller,
+    rank: Rank = 0,
+    start: Whole = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    attempt: Counted | None = None,
+) -> Response:
+    """Whole lines of one rank from line ``start``, so that a reader can continue where it stopped, of the newest attempt unless
+    another is named. A waiting job has none yet."""
+    job, _ = await Jobs(service).find(job_id, who)
+    pod, chunk = await Jobs(service).logs(job.id, who, attempt, rank, start, limit)
+    view = wire.LogView(
+        pod=pod.name if pod else "",
+        rank=rank,
+        start=chunk.start,
+        lines=chunk.lines,
+        next=chunk.start + len(chunk.lines),
+        is_end=chunk.is_end,
+        partial=chunk.partial,
+        times=chunk.times,
+    )
+    return json_response(view)
