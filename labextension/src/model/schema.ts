@@ -280,7 +280,8 @@ export interface components {
          * @description Why a job waits: one sentence, and the same as data. ``short``: what is missing, by Kubernetes resource key.
          *
          *     It starts between ``earliest`` and ``latest`` (seconds since 1970), on ``basis``; without them ``basis`` says why no start is
-         *     told. ``held_by``: those who hold what is missing, as far as the caller may know.
+         *     told. ``held_by``: those who hold what is missing, as far as the caller may know. ``rule``: what the site's decision rule was
+         *     tuned to, since when and by whom; empty for the built-in one.
          */
         WaitView: {
             basis: string;
@@ -292,6 +293,7 @@ export interface components {
             place: number;
             queue: string | null;
             role: string | null;
+            rule: string;
             sentence: string;
             short: {
                 [key: string]: string;
