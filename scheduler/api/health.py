@@ -11,8 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.api.bodies import parse_body
-from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response
+from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, parse_body
 from tuttilab.scheduler.api.schema import ReloadRequest, ShutdownRequest, TuneRequest, takes
 from tuttilab.scheduler.api.views import shown_phase
 from tuttilab.scheduler.core.rows.tuning import tuning_of

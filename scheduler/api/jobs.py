@@ -10,8 +10,8 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 
 from tuttilab.scheduler.api import views
-from tuttilab.scheduler.api.bodies import BATCH_LIMIT, parse_body
 from tuttilab.scheduler.api.dependencies import (
+    BATCH_LIMIT,
     LONGEST_KEY,
     Caller,
     DirectRoute,
@@ -21,6 +21,7 @@ from tuttilab.scheduler.api.dependencies import (
     Whole,
     json_response,
     owner_filter,
+    parse_body,
     query_store,
 )
 from tuttilab.scheduler.api.event_text import sentence

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from fastapi import Request
 
-from tuttilab.scheduler.api import bodies
-from tuttilab.scheduler.api.bodies import BODIES_AT_ONCE, LONG_BYTES, BodyTurns, parse_body
+from tuttilab.scheduler.api import dependencies as bodies
+from tuttilab.scheduler.api.dependencies import BODIES_AT_ONCE, LONG_BYTES, BodyTurns, parse_body
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.requests import JobRequest, Who
 
