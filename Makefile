@@ -25,8 +25,8 @@ test: env ## every test and check, the time of each part, what was left out and 
 check: env ## what a commit has to pass: lint, types, architecture, unit and property tests (under 5 minutes)
 	@.venv/bin/python tools/run_tests.py check
 
-bench: env ## the benchmarks, with their figures
-	@.venv/bin/python -m tests.benchmarks.run
+bench: env ## the benchmarks, with their figures; ONLY=policy JOBS=1000 SEEDS=1
+	@.venv/bin/python -m tests.benchmarks.run $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEEDS),--seeds $(SEEDS))
 
 bench-kube: env ## pods a second on a real API server, beside a plain loop and kube-scheduler (hours); PODS=2000 NODES=200 ONLY=shapes
 	@.venv/bin/python -m tests.benchmarks.kube --pods $(or $(PODS),10000) --nodes $(or $(NODES),1000) \

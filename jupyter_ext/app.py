@@ -35,6 +35,7 @@ class TuttiLab(ExtensionApp):
             events.register_event_schema(SCHEMA_FILE)
         self._plane = ControlPlane(self.start_control_plane)
         self._feed = ChangeFeed(self._plane, self._emit)
+        self._plane.say = self._feed.hear_nothing
         self._boards = Boards(self._server().base_url, self.tensorboard_idle_s)
         self._cells = CellWatch(self._kernel_states, self._report_cell)
         self.handlers.extend(handlers_for(self._plane, self._feed))

@@ -47,7 +47,9 @@ log = logging.getLogger(__name__)
 class Sender(Protocol):
     """The part of `ControlPlane` that the feed uses."""
 
-    async def send(self, method: str, path: str, params: dict[str, str], *, may_repeat: bool = False) -> bytes: ...
+    async def send(
+        self, method: str, path: str, params: dict[str, str], *, may_repeat: bool = False, wait_s: float = 0.0
+    ) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,16 @@ class ChangeFeed:
         """Retry at once: the control plane is probably back."""
         self._retry_requested.set()
 
+    def hear_nothing(self, sentence: str) -> None:
+        """Some request has no answer yet: the pages are told at once, and asking anew shows when there is one again."""
+        if self.state.status == "down":
+            return
+        self._publish(Notice(status="down", detail=sentence))
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+            self.ensure_running()
+
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -116,7 +128,7 @@ class ChangeFeed:
                     seq = self.seq = (await self._fetch_changes({})).seq
                     self._publish(Notice(status="up", seq=seq, resync=True))
                     pause = FIRST_PAUSE_S
-                view = await self._fetch_changes({"since": str(seq), "wait": f"{POLL_S:g}"})
+                view = await self._fetch_changes({"since": str(seq), "wait": f"{POLL_S:g}"}, POLL_S)
                 if view.changes:
                     # A page whose last number is not `since` has missed something.
                     self._emit(notice_of(self.seq, view.seq, view.changes))
@@ -137,8 +149,8 @@ class ChangeFeed:
                 seq = None
                 await self._pause(LONGEST_PAUSE_S)
 
-    async def _fetch_changes(self, params: dict[str, str]) -> ChangesView:
-        return wire.from_json(ChangesView, await self._plane.send("GET", "/changes", params))
+    async def _fetch_changes(self, params: dict[str, str], wait_s: float = 0.0) -> ChangesView:
+        return wire.from_json(ChangesView, await self._plane.send("GET", "/changes", params, wait_s=wait_s))
 
     async def _pause(self, seconds: float) -> None:
         self._retry_requested.clear()

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS
+from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS, is_of_another_machine
 from tuttilab.scheduler.domain.resources import MEMORY, parse_memory, show_amount
 
 SERVER: Final = "notebook"
 """KubeSpawner's name of the container."""
 PULL: Final = (*BACKS_OFF, "InvalidImageName", "ErrImageNeverPull")
+FOR_THE_NODES: Final = "choose an image for the nodes' architecture"
 LONGEST: Final = 400
 """Characters of the cluster's own words in a sentence."""
 
@@ -58,6 +59,8 @@ def _ended(pod: Pod) -> Problem | None:
         if why == "OOMKilled":
             remedy = "choose a profile with more"
             return Problem(code or 137, f"{who} used more memory than it has{_memory(pod)} and was killed (OOMKilled); {remedy}")
+        if why in ("StartError", "ContainerCannotRun") and is_of_another_machine(text):
+            return Problem(code or 1, f"{who} is for another kind of machine than its node ({text[:LONGEST]}); {FOR_THE_NODES}")
         if why in ("StartError", "ContainerCannotRun"):
             return Problem(code or 1, f"{who} could not start in image {container.get('image', '')!r} ({why}: {text[:LONGEST]})")
         if container["name"] != SERVER:
@@ -87,9 +90,11 @@ def _waits_in_vain(pod: Pod, is_late: bool) -> Problem | None:
     for container in _containers(pod):
         waiting = (container.get("state") or {}).get("waiting") or {}
         why, text = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
+        image = container.get("image", "")
+        if why in BACKS_OFF and is_of_another_machine(text):
+            return Problem(1, f"image {image!r} is for another kind of machine than its node ({text[:LONGEST]}); {FOR_THE_NODES}")
         if why not in HOPELESS and not (why in BACKS_OFF and is_late):
             continue
-        image = container.get("image", "")
         if why in PULL:
             # The second word of a pull that is tried again says less than the first.
             name = "ImagePullBackOff" if why in BACKS_OFF else why

@@ -31,25 +31,31 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def outcomes(
-    folder: Path, sources: list[str], *, is_real: bool = True, once_more: int = 2, options: tuple[str, ...] = ()
+    folder: Path,
+    sources: list[str],
+    *,
+    is_real: bool = True,
+    once_more: int = 2,
+    options: tuple[str, ...] = (),
+    beside: bool = False,
 ) -> list[Outcome]:
     """Of one part for each source."""
     for number, source in enumerate(sources):
         (folder / str(number)).mkdir()
         (folder / str(number) / "test_it.py").write_text(source, encoding="utf-8")
     chosen = [
-        Part(f"part {number}", "all", tests=(str(number),), options=(*OPTIONS, *options), is_real=is_real)
+        Part(f"part {number}", "all", tests=(str(number),), options=(*OPTIONS, *options), is_real=is_real, beside=5)
         for number, _ in enumerate(sources)
     ]
     environment = {word: value for word, value in os.environ.items() if word != "TUTTILAB_REPORT"} | {"PYTHONPATH": str(HERE)}
-    return run_tests.run_all(chosen, [], environment, fills=False, once_more=once_more)
+    return run_tests.run_all(chosen, [], environment, beside=beside, once_more=once_more)
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2", "--dist", "loadgroup")])
+@pytest.mark.parametrize(("options", "beside"), [((), False), (("-n", "2", "--dist", "loadgroup"), False), ((), True)])
 def test_a_test_that_fails_and_then_passes_by_itself_is_named_and_the_part_good(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], options: tuple[str, ...]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], options: tuple[str, ...], beside: bool
 ) -> None:
-    (outcome,) = outcomes(tmp_path, [ONCE + PASSES], options=options)
+    (outcome,) = outcomes(tmp_path, [ONCE + PASSES], options=options, beside=beside)
     run_tests.summarise([outcome], 1.0)
 
     assert outcome.is_good

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.runtime import discovery
 
 TIMEOUT_S = 60.0
@@ -78,6 +79,7 @@ class UserMachine:
     state: Path
     environ: dict[str, str]
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    _client: tuple[discovery.Runtime, Client] | None = None
 
     def run(self, *arguments: str, cwd: Path | None = None, timeout_s: float = TIMEOUT_S, **environ: str) -> CommandResult:
         command = [sys.executable, "-m", "tuttilab.scheduler.cli", *arguments]
@@ -101,9 +103,33 @@ class UserMachine:
         return process
 
     def runtime(self) -> discovery.Runtime:
-        runtime = discovery.find(self.state).runtime
+        runtime = self.find()
         assert runtime is not None
         return runtime
+
+    def find(self) -> discovery.Runtime | None:
+        """The control plane, while it runs."""
+        return discovery.find(self.state).runtime
+
+    def client(self) -> Client:
+        """Of the control plane that runs. For polls: a command starts for half a second."""
+        runtime = self.runtime()
+        if self._client is None or self._client[0] != runtime:
+            self.close_client()
+            self._client = (runtime, Client(runtime.url, runtime.token))
+        return self._client[1]
+
+    def why_it_waits(self, job_id: str) -> str:
+        """What `tuttilab explain JOB` says, or what its last attempt said while the next one starts; empty without a reason."""
+        wait = self.client().explain(job_id)
+        if wait is None:
+            return self.client().job(job_id).reason
+        return " ".join(filter(None, (wait.sentence, *wait.held_by, wait.basis)))
+
+    def close_client(self) -> None:
+        if self._client is not None:
+            self._client[1].close()
+            self._client = None
 
     def processes(self, part: str = "") -> list[psutil.Process]:
         """All processes with this state folder, or a path below it, in their command line or environment.
@@ -149,6 +175,7 @@ def made_machine(folder: Path) -> Iterator[UserMachine]:
     try:
         yield machine
     finally:
+        machine.close_client()
         for process in machine.started:
             if process.poll() is None:
                 process.kill()

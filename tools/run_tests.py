@@ -9,12 +9,14 @@ A failed test of a part that says so runs once more, by itself (`docs/adr/0029-o
 printed like any other, and the summary's last line names the test. With TUTTILAB_ONCE_MORE=0 no test runs twice.
 
 Most of integration and of the tests with kills waits: for processes to start, for deadlines. So their tests run side by side (see
-`tests/side_by_side.py`). `all` runs the simulation, which only computes, beside all that follows, at the lowest priority: it
-takes the time that they leave. Its output is kept and shown when it has ended.
+`tests/side_by_side.py`). `all` runs two parts beside all that follow: the simulation, which only computes, at the lowest priority,
+takes the time that the others leave; the tests on Kubernetes wait for containers more than they work. Their output is kept and
+shown when they have ended.
 """
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -32,8 +34,11 @@ BIN = Path(PYTHON).parent
 ALL_CORES = ("-n", "auto", "--maxprocesses", "8", "--dist", "loadfile")
 # Tests that wait: more of them at a time than there are cores.
 SIDE_BY_SIDE = ("-n", str(2 * min(os.cpu_count() or 1, 4)), "--dist", "loadgroup")
-LOWEST_PRIORITY = 19
+LOWEST_PRIORITY = 19  # as `nice` counts
+LOWER_PRIORITY = 5
 KILLS = ("tests/e2e/kills", "tests/e2e/replicas", "tests/e2e/dags")
+MACHINE = (("sh", "tools/browser.sh"), (PYTHON, "-m", "tests.kube.tools.debian"))
+"""What installs packages of the machine, where we may. One after the other and before all parts: apt-get runs once at a time."""
 KUBE_PROGRAMS = (PYTHON, "-m", "tests.kube.tools.build", "--optional")
 ONCE_MORE_AT_MOST = 2
 TESTS_FAILED = 1  # pytest's exit status
@@ -49,8 +54,8 @@ class Part:
     commands: tuple[tuple[str, ...], ...] = ()
     tests: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    is_filler: bool = False
-    """Runs beside the parts after it, at the lowest priority."""
+    beside: int | None = None
+    """In a run of all parts it runs beside those after it, at this niceness."""
     is_real: bool = False
     """Of real processes, browsers, kernels and clusters: a test of it that fails runs once more."""
 
@@ -102,10 +107,20 @@ def parts() -> tuple[Part, ...]:
         ),
         Part("unit and property", "check all", tests=("tests/unit", "tests/property"), options=ALL_CORES),
         # Built beside the others; the part that needs it waits for it.
-        Part("programs of test clusters", "all", (KUBE_PROGRAMS,), is_filler=True),
-        # Its limit is long because a filler may stand still while the other parts use both cores.
-        Part("simulation", "all soak", tests=("tests/simulation",), options=(*ALL_CORES, "--timeout=1500"), is_filler=True),
+        Part("programs of test clusters", "all", (KUBE_PROGRAMS,), beside=LOWER_PRIORITY),
+        # Its limit is long because it may stand still while the other parts use both cores.
+        Part("simulation", "all soak", tests=("tests/simulation",), options=(*ALL_CORES, "--timeout=1500"), beside=LOWEST_PRIORITY),
         Part("contract", "all", tests=("tests/contract",), options=ALL_CORES),
+        # Two processes: there is one cluster with real pods on a machine, and most of the time is spent waiting for containers.
+        Part(
+            "kube",
+            "all",
+            (KUBE_PROGRAMS,),
+            tests=("tests/kube",),
+            options=("-n", "2", "--dist", "loadgroup"),
+            beside=LOWER_PRIORITY,
+            is_real=True,
+        ),
         Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE, is_real=True),
         Part("kills", "all", tests=KILLS, options=SIDE_BY_SIDE, is_real=True),
         # Two at a time: kernels, hubs and Spark start for a long time, and little else of them is work.
@@ -117,18 +132,9 @@ def parts() -> tuple[Part, ...]:
             is_real=True,
         ),
         # One at a time: they look at a person's clicks and keys.
-        Part("browser", "all", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab",), is_real=True),
-        # Two processes: there is one cluster with real pods on a machine, and most of the time is spent waiting for containers.
-        Part(
-            "kube",
-            "all",
-            (KUBE_PROGRAMS, (PYTHON, "-m", "tests.kube.tools.debian")),
-            tests=("tests/kube",),
-            options=("-n", "2", "--dist", "loadgroup"),
-            is_real=True,
-        ),
+        Part("browser", "all", tests=("tests/e2e/lab",), is_real=True),
         Part("attack", "attack", tests=("tests/attack",)),
-        Part("attack in the browser", "attack", (("sh", "tools/browser.sh"),), tests=("tests/e2e/lab/test_hostile.py",)),
+        Part("attack in the browser", "attack", tests=("tests/e2e/lab/test_hostile.py",)),
         Part("kills and takeovers", "soak", tests=("tests/e2e/kills", "tests/e2e/replicas")),
         Part(
             "load with a kill every 20 s",
@@ -143,7 +149,7 @@ def parts() -> tuple[Part, ...]:
         Part(
             "gangs in containers",
             "soak",
-            (KUBE_PROGRAMS, (PYTHON, "-m", "tests.kube.tools.debian")),
+            (KUBE_PROGRAMS,),
             tests=("tests/kube/test_members.py",),
         ),
         Part("long properties", "soak", tests=("tests/property",), options=ALL_CORES),
@@ -199,7 +205,7 @@ def run(part: Part, extra: list[str], environment: dict[str, str], output: IO[by
         report = Path(folder) / "report.json"
         codes: list[int] = []
         for line in part.command_lines(extra):
-            command = line if output is None else ["nice", "-n", str(LOWEST_PRIORITY), *line]
+            command = line if output is None else ["nice", "-n", str(part.beside), *line]
             stderr = None if output is None else subprocess.STDOUT
             done = subprocess.run(
                 command, cwd=ROOT, env=environment | {"TUTTILAB_REPORT": str(report)}, stdout=output, stderr=stderr
@@ -253,20 +259,28 @@ def run_beside(part: Part, extra: list[str], environment: dict[str, str]) -> Cal
     return finish
 
 
-def run_all(chosen: Sequence[Part], extra: list[str], environment: dict[str, str], *, fills: bool, once_more: int) -> list[Outcome]:
-    """``once_more``: how many failed tests may run again."""
+def run_all(
+    chosen: Sequence[Part], extra: list[str], environment: dict[str, str], *, beside: bool, once_more: int
+) -> list[Outcome]:
+    """``beside``: whether parts that can run beside others do. ``once_more``: how many failed tests may run again."""
     outcomes: list[Outcome] = []
-    beside: list[Callable[[], Outcome]] = []
-    for part in chosen:
-        if part.is_filler and fills:
-            beside.append(run_beside(part, extra, environment))
-            continue
-        outcome = run(part, extra, environment)
-        if part.is_real and outcome.may_be_shaky() and len(outcome.failed) <= once_more:
+    running: list[Callable[[], Outcome]] = []
+
+    def keep(outcome: Outcome) -> None:
+        nonlocal once_more
+        if outcome.part.is_real and outcome.may_be_shaky() and len(outcome.failed) <= once_more:
             once_more -= len(outcome.failed)
             run_once_more(outcome, environment)
         outcomes.append(outcome)
-    return outcomes + [finish() for finish in beside]
+
+    for part in chosen:
+        if part.beside is not None and beside:
+            running.append(run_beside(part, extra, environment))
+        else:
+            keep(run(part, extra, environment))
+    for finish in running:
+        keep(finish())
+    return outcomes
 
 
 def summarise(outcomes: list[Outcome], seconds: float) -> None:
@@ -278,6 +292,8 @@ def summarise(outcomes: list[Outcome], seconds: float) -> None:
         print(line)
     passed, failed, skipped = (sum(o.counts.get(word, 0) for o in outcomes) for word in ("passed", "failed", "skipped"))
     bad = [outcome.part.name for outcome in outcomes if not outcome.is_good]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{used.ru_utime + used.ru_stime:.0f} s of CPU, {os.cpu_count()} cores; what outlives its starter is not counted")
     print(f"{passed} passed, {failed} failed, {skipped} left out in {seconds:.1f} s; parts that ran side by side count once")
     print(f"FAILED: {', '.join(bad)}" if bad else "All parts are good.")
     shaky = [test for outcome in outcomes for test in outcome.once_more]
@@ -300,10 +316,12 @@ def main(mode: str, extra: list[str]) -> int:
         extra = ["--timeout=0", *extra]
     if mode != "check":
         provide_postgres()
+        for command in MACHINE:
+            subprocess.run(command, cwd=ROOT)
     chosen = [part for part in parts() if mode in part.modes.split() and part.has_work()]
     began = time.monotonic()
     once_more = ONCE_MORE_AT_MOST if mode == "all" and os.environ.get("TUTTILAB_ONCE_MORE") != "0" else 0
-    outcomes = run_all(chosen, extra, environment, fills=mode == "all", once_more=once_more)
+    outcomes = run_all(chosen, extra, environment, beside=mode == "all", once_more=once_more)
     summarise(outcomes, time.monotonic() - began)
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
 

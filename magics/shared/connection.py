@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 from tuttilab.scheduler.client import Client, connect
@@ -19,8 +20,14 @@ def client() -> Client:
     with _lock:
         # A forked child inherits the object but not its thread.
         if _connection is None or _connection[0] != os.getpid():
-            _connection = (os.getpid(), connect())
+            _connection = (os.getpid(), connect(say=_say))
         return _connection[1]
+
+
+def _say(sentence: str) -> None:
+    """Below the cell that runs, although it is another thread that waits."""
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()
 
 
 def connected() -> Client | None:

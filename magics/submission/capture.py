@@ -11,6 +11,7 @@ import io
 import linecache
 import operator
 import pickle
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ LIMIT_BYTES: Final = 200 * 1024 * 1024
 
 _COUNTED_BYTES: Final = 2 * LIMIT_BYTES
 """Counting an object stops here: far too large is known well before the last byte of it."""
+
+
+_HISTORY: Final = re.compile(r"_{1,3}|_\d+|_i{1,3}|_i\d+|_[dio]h|In|Out")
+"""What the shell keeps of cells and their values, under names of its own."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def choose_names(
     """The notebook's names that the cell uses, or exactly those of ``only`` (``--in``); with ``+`` before each, both.
 
     ``hidden`` is what the shell put into the namespace itself (``In``, ``Out``, ``exit`` …): it never travels.
-    Raises BadInput for a name of ``only`` that the notebook does not define.
+    Raises BadInput for a name of ``only`` that the notebook does not define, and for one of the notebook's history that is used.
     """
     asked = tuple(dict.fromkeys(only or ()))
     added = [name.removeprefix("+") for name in asked if name.startswith("+")]
@@ -95,6 +100,13 @@ def choose_names(
     if only is not None and not added:
         return asked
     used = (*needed_names(source), *names_in_strings(source))
+    for name in used:
+        is_hidden = name in namespace and name in hidden and hidden[name] is namespace[name]
+        if is_hidden and name not in added and _HISTORY.fullmatch(name):
+            raise BadInput(
+                f"{name} is the notebook's own history, which does not travel to a job; give what is meant a name in a cell "
+                f"before, as in `value = {'_' if name in ('In', 'Out') else name}`, or send it as it is with --in +{name}."
+            )
     found = [name for name in used if name in namespace and not (name in hidden and hidden[name] is namespace[name])]
     return tuple(dict.fromkeys((*found, *added)))
 

@@ -1,6 +1,7 @@
 """The interpreter that a cell's job runs in, asked before the job is queued whether it can read the cell.
 
-An image is somebody else's machine: there the same question is asked at the start of the job (`sidecar/cell/versions.py`).
+An image is somebody else's machine: where the site names its Python that is enough, else the same question is asked at the start of
+the job (`sidecar/cell/versions.py`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cloudpickle
 
+from tuttilab.scheduler.client import LOCAL
 from tuttilab.scheduler.domain.errors import BadInput
+
+if TYPE_CHECKING:
+    from tuttilab.scheduler.domain.requests import JobRequest
+    from tuttilab.scheduler.domain.wire import ClusterView
 
 ANSWERS_S: Final = 10.0
 """An interpreter that needs longer is left to say it at the start of the job."""
@@ -54,6 +60,22 @@ def check_interpreter(python: str, env: Mapping[str, str]) -> None:
         _ANSWERS.update({asked: problem} if not problem else {})
     if problem:
         raise BadInput(problem)
+
+
+def check_image(request: JobRequest, clusters: Sequence[ClusterView]) -> None:
+    """Raises BadInput when the site says of the job's image, wherever the job may go, that it has another Python than we."""
+    here = versions()["python"]
+    known: list[tuple[str, str | None]] = []
+    for cluster in clusters:
+        image = request.image or cluster.image
+        if request.cluster in (None, cluster.name) and cluster.kind != LOCAL and image is not None:
+            known.append((image, cluster.pythons.get(image)))
+    if known and all(python not in (None, here) for _, python in known):
+        image, python = known[0]
+        raise BadInput(
+            f"The notebook runs Python {here} and image {image} Python {python}, as clusters[].pythons of the site says: "
+            "a captured cell needs the same major and minor version; choose an image with it."
+        )
 
 
 _ANSWERS: Final[dict[tuple[object, ...], str]] = {}

@@ -11,7 +11,7 @@ from tuttilab.magics.jobs.handle import JobHandle
 from tuttilab.magics.jobs.map_handle import MapHandle
 from tuttilab.magics.shared.connection import client
 from tuttilab.magics.shared.notebook import message_id
-from tuttilab.magics.submission.interpreter import check_interpreter
+from tuttilab.magics.submission.interpreter import check_image, check_interpreter
 from tuttilab.magics.submission.request import Executions, Submission
 from tuttilab.scheduler.client import Environment, environment_for, is_local
 from tuttilab.scheduler.domain.errors import BadInput, TooManyJobs
@@ -58,6 +58,7 @@ def environment_of(submission: Submission) -> Environment:
     request, clusters = submission.requests[0], client().clusters()
     environment = environment_for(request, clusters)
     if request.needs_containers:
+        check_image(request, clusters)
         return environment
     python = request.command[0]
     if not is_local(clusters, request.cluster):

@@ -11,7 +11,8 @@ from tuttilab.scheduler import __version__
 from tuttilab.scheduler.api import changes, dags, details, health, jobs, logs, notebooks, pods, problems, quota, schema, spark
 from tuttilab.scheduler.api.artifacts import routes as artifact_routes
 from tuttilab.scheduler.api.artifacts.process import ArtifactProcess
-from tuttilab.scheduler.api.dependencies import BodyTurns, known_query_only
+from tuttilab.scheduler.api.bodies import BodyTurns
+from tuttilab.scheduler.api.dependencies import known_query_only
 from tuttilab.scheduler.api.middleware import PREFIX, AccessMiddleware
 from tuttilab.scheduler.api.watchers import Watchers
 from tuttilab.scheduler.domain.wire import ReloadView

@@ -7,15 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from tuttilab.scheduler.api import views
-from tuttilab.scheduler.api.dependencies import (
-    DAG_LIMIT,
-    Caller,
-    IdempotencyKey,
-    ServiceDep,
-    json_response,
-    owner_filter,
-    parse_body,
-)
+from tuttilab.scheduler.api.bodies import DAG_LIMIT, parse_body
+from tuttilab.scheduler.api.dependencies import Caller, IdempotencyKey, ServiceDep, json_response, owner_filter
 from tuttilab.scheduler.api.schema import takes
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import Forbidden, NotFound

@@ -1,37 +1,20 @@
-"""What all routes share: the service and the caller as dependencies, strict parsing of bodies, JSON responses."""
+"""What all routes share: the service and the caller as dependencies, known queries, JSON responses. Bodies are read in `bodies`."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import difflib
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Final, TypeVar, cast
-from weakref import WeakValueDictionary
+from typing import Annotated, Any, Final, cast
 
 from fastapi import Depends, Header, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from tuttilab.scheduler.domain import wire
-from tuttilab.scheduler.domain.errors import BadInput, Forbidden, TooLarge
+from tuttilab.scheduler.domain.errors import BadInput, Forbidden
 from tuttilab.scheduler.domain.requests import Who
 from tuttilab.scheduler.domain.shape import LARGEST_NUMBER
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store.queries import QueryStore
-
-T = TypeVar("T")
-
-JSON_LIMIT: Final = 2**20
-"""Bytes of a JSON body."""
-DAG_LIMIT: Final = 8 * 2**20
-BATCH_LIMIT: Final = 32 * 2**20
-"""Enough for ten thousand jobs."""
-BODIES_AT_ONCE: Final = 4
-"""Bodies of one caller above `wire.WHOLE_BYTES` that are read at the same time."""
-BODY_S: Final = 60.0
-"""Until a body has to be whole, its wait for a turn included."""
-_PARSER: Final = ThreadPoolExecutor(1, thread_name_prefix="parser")
 
 
 # Coroutines, although some await nothing: FastAPI runs plain functions in a thread, which costs more than they do.
@@ -108,70 +91,6 @@ class DirectRoute(APIRoute):
 def query_store(service: Service) -> QueryStore:
     """The service's store with the queries of the API, which the type of `Service` does not promise."""
     return cast(QueryStore, service.store)
-
-
-async def parse_body(request: Request, cls: type[T], what: str, limit: int = JSON_LIMIT) -> T:
-    """The body as ``cls``. Raises BadInput with the path of the first error, TooLarge before more than ``limit`` is read.
-
-    A big body is parsed beside the event loop, one at a time, so that other callers are answered meanwhile.
-    """
-    async with contextlib.AsyncExitStack() as room:
-        body = await _read(request, what, limit, room)
-        if len(body) <= wire.WHOLE_BYTES:
-            return wire.parse_json(cls, body, what)
-        return await asyncio.get_running_loop().run_in_executor(_PARSER, wire.parse_json, cls, body, what)
-
-
-async def read_body(request: Request, what: str, limit: int) -> bytes:
-    """The body as it is. Raises BadInput, TooLarge before more than ``limit`` is read."""
-    async with contextlib.AsyncExitStack() as room:
-        return await _read(request, what, limit, room)
-
-
-async def _read(request: Request, what: str, limit: int, room: contextlib.AsyncExitStack) -> bytes:
-    """The body. A long one waits for its caller's turn, which ``room`` gives back: many would fill memory and event loop."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
-        raise _too_large(what, declared, limit)
-    try:
-        async with asyncio.timeout(BODY_S):
-            return await _received(request, what, limit, room)
-    except TimeoutError:
-        raise BadInput(f"{what}: the body was not whole after {BODY_S:g} s; send it again.") from None
-
-
-async def _received(request: Request, what: str, limit: int, room: contextlib.AsyncExitStack) -> bytes:
-    body = bytearray()
-    has_turn = False
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _too_large(what, f"more than {limit}", limit)
-        if len(body) > wire.WHOLE_BYTES and not has_turn:
-            turns = cast(BodyTurns, request.app.state.body_turns)
-            await room.enter_async_context(turns.of(getattr(request.state, "who", None)))
-            has_turn = True
-    return bytes(body)
-
-
-class BodyTurns:
-    """Each caller's turns to send a long body. Those of pods, which are small, are one caller's."""
-
-    def __init__(self) -> None:
-        self._of_caller: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-
-    def of(self, who: Who | None) -> asyncio.Semaphore:
-        name = "" if who is None else who.name
-        turns = self._of_caller.get(name)
-        if turns is None:
-            turns = self._of_caller[name] = asyncio.Semaphore(BODIES_AT_ONCE)
-        return turns
-
-
-def _too_large(what: str, size: str, limit: int) -> TooLarge:
-    return TooLarge(
-        f"{what}: {size[:20]} bytes were sent; expected at most {limit}. Send data as an artifact, or many jobs in parts."
-    )
 
 
 def json_response(view: object, cls: Any = None, status: int = 200) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tuttilab.scheduler.core.rows.tuning import show
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.resources import MEMORY, show_amount
 from tuttilab.scheduler.domain.titles import SHORT_ID, pod_title, title, title_of
@@ -21,6 +22,7 @@ WRITES: Final = frozenset(
         ev.ProfileApplied,
         ev.ProfileDeleted,
         ev.QueuesConfigured,
+        ev.PolicyTuned,
         ev.ArtifactStored,
     )
 )
@@ -105,5 +107,8 @@ def write_of(event: ev.Event, name: str) -> tuple[str, str]:
         case ev.QueuesConfigured(queues, by):
             done = "reloaded queues and defaults" if by else "a start took up the queues"
             return by, f"{done}: {', '.join(queue.name for queue in queues)}"
+        case ev.PolicyTuned(values, by, reason):
+            what = ", ".join(f"{name} {show(value)}" for name, value in values) or "nothing, the built-in rule holds"
+            return by, f"tuned the decision rule: {what}" + (f"; {reason}" if reason else "")
         case _:
             return "", ""

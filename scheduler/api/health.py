@@ -11,13 +11,16 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from tuttilab.scheduler import __version__
-from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, parse_body
-from tuttilab.scheduler.api.schema import ReloadRequest, ShutdownRequest, takes
+from tuttilab.scheduler.api.bodies import parse_body
+from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response
+from tuttilab.scheduler.api.schema import ReloadRequest, ShutdownRequest, TuneRequest, takes
 from tuttilab.scheduler.api.views import shown_phase
+from tuttilab.scheduler.core.rows.tuning import tuning_of
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import Conflict, Forbidden
 from tuttilab.scheduler.runtime.writable import Folders
+from tuttilab.scheduler.usecases.policy import tune, view_of
 
 probes = APIRouter(tags=["health"])
 router = APIRouter(tags=["health"])
@@ -59,7 +62,7 @@ async def shutdown(request: Request, who: Caller) -> Response:
 
 @router.post("/reload", response_model=wire.ReloadView, openapi_extra=takes(ReloadRequest))
 async def reload(request: Request, who: Caller) -> Response:
-    """Read queues, defaults, storages and sidecars of the configuration file again.
+    """Read queues, defaults, storages, sidecars, policy and tune of the configuration file again.
 
     409, and nothing changed, when more than these differs, and when a limit is loosened that the body does not accept.
     """
@@ -72,6 +75,21 @@ async def reload(request: Request, who: Caller) -> Response:
         )
     wanted = await parse_body(request, ReloadRequest, "reload")
     return json_response(await reload_config(wanted.dry_run, wanted.accept, who.name))
+
+
+@router.get("/policy", response_model=wire.PolicyView)
+async def policy(service: ServiceDep, who: Caller) -> Response:
+    """Which parameters of the decision rule are in force, since when, by whom and why."""
+    return json_response(view_of(tuning_of(service.state.queues.values())))
+
+
+@router.post("/policy", response_model=wire.PolicyView, openapi_extra=takes(TuneRequest))
+async def set_policy(request: Request, service: ServiceDep, who: Caller) -> Response:
+    """Set parameters of the decision rule from the next cycle on. 409 for one that the configuration fixes."""
+    if not (who.is_admin and who.in_every_group):
+        raise Forbidden("policy: only the user who runs the control plane does this; its token is in the state folder.")
+    wanted = await parse_body(request, TuneRequest, "policy")
+    return json_response(await tune(service, wanted.values, who.name, wanted.why))
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

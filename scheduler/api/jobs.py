@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
 from tuttilab.scheduler.api import views
+from tuttilab.scheduler.api.bodies import BATCH_LIMIT, parse_body
 from tuttilab.scheduler.api.dependencies import (
-    BATCH_LIMIT,
     LONGEST_KEY,
     Caller,
     DirectRoute,
@@ -20,7 +21,6 @@ from tuttilab.scheduler.api.dependencies import (
     Whole,
     json_response,
     owner_filter,
-    parse_body,
     query_store,
 )
 from tuttilab.scheduler.api.event_text import sentence
@@ -217,7 +217,9 @@ async def retry_job(job_id: str, service: ServiceDep, who: Caller, idempotency_k
 async def explain_job(job_id: str, service: ServiceDep, who: Caller) -> Response:
     """Why the job waits; null when it does not."""
     job, attempts = await Jobs(service).find(job_id, who)
-    return json_response(views.job_view(job, attempts, service.state).wait, wire.WaitView | None)
+    wait = views.job_view(job, attempts, service.state).wait
+    told = None if wait is None else replace(wait, rule=views.rule_text(service.state))
+    return json_response(told, wire.WaitView | None)
 
 
 @router.get("/jobs/{job_id}/definition", response_model=JobRequest)

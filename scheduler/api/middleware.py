@@ -14,9 +14,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuttilab.scheduler.api.problems import response_of
-from tuttilab.scheduler.domain.errors import Forbidden, NotFound, TuttiError, Unavailable
+from tuttilab.scheduler.domain.errors import Forbidden, NotFound, TuttiError, Unauthenticated, Unavailable
 from tuttilab.scheduler.identity.auth import Authenticator, bearer
-from tuttilab.scheduler.identity.rate import WriteRate
+from tuttilab.scheduler.identity.rate import RefusalRate, WriteRate
 from tuttilab.scheduler.identity.roles import check_role
 
 PREFIX: Final = "/api/v1"
@@ -33,6 +33,7 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, authenticator: Authenticator, hosts: Iterable[str], rate: WriteRate | None = None) -> None:
         """``rate``: absent in a follower, whose leader counts."""
         self._app = app
+        self._refusals = RefusalRate()
         self._authenticator = authenticator
         self._rate = rate
         self._hosts = {host.strip("[]").lower() for host in (*LOOPBACK, *hosts)}
@@ -59,8 +60,11 @@ class AccessMiddleware:
         try:
             await self._authenticate(scope)
         except TuttiError as refusal:
+            if isinstance(refusal, Unauthenticated):
+                await self._refusals.wait()
             await response_of(refusal)(scope, receive, send_with_headers)
             return
+        scope["state"]["refusals"] = self._refusals
         try:
             await self._app(scope, receive, send_with_headers)
         except asyncio.CancelledError:
@@ -72,10 +76,10 @@ class AccessMiddleware:
     async def _authenticate(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         self._check_host(headers.getlist("host"))
+        state = scope.setdefault("state", {})
         if scope["path"] in OPEN_PATHS:
             return
         token = bearer(headers.get("authorization"))
-        state = scope.setdefault("state", {})
         if ATTEMPT_TOKEN_PATHS.fullmatch(scope["path"]):
             state["attempt_token"] = token
         else:

@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from tuttilab.scheduler.api import views
-from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, parse_body
+from tuttilab.scheduler.api.bodies import parse_body
+from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response
 from tuttilab.scheduler.api.schema import takes
 from tuttilab.scheduler.core.kinds.driver_ports import ports_of
 from tuttilab.scheduler.core.kinds.notebook import PHASES, PROFILE_LABEL, RUN_AS_LABEL

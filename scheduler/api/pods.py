@@ -7,7 +7,8 @@ from fastapi.responses import FileResponse
 
 from tuttilab.scheduler.api.artifacts.routes import blobs_of, commit_artifact
 from tuttilab.scheduler.api.artifacts.uploads import receive
-from tuttilab.scheduler.api.dependencies import AttemptToken, DirectRoute, ServiceDep, Whole, json_response, parse_body, read_body
+from tuttilab.scheduler.api.bodies import parse_body, read_body
+from tuttilab.scheduler.api.dependencies import AttemptToken, DirectRoute, ServiceDep, Whole, json_response
 from tuttilab.scheduler.api.schema import takes, takes_bytes
 from tuttilab.scheduler.clusters.kept.displays import LARGEST
 from tuttilab.scheduler.domain import wire

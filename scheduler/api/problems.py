@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import BadInput, Bug, NotFound, TooFast, TuttiError, Unauthenticated, Unavailable, UserError
 from tuttilab.scheduler.domain.shape import show_path
+from tuttilab.scheduler.identity.rate import RefusalRate
 from tuttilab.scheduler.runtime.seldom import SeldomLog
 
 MEDIA_TYPE = "application/problem+json"
@@ -56,6 +57,9 @@ async def _tutti_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, TuttiError)
     if not isinstance(error, UserError):
         log.warning("%s %s: %s", request.method, request.url.path, error)
+    if isinstance(error, Unauthenticated):
+        # The token of an attempt is checked by its route.
+        await cast(RefusalRate, request.state.refusals).wait()
     return response_of(error)
 
 

@@ -29,7 +29,8 @@ async def quota(service: ServiceDep, who: Caller) -> Response:
 @router.get("/clusters", response_model=list[wire.ClusterView])
 async def clusters(service: ServiceDep, who: Caller) -> Response:
     used = service.state.node_use()
-    found = [views.cluster_view(cluster, used) for cluster in service.state.clusters.values()]
+    kubernetes = {cluster.name: cluster.kubernetes for cluster in service.config.clusters}
+    found = [views.cluster_view(cluster, used, kubernetes.get(cluster.name)) for cluster in service.state.clusters.values()]
     return json_response(found, list[wire.ClusterView])
 
 

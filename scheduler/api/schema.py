@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -26,6 +27,7 @@ MOST_JOBS: Final = 10_000
 """In one batch."""
 MOST_LOOSENED: Final = 10_000
 """Limits that one reload loosens."""
+MOST_PARAMETERS: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,15 @@ class ReloadRequest:
     accept: Annotated[tuple[str, ...], AtMost(MOST_LOOSENED)] = ()
 
 
-_STRICT: Final[tuple[Any, ...]] = (BatchRequest, ReloadRequest, ShutdownRequest)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneRequest:
+    """Parameters of the decision rule to set, all of them; none for the built-in rule. ``why``: what spoke for it."""
+
+    values: Annotated[Mapping[str, bool | int | float | str], AtMost(MOST_PARAMETERS)]
+    why: str = ""
+
+
+_STRICT: Final[tuple[Any, ...]] = (BatchRequest, ReloadRequest, ShutdownRequest, TuneRequest)
 for _request in _STRICT:
     # pydantic's documented hook for stdlib dataclasses, as in `wire`.
     _request.__pydantic_config__ = wire.STRICT
@@ -67,6 +77,7 @@ BODIES: Final = (
     ProfileRequest,
     ReloadRequest,
     ShutdownRequest,
+    TuneRequest,
     wire.PodReport,
 )
 """Every class that the body of a request may have."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from tuttilab.scheduler.api import views
-from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response, parse_body
+from tuttilab.scheduler.api.bodies import parse_body
+from tuttilab.scheduler.api.dependencies import Caller, ServiceDep, json_response
 from tuttilab.scheduler.api.schema import takes
 from tuttilab.scheduler.core.kinds.spark import session_name
 from tuttilab.scheduler.domain import wire

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
+from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.core.kinds.spark import CONNECT_ENDPOINT, session_name, size_of
 from tuttilab.scheduler.core.ordering.queues import leaves, may_use, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
+from tuttilab.scheduler.core.rows.tuning import describe, tuning_of
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.model import (
@@ -42,6 +45,15 @@ def wait_view(wait: Wait) -> wire.WaitView:
         latest=wait.latest,
         held_by=wait.held_by,
     )
+
+
+def rule_text(state: State) -> str:
+    """What the decision rule was tuned to, since when and by whom; empty while nobody tuned it."""
+    tuning = tuning_of(state.queues.values())
+    if tuning is None:
+        return ""
+    since = datetime.fromtimestamp(tuning.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{describe(tuning) or 'the built-in rule'}, since {since} by {tuning.by}" + (f": {tuning.why}" if tuning.why else "")
 
 
 def pod_view(pod: Pod) -> wire.PodView:
@@ -198,7 +210,9 @@ def node_views(cluster: Cluster, used: Mapping[tuple[str, str], Resources]) -> l
     ]
 
 
-def cluster_view(cluster: Cluster, used: Mapping[tuple[str, str], Resources]) -> wire.ClusterView:
+def cluster_view(
+    cluster: Cluster, used: Mapping[tuple[str, str], Resources], kubernetes: KubernetesSettings | None
+) -> wire.ClusterView:
     return wire.ClusterView(
         name=cluster.name,
         kind=cluster.kind,
@@ -209,6 +223,8 @@ def cluster_view(cluster: Cluster, used: Mapping[tuple[str, str], Resources]) ->
         allocatable=total(node.allocatable for node in cluster.nodes).show(),
         used=total(amounts for (name, _), amounts in used.items() if name == cluster.name).show(),
         others=total(node.others for node in cluster.nodes).show(),
+        image=None if kubernetes is None else kubernetes.image,
+        pythons={} if kubernetes is None else kubernetes.pythons,
     )
 
 

@@ -43,7 +43,7 @@ def connected_client() -> Client:
 
     if not os.environ.get("TUTTILAB_URL"):
         discovery.ensure_started(os.environ, say=note)
-    return connect()
+    return connect(say=note)
 
 
 # Any: a view of `wire`, or what `json` can write.

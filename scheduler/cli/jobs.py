@@ -180,6 +180,8 @@ def explain(job_id: str, as_json: bool) -> None:
         console.put(f"start     {start.removeprefix('starts ')}, from {wait.basis}")
     elif wait.basis:
         console.put(f"start     {at_prompt(wait.basis).removeprefix('no start is told: ')}")
+    if wait.rule:
+        console.put(f"rule      {at_prompt(wait.rule)}")
 
 
 COMMANDS = (job, logs, cancel, retry, delete, explain)

@@ -222,7 +222,7 @@ def _remote_status(url: str, as_json: bool) -> int:
     """Show the service that TUTTILAB_URL names."""
     from tuttilab.scheduler.client import connect
 
-    client = connect(start=False)
+    client = connect(start=False, say=note)
     me = client.me()
     clusters = [cluster.name for cluster in client.clusters()]
     if as_json:

@@ -1,4 +1,4 @@
-"""`tuttilab scheduler serve | check | reload | verify | backup | restore`: operation of the service itself."""
+"""`tuttilab scheduler serve | check | reload | tune | verify | backup | restore`: operation of the service itself."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from tuttilab.scheduler.cli import console
+from tuttilab.scheduler.cli import console, tune
 from tuttilab.scheduler.cli.local import config_option
-from tuttilab.scheduler.domain.errors import Conflict, NotFound, StoreError, Unavailable
+from tuttilab.scheduler.domain.errors import Conflict, EnvironmentProblem, NotFound, StoreError, Unavailable
 from tuttilab.scheduler.runtime import discovery
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @click.group()
 def scheduler() -> None:
-    """Run the service, check its configuration; verify, back up and restore its database."""
+    """Run the service, check its configuration, tune its decisions; verify, back up and restore its database."""
 
 
 @scheduler.command()
@@ -44,7 +44,7 @@ def check(config: Path | None, as_json: bool) -> None:
     """Check a configuration and show what it means, without starting anything.
 
     A tuttilab.yaml may have the keys store, artifacts, auth, listen, clusters, queues, storages, sidecars,
-    defaults and limits; missing ones are as in
+    defaults, limits, policy and tune; missing ones are as in
     the built-in configuration. Variables such as TUTTILAB_LISTEN_PORT override its values.
     """
     from tuttilab.scheduler.config.load import load_config
@@ -53,6 +53,8 @@ def check(config: Path | None, as_json: bool) -> None:
     state = discovery.state_dir(os.environ)
     checked = load_config(config, state, os.environ)
     unchecked = unchecked_resources(checked.queues, checked.clusters)
+    if checked.auth.key_file is not None:
+        unchecked += _check_key(checked.auth.key_file, state)
     if as_json:
         for sentence in unchecked:
             console.note(f"unchecked: {sentence}")
@@ -71,20 +73,34 @@ def check(config: Path | None, as_json: bool) -> None:
     for queue in checked.queues:
         parts = [f"below {queue.parent}" if queue.parent else "the root", f"weight {queue.weight}"]
         parts += [f"guaranteed {queue.guaranteed}"] if queue.guaranteed else []
-        parts += [f"max {queue.max}" if queue.max else "no limit"]
+        parts += [f"max {queue.max.as_limits()}" if queue.max else "no limit"]
         console.put(f"queue     {queue.name}: {', '.join(parts)}" + (" (default)" if queue.name == checked.defaults.queue else ""))
     for sentence in unchecked:
         console.put(f"unchecked {sentence}")
+
+
+def _check_key(file: str, state: Path) -> tuple[str, ...]:
+    """A sentence where the caller may not read it. Raises EnvironmentProblem where the control plane could not start with it."""
+    from tuttilab.scheduler.service.launch_plans import Secrets
+
+    try:
+        Secrets.of(file, state)
+    except EnvironmentProblem as problem:
+        if isinstance(problem.__cause__, PermissionError):
+            return (f"auth.key_file: {file} is not for you to read; the user of the control plane must be able to",)
+        raise
+    return ()
 
 
 @scheduler.command()
 @click.option("--yes", is_flag=True, help="Loosen limits without a question, as in a script.")
 @console.json_option
 def reload(yes: bool, as_json: bool) -> int:
-    """Have the control plane read queues, defaults, storages and sidecars of its configuration file again, while jobs run.
+    """Have the control plane read its configuration file again, while jobs run.
 
-    Running jobs go on. A file that is invalid, that changes more than these, or that leaves out a queue with live jobs is refused
-    as a whole. Limits that would be gone or larger are named, and nothing is changed before you have agreed.
+    That is queues, policy, tune, defaults, storages and sidecars. Running jobs go on. A file that is invalid, that changes more
+    than these, or that leaves out a queue with live jobs is refused as a whole. Limits that would be gone or larger are named,
+    and nothing is changed before you have agreed.
     """
     client = console.connected_client()
     plan = client.reload(dry_run=True)
@@ -213,4 +229,5 @@ def _store_url(config: Path | None) -> str:
     return load_config(config, discovery.state_dir(os.environ), os.environ).store.url
 
 
+tune.add_to(scheduler)
 COMMANDS = (scheduler,)

@@ -7,10 +7,11 @@ need, is imported by its own name.
 from tuttilab.scheduler.client.additions import read_mount, read_sidecar
 from tuttilab.scheduler.client.archives import tar_of
 from tuttilab.scheduler.client.async_client import AsyncClient, new_key
-from tuttilab.scheduler.client.environment import Environment, environment_for, is_local, run_environment
+from tuttilab.scheduler.client.environment import LOCAL, Environment, environment_for, is_local, run_environment
 from tuttilab.scheduler.client.sync_client import Client, connect, connect_async, read_dags, results_here
 
 __all__ = [
+    "LOCAL",
     "AsyncClient",
     "Client",
     "Environment",

@@ -9,11 +9,12 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
 
+from tuttilab.scheduler.client.silence import Say
 from tuttilab.scheduler.client.transport import Params, Rediscover, Transport
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.detail_views import DetailsView, DisplaysView, ShownListView, UsageView
@@ -43,6 +44,7 @@ from tuttilab.scheduler.domain.wire import (
     LogView,
     NodeView,
     NotebookView,
+    PolicyView,
     ProfileView,
     QueueView,
     ReloadView,
@@ -60,6 +62,8 @@ T = TypeVar("T")
 POLL_S: Final = 25.0
 LONGEST_PAUSE_S: Final = 5.0
 """The longest backoff between two tries to reach the service while `wait` follows a job."""
+JOB_OF_BATCH_S: Final = 0.01
+"""How much longer the answer to a batch may take for each of its jobs."""
 CHUNK: Final = 2**20
 BIG_BYTES: Final = 2**20
 """From this size on, the client asks the service for the URL to upload an artifact to."""
@@ -68,11 +72,14 @@ BIG_BYTES: Final = 2**20
 class AsyncClient:
     """The asyncio client. Use and `close` it in one event loop. Every method raises the classes of `errors`, also Unavailable.
 
-    ``rediscover`` returns the service's URL and token after a restart; see `connect`.
+    ``timeout_s``: how long the answer to one call is waited for, its retries included. ``rediscover`` returns the service's URL and
+    token after a restart; see `connect`. ``say`` is told, in the client's event loop, when an answer takes long.
     """
 
-    def __init__(self, url: str, token: str, *, timeout_s: float = 30.0, rediscover: Rediscover | None = None) -> None:
-        self._transport = Transport(url, token, timeout_s=timeout_s, rediscover=rediscover)
+    def __init__(
+        self, url: str, token: str, *, timeout_s: float = 30.0, rediscover: Rediscover | None = None, say: Say | None = None
+    ) -> None:
+        self._transport = Transport(url, token, timeout_s=timeout_s, rediscover=rediscover, say=say)
 
     @property
     def url(self) -> str:
@@ -90,17 +97,34 @@ class AsyncClient:
     async def _get(self, cls: type[T], path: str, params: Params | None = None, *, wait_s: float = 0.0) -> T:
         return wire.from_json(cls, await self._transport.send("GET", path, params=params, may_repeat=True, wait_s=wait_s))
 
-    async def _post(self, cls: type[T], path: str, body: object = None, *, key: str | None = None, may_repeat: bool = False) -> T:
+    async def _post(
+        self,
+        cls: type[T],
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = None,
+        may_repeat: bool = False,
+        wait_s: float = 0.0,
+    ) -> T:
         headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
         content = None if body is None else wire.to_json(body)
-        return wire.from_json(cls, await self._transport.send("POST", path, body=content, headers=headers, may_repeat=may_repeat))
+        answer = await self._transport.send("POST", path, body=content, headers=headers, may_repeat=may_repeat, wait_s=wait_s)
+        return wire.from_json(cls, answer)
 
     async def send(
-        self, method: str, path: str, params: Params | None = None, *, may_repeat: bool = False, key: str | None = None
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        *,
+        may_repeat: bool = False,
+        key: str | None = None,
+        wait_s: float = 0.0,
     ) -> bytes:
         """The unparsed body of the response, for a proxy that forwards it. ``path`` is below the API's prefix."""
         headers = {"Idempotency-Key": key} if key else None
-        return await self._transport.send(method, path, params=params, headers=headers, may_repeat=may_repeat)
+        return await self._transport.send(method, path, params=params, headers=headers, may_repeat=may_repeat, wait_s=wait_s)
 
     # --- jobs ----------------------------------------------------------------------------------------------------------
 
@@ -111,7 +135,8 @@ class AsyncClient:
     async def submit_many(self, requests: Sequence[JobRequest], keys: Sequence[str] | None = None) -> list[JobView]:
         """Submit all jobs in one commit, or none."""
         batch = {"jobs": list(requests), "keys": list(keys) if keys is not None else [new_key() for _ in requests]}
-        return await self._post(list[JobView], "/jobs:batch", batch, may_repeat=True)
+        wait_s = len(requests) * JOB_OF_BATCH_S
+        return await self._post(list[JobView], "/jobs:batch", batch, may_repeat=True, wait_s=wait_s)
 
     async def dry_run(self, request: JobRequest) -> DryRunView:
         return await self._post(DryRunView, "/jobs:dryrun", request, may_repeat=True)
@@ -299,13 +324,24 @@ class AsyncClient:
         await self._post(IdentityView, "/shutdown", {"now": now})
 
     async def reload(self, *, dry_run: bool = False, accept: Sequence[str] = ()) -> ReloadView:
-        """Have the control plane read queues, defaults, storages and sidecars of its configuration file again.
+        """Have the control plane read queues, defaults, storages, sidecars, policy and tune of its configuration file again.
 
         With ``dry_run`` only say what differs.
 
         Raises Conflict, and changes nothing, when more differs, or when a limit is loosened that ``accept`` does not name.
         """
         return await self._post(ReloadView, "/reload", {"dry_run": dry_run, "accept": list(accept)})
+
+    async def policy(self) -> PolicyView:
+        """Which parameters of the decision rule are in force, since when, by whom and why."""
+        return await self._get(PolicyView, "/policy")
+
+    async def set_policy(self, values: Mapping[str, float | str | bool], why: str = "") -> PolicyView:
+        """Set parameters of the decision rule in place of those set before; none: the built-in rule.
+
+        Raises Conflict, and changes nothing, for one that the configuration fixes.
+        """
+        return await self._post(PolicyView, "/policy", {"values": dict(values), "why": why})
 
     async def changes(self, since: int, wait_s: float = POLL_S, key: str | None = None) -> ChangesView:
         """Long poll for changes after ``since``. Raises NotFound when ``since`` is older than the journal kept."""

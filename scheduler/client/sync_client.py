@@ -6,13 +6,14 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tuttilab.scheduler.client.async_client import POLL_S, AsyncClient
 from tuttilab.scheduler.client.quiet import THREAD, keep_quiet
+from tuttilab.scheduler.client.silence import Say
 from tuttilab.scheduler.client.transport import Rediscover
 from tuttilab.scheduler.domain.detail_views import DetailsView, DisplaysView, ShownListView, UsageView
 from tuttilab.scheduler.domain.errors import EnvironmentProblem, Unavailable
@@ -29,6 +30,7 @@ from tuttilab.scheduler.domain.wire import (
     JobView,
     LogView,
     NodeView,
+    PolicyView,
     ProfileView,
     QueueView,
     ReloadView,
@@ -71,8 +73,11 @@ os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_i
 class Client:
     """`AsyncClient` for code that does not await: the same methods, each of which blocks. Threads may share one."""
 
-    def __init__(self, url: str, token: str, *, timeout_s: float = 30.0, rediscover: Rediscover | None = None) -> None:
-        self._async = AsyncClient(url, token, timeout_s=timeout_s, rediscover=rediscover)
+    def __init__(
+        self, url: str, token: str, *, timeout_s: float = 30.0, rediscover: Rediscover | None = None, say: Say | None = None
+    ) -> None:
+        """``say`` is called in a thread of the client."""
+        self._async = AsyncClient(url, token, timeout_s=timeout_s, rediscover=rediscover, say=say)
         self._pid = os.getpid()
 
     @property
@@ -217,6 +222,12 @@ class Client:
     def reload(self, *, dry_run: bool = False, accept: Sequence[str] = ()) -> ReloadView:
         return self._run(self._async.reload(dry_run=dry_run, accept=accept))
 
+    def policy(self) -> PolicyView:
+        return self._run(self._async.policy())
+
+    def set_policy(self, values: Mapping[str, float | str | bool], why: str = "") -> PolicyView:
+        return self._run(self._async.set_policy(values, why))
+
     def check_ready(self) -> None:
         self._run(self._async.check_ready())
 
@@ -292,24 +303,25 @@ def read_dags(path: Path) -> list[DagRequest]:
     return manifests.read(path, DagRequest)
 
 
-def connect(*, start: bool = True) -> Client:
+def connect(*, start: bool = True, say: Say | None = None) -> Client:
     """A client of the service that this process belongs to.
 
     With TUTTILAB_URL that service, with the token of TUTTILAB_TOKEN or, in a hub's server, the hub's own; else the control plane of
-    this machine, which is started when there is none and ``start`` is true.
+    this machine, which is started when there is none and ``start`` is true. ``say`` is told when an answer takes long, in another
+    thread.
     """
     url, token, rediscover = _locate(start, start)
-    return Client(url, token, rediscover=rediscover)
+    return Client(url, token, rediscover=rediscover, say=say)
 
 
-def connect_async(*, start: bool = True, restart: bool = True) -> AsyncClient:
+def connect_async(*, start: bool = True, restart: bool = True, say: Say | None = None) -> AsyncClient:
     """As `connect`, for asyncio code; call it in a thread, because it blocks while a service starts.
 
     Without ``restart`` the client does not start a local service again that ended later, say by `tuttilab down`; it finds the
     service again after something else has started it.
     """
     url, token, rediscover = _locate(start, start and restart)
-    return AsyncClient(url, token, rediscover=rediscover)
+    return AsyncClient(url, token, rediscover=rediscover, say=say)
 
 
 def results_here(job: JobView, rank: int = 0) -> Path | None:

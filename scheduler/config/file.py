@@ -39,6 +39,8 @@ class ClusterFile:
     namespace: str | None = None
     namespaces: Mapping[str, str] = field(default_factory=dict)
     image: str | None = None
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    """Major and minor version of Python by image."""
     sidecar_image: str | None = None
     report_url: str | None = None
     logs: str | None = None
@@ -50,6 +52,7 @@ class ClusterFile:
     cephfs_claim: str = "cephfs-{name}"
     binding: str = "auto"
     """Who binds pods to nodes: ``direct`` (we), ``scheduler`` (kube-scheduler), ``auto`` (we, on nodes tainted for our pods)."""
+    container_patience_s: int | float = 30
     run_as: str = "service"
     """``owner``: pods of a local cluster run as the users who own their jobs."""
     folder: str | None = None
@@ -142,6 +145,8 @@ class LimitsFile:
     output_bytes: Amount = 16 * 2**30
     barrier_s: int | float = 300
     idle_stop_s: int | float = 1800
+    back_off_s: int | float = 10
+    observe_every_s: int | float = 30
     lost_after_s: int | float = 60
     keep_jobs: str | int = "90d"
     keep_journal: str | int = "30d"
@@ -152,6 +157,18 @@ class LimitsFile:
     user_live_jobs: int = 30_000
     user_writes_per_s: int | float = 200
     user_writes_at_once: int = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneFile:
+    """``every``: five fields of cron. ``bounds``: by parameter the values allowed, of a number the least and the largest."""
+
+    every: str | None = None
+    zone: str = "UTC"
+    days: int = 28
+    limit: str | int = "30m"
+    least_jobs: int = 500
+    bounds: Mapping[str, tuple[bool | int | float | str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +185,9 @@ class ConfigFile:
     sidecars: tuple[SideCarFile, ...] = ()
     defaults: DefaultsFile = DefaultsFile()
     limits: LimitsFile = LimitsFile()
+    policy: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    """Parameters of the decision rule that hold whatever is tuned (`core.rows.tuning`)."""
+    tune: TuneFile = TuneFile()
 
 
 SECTIONS: Final[Mapping[str, type]] = {
@@ -180,5 +200,5 @@ SECTIONS: Final[Mapping[str, type]] = {
 }
 """Sections whose keys a variable overrides: TUTTILAB_LISTEN_PORT is `port` of `listen`."""
 
-for _cls in (ConfigFile, NodeFile, ClusterFile, QueueFile, StorageFile, ParamFile, SideCarFile, *SECTIONS.values()):
+for _cls in (ConfigFile, NodeFile, ClusterFile, QueueFile, StorageFile, ParamFile, TuneFile, SideCarFile, *SECTIONS.values()):
     _cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]  # pydantic's documented hook for stdlib dataclasses

@@ -17,12 +17,14 @@ from tuttilab.scheduler.domain.errors import BadInput
 KIND: Final = "kubernetes"
 OWN_KEYS: Final = (
     *("kubeconfig", "in_cluster", "context", "namespace", "namespaces", "image", "sidecar_image", "report_url", "logs"),
-    *("tolerations", "node_labels", "uid", "isolate_gangs", "cephfs_claim", "binding"),
+    *("tolerations", "node_labels", "uid", "isolate_gangs", "cephfs_claim", "binding", "container_patience_s", "pythons"),
 )
 """Keys that clusters of other kinds do not have."""
 LARGEST_UID: Final = 2**31 - 1
+LONGEST_PATIENCE_S: Final = 86400
 
 _NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_PYTHON = re.compile(r"[23]\.\d{1,2}")
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/@-]{0,254}")
 
 
@@ -49,6 +51,10 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path) -> KubernetesSett
         raise BadInput(f"{path}.uid: {file.uid} cannot be used; expected 1 to {LARGEST_UID}: pods do not run as root.")
     if file.binding not in list(Binding):
         raise BadInput(f"{path}.binding: {file.binding[:40]!r} is not known; expected one of {', '.join(Binding)}.")
+    if not 1 <= file.container_patience_s <= LONGEST_PATIENCE_S:
+        raise BadInput(
+            f"{path}.container_patience_s: {file.container_patience_s} cannot be used; expected 1 to {LONGEST_PATIENCE_S} seconds."
+        )
     return KubernetesSettings(
         namespace=namespace,
         namespaces=dict(file.namespaces),
@@ -60,10 +66,14 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path) -> KubernetesSett
         logs=None if file.logs is None else str(state_dir / Path(file.logs).expanduser()),
         tolerations=tuple(toleration_of(text, f"{path}.tolerations[{at}]") for at, text in enumerate(file.tolerations)),
         node_labels=dict(file.node_labels),
+        pythons={
+            image_of(image, f"{path}.pythons"): _python(text, f"{path}.pythons.{image}") for image, text in file.pythons.items()
+        },
         uid=file.uid,
         isolates_gangs=file.isolate_gangs,
         cephfs_claim=_cephfs_claim(file.cephfs_claim, f"{path}.cephfs_claim"),
         binding=Binding(file.binding),
+        container_patience_s=float(file.container_patience_s),
     )
 
 
@@ -85,6 +95,12 @@ def _cephfs_claim(template: str, path: str) -> str:
     if not found or not _NAMESPACE.fullmatch(f"{before}x{after}"):
         raise BadInput(f"{path}: {template[:80]!r} is no claim's name with the volume's; expected one such as cephfs-{{name}}.")
     return template
+
+
+def _python(version: str, path: str) -> str:
+    if not _PYTHON.fullmatch(version):
+        raise BadInput(f'{path}: {version[:40]!r} is no version of Python; expected major and minor, such as "3.12".')
+    return version
 
 
 def image_of(image: str, path: str) -> str:

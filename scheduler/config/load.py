@@ -31,6 +31,7 @@ from tuttilab.scheduler.config.proxy_users import proxy_users_of
 from tuttilab.scheduler.config.resources import check_resources
 from tuttilab.scheduler.config.sidecars import sidecars_of
 from tuttilab.scheduler.config.storages import storages_of
+from tuttilab.scheduler.config.tune import tune_of, with_policy
 from tuttilab.scheduler.core.kinds.driver_ports import range_of
 from tuttilab.scheduler.core.ordering.queues import check_tree, leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
@@ -42,6 +43,7 @@ from tuttilab.scheduler.domain.resources import (
     MAX_AMOUNT,
     MEMORY,
     Resources,
+    parse_bytes,
     parse_cpu,
     parse_duration,
     parse_memory,
@@ -118,7 +120,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
     _check_kinds(data, what)
     file = parse(ConfigFile, data, what)
     try:
-        queues = queues_of(file.queues, [cluster.name for cluster in file.clusters])
+        queues = with_policy(queues_of(file.queues, [cluster.name for cluster in file.clusters]), file.policy)
         clusters = _clusters(file, state_dir)
         config = Config(
             store=replace(file.store, url=_store_url(file.store.url, state_dir)),
@@ -137,6 +139,7 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
             proxy_users=proxy_users_of(file.proxy_users, clusters),
             driver_ports=range_of(file.driver_ports, "driver_ports"),
             sidecars=sidecars_of(file.sidecars),
+            tune=tune_of(file.tune, file.policy),
         )
         check_resources(queues, clusters)
         return config
@@ -360,18 +363,20 @@ def _folder_url(url: str, state_dir: Path) -> str:
 
 
 def _limits(limits: LimitsFile) -> Limits:
-    for name in ("barrier_s", "idle_stop_s", "lost_after_s", "heartbeat_s", "lease_s", "ticket_s"):
+    for name in ("barrier_s", "idle_stop_s", "back_off_s", "observe_every_s", "lost_after_s", "heartbeat_s", "lease_s", "ticket_s"):
         if not 0 < getattr(limits, name) <= LONGEST_S:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} is not a time; expected seconds above 0, up to ten years.")
     for name in ("user_waiting_jobs", "user_live_jobs", "user_writes_per_s", "user_writes_at_once"):
         if not 1 <= getattr(limits, name) <= MOST_OF_A_USER:
             raise BadInput(f"limits.{name}: {getattr(limits, name)} was given; expected 1 to {MOST_OF_A_USER}.")
     return Limits(
-        bundle_bytes=parse_memory(limits.bundle_bytes, "limits.bundle_bytes"),
-        unpacked_bytes=parse_memory(limits.unpacked_bytes, "limits.unpacked_bytes"),
-        output_bytes=parse_memory(limits.output_bytes, "limits.output_bytes"),
+        bundle_bytes=parse_bytes(limits.bundle_bytes, "limits.bundle_bytes"),
+        unpacked_bytes=parse_bytes(limits.unpacked_bytes, "limits.unpacked_bytes"),
+        output_bytes=parse_bytes(limits.output_bytes, "limits.output_bytes"),
         barrier_s=float(limits.barrier_s),
         idle_stop_s=float(limits.idle_stop_s),
+        back_off_s=float(limits.back_off_s),
+        observe_every_s=float(limits.observe_every_s),
         lost_after_s=float(limits.lost_after_s),
         keep_jobs_s=_kept_for(limits.keep_jobs, "limits.keep_jobs"),
         keep_journal_s=_kept_for(limits.keep_journal, "limits.keep_journal"),

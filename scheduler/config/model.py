@@ -10,10 +10,11 @@ from urllib.parse import unquote, urlsplit
 
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.clusters.local.owners import OwnersSettings
+from tuttilab.scheduler.config.cron import Cron
 from tuttilab.scheduler.core.sidecars import SideCarOffer
 from tuttilab.scheduler.core.storages import Storage
 from tuttilab.scheduler.domain.accounts import ProxyUser
-from tuttilab.scheduler.domain.model import Node, Queue
+from tuttilab.scheduler.domain.model import Node, ParameterValue, Queue
 
 POSTGRES: Final = "postgresql+psycopg"
 """Scheme of a `store.url` that names a Postgres database."""
@@ -102,8 +103,12 @@ class Limits:
     """From all members' images pulled to all members ready."""
     idle_stop_s: float = 1800.0
     """The local control plane ends after this time without live jobs and without requests."""
+    back_off_s: float = 10.0
+    """Before the first further attempt of a job that was lost or could not be launched; it doubles with each, up to 600 s."""
     lost_after_s: float = 60.0
     """A member whose node is missing counts as lost after this time without a heartbeat."""
+    observe_every_s: float = 30.0
+    """Between two complete looks at a cluster, which find pods that vanished while nobody watched."""
     keep_jobs_s: float = 90 * 86400.0
     """An ended job is deleted, with its logs and results, this time after its end."""
     keep_journal_s: float = 30 * 86400.0
@@ -125,6 +130,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class TuneConfig:
+    """How the site tunes the parameters of its decision rule on its own past."""
+
+    every: Cron | None = None
+    """When that is done without being asked for; None: never."""
+    days: int = 28
+    """How much of the past is replayed."""
+    limit_s: float = 1800.0
+    """After how long a run ends with what it has."""
+    least_jobs: int = 500
+    """Fewer ended jobs are too little to judge by."""
+    bounds: Mapping[str, tuple[ParameterValue, ...]] = field(default_factory=dict)
+    """Values allowed, by parameter; of a number the least and the largest. What is not here only a person changes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     store: StoreConfig
     artifacts: ArtifactsConfig
@@ -142,6 +163,7 @@ class Config:
     """For Spark drivers of notebook servers (`core.kinds.driver_ports`)."""
     proxy_users: Mapping[str, ProxyUser] = field(default_factory=dict)
     """Accounts other than their owner's as which jobs may run, by name."""
+    tune: TuneConfig = TuneConfig()
 
     @property
     def host_names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Final
 from tuttilab.scheduler.config.model import ClusterConfig
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import Cluster, Queue
-from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources
+from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, PODS, Resources
 
 OF_EVERY_NODE: Final = (CPU, MEMORY)
 
@@ -18,8 +18,10 @@ Named = tuple[str, str]
 
 
 def check_resources(queues: Sequence[Queue], clusters: Sequence[ClusterConfig]) -> None:
-    """Raises BadInput for a resource that no node of any cluster can have."""
+    """Raises BadInput for a resource that no node of any cluster can have, and for the number of pods."""
     for place, key in named_resources(queues):
+        if key == PODS:
+            raise BadInput(f"{place}: {key!r} is counted by node, not by queue; use the queue's max_pods.")
         if key not in _declared(clusters) and not _may_have(clusters, key):
             raise BadInput(refusal(place, key, _declared(clusters)))
 
@@ -65,8 +67,8 @@ def _is_ban_of_gpus(amounts: Resources, key: str, amount: int) -> bool:
 
 def refusal(place: str, key: str, known: Collection[str]) -> str:
     names = sorted({*OF_EVERY_NODE, *known})
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
-    expected = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}."
+    near = [GPU] if "gpu" in key.lower() else difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    expected = f"did you mean {near[0]!r}?" if near and near != [key] else f"expected one of {', '.join(names)}."
     return f"{place}: no node of any cluster has {key!r}, so this would limit nothing; {expected}"
 
 

@@ -5,6 +5,7 @@ Why preemption ends and how long a gang can wait is argued in docs/scheduling-pr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuttilab.scheduler.core import giving_way, preemption
@@ -37,7 +38,11 @@ class Decision:
         return (*self.preempted, *self.shrunk, *self.gave_way, *self.admitted, *self.grown)
 
 
-def schedule(snapshot: Snapshot, now: float) -> Decision:
+Watch = Callable[[WorkingSet, Holds, Decision], None]
+"""Sees what a cycle held and decided, and changes nothing."""
+
+
+def schedule(snapshot: Snapshot, now: float, watch: Watch | None = None) -> Decision:
     """Decide who starts, stops, shrinks and grows now, and why every other gang waits."""
     working_set = WorkingSet.of(snapshot, now)
     holds = Holds(working_set)
@@ -54,7 +59,10 @@ def schedule(snapshot: Snapshot, now: float) -> Decision:
     waits = explain(working_set) if snapshot.rules.explains_all else ()
     times = (working_set.next_at(), next_growth_at(working_set), preemption.next_idle_at(working_set))
     next_at = min((at for at in times if at is not None), default=None)
-    return Decision(tuple(admission.admitted), waits, next_at, preempted, shrunk, grown, gave_way)
+    decision = Decision(tuple(admission.admitted), waits, next_at, preempted, shrunk, grown, gave_way)
+    if watch is not None:
+        watch(working_set, holds, decision)
+    return decision
 
 
 def _admit_all(admission: Admission) -> None:

@@ -155,10 +155,9 @@ def reason_above_max(tree: Mapping[str, Queue], queue: str, resources: Resources
         over = resources.over(step.max)
         if over:
             asked = Resources.of((key, resources[key]) for key, _ in over)
-            allowed = ", ".join(f"{show_amount(key, step.max[key])} {short_name(key)}" for key, _ in over)
-            return (
-                f"asks for {asked}, but queue {step.name!r} may never use more than {allowed}; ask for less or use another queue."
-            )
+            allowed = Resources.limits((key, step.max[key]) for key, _ in over).as_limits()
+            may = "may never use more than" if any(step.max[key] for key, _ in over) else "may use"
+            return f"asks for {asked}, but queue {step.name!r} {may} {allowed}; ask for less or use another queue."
         if step.max_pods is not None and pods > step.max_pods:
             return f"asks for {pods} pods, but queue {step.name!r} may never run more than {step.max_pods}."
     return None

@@ -60,6 +60,8 @@ class Rules:
     """... and from which on it trusts none."""
     idle_notebook_s: float = 60.0
     """A notebook without a running cell for this long is not busy."""
+    back_off_s: float = 10.0
+    """Before the first further attempt of a job that was lost or could not be launched; it doubles with each."""
     explains_all: bool = True
     """Whether every waiting gang gets its reason; off in simulations that only need the starts."""
 

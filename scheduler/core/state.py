@@ -25,6 +25,8 @@ class State(Rows):
         match event:
             case ev.QueuesConfigured():
                 return site.queues_configured(self, event, at)
+            case ev.PolicyTuned():
+                return site.policy_tuned(self, event, at)
             case ev.ClusterObserved():
                 return site.cluster_observed(self, event, at)
             case ev.OthersObserved():

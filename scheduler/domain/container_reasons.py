@@ -29,6 +29,11 @@ _REFUSALS: Final = (
 )
 
 
+def is_of_another_machine(text: str) -> bool:
+    """Whether a runtime says that an image, or a program in it, is for another architecture than the node's: waiting is in vain."""
+    return "exec format error" in text or "no match for platform in manifest" in text or "no matching manifest for" in text
+
+
 def is_refusal_of_node(reason: str) -> bool:
     """Whether a pod ended without having run because its node did not take it: its kubelet (OutOfcpu, OutOfpods, …) or, for a pod
     that it was to bind there, kube-scheduler. Another node may take it."""

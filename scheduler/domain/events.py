@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuttilab.scheduler.domain.model import Cluster, Dag, Job, Prediction, Profile, Queue, Run
+from tuttilab.scheduler.domain.model import Cluster, Dag, Job, ParameterValue, Prediction, Profile, Queue, Run
 from tuttilab.scheduler.domain.resources import Resources
 
 
@@ -50,6 +50,18 @@ class QueuesConfigured:
 
     queues: tuple[Queue, ...]
     by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTuned:
+    """Parameters of the decision rule (`core.rows.tuning`) were set while the service runs. ``values``: all, empty for none.
+
+    ``why``: the result of the replay of the past that spoke for it.
+    """
+
+    values: tuple[tuple[str, ParameterValue], ...]
+    by: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +324,7 @@ Event = (
     | JobDeleted
     | ArtifactStored
     | QueuesConfigured
+    | PolicyTuned
     | ClusterObserved
     | OthersObserved
     | ClusterLost

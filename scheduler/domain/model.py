@@ -258,6 +258,8 @@ class Job:
     """Number of attempts that counted against ``retries``."""
     failed_launches: int = 0
     """Consecutive failed launches; five end the job."""
+    losses: int = 0
+    """Attempts in a row that were lost within `core.rows.lifecycle.SETTLED_S` of their start; twenty end the job."""
     cancel_requested: bool = False
     not_before: float = 0.0
     """Service time before which no new attempt starts (back-off)."""
@@ -398,6 +400,24 @@ class Cluster:
     unreachable_why: str = ""
 
 
+ParameterValue = float | str | bool
+"""Of a parameter of the decision rule (`core.rows.tuning`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Which parameters of the decision rule differ from the built-in ones. Every queue without a parent has the same."""
+
+    fixed: tuple[tuple[str, ParameterValue], ...] = ()
+    """By the configuration file, which goes before ``tuned``."""
+    tuned: tuple[tuple[str, ParameterValue], ...] = ()
+    """Set while the service runs, on the strength of its own past."""
+    since: float = 0.0
+    by: str = ""
+    """Who set it last: a user, the nightly run, or the configuration file."""
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Queue:
     """A node of the queue tree. ``guaranteed`` and ``max`` count over all clusters; an absent key of ``max`` is unlimited.
@@ -426,6 +446,8 @@ class Queue:
     overtaking: float = 0.15
     overtaking_s: float = 900.0
     class_cap_s: float = 86400.0
+    tuning: Tuning | None = None
+    """Of a queue without a parent: parameters of the decision rule that are not the built-in ones."""
 
 
 @dataclass(frozen=True, slots=True)

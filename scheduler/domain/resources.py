@@ -19,6 +19,8 @@ from tuttilab.scheduler.domain.errors import BadInput
 CPU: Final = "cpu"
 MEMORY: Final = "memory"
 GPU: Final = "nvidia.com/gpu"
+PODS: Final = "pods"
+"""How many pods a node takes at most, whatever they ask for. Nobody asks for it by name: each pod takes one."""
 
 BYTE_UNITS: Final[Mapping[str, int]] = {
     "": 1,
@@ -33,6 +35,8 @@ BYTE_UNITS: Final[Mapping[str, int]] = {
     "Ti": 2**40,
     "Pi": 2**50,
 }
+LEAST_BARE_BYTES: Final = 2**20
+"""Fewer bytes of memory than this, written without a unit, are meant as GiB or MiB."""
 MAX_AMOUNT: Final = 2**62
 """Largest amount, so that sums over a site stay exact in a 64-bit database column."""
 
@@ -75,7 +79,20 @@ def parse_cpu(value: object, field: str = "cpus") -> int:
 
 
 def parse_memory(value: object, field: str = "memory") -> int:
-    """Bytes of ``512Mi``, ``8Gi``, ``1.5G`` or a plain number of bytes. Raises BadInput for an unknown unit."""
+    """Bytes of ``512Mi``, ``8Gi``, ``1.5G`` or a plain number of bytes. Raises BadInput for an unknown unit.
+
+    Also for a few bytes without a unit: whoever writes ``4`` means 4 GiB.
+    """
+    amount = parse_bytes(value, field)
+    if 0 < amount < LEAST_BARE_BYTES and not str(value).strip()[-1].isalpha():
+        raise BadInput(
+            f"{field}: {_shown(value)} is {amount} {'byte' if amount == 1 else 'bytes'}; expected a unit, as in 512Mi or 8Gi."
+        )
+    return amount
+
+
+def parse_bytes(value: object, field: str) -> int:
+    """As `parse_memory`, where a few bytes may be meant."""
     expected = "bytes such as 512Mi, 8Gi or 16G"
     number, unit = _split(value, field, expected)
     if unit not in BYTE_UNITS:
@@ -98,7 +115,7 @@ def parse_amount(key: str, value: object, field: str) -> int:
     if key == CPU:
         return parse_cpu(value, field)
     if key in (MEMORY, "ephemeral-storage"):
-        return parse_memory(value, field)
+        return parse_bytes(value, field)
     return parse_count(value, field)
 
 
@@ -151,7 +168,11 @@ def _quantities(amounts: Mapping[str, object], field: str) -> dict[str, int]:
     for key in amounts:
         if not _KEY.fullmatch(key):
             raise BadInput(f"{field}: {key!r} is not a resource name; expected one such as cpu, memory or {GPU}.")
-    return {key: parse_amount(key, value, f"{field}.{key}") for key, value in amounts.items()}
+    return {key: _quantity(key, value, f"{field}.{key}") for key, value in amounts.items()}
+
+
+def _quantity(key: str, value: object, field: str) -> int:
+    return parse_memory(value, field) if key == MEMORY else parse_amount(key, value, field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +260,10 @@ class Resources:
         """Quantities by Kubernetes key, for people and for JSON."""
         return {key: show_amount(key, amount) for key, amount in self.amounts}
 
+    def as_limits(self) -> str:
+        """For people, of a vector made by `limits`: ``no GPU, 8 CPU``."""
+        return ", ".join(f"{show_amount(key, amount) if amount else 'no'} {short_name(key)}" for key, amount in self.amounts)
+
     def __str__(self) -> str:
         return _listed(self.amounts)
 
@@ -246,7 +271,11 @@ class Resources:
 @lru_cache(maxsize=1 << 14)
 def _listed(amounts: tuple[tuple[str, int], ...]) -> str:
     """Cached: every cycle formats the same requests of the waiting gangs again."""
-    return ", ".join(f"{show_amount(key, amount)} {short_name(key)}" for key, amount in amounts) or "nothing"
+    return ", ".join(f"{show_amount(key, amount)} {_name(key, amount)}" for key, amount in amounts) or "nothing"
+
+
+def _name(key: str, amount: int) -> str:
+    return "pod" if key == PODS and amount == 1 else short_name(key)
 
 
 def total(parts: Iterable[Resources]) -> Resources:
@@ -258,3 +287,4 @@ def total(parts: Iterable[Resources]) -> Resources:
 
 
 NOTHING: Final = Resources()
+ONE_POD: Final = Resources(((PODS, 1),))

@@ -26,6 +26,14 @@ LARGEST_NUMBER: Final = 2**63 - 1
 LONGEST_NUMBER: Final = 400
 """Characters of any number: more digits than a float has places."""
 
+GPU_WAYS: Final = (
+    ("gpus", "`gpus: 1`"),
+    ("resources", "`resources: {nvidia.com/gpu: 1}`"),
+    ("pods", "`pods: [{gpus: 1}]`"),
+    ("guaranteed", "`guaranteed: {nvidia.com/gpu: 1}` or `max: {nvidia.com/gpu: 1}`"),
+)
+"""How GPUs are written, by a key that is known beside them; the names that people try first are nearer to other keys."""
+
 Step = str | int
 
 
@@ -54,6 +62,8 @@ def show_path(path: Sequence[Step]) -> str:
 
 def unknown_key(what: str, path: Sequence[Step], known: Iterable[str]) -> BadInput:
     names = list(known)
+    if str(path[-1]).lower() in ("gpu", "gpus") and (way := next((way for name, way in GPU_WAYS if name in names), None)):
+        return BadInput(f"{what}: unknown key {_cut(show_path(path), 200)}; GPUs are written as {way} here.")
     near = difflib.get_close_matches(str(path[-1])[:200], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}."
     return BadInput(f"{what}: unknown key {_cut(show_path(path), 200)}; {hint}")
@@ -184,11 +194,14 @@ class _Reader:
         self._stack: list[_Frame] = []
         self.cuts: list[Cut] = []
 
-    def read(self, text: bytes) -> None:
+    def read(self, text: bytes, *, is_whole: bool = True) -> None:
         at = 0
         while (match := _TOKEN.match(text, at)) is not None:
             at = match.end()
             string, colon, bracket, other = match.groups()
+            if not is_whole and (at == len(text) or not (string or bracket or other)):
+                # What is cut off here cannot be told apart from something else.
+                return
             frame = self._stack[-1] if self._stack else None
             if colon and frame is not None:
                 self._key(frame, string)
@@ -329,3 +342,8 @@ def check(cls: Any, text: bytes, what: str, prefix: Sequence[Step] = ()) -> tupl
     reader = _Reader(cls, what, prefix)
     reader.read(text)
     return tuple(reader.cuts)
+
+
+def check_beginning(cls: Any, text: bytes, what: str) -> None:
+    """As `check`, where more of the text is still to come."""
+    _Reader(cls, what, ()).read(text, is_whole=False)

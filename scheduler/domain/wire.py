@@ -91,7 +91,8 @@ class WaitView:
     """Why a job waits: one sentence, and the same as data. ``short``: what is missing, by Kubernetes resource key.
 
     It starts between ``earliest`` and ``latest`` (seconds since 1970), on ``basis``; without them ``basis`` says why no start is
-    told. ``held_by``: those who hold what is missing, as far as the caller may know.
+    told. ``held_by``: those who hold what is missing, as far as the caller may know. ``rule``: what the site's decision rule was
+    tuned to, since when and by whom; empty for the built-in one.
     """
 
     why: str
@@ -106,6 +107,7 @@ class WaitView:
     earliest: float | None = None
     latest: float | None = None
     held_by: tuple[str, ...] = ()
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +224,10 @@ class ClusterView:
     """Requested by pods that are not ours."""
     unreachable_why: str = ""
     """In its own words; empty while it answers."""
+    image: str | None = None
+    """Of jobs that name none, where pods are containers."""
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    """Major and minor version of Python by image, as the site says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -419,6 +425,18 @@ class ReloadView:
     changes: tuple[str, ...]
     loosened: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyView:
+    """Parameters of the decision rule that are not the built-in ones, since when, by whom and why. ``fixed``: by the file."""
+
+    text: str
+    values: Mapping[str, float | str | bool] = field(default_factory=dict)
+    fixed: Mapping[str, float | str | bool] = field(default_factory=dict)
+    since: float | None = None
+    by: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

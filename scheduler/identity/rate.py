@@ -1,7 +1,8 @@
-"""How fast one user may write: a token bucket for each, in memory of the process that answers."""
+"""How fast one user may write, and how fast who has no token is refused: token buckets in memory of the process that answers."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
@@ -13,6 +14,10 @@ from tuttilab.scheduler.domain.errors import TooFast
 from tuttilab.scheduler.domain.requests import Who
 
 MOST_BUCKETS: Final = 10_000
+REFUSALS_AT_ONCE: Final = 100
+REFUSALS_PER_S: Final = 50.0
+MOST_WAITING: Final = 64
+"""Refusals that wait: each has a connection, and these must stay far fewer than there may be."""
 READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -47,3 +52,28 @@ class WriteRate:
             )
             refusal.retry_after_s = math.ceil((1 - left) / self._per_s)
             raise refusal
+
+
+class RefusalRate:
+    """Refusals of requests without a valid token: more than `REFUSALS_PER_S` wait, so that they leave the process to others."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._left = float(REFUSALS_AT_ONCE)
+        self._at = clock()
+        self._waiting = 0
+
+    async def wait(self) -> None:
+        """Until the refusal may be sent; at once where too many wait already."""
+        if self._waiting >= MOST_WAITING:
+            return
+        now = self._clock()
+        self._left = min(self._left + (now - self._at) * REFUSALS_PER_S, float(REFUSALS_AT_ONCE)) - 1
+        self._at = now
+        if self._left >= 0:
+            return
+        self._waiting += 1
+        try:
+            await asyncio.sleep(-self._left / REFUSALS_PER_S)
+        finally:
+            self._waiting -= 1

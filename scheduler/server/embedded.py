@@ -24,6 +24,7 @@ from tuttilab.scheduler.server.clusters import build_clusters, has_local_cluster
 from tuttilab.scheduler.server.config_reload import reloader
 from tuttilab.scheduler.server.deadline import end_within
 from tuttilab.scheduler.server.listener import serve_app, serving_pods, unpublish
+from tuttilab.scheduler.server.nightly import proposer, tune_nightly
 from tuttilab.scheduler.server.readiness import ReadinessPipe
 from tuttilab.scheduler.server.shutdown import Activity, Shutdown
 from tuttilab.scheduler.service.loop import Service
@@ -42,7 +43,7 @@ async def run_embedded(
 ) -> None:
     """Until a signal, `tuttilab down` or a long time without work ends it. Raises the error of a failed start."""
     state = Path(runtime.state_dir)
-    store = SqlStore(config.store.url, candidate=_candidate(config, state))
+    store = SqlStore(config.store.url, candidate=_candidate(config, state, await newest_fenced_epoch(config, state)))
     clusters = build_clusters(config, state, environ)
     service = Service(config, store, clusters, state_dir=state, may_act=lambda: not service.deposed.is_set())
     service.addresses = replace(service.addresses, report_url=runtime.url)
@@ -68,10 +69,10 @@ async def run_embedded(
         log.info("ended; %d live jobs go on by themselves", live_jobs)
 
 
-def _candidate(config: Config, state: Path) -> Candidate:
+def _candidate(config: Config, state: Path, newest_epoch: int) -> Candidate:
     """The pods of a local cluster are recorded in its state folder and nowhere else, so another folder must not lead them."""
     digest = hashlib.sha256(os.fsencode(state.resolve())).hexdigest() if has_local_cluster(config) else ""
-    return Candidate(key_digest=digest, folder=state, above=newest_fenced_epoch(config, state))
+    return Candidate(key_digest=digest, folder=state, above=newest_epoch)
 
 
 async def _end_in_time(shutdown: Shutdown) -> None:
@@ -117,6 +118,8 @@ async def _serve(
         hub = hub_settings(service.config.auth, environ)
         authenticator = HubAuthenticator(hub, operator)
         tasks.append(asyncio.create_task(keep_hub_reconciled(service, hub, authenticator.http)))
+    if runtime.config:
+        tasks.append(asyncio.create_task(tune_nightly(service, proposer(runtime, environ)), name="nightly tuning"))
     blobs = blobs_of(service.config)
     tasks.append(asyncio.create_task(sweep_periodically(blobs)))
     artifacts = ArtifactProcess(blobs, service.config.listen.host, service.config.limits.ticket_s)

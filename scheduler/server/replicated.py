@@ -8,7 +8,7 @@ import json
 import logging
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from tuttilab.scheduler.server.clusters import build_clusters, has_local_cluster
 from tuttilab.scheduler.server.config_reload import reloader, with_current_queues
 from tuttilab.scheduler.server.deadline import end_within
 from tuttilab.scheduler.server.listener import serve_app, serving_pods, unpublish
+from tuttilab.scheduler.server.nightly import proposer, tune_nightly
 from tuttilab.scheduler.server.readiness import ReadinessPipe
 from tuttilab.scheduler.server.replica import MayAct, Replica
 from tuttilab.scheduler.service.launch_plans import Secrets
@@ -54,11 +55,13 @@ async def run_replica(
     runtime = replace(runtime, token=keys.user_token())
     operator = LocalAuthenticator(runtime.token, user_name())
     authenticator: Authenticator = operator
-    while_leading = None
+    beside: list[Callable[[Service], Coroutine[None, None, None]]] = []
     if config.auth.kind == "hub":
         hub = hub_settings(config.auth, environ)
         authenticator = HubAuthenticator(hub, operator)
-        while_leading = partial(keep_hub_reconciled, hub=hub, http=authenticator.http)
+        beside.append(partial(keep_hub_reconciled, hub=hub, http=authenticator.http))
+    if runtime.config:
+        beside.append(partial(tune_nightly, propose=proposer(runtime, environ)))
     is_alone = config.store.alone or has_local_cluster(config)
     shared = f"{keys.digest()} {socket.gethostname()} {state}" if is_alone else keys.digest()
     discovery.write_private(discovery.url_file(state), json.dumps({"url": runtime.url}))
@@ -73,13 +76,16 @@ async def run_replica(
     blobs = blobs_of(config)
     artifacts = ArtifactProcess(blobs, config.listen.host, config.limits.ticket_s)
 
+    async def while_leading(service: Service) -> None:
+        await asyncio.gather(*(one(service) for one in beside))
+
     def app_of(service: Service) -> ASGIApp:
         artifacts.set_committer(partial(commit_artifact, service))
         return create_app(service, authenticator, reload=reloader(service, runtime, environ), artifacts=artifacts)
 
     replica = Replica(
         config.store.url,
-        Candidate(runtime.url, hashlib.sha256(shared.encode()).hexdigest(), above=newest_fenced_epoch(config, state)),
+        Candidate(runtime.url, hashlib.sha256(shared.encode()).hexdigest(), above=await newest_fenced_epoch(config, state)),
         service_of,
         app_of,
         lambda forward: AccessMiddleware(forward, authenticator, config.host_names),

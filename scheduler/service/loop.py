@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Generic, TypeVar, cast
@@ -20,6 +20,8 @@ from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.config.proxy_users import can_run_as
 from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.rows import lifecycle
+from tuttilab.scheduler.core.rows.tuning import configured_queues
+from tuttilab.scheduler.core.rules import SERVICE_RULES
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.core.storages import refusal_now
 from tuttilab.scheduler.domain import events as ev
@@ -117,7 +119,8 @@ class Service:
         self._clock = Clock(self._world)
         self.heartbeats = Heartbeats(self._clock.now())
         self.performer = Performer(self, self.clusters, may_act)
-        self._watcher = Watcher(self, self.performer, {cluster.name: cluster.kind for cluster in config.clusters})
+        kinds = {cluster.name: cluster.kind for cluster in config.clusters}
+        self._watcher = Watcher(self, self.performer, kinds, config.limits.observe_every_s)
         self.last_order = 0
         """Order of the newest job. A turn that submits jobs increases it."""
         self._timers_at = 0.0
@@ -165,7 +168,7 @@ class Service:
         self.heartbeats = Heartbeats(self.now())
         point("start.loaded")
         self._spawn(self._loop, "loop")
-        wanted = tuple(self.config.queues)
+        wanted = configured_queues(self.config.queues, self.state.queues.values(), self.now())
         for sentence in loosened_limits(self.state.queues, {queue.name: queue for queue in wanted}):
             log.warning("the configuration of this start loosens a limit: %s", sentence)
         if tuple(self.state.queues.values()) != wanted:
@@ -219,6 +222,7 @@ class Service:
             history=loaded.history,
             at=self.now(),
         )
+        self.state.rules = replace(SERVICE_RULES, back_off_s=self.config.limits.back_off_s)
         self.last_seq = loaded.last_seq
         self.last_order = loaded.last_order
         self.notebook_leases.reset(self.state, self.now())

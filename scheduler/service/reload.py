@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from tuttilab.scheduler.config.resources import unseen_resources
 from tuttilab.scheduler.core.ordering.queues import check_tree, path_of
+from tuttilab.scheduler.core.rows.tuning import configured_queues, describe
 from tuttilab.scheduler.core.storages import READ, WRITE
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import Conflict
-from tuttilab.scheduler.domain.model import Queue
+from tuttilab.scheduler.domain.model import Queue, Tuning
 from tuttilab.scheduler.domain.resources import NOTHING, Resources, show_amount
 from tuttilab.scheduler.domain.wire import ReloadView
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tuttilab.scheduler.service.loop import Service
     from tuttilab.scheduler.service.turn import Turn
 
-RELOADED: Final = ("queues", "defaults", "storages", "sidecars")
+RELOADED: Final = ("queues", "defaults", "storages", "sidecars", "tune")
 """Parts of the configuration that may change while jobs run."""
 
 
@@ -51,15 +52,18 @@ async def reload(
     old, new = known.defaults, wanted.defaults
 
     def apply(turn: Turn) -> ReloadView:
-        before, tree = turn.state.queues, check_tree(wanted.queues)
-        unchecked = unseen_resources(wanted.queues, before.values(), wanted.clusters, turn.state.clusters)
+        before = turn.state.queues
+        queues = configured_queues(wanted.queues, before.values(), turn.now, by)
+        tree = check_tree(queues)
+        unchecked = unseen_resources(queues, before.values(), wanted.clusters, turn.state.clusters)
         parts = [part.name for part in fields(new) if getattr(old, part.name) != getattr(new, part.name)]
         view = ReloadView(
             changes=(
-                *_changes(before, wanted.queues),
+                *_changes(before, queues),
                 *(f"defaults: {_change(part, getattr(old, part), getattr(new, part))}" for part in parts),
                 *_storage_changes(known.storages, wanted.storages),
                 *_sidecar_changes(known.sidecars, wanted.sidecars),
+                *(["tune changed, for the next run"] if known.tune != wanted.tune else ()),
             ),
             loosened=(
                 *loosened_limits(before, tree),
@@ -75,8 +79,8 @@ async def reload(
                 f"reload: it would loosen {'a limit' if len(refused) == 1 else f'{len(refused)} limits'} ({'; '.join(refused)}); "
                 "put that back, or say that it is meant with `tuttilab scheduler reload --yes`. Nothing was changed."
             )
-        if not dry_run and (parts or tuple(before.values()) != wanted.queues):
-            turn.apply(ev.QueuesConfigured(wanted.queues, by), "queues")
+        if not dry_run and (parts or tuple(before.values()) != queues):
+            turn.apply(ev.QueuesConfigured(queues, by), "queues")
         return view
 
     view = await service.ask(apply)
@@ -193,11 +197,13 @@ def _changes(old: Mapping[str, Queue], new: Sequence[Queue]) -> Iterator[str]:
 
 
 def _change(part: str, old: object, new: object) -> str:
-    none = {"max": "no limit", "groups": "everyone", "clusters": "everywhere"}.get(part, "none")
+    none = {"max": "no limit", "groups": "everyone", "clusters": "everywhere", "tuning": "the built-in rule"}.get(part, "none")
     return f"{part} {_text(old) or none} -> {_text(new) or none}"
 
 
 def _text(value: object) -> str:
+    if isinstance(value, Tuning):
+        return describe(value) or "the built-in rule"
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return "" if value is None or value == NOTHING else str(value)

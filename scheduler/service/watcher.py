@@ -23,7 +23,6 @@ from tuttilab.scheduler.service.turn import Turn
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-OBSERVE_EVERY_S: Final = 30.0
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 5.0
 """Between two looks at a cluster that does not answer: jobs wait for the one that is answered."""
@@ -51,11 +50,12 @@ class Loop(Protocol):
 
 
 class Watcher:
-    def __init__(self, loop: Loop, performer: Performer, kinds: Mapping[str, str]) -> None:
+    def __init__(self, loop: Loop, performer: Performer, kinds: Mapping[str, str], observe_every_s: float) -> None:
         """``performer`` does to_repeat what a observe_once finds undone; ``kinds``: of each cluster."""
         self._loop = loop
         self._performer = performer
         self._kinds = kinds
+        self._observe_every_s = observe_every_s
         self._told: set[tuple[str, int]] = set()
         """Attempts of which it was told that pods outlived them."""
 
@@ -87,7 +87,7 @@ class Watcher:
     async def observe_periodically(self, name: str, cluster: Cluster) -> None:
         """Observe the cluster completely: a stream of changes shows neither missing pods nor instructions without effect."""
         while True:
-            await asyncio.sleep(OBSERVE_EVERY_S)
+            await asyncio.sleep(self._observe_every_s)
             try:
                 known = reconcile.seen_pods(self._loop.state)
                 await self._apply_observation(name, await observe_once(cluster), known)

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Final
 
-from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.cycle import Decision, schedule
+from tuttilab.scheduler.core.cycle import Watch as CycleWatch
 from tuttilab.scheduler.core.snapshot import Snapshot
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Cluster, Job, JobPhase, PodPhase, Queue, Wait
 from tuttilab.scheduler.simulation.policies import Oracle, Policy
+from tuttilab.scheduler.simulation.story import Watch
 from tuttilab.scheduler.simulation.trace import TraceJob
 
 Check = Callable[[State, float], None]
@@ -100,6 +102,8 @@ class Simulation:
     sample_every: int = 0
     """Record what each job whose submission number is a multiple of this is told about its start; 0: of none."""
     keeps_journal: bool = False
+    watch: Watch | None = None
+    """Notes what happens to one waiting gang."""
     jobs: Mapping[str, Job] = field(default_factory=dict)
     """By trace id, jobs to submit in place of those made from the trace, with properties that a trace line cannot express."""
     state: State = field(init=False)
@@ -191,7 +195,9 @@ class Simulation:
         asked = {*sampled, *(job_id for job_id, at in self._tell_again.items() if at <= now)}
         if asked:
             self._ask(snapshot, asked, now)
-        decision = schedule(snapshot, now)
+        if self.watch is not None and self.watch.asks(now) and self.state.is_queued(self.watch.job_id):
+            self.watch.tell(self._explained(snapshot, now, self.watch.note).waits, now)
+        decision = schedule(snapshot, now, self.watch)
         for event in decision.events:
             self._decisions += 1
             self._preemptions += isinstance(event, ev.GangPreempted)
@@ -202,10 +208,7 @@ class Simulation:
 
     def _ask(self, snapshot: Snapshot, asked: Container[str], now: float) -> None:
         """Note what these jobs are told. Each is asked again when it has waited twice as long."""
-        rules = replace(snapshot.rules, explains_all=True)
-        before = {job_id: said[-1][1] for job_id, said in self._told.items() if self.state.is_queued(job_id)}
-        explained = schedule(replace(snapshot, rules=rules, told=before, factors=self.state.accuracy.factors()), now)
-        told = [wait for wait in explained.waits if wait.job_id in asked]
+        told = [wait for wait in self._explained(snapshot, now).waits if wait.job_id in asked]
         self.state.accuracy.record(told, now)
         for wait in told:
             said = self._told.setdefault(wait.job_id, [])
@@ -213,6 +216,12 @@ class Simulation:
             self._tell_again[wait.job_id] = now + max(now - said[0][0], TELL_AGAIN_S)
         for job_id in [job_id for job_id in self._tell_again if not self.state.is_queued(job_id)]:
             del self._tell_again[job_id]
+
+    def _explained(self, snapshot: Snapshot, now: float, see: CycleWatch | None = None) -> Decision:
+        """The decision with the reasons of all that wait."""
+        rules = replace(snapshot.rules, explains_all=True)
+        before = {job_id: said[-1][1] for job_id, said in self._told.items() if self.state.is_queued(job_id)}
+        return schedule(replace(snapshot, rules=rules, told=before, factors=self.state.accuracy.factors()), now, see)
 
     def _apply(self, event: ev.Event, now: float) -> None:
         instructions = self.state.handle(event, now)

@@ -7,9 +7,16 @@ from html import escape
 from statistics import fmean
 
 from tuttilab.scheduler.domain.resources import show_duration
+from tuttilab.scheduler.simulation import story_page
 from tuttilab.scheduler.simulation.engine import Outcome
 
-COLOURS = ("#1b6ca8", "#c8553d", "#5b8e3e", "#7d5ba6", "#b08900", "#4a4a4a")
+COLOURS = tuple(f"var(--p{number})" for number in range(6))
+STYLE = """
+:root{color-scheme:light dark;--p0:#1b6ca8;--p1:#c8553d;--p2:#5b8e3e;--p3:#7d5ba6;--p4:#8f6f00;--p5:#4a4a4a}
+@media (prefers-color-scheme:dark){:root{--p0:#6cb2e8;--p1:#e88a74;--p2:#8fc46f;--p3:#b79ae0;--p4:#d9b23a;--p5:#c0c0c0}}
+body{font:14px sans-serif;max-width:1180px;margin:2em auto;padding:0 1em}pre{overflow-x:auto}
+svg text{font:11px sans-serif;fill:currentColor}
+"""
 WIDTH, HEIGHT, LEFT, BOTTOM = 860, 260, 70, 40
 POINTS = 400
 
@@ -45,7 +52,7 @@ def waits_by_size(outcomes: Sequence[Outcome]) -> str:
             tip = f"{outcomes[number].policy}, size {size}: {show_duration(row[place])}"
             colour = COLOURS[number % len(COLOURS)]
             parts.append(
-                f'<rect x="{x + number * bar + 4:.1f}" y="{y:.1f}" width="{bar:.1f}" height="{height:.1f}" fill="{colour}">'
+                f'<rect x="{x + number * bar + 4:.1f}" y="{y:.1f}" width="{bar:.1f}" height="{height:.1f}" style="fill:{colour}">'
                 f"<title>{escape(tip)}</title></rect>"
             )
     return _frame("Mean wait by gang size (pods or GPUs)", "".join(parts), show_duration(most))
@@ -64,19 +71,22 @@ def use_over_time(outcomes: Sequence[Outcome]) -> str:
             f"{LEFT + i / POINTS * (WIDTH - LEFT):.1f},{HEIGHT - BOTTOM - value * (HEIGHT - BOTTOM - 20):.1f}"
             for i, value in enumerate(cells)
         )
-        parts.append(f'<polyline fill="none" stroke-width="1.5" stroke="{COLOURS[number % len(COLOURS)]}" points="{points}"/>')
+        parts.append(
+            f'<polyline fill="none" stroke-width="1.5" style="stroke:{COLOURS[number % len(COLOURS)]}" points="{points}"/>'
+        )
     parts.append(f'<text x="{WIDTH - 60}" y="{HEIGHT - 14}">{show_duration(last)}</text>')
     return _frame("Used part of the scarcest resource over time", "".join(parts), "100%")
 
 
-def html_page(outcomes: Sequence[Outcome], text: str) -> str:
-    """The page: the legend, the table as text, the drawings."""
+def html_page(outcomes: Sequence[Outcome], text: str, stories: Sequence[str] = ()) -> str:
+    """The page: the legend, the table as text, the drawings, then the sections of `story_page`."""
     legend = " ".join(
         f'<span style="color:{COLOURS[n % len(COLOURS)]}">&#9632; {escape(outcome.policy)}</span>'
         for n, outcome in enumerate(outcomes)
     )
-    style = "body{font:14px sans-serif;max-width:900px;margin:2em auto}pre{overflow-x:auto}svg text{font:11px sans-serif}"
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Simulation</title><style>{style}</style>'
-        f"<h1>Simulation</h1><p>{legend}</p><pre>{escape(text)}</pre>{waits_by_size(outcomes)}{use_over_time(outcomes)}</html>\n"
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Simulation</title><style>{STYLE}{story_page.STYLE if stories else ''}</style>"
+        f'<h1>Simulation</h1><p>{legend}</p><pre tabindex="0">{escape(text)}</pre>'
+        f"{waits_by_size(outcomes)}{use_over_time(outcomes)}{''.join(stories)}</html>\n"
     )

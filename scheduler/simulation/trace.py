@@ -23,10 +23,14 @@ from tuttilab.scheduler.domain.wire import STRICT, parse, to_json
 REQUIRED: Final = ("job_id", "submit_s", "duration_s", "gpus")
 POD_COLUMNS: Final = ("pods", "cpu", "memory", "gpu_type", "labels", "tolerations", "min_count")
 """Columns that describe the pods of a job whose pods are all equal."""
-OPTIONAL: Final = ("pods", "cpu", "memory", "queue", "owner", "name", "priority", "limit_s", *POD_COLUMNS[3:], "pod_sets")
+OPTIONAL: Final = ("pods", "cpu", "memory", "queue", "owner", "name", "priority", "limit_s", *POD_COLUMNS[3:], "pod_sets", "kind")
 LONGEST_S: Final = 10 * 366 * 86400.0
 MOST_GPUS: Final = 1_000_000
 QUEUE: Final = "main"
+NOTEBOOK: Final = "notebook"
+SPARK: Final = "spark"
+KINDS: Final[Mapping[str, JobKind]] = {NOTEBOOK: JobKind.NOTEBOOK, SPARK: JobKind.SPARK}
+"""Kinds that a line has to name; the others follow from its pods."""
 
 _TEXT = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
 
@@ -54,6 +58,8 @@ class TraceJob:
     tolerations: tuple[str, ...] = ()
     pod_sets: tuple[PodRequest, ...] = ()
     """Pods that are not all equal, as in a manifest."""
+    kind: str = ""
+    """One of `KINDS`: a notebook server or a Spark session. They are of one pod and end when their user ends them."""
 
     def job(self, order: int, start: float = 0.0) -> Job:
         """The job as the service would have accepted it. Without sidecars, which a simulation does not need."""
@@ -64,7 +70,7 @@ class TraceJob:
             owner=self.owner,
             group=self.owner,
             queue=self.queue,
-            kind=kind,
+            kind=KINDS.get(self.kind, kind),
             gang=gang,
             work=Work(("true",), sidecar=False),
             submitted_at=start + self.submit_s,
@@ -163,8 +169,14 @@ def _row(row: Mapping[str, str | None], where: str, largest_node_gpus: int) -> T
         name=given.get("name") or "job",
         priority=_priority(given.get("priority") or "0", f"{where}, priority"),
         limit_s=_seconds(given["limit_s"], f"{where}, limit_s", 0.001) if given.get("limit_s") else None,
+        kind=given.get("kind", ""),
     )
-    return complete(job, given, where, largest_node_gpus)
+    if job.kind and job.kind not in KINDS:
+        raise BadInput(f"{where}, kind: {_short(job.kind)} is not known; expected {' or '.join(KINDS)}, or an empty field.")
+    whole = complete(job, given, where, largest_node_gpus)
+    if job.kind and whole.pods > 1:
+        raise BadInput(f"{where}, kind: a {job.kind} is one pod; given {whole.pods} pods.")
+    return whole
 
 
 def _priority(text: str, where: str) -> int:
@@ -264,7 +276,7 @@ def _fields(job: TraceJob) -> tuple[str | int, ...]:
     own = (job.job_id, repr(job.submit_s), repr(job.duration_s), "" if job.pod_sets else job.gpus)
     rest = (job.queue, job.owner, job.name, job.priority, "" if job.limit_s is None else repr(job.limit_s))
     if job.pod_sets:
-        return (*own, "", "", "", *rest, "", "", "", "", to_json(job.pod_sets, tuple[PodRequest, ...]).decode())
+        return (*own, "", "", "", *rest, "", "", "", "", to_json(job.pod_sets, tuple[PodRequest, ...]).decode(), job.kind)
     labels = ";".join(f"{key}={value}" for key, value in job.labels.items())
     least = "" if job.min_count is None else job.min_count
-    return (*own, job.pods, f"{job.cpu}m", job.memory, *rest, "", labels, ";".join(job.tolerations), least, "")
+    return (*own, job.pods, f"{job.cpu}m", job.memory, *rest, "", labels, ";".join(job.tolerations), least, "", job.kind)

@@ -43,6 +43,8 @@ def backup(url: str, file: Path) -> Content:
     place = make_url(url)
     if file.exists():
         raise Conflict(f"{file} is there already; name another file, or move it away.")
+    if not file.parent.is_dir():
+        raise NotFound(f"There is no folder {file.parent}; make it, or name another file. No backup was written.")
     with _driver_errors_translated(), sqlite.created_atomically(file) as fresh:
         if place.get_backend_name() == "sqlite":
             _copy_file(Path(place.database or ""), fresh)

@@ -103,6 +103,15 @@ class SqlStore:
             await self.close()
             raise
 
+    async def epoch_if_unused(self) -> int | None:
+        """The epoch of a database without any attempt, so that no cluster runs anything that it alone knows. None of another.
+
+        In place of `attach`. Raises StoreError as `open` does.
+        """
+        if not await self.attach() and self._reader is None:
+            return 0
+        return await self._read(statements.epoch_if_unused)
+
     async def pin_snapshot(self) -> None:
         """From here on every read sees the state of this moment, while others keep writing."""
         engine = self._reader

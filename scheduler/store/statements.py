@@ -18,7 +18,7 @@ from tuttilab.scheduler.domain.wire import to_json
 from tuttilab.scheduler.store.base import IdempotencyKey, JobQuery
 from tuttilab.scheduler.store.queries import MOST_SCANNED, JournalQuery
 from tuttilab.scheduler.store.rows import Row
-from tuttilab.scheduler.store.tables import COUNTERS, JOBS, JOURNAL, KEYS, META
+from tuttilab.scheduler.store.tables import ATTEMPTS, COUNTERS, JOBS, JOURNAL, KEYS, META
 
 T = TypeVar("T")
 
@@ -245,3 +245,11 @@ def newest_lines(connection: Connection, query: JournalQuery) -> Sequence[Any]:
     if query.before is not None:
         wanted = wanted.where(JOURNAL.c.seq < query.before)
     return connection.execute(wanted.order_by(JOURNAL.c.seq.desc()).limit(query.limit)).mappings().all()
+
+
+def epoch_if_unused(connection: Connection) -> int | None:
+    """The epoch of a database without any attempt, 0 before it has tables; None of another one."""
+    if not connection.dialect.has_table(connection, ATTEMPTS.name):
+        return 0
+    has_some = connection.execute(select(ATTEMPTS.c.job_id).limit(1)).first() is not None
+    return None if has_some else int(connection.execute(select(META.c.epoch)).scalar() or 0)

@@ -1,7 +1,8 @@
 """What others wait while somebody abuses the control plane: a submit and a list, idle and under each abuse, in one run.
 
-The abuse comes from processes of their own, `python -m tests.benchmarks.abuse NAME URL TOKEN JOB`, which go on until they are
-ended; they use the same cores. tests/attack shows that each of them hurts nothing; here is what it costs.
+Beside the time it takes stands the CPU time that the control plane burns from a request to its answer: that counts on a machine
+with other work too. The abuse comes from processes of their own, `python -m tests.benchmarks.abuse NAME URL TOKEN JOB`, which go on
+until they are ended; they use the same cores. tests/attack shows that each of them hurts nothing; here is what it costs.
 """
 
 from __future__ import annotations
@@ -135,21 +136,38 @@ def abused(name: str, victim: Victim) -> Iterator[None]:
         process.wait()
 
 
-def waits(call: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median and p99."""
-    times = []
+@dataclass(frozen=True)
+class Waits:
+    """Of a request to its answer, in seconds; ``cpu`` is what all threads of the control plane ran meanwhile."""
+
+    median: float
+    p99: float
+    cpu_median: float
+    cpu_p99: float
+
+
+def waits(call: Callable[[], object], rounds: int, pid: int) -> Waits:
+    times, ran = [], []
     for _ in range(rounds):
-        began = time.perf_counter()
+        before, began = run_time(pid), time.perf_counter()
         call()
         times.append(time.perf_counter() - began)
-    return statistics.median(times), statistics.quantiles(times, n=100, method="inclusive")[-1]
+        ran.append(run_time(pid) - before)
+    worst = [statistics.quantiles(each, n=100, method="inclusive")[-1] for each in (times, ran)]
+    return Waits(statistics.median(times), worst[0], statistics.median(ran), worst[1])
 
 
-def others(client: Client, after: str, rounds: int) -> dict[str, tuple[float, float]]:
+def run_time(pid: int) -> float:
+    """CPU seconds of all threads so far; `psutil` counts in steps of 10 ms."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(one.read_text().split()[0]) for one in threads) / 1e9
+
+
+def others(client: Client, after: str, rounds: int, pid: int) -> dict[str, Waits]:
     """Of a caller with nothing else to do. Its jobs wait for one that does not end, so that none starts meanwhile."""
     request = JobRequest(name="bench", pods=SMALL, command=("true",), after=(after,))
-    submits = waits(lambda: client.submit(request), rounds)
-    lists = waits(lambda: client.jobs(limit=50), rounds)
+    submits = waits(lambda: client.submit(request), rounds, pid)
+    lists = waits(lambda: client.jobs(limit=50), rounds, pid)
     while jobs := client.jobs(text="bench", limit=200).jobs:
         for job in jobs:
             client.cancel(job.id)
@@ -166,18 +184,22 @@ def figures(rounds: int = 100) -> Iterator[Figure]:
         assert runtime is not None
         victim = Victim(runtime.url, runtime.token, fifo.id)
         for name, (words, _, _) in ABUSES.items():
-            idle = others(client, fifo.id, rounds)
+            idle = others(client, fifo.id, rounds, runtime.pid)
             with abused(name, victim):
-                under = others(client, fifo.id, rounds)
+                under = others(client, fifo.id, rounds, runtime.pid)
             for what in idle:
                 before, now = idle[what], under[what]
                 print(
-                    f"     {what} beside {words}: p50 {shown(now[0])} ({now[0] / before[0]:.1f} x idle), "
-                    f"p99 {shown(now[1])} ({now[1] / before[1]:.1f} x idle), of {rounds}",
+                    f"     {what} beside {words}: p50 {shown(now.median)} ({now.median / before.median:.1f} x idle), "
+                    f"p99 {shown(now.p99)} ({now.p99 / before.p99:.1f} x idle); CPU time p50 {shown(now.cpu_median)} "
+                    f"({now.cpu_median / before.cpu_median:.1f} x idle), p99 {shown(now.cpu_p99)} "
+                    f"({now.cpu_p99 / before.cpu_p99:.1f} x idle), of {rounds}",
                     flush=True,
                 )
                 if name == "wide":
-                    yield Figure(f"{what} beside wide JSON, p99 to idle", now[1] / before[1], MOST_RATIO, f"of {rounds}", unit="x")
+                    yield Figure(
+                        f"{what} beside wide JSON, p99 to idle", now.p99 / before.p99, MOST_RATIO, f"of {rounds}", unit="x"
+                    )
 
 
 def main(name: str, victim: Victim) -> None:

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import abuse, artifacts, cells, lab, scheduling, store
+from tests.benchmarks import abuse, artifacts, cells, lab, policy, scheduling, store
 from tests.benchmarks.figures import Figure, shown
 from tests.benchmarks.notebooks import second_kernel_session_s, sparksql_overhead_s
 from tests.benchmarks.planes import control_plane
@@ -25,7 +25,7 @@ from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("jobs", "cells", "spark", "artifacts", "store", "scheduling", "panel", "abuse", "demo")
+PARTS = ("jobs", "cells", "spark", "artifacts", "store", "scheduling", "policy", "panel", "abuse", "demo")
 SMALL = (PodRequest(cpus="500m", memory="256Mi"),)
 
 
@@ -114,7 +114,10 @@ def demo_warm() -> Figure:
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--only", choices=PARTS, help="run one part")
-    only = options.parse_args().only
+    options.add_argument("--jobs", type=int, default=policy.JOBS, help="of each trace of the part `policy`")
+    options.add_argument("--seeds", type=int, default=len(policy.SEEDS), choices=range(1, len(policy.SEEDS) + 1), help="of it, too")
+    given = options.parse_args()
+    only = given.only
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     figures: list[Figure] = []
 
@@ -145,6 +148,8 @@ def main() -> int:
             take(figure)
     if only in (None, "scheduling"):
         figures += scheduling.measure()
+    if only in (None, "policy"):
+        figures += policy.measure(seeds=policy.SEEDS[: given.seeds], jobs=given.jobs)
     if only in (None, "panel"):
         for figure in lab.figures():
             take(figure)

@@ -1,6 +1,6 @@
-"""Figures of the scheduling core beside their limits: cycle times, throughput, memory, makespan, the policy table, shares.
+"""Figures of the scheduling core beside their limits: cycle times, throughput, memory, makespan, shares.
 
-`python -m tests.benchmarks.scheduling [--only cycle,unlike,admissions,burst,shares,guarantee,mixes,policy]`; all in this process.
+`python -m tests.benchmarks.scheduling [--only cycle,unlike,admissions,burst,shares,guarantee,mixes]`; all in this process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from statistics import fmean
 
 from tests.benchmarks.figures import Figure
 from tuttilab.scheduler.core.cycle import schedule
@@ -25,9 +24,7 @@ from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources
 from tuttilab.scheduler.runtime.garbage_collection import collect_seldom
 from tuttilab.scheduler.service.turn import Turn
 from tuttilab.scheduler.simulation.engine import Simulation
-from tuttilab.scheduler.simulation.generate import generate, shuffle_names
 from tuttilab.scheduler.simulation.policies import POLICIES
-from tuttilab.scheduler.simulation.report import Figures, figures, table
 from tuttilab.scheduler.simulation.trace import TraceJob
 from tuttilab.scheduler.store.base import Batch
 
@@ -241,48 +238,6 @@ def burst(say: Callable[[Figure], None]) -> None:
     say(figure("15,000 jobs in 30 queues: makespan over the work bound", makespan / bound, 1.10, "x", note))
 
 
-LINES = (
-    ("load 1.3", 1.3, False, 1 / 1.6, 1.35, 0.0, 1.5, 0.0),
-    ("load 1.0", 1.0, False, 1 / 1.2, 1.6, 0.0, 1.8, 0.0),
-    ("load 0.8", 0.8, False, 1.0, 1.0, 600.0, 1.0, 3600.0),
-    ("load 1.3, names shuffled", 1.3, True, 1.0, 1.35, 0.0, 1.5, 0.0),
-)
-
-
-def policy(say: Callable[[Figure], None], jobs: int = 5000, seeds: Sequence[int] = (1, 2, 3)) -> None:
-    """Each line of the policy table: ours against EASY that is told the true durations, on 64 GPUs."""
-    gpus = [
-        Cluster("gpu", "fake", tuple(Node(f"n{i}", "gpu", Resources.of({CPU: 64_000, MEMORY: 2**40, GPU: 8})) for i in range(8)))
-    ]
-    for name, load, is_shuffled, mean, p99, p99_s, longest, longest_s in LINES:
-        for seed in seeds:
-            trace = generate(jobs, load, 64, seed)
-            trace = shuffle_names(trace, seed) if is_shuffled else trace
-            rows: list[Figures] = []
-            for one in (
-                ("easy", "easy-predicted", "fifo", "besteffort", "sjf-oracle", "ours")
-                if seed == seeds[0]
-                else ("easy", "easy-predicted", "ours")
-            ):
-                rows.append(figures(Simulation(gpus, [Queue("main")], trace, POLICIES[one], sample_every=50).run()))
-            easy, ours = rows[0], rows[-1]
-            peer = rows[1] if is_shuffled else easy
-            print(f"\n{name}, seed {seed}:\n{table(rows, easy)}", flush=True)
-            # The run times themselves are in it: where EASY hardly lets anybody wait, no policy could do much better.
-            floor = fmean(line.duration_s for line in trace) / peer.mean_jct_s
-            ratio = ours.mean_jct_s / peer.mean_jct_s
-            say(figure(f"{name}, seed {seed}: mean completion over EASY's", ratio, mean, "x", f"without any wait {floor:.3f}"))
-            say(figure(f"{name}, seed {seed}: p99 wait", ours.p99_wait_s / 3600, (p99 * easy.p99_wait_s + p99_s) / 3600, "h"))
-            say(
-                figure(
-                    f"{name}, seed {seed}: longest wait",
-                    ours.max_wait_s / 3600,
-                    (longest * easy.max_wait_s + longest_s) / 3600,
-                    "h",
-                )
-            )
-
-
 def shares(say: Callable[[Figure], None]) -> None:
     """Four queues of weights 1, 2, 3, 4 with work for more than a busy hour: room-time by queue against the weights."""
     chance = random.Random(5)
@@ -376,7 +331,6 @@ PARTS: dict[str, Callable[[Callable[[Figure], None]], None]] = {
     "shares": shares,
     "guarantee": guarantee,
     "mixes": mixes,
-    "policy": policy,
 }
 
 

@@ -109,7 +109,7 @@ class Place:
     @property
     def while_others_start(self) -> str:
         """Seconds that are enough for more pods to start."""
-        return "9" if self.kind == "kubernetes" else "4"
+        return "25" if self.kind == "kubernetes" else "4"
 
     def shows_its_nodes(self, shown: Sequence[Node] | None) -> bool:
         if self.kind == "kubernetes":

@@ -128,7 +128,7 @@ async def test_logs_that_are_elsewhere_are_known_to_be(restarted: Restart, tmp_p
     await before.load()
     assert not before.is_elsewhere("j", 1)
     await before.put("j", 1, FULL)
-    before.make_folders("j", 1, ["j-1-0"])
+    await before.make_folders("j", 1, ["j-1-0"])
 
     here = Attempts(tmp_path / "before", await restarted())
     there = Attempts(tmp_path / "there", await restarted())
@@ -137,5 +137,5 @@ async def test_logs_that_are_elsewhere_are_known_to_be(restarted: Restart, tmp_p
         await attempts.find("j", 1)
 
     assert (here.is_elsewhere("j", 1), there.is_elsewhere("j", 1), there.is_elsewhere("unknown", 1)) == (False, True, False)
-    there.make_folders("j", 1, ["j-1-0"])
+    await there.make_folders("j", 1, ["j-1-0"])
     assert there.is_elsewhere("j", 1)

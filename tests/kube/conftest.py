@@ -1,6 +1,7 @@
 """What the cluster tests share; the clusters themselves are fixtures of `tests/conftest.py`, for the tests of every folder."""
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,8 @@ from tests.e2e.magics.conftest import Kernel
 from tests.kube import lab_image, product_images, real
 from tests.kube.access import product_rules
 from tests.kube.cluster import Cluster
-from tests.kube.job_site import Site
+from tests.kube.job_site import RESTRICTED, SharedSite, Site, made_site
 from tests.kube.real import RealCluster
-from tests.user_machine import made_machine
 
 __all__ = ["amy", "ann", "bob"]
 
@@ -73,17 +73,38 @@ def product_kubeconfig(product_cluster: RealCluster) -> Path:
 @pytest.fixture
 def restricted_namespace(real_cluster: RealCluster) -> Iterator[str]:
     """On the real cluster, with the strictest of Kubernetes' Pod Security levels."""
-    with real_cluster.namespace(labels={"pod-security.kubernetes.io/enforce": "restricted"}) as name:
+    with real_cluster.namespace(labels=RESTRICTED) as name:
         yield name
 
 
+@pytest.fixture(scope="session")
+def shared_site(
+    product_cluster: RealCluster, product_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedSite]:
+    @contextmanager
+    def opened() -> Iterator[Site]:
+        with (
+            product_cluster.namespace(labels=RESTRICTED) as namespace,
+            made_site(product_cluster, product_kubeconfig, namespace, tmp_path_factory.mktemp("site")) as site,
+        ):
+            yield site
+
+    with closing(SharedSite(opened)) as shared:
+        yield shared
+
+
 @pytest.fixture
-def site(product_cluster: RealCluster, product_kubeconfig: Path, restricted_namespace: str, tmp_path: Path) -> Iterator[Site]:
-    with made_machine(tmp_path) as machine:
-        site = Site(machine, product_cluster, product_kubeconfig, restricted_namespace)
-        site.up()
+def site(shared_site: SharedSite) -> Iterator[Site]:
+    """It runs, with what is configured for all; a test leaves it as it was, its jobs aside."""
+    with shared_site.lent() as site:
         yield site
-        machine.run("down", "--now", timeout_s=60)
+
+
+@pytest.fixture
+def own_site(product_cluster: RealCluster, product_kubeconfig: Path, restricted_namespace: str, tmp_path: Path) -> Iterator[Site]:
+    """Of one test, which configures it and has it run: `up`."""
+    with made_site(product_cluster, product_kubeconfig, restricted_namespace, tmp_path) as site:
+        yield site
 
 
 @pytest.fixture

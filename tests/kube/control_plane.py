@@ -55,9 +55,10 @@ class ControlPlane:
         """Until it is usable: the controller manager has made the first service account."""
         self._start_etcd()
         self._start_api_server()
+        # The controller manager ends when it may not ask for ten seconds, as while a busy machine's API server makes the roles.
+        self.wait_until_ready()
         self._start_controller_manager()
         self._start_scheduler()
-        self.wait_until_ready()
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         self._processes.wait_for("the controller manager works", lambda: self.api.exists(account))
 

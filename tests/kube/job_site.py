@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import signal
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import yaml
 
 from tests.kube import images, product_images
 from tests.kube.real import RealCluster
 from tests.ports import free_port
-from tests.user_machine import CommandResult, UserMachine, eventually
+from tests.user_machine import CommandResult, UserMachine, eventually, made_machine
+from tuttilab.scheduler.cli.follow import Stream
+from tuttilab.scheduler.domain.wire import to_data
 
-LOST_AFTER_S = 8
-LEASE_S = 15
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+LIMITS = {"lost_after_s": 8, "heartbeat_s": 2, "lease_s": 10, "barrier_s": 60, "back_off_s": 2, "observe_every_s": 5}
+"""So that nobody waits for long; what is configured for a site is as good as these."""
+OLD_PYTHON = "localhost/old-python:1"
+"""The site says so, and nobody looks."""
+PATIENCE_S = 8
+"""Of a busy machine's nodes, whose pods are placed and have their images in less."""
 SLEEPER = (
     "python3",
     "-c",
@@ -42,11 +49,13 @@ class Site:
             "kubeconfig": str(kubeconfig),
             "namespace": namespace,
             "sidecar_image": product_images.SIDECAR,
+            "container_patience_s": PATIENCE_S,
+            "pythons": {OLD_PYTHON: "2.7"},
             "report_url": f"http://{cluster.host}:{port}",
         }
         self.config: dict[str, Any] = {
             "listen": {"pods": f"{cluster.host}:{port}"},
-            "limits": {"lost_after_s": LOST_AFTER_S, "lease_s": LEASE_S, "barrier_s": 60},
+            "limits": dict(LIMITS),
             "clusters": [self.settings],
         }
 
@@ -70,9 +79,7 @@ class Site:
         return str(said.json["id"])
 
     def job(self, job_id: str) -> Any:
-        said = self.machine.run("job", job_id, "--json")
-        assert said.code == 0, said
-        return said.json
+        return to_data(self.machine.client().job(job_id))
 
     def until(self, job_id: str, *phases: str, limit_s: float = 60.0) -> Any:
         def is_there() -> Any:
@@ -96,17 +103,18 @@ class Site:
 
     def until_it_waits_for(self, job_id: str, sentence: str) -> None:
         """A launch that was refused is tried again a few times, and the reason is told meanwhile."""
-        eventually(lambda: sentence in self.machine.run("explain", job_id).out.replace("\n", " "))
+        eventually(lambda: sentence in self.machine.why_it_waits(job_id))
 
     def logs(self, job_id: str) -> str:
-        said = self.machine.run("logs", job_id)
-        assert said.code == 0, said
-        return said.out
+        """What `tuttilab logs JOB` prints."""
+        client, lines = self.machine.client(), list[str]()
+        attempts = client.job(job_id).attempts
+        if attempts:
+            Stream(client, job_id, lines.append).read(attempts[-1])
+        return "".join(f"{line}\n" for line in lines)
 
     def usage(self, job_id: str) -> Any:
-        runtime = self.machine.runtime()
-        headers = {"Authorization": f"Bearer {runtime.token}"}
-        return httpx.get(f"{runtime.url}/api/v1/jobs/{job_id}/usage", headers=headers, trust_env=False, timeout=30).json()
+        return to_data(self.machine.client().usage(job_id))
 
     def log(self) -> str:
         """The end of what the control plane said."""
@@ -136,6 +144,15 @@ class Site:
 
         eventually(lambda: not left())
 
+    def tidy(self) -> None:
+        """End what a test left, for the next one: its jobs, and their objects."""
+        if self.machine.find() is None:
+            self.up()
+        for job in self.machine.client().jobs().jobs:
+            self.machine.client().cancel(job.id)
+        self.until_nothing_is_left()
+        eventually(lambda: not self.machine.client().jobs().jobs)
+
     def processes(self, pod: Any, program: str) -> list[psutil.Process]:
         """Of one pod, on this machine, whose command line has ``program`` in a word."""
         found = []
@@ -145,3 +162,47 @@ class Site:
                 if is_meant and pod["metadata"]["uid"] in Path(f"/proc/{process.pid}/cgroup").read_text():
                     found.append(process)
         return found
+
+
+class SharedSite:
+    """One control plane for tests one after another; a test after which it cannot be made tidy costs the next one a new one."""
+
+    def __init__(self, open_site: Callable[[], AbstractContextManager[Site]]) -> None:
+        self._open = open_site
+        self._stack = ExitStack()
+        self._site: Site | None = None
+
+    @contextmanager
+    def lent(self) -> Iterator[Site]:
+        if self._site is None:
+            self._site = self._stack.enter_context(self._open())
+            self._site.up()
+        try:
+            yield self._site
+        finally:
+            self._tidy(self._site)
+
+    def _tidy(self, site: Site) -> None:
+        try:
+            site.tidy()
+        except AssertionError:
+            self.close()  # what is left, as on a node that is away, is none of the next test's
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._site = None
+        self._stack.close()
+
+
+@contextmanager
+def made_site(cluster: RealCluster, kubeconfig: Path, namespace: str, folder: Path) -> Iterator[Site]:
+    """Not up yet. Afterwards nothing of it runs."""
+    with made_machine(folder) as machine:
+        site = Site(machine, cluster, kubeconfig, namespace)
+        try:
+            yield site
+        finally:
+            if machine.find() is not None:
+                machine.run("down", "--now", timeout_s=60)

@@ -30,7 +30,7 @@ from tests.kube.access import product_rules
 from tests.kube.cluster import Cluster
 from tests.ports import free_port
 from tuttilab.scheduler.client import Client
-from tuttilab.scheduler.clusters.kubernetes import names
+from tuttilab.scheduler.clusters.kubernetes import launch, names
 from tuttilab.scheduler.clusters.kubernetes.api import MERGE
 from tuttilab.scheduler.clusters.kubernetes.api import Api as ProductApi
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError
@@ -38,7 +38,6 @@ from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
 from tuttilab.scheduler.runtime.discovery import read_runtime
 
-AT_ONCE = 100
 PLAIN = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 """Without the objects: whoever only counts needs none."""
 _WRITES = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>[\d.e+]+)$", re.MULTILINE)
@@ -207,7 +206,7 @@ def product_api(cluster: Cluster) -> ProductApi:
     return ProductApi("k", settings)
 
 
-async def in_turns(calls: Iterator[Any], at_once: int = AT_ONCE) -> None:
+async def in_turns(calls: Iterator[Any], at_once: int = launch.AT_ONCE) -> None:
     """Await all of ``calls``, so many at a time."""
 
     async def work() -> None:
@@ -235,7 +234,12 @@ def remove_pods(cluster: Cluster, namespace: str) -> None:
     async def run() -> None:
         api = product_api(cluster)
         try:
-            await api.call("DELETE", path, {"gracePeriodSeconds": 0})
+            while True:
+                try:
+                    await api.call("DELETE", path, {"gracePeriodSeconds": 0})
+                    break
+                except ClusterUnreachable:
+                    continue  # so many take longer than a call may, on a busy machine
             while found := (await api.call("GET", path, query={"limit": 2000}))["items"]:
                 await in_turns(freed(api, item["metadata"]["name"]) for item in found)
         finally:

@@ -40,6 +40,8 @@ oom_score = 0
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{folder}/cni"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{folder}/registries"
 """
 BOOT = """\
 set -eu
@@ -117,6 +119,13 @@ def load_image(socket: Path, image: Path) -> None:
     """An OCI layout in a tar, onto the node whose containerd listens there."""
     command = ["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(image)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+def trust_registry(node: Node, address: str) -> None:
+    """HOST:PORT, over plain HTTP, for the pulls from now on."""
+    folder = node.folder / "registries" / address
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "hosts.toml").write_text(f'[host."http://{address}"]\n  capabilities = ["pull", "resolve"]\n', encoding="utf-8")
 
 
 def logs(node: Node) -> list[Path]:

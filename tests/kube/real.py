@@ -120,6 +120,11 @@ class RealCluster(Cluster):
             if self.processes.is_running(name):
                 nodes.load_image(node.socket, image)
 
+    def trust_registry(self, address: str) -> None:
+        """HOST:PORT, over plain HTTP."""
+        for node in self._nodes.values():
+            nodes.trust_registry(node, address)
+
     def logs(self) -> dict[str, Path]:
         of_nodes = {f"{node.name} {path.stem}": path for node in self._nodes.values() for path in nodes.logs(node) if path.exists()}
         return super().logs() | of_nodes

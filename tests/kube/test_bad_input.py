@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from tests.kube.api import ApiError
 from tests.kube.cluster import Cluster
 from tests.kube.pods import pod
 from tests.kube.test_unkind_api import LABELS, Namespace, Site
+from tests.kube.webhook import refusing_webhook
 from tests.user_machine import UserMachine, eventually, made_machine
 
 pytestmark = [pytest.mark.tier("control-plane"), pytest.mark.timeout(300)]
@@ -65,17 +66,17 @@ def limit_range(namespace: str) -> tuple[str, dict[str, Any]]:
     return f"/api/v1/namespaces/{namespace}/limitranges", body
 
 
-def webhook(namespace: str) -> tuple[str, dict[str, Any]]:
-    """Nobody listens at the discard port."""
+def webhook(namespace: str, client: Mapping[str, str] = {"url": "https://127.0.0.1:9/check"}) -> tuple[str, dict[str, Any]]:
+    """Where nothing else is given nobody answers: it would listen at the discard port."""
     hook = {
         "name": "site.example.org",
-        "clientConfig": {"url": "https://127.0.0.1:9/check"},
+        "clientConfig": dict(client),
         "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
         "failurePolicy": "Fail",
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],
-        "timeoutSeconds": 1,
+        "timeoutSeconds": 5,
     }
     return f"{ADMISSION}/validatingwebhookconfigurations", {"metadata": {"name": f"{namespace}-hook"}, "webhooks": [hook]}
 
@@ -121,6 +122,21 @@ def test_a_job_that_the_cluster_refuses_waits_with_the_reason_and_starts_once_it
     site.until_it_ended(job, "Cancelled")
 
 
+def test_a_job_that_a_webhook_refuses_fails_with_what_the_webhook_says(
+    control_plane_cluster: Cluster, site: Site, namespace: Namespace
+) -> None:
+    with refusing_webhook(control_plane_cluster.control_plane, "pods need the label team") as client:
+        path, body = webhook(namespace.name, client)
+        with in_force(control_plane_cluster, namespace.name, path, body, word="the label team"):
+            job = site.submit()
+            site.until_it_ended(job, "Failed")
+
+    reason = site.job(job)["reason"]
+    assert "an admission webhook of the cluster refuses the pod: " in reason
+    assert 'webhook "site.example.org" denied the request: pods need the label team' in reason
+    assert namespace.pods() == []
+
+
 def test_a_job_that_a_policy_of_the_cluster_does_not_allow_fails_with_what_the_policy_says(
     control_plane_cluster: Cluster, site: Site, namespace: Namespace
 ) -> None:
@@ -160,7 +176,7 @@ def test_a_claim_that_is_not_there_is_named_where_the_job_waits(site: Site, name
     eventually(lambda: site.job(job)["attempts"][0]["phase"] == "Lost", 120)
 
     assert "Unschedulable" in site.machine.run("job", job).out
-    assert 'persistentvolumeclaim "not-there" not found' in site.machine.run("logs", job).out
+    assert 'persistentvolumeclaim "not-there" not found' in site.machine.run("logs", job, "--attempt", "1").out
     assert site.machine.run("cancel", job).code == 0
     site.until_it_ended(job, "Cancelled")
 
@@ -222,7 +238,7 @@ def submitted(machine: UserMachine, cluster: str) -> str:
 
 def told_of(machine: UserMachine, job: str) -> str:
     def told() -> str:
-        said = machine.run("explain", job).out.replace("\n", " ")
+        said = machine.why_it_waits(job)
         return said if "does not answer" in said else ""
 
     return str(eventually(told, 30))
@@ -242,7 +258,7 @@ def test_two_control_planes_on_one_cluster_leave_each_others_jobs_alone(
         eventually(lambda: "of others" in first.run("nodes").out, 30)
         assert one.machine.run("cancel", jobs[one]).code == 0
         one.until_it_ended(jobs[one], "Cancelled")
-        # For longer than a cleanup of what nobody asked for would take.
+        # For longer than a look at the whole cluster, which would find what nobody asked for.
         time.sleep(8)
 
         assert two.runs(jobs[two])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 
 from tests.kube import images
 from tests.kube.access import product_rules, rule
-from tests.kube.job_site import SLEEPER, Site
+from tests.kube.job_site import RESTRICTED, SLEEPER, SharedSite, Site, made_site
 from tests.kube.pods import pod as pod_of
 from tests.kube.real import RealCluster
-from tests.user_machine import eventually, made_machine
+from tests.user_machine import eventually
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.clusters.kubernetes.states import amount
 from tuttilab.scheduler.domain.errors import BadInput
@@ -38,22 +39,23 @@ def near_sighted(cluster: RealCluster, namespace: str) -> Path:
     return kubeconfig
 
 
-@pytest.fixture
-def site(product_cluster: RealCluster, restricted_namespace: str, tmp_path: Path) -> Iterator[Site]:
-    with made_machine(tmp_path) as machine:
-        site = Site(machine, product_cluster, near_sighted(product_cluster, restricted_namespace), restricted_namespace)
-        site.settings["binding"] = "direct"
-        site.up()
-        yield site
-        machine.run("down", "--now", timeout_s=60)
+@pytest.fixture(scope="module")
+def shared_site(product_cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedSite]:
+    @contextmanager
+    def opened() -> Iterator[Site]:
+        with product_cluster.namespace(labels=RESTRICTED) as namespace:
+            kubeconfig = near_sighted(product_cluster, namespace)
+            with made_site(product_cluster, kubeconfig, namespace, tmp_path_factory.mktemp("direct")) as site:
+                site.settings["binding"] = "direct"
+                yield site
+
+    with closing(SharedSite(opened)) as shared:
+        yield shared
 
 
 @pytest.fixture
-def client(site: Site) -> Iterator[Client]:
-    runtime = site.machine.runtime()
-    client = Client(runtime.url, runtime.token)
-    yield client
-    client.close()
+def client(site: Site) -> Client:
+    return site.machine.client()
 
 
 def unscheduled(pod: Any) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.magics.conftest import Kernel
 from tests.kube import images, product_images
-from tests.kube.job_site import SLEEPER, Site
+from tests.kube.job_site import OLD_PYTHON, SLEEPER, Site
 from tests.kube.pods import pod as pod_of
 from tests.kube.real import RealCluster
 from tests.user_machine import eventually
@@ -69,30 +69,29 @@ def test_a_users_image_needs_nothing_of_ours(site: Site) -> None:
 
 
 @pytest.mark.feature("J16")
-def test_a_job_runs_as_a_proxy_user_in_its_containers_and_its_output_comes_back(site: Site) -> None:
-    site.machine.run("down", "--now", timeout_s=60)
-    site.config["proxy_users"] = [{"name": "etl", "groups": ["default"], "uid": 3001, "gid": 3002}]
-    site.up()
+def test_a_job_runs_as_a_proxy_user_in_its_containers_and_its_output_comes_back(own_site: Site) -> None:
+    own_site.config["proxy_users"] = [{"name": "etl", "groups": ["default"], "uid": 3001, "gid": 3002}]
+    own_site.up()
     code = (
         "import os; open(os.environ['RESULT_DIR'] + '/made', 'w').write('x'); print(os.getresuid(), os.getresgid(), os.getgroups())"
     )
-    job = site.started("--run-as", "etl", "--out", "made=made", "--", "python3", "-c", code)
+    job = own_site.started("--run-as", "etl", "--out", "made=made", "--", "python3", "-c", code)
 
-    ended = site.until(job, "Succeeded")
+    ended = own_site.until(job, "Succeeded")
 
     assert ended["run_as"] == "etl"
-    assert "(3001, 3001, 3001) (3002, 3002, 3002) [3002]" in site.logs(job)
+    assert "(3001, 3001, 3001) (3002, 3002, 3002) [3002]" in own_site.logs(job)
     assert list(ended["attempts"][-1]["pods"][0]["outputs"]) == ["made"]
-    unknown = site.submit("--run-as", "root", "--", "true", image=images.BUSYBOX)
+    unknown = own_site.submit("--run-as", "root", "--", "true", image=images.BUSYBOX)
     assert (unknown.code, "run_as: 'root' is no proxy user of yours; expected etl" in unknown.err) == (3, True)
 
 
 @pytest.mark.parametrize(
     ("how", "phase", "reason"),
-    [("cancel", "Cancelled", "cancelled by"), ("timeout", "Failed", "ran past its limit of 20s")],
+    [("cancel", "Cancelled", "cancelled by"), ("timeout", "Failed", "ran past its limit of 8s")],
 )
 def test_a_job_that_is_stopped_gets_its_signal_and_leaves_nothing(site: Site, how: str, phase: str, reason: str) -> None:
-    job = site.started("--workers", "2", *(["--timeout", "20s"] if how == "timeout" else []), "--", *SLEEPER)
+    job = site.started("--workers", "2", *(["--timeout", "8s"] if how == "timeout" else []), "--", *SLEEPER)
     # Before that they would not hear the signal.
     eventually(lambda: site.logs(job).count(" on\n") == 2)
     if how == "cancel":
@@ -109,7 +108,7 @@ def test_a_job_that_is_stopped_gets_its_signal_and_leaves_nothing(site: Site, ho
 
 
 def test_a_control_plane_that_was_killed_adopts_what_runs_and_starts_nothing_twice(site: Site) -> None:
-    code = "import time; print('begun', flush=True)\nfor n in range(50): print('n', n, flush=True); time.sleep(1)"
+    code = "import time; print('begun', flush=True)\nfor n in range(50): print('n', n, flush=True); time.sleep(0.6)"
     job = site.started("--workers", "2", "--", "python3", "-c", code)
     site.until_running(job)
     uids = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in site.pods()}
@@ -128,19 +127,18 @@ def test_a_control_plane_that_was_killed_adopts_what_runs_and_starts_nothing_twi
 
 
 @pytest.mark.feature("S02")
-def test_a_job_that_waits_for_its_quota_has_no_pod(site: Site) -> None:
-    site.machine.run("down", "--now")
-    site.config["queues"] = [{"name": "root"}, {"name": "default", "parent": "root", "max_jobs": 1}]
-    site.up()
-    first = site.started("--", *SLEEPER)
-    site.until_running(first)
-    second = site.started("--workers", "2", "--", "true", image=images.BUSYBOX)
-    time.sleep(3)
-    assert {pod["metadata"]["labels"]["tuttilab.io/job"] for pod in site.pods()} == {first}
+def test_a_job_that_waits_for_its_quota_has_no_pod(own_site: Site) -> None:
+    own_site.config["queues"] = [{"name": "root"}, {"name": "default", "parent": "root", "max_jobs": 1}]
+    own_site.up()
+    first = own_site.started("--", *SLEEPER)
+    own_site.until_running(first)
+    second = own_site.started("--workers", "2", "--", "true", image=images.BUSYBOX)
+    eventually(lambda: own_site.machine.why_it_waits(second))
+    assert {pod["metadata"]["labels"]["tuttilab.io/job"] for pod in own_site.pods()} == {first}
 
-    assert site.machine.run("cancel", first).code == 0
+    assert own_site.machine.run("cancel", first).code == 0
 
-    site.until(second, "Succeeded")
+    own_site.until(second, "Succeeded")
 
 
 def theirs_on(node: str, cpus: str) -> dict[str, Any]:
@@ -148,47 +146,45 @@ def theirs_on(node: str, cpus: str) -> dict[str, Any]:
 
 
 @pytest.mark.feature("C07")
-def test_a_gang_that_is_to_be_isolated_has_a_policy_for_its_members_as_long_as_it_lives(site: Site) -> None:
-    site.machine.run("down", "--now")
-    site.settings["isolate_gangs"] = True
-    site.up()
-    job = site.started("--workers", "2", "--", *SLEEPER)
-    site.until_running(job)
+def test_a_gang_that_is_to_be_isolated_has_a_policy_for_its_members_as_long_as_it_lives(own_site: Site) -> None:
+    own_site.settings["isolate_gangs"] = True
+    own_site.up()
+    job = own_site.started("--workers", "2", "--", *SLEEPER)
+    own_site.until_running(job)
 
-    (policy,) = site.policies()
+    (policy,) = own_site.policies()
     chosen = policy["spec"]["podSelector"]["matchLabels"].items()
-    assert [len(site.pods()), sum(chosen <= pod["metadata"]["labels"].items() for pod in site.pods())] == [3, 3]
+    assert [len(own_site.pods()), sum(chosen <= pod["metadata"]["labels"].items() for pod in own_site.pods())] == [3, 3]
     assert policy["spec"]["ingress"] == [{"from": [{"podSelector": policy["spec"]["podSelector"]}]}]
-    assert site.machine.run("cancel", job).code == 0
-    site.until(job, "Cancelled")
-    site.until_nothing_is_left()
+    assert own_site.machine.run("cancel", job).code == 0
+    own_site.until(job, "Cancelled")
+    own_site.until_nothing_is_left()
 
 
-def test_workers_that_join_a_gang_belong_to_its_master_and_go_with_it(site: Site) -> None:
+def test_workers_that_join_a_gang_belong_to_its_master_and_go_with_it(own_site: Site) -> None:
     """It grows once there is quota for more of the workers that it would like; then somebody deletes its master."""
-    site.machine.run("down", "--now")
-    site.config["queues"] = [{"name": "root"}, {"name": "default", "parent": "root", "max": {"cpu": "1500m"}}]
-    site.up()
-    other = site.started("--cpus", "1", "--", *SLEEPER)
-    site.until_running(other)
-    job = site.started("--cpus", "0.2", "--workers", "3", "--min-workers", "1", "--", *SLEEPER)
-    site.until_running(job)
-    assert len(site.members_of(job)) == 1
-    assert site.machine.run("cancel", other).code == 0
+    own_site.config["queues"] = [{"name": "root"}, {"name": "default", "parent": "root", "max": {"cpu": "1500m"}}]
+    own_site.up()
+    other = own_site.started("--cpus", "1", "--", *SLEEPER)
+    own_site.until_running(other)
+    job = own_site.started("--cpus", "0.2", "--workers", "3", "--min-workers", "1", "--", *SLEEPER)
+    own_site.until_running(job)
+    assert len(own_site.members_of(job)) == 1
+    assert own_site.machine.run("cancel", other).code == 0
 
-    eventually(lambda: [pod["status"]["phase"] for pod in site.members_of(job)] == ["Running"] * 3, 90)
+    eventually(lambda: [pod["status"]["phase"] for pod in own_site.members_of(job)] == ["Running"] * 3, 90)
 
-    (master,) = (pod["metadata"] for pod in site.pods() if pod["metadata"]["labels"]["tuttilab.io/role"] == "master")
-    owners = [owner["uid"] for pod in site.members_of(job) for owner in pod["metadata"]["ownerReferences"]]
+    (master,) = (pod["metadata"] for pod in own_site.pods() if pod["metadata"]["labels"]["tuttilab.io/role"] == "master")
+    owners = [owner["uid"] for pod in own_site.members_of(job) for owner in pod["metadata"]["ownerReferences"]]
     assert owners == [master["uid"]] * 3
-    old = {pod["metadata"]["uid"] for pod in site.pods()}
-    site.cluster.api.delete(f"/api/v1/namespaces/{site.namespace}/pods/{master['name']}")
+    old = {pod["metadata"]["uid"] for pod in own_site.pods()}
+    own_site.cluster.api.delete(f"/api/v1/namespaces/{own_site.namespace}/pods/{master['name']}")
 
-    eventually(lambda: [each["phase"] for each in site.job(job)["attempts"]] == ["Lost", "Running"], 150)
-    assert not old & {pod["metadata"]["uid"] for pod in site.pods()}
-    assert site.machine.run("cancel", job).code == 0
-    site.until(job, "Cancelled")
-    site.until_nothing_is_left()
+    eventually(lambda: [each["phase"] for each in own_site.job(job)["attempts"]] == ["Lost", "Running"], 150)
+    assert not old & {pod["metadata"]["uid"] for pod in own_site.pods()}
+    assert own_site.machine.run("cancel", job).code == 0
+    own_site.until(job, "Cancelled")
+    own_site.until_nothing_is_left()
 
 
 def test_a_job_goes_to_the_node_on_which_others_leave_it_room(site: Site) -> None:
@@ -209,7 +205,7 @@ def test_a_job_goes_to_the_node_on_which_others_leave_it_room(site: Site) -> Non
 
 
 def test_a_gang_whose_end_nobody_saw_has_ended_all_the_same(site: Site) -> None:
-    job = site.started("--", "python3", "-c", "import time; time.sleep(15); print('by myself'); exit(4)")
+    job = site.started("--", "python3", "-c", "import time; time.sleep(8); print('by myself'); exit(4)")
     site.until_running(job)
     site.kill()
     eventually(lambda: [pod["status"]["phase"] for pod in site.pods()] == ["Failed"])
@@ -263,27 +259,25 @@ def test_a_command_that_is_not_in_the_image_is_told_as_such(site: Site) -> None:
     assert "the command does not exist" in site.until(job, "Failed")["reason"]
 
 
-def test_a_namespace_that_is_not_there_is_named(site: Site) -> None:
-    site.machine.run("down", "--now")
-    site.config["clusters"] = [{**site.settings, "namespaces": {"default": "not-there"}}]
-    site.up()
-    job = site.started("--", "true")
+def test_a_namespace_that_is_not_there_is_named(own_site: Site) -> None:
+    own_site.config["clusters"] = [{**own_site.settings, "namespaces": {"default": "not-there"}}]
+    own_site.up()
+    job = own_site.started("--", "true")
 
-    site.until_it_waits_for(job, "there is no namespace 'not-there'")
+    own_site.until_it_waits_for(job, "there is no namespace 'not-there'")
 
 
-def test_missing_rights_are_told_with_verb_and_resource(site: Site, product_cluster: RealCluster) -> None:
+def test_missing_rights_are_told_with_verb_and_resource(own_site: Site, product_cluster: RealCluster) -> None:
     look = [
         {"apiGroups": [""], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
     ]
     kubeconfig = product_cluster.service_account_kubeconfig(look, name="looks-only")
-    site.machine.run("down", "--now")
-    site.config["clusters"] = [{**site.settings, "kubeconfig": str(kubeconfig)}]
-    site.up()
-    job = site.started("--", "true")
+    own_site.config["clusters"] = [{**own_site.settings, "kubeconfig": str(kubeconfig)}]
+    own_site.up()
+    job = own_site.started("--", "true")
 
-    site.until_it_waits_for(job, "may not create pods")
+    own_site.until_it_waits_for(job, "may not create pods")
 
 
 CELL = f"%%submit total --image {product_images.NOTEBOOK} --workers 2 --cpus 0.2 --memory 128Mi\n"
@@ -298,7 +292,15 @@ def test_a_cell_runs_in_containers_and_its_value_is_bound(site: Site, kernel: Ke
     assert kernel.value("total") in ("12", "[12, 12]")
 
 
-def test_an_image_without_cloudpickle_is_told_as_such(site: Site, kernel: Kernel) -> None:
+@pytest.mark.feature("B14")
+def test_an_image_with_another_python_is_refused_before_the_submit_and_one_without_cloudpickle_by_the_job(
+    site: Site, kernel: Kernel
+) -> None:
+    before = site.machine.job_ids()
+    old = kernel.run(CELL.replace(product_images.NOTEBOOK, OLD_PYTHON) + "total = 1")
+    assert f"and image {OLD_PYTHON} Python 2.7, as clusters[].pythons of the site says" in old.error
+    assert (len(old.error.splitlines()), site.machine.job_ids()) == (1, before)
+
     ran = kernel.run(CELL.replace(product_images.NOTEBOOK, images.PYTHON) + "total = 1", timeout=120)
 
     assert ran.status == "error"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import psutil
 import pytest
 
 from tests.kube import images
 from tests.kube.job_site import SLEEPER, Site
+from tests.kube.registry import other_architecture, running_registry
 from tests.user_machine import eventually
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
+OTHER_MACHINE = "localhost/other-machine:1"
+E_MACHINE, EM_X86_64, EM_AARCH64 = 18, 62, 183
+"""Of an ELF file's header."""
 
 
 def test_a_pod_that_a_person_deletes_is_no_failure_of_its_job(site: Site) -> None:
@@ -47,40 +54,76 @@ pods: [{{cpus: 0.1, memory: 64Mi, resources: {{ephemeral-storage: 16Mi}}}}]
     assert len(ended["attempts"]) == 1
 
 
-def test_a_namespace_that_is_deleted_below_a_gang_is_not_held(site: Site) -> None:
-    job = site.started("--workers", "2", "--", *SLEEPER)
-    eventually(lambda: site.logs(job).count(" on\n") == 2)
-    path = f"/api/v1/namespaces/{site.namespace}"
+def image_of_another_machine(place: Path) -> Path:
+    """It claims to be for this one, and its program is not: busybox with another machine's number in its header."""
+    program = bytearray(Path(shutil.which("busybox") or "").resolve().read_bytes())
+    other = {"amd64": EM_X86_64, "arm64": EM_AARCH64}[other_architecture()]
+    program[E_MACHINE : E_MACHINE + 2] = other.to_bytes(2, "little")
+    images.layer([("bin/program", bytes(program))], place / "layer")
+    images.image(place / "other.tar", OTHER_MACHINE, [place / "layer"], {"Cmd": ["/bin/program"]})
+    return place / "other.tar"
 
-    site.cluster.api.delete(path)
 
-    eventually(lambda: not site.cluster.api.exists(path), 120)
-    first = site.job(job)["attempts"][0]
+def test_a_program_for_another_kind_of_machine_is_told_as_such(site: Site, tmp_path: Path) -> None:
+    site.cluster.load_image(image_of_another_machine(tmp_path))
+
+    ended = site.until(site.started("--", "/bin/program", image=OTHER_MACHINE), "Failed")
+
+    assert ended["reason"] == (
+        "it could not start: its image or program is for another kind of machine than its node; "
+        "use an image for the nodes' architecture"
+    )
+    assert len(ended["attempts"]) == 1
+
+
+def test_an_image_without_anything_for_this_kind_of_machine_is_told_as_such(site: Site) -> None:
+    with running_registry(site.cluster.host) as address:
+        site.cluster.trust_registry(address)
+        image = f"{address}/other:1"
+        job = site.started("--", "true", image=image)
+
+        ended = site.until(job, "Failed")
+
+    assert "its image or program is for another kind of machine than its node" in ended["reason"]
+    assert f"image '{image}' has nothing for its node's kind of machine" in site.logs(job)
+
+
+def test_a_namespace_that_is_deleted_below_a_gang_is_not_held(own_site: Site) -> None:
+    own_site.up()
+    job = own_site.started("--workers", "2", "--", *SLEEPER)
+    eventually(lambda: own_site.logs(job).count(" on\n") == 2)
+    path = f"/api/v1/namespaces/{own_site.namespace}"
+
+    own_site.cluster.api.delete(path)
+
+    eventually(lambda: not own_site.cluster.api.exists(path), 120)
+    first = own_site.job(job)["attempts"][0]
     assert first["phase"] == "Lost", first
     # Whichever of its pods goes first.
     assert any(why in first["reason"] for why in ("was lost (", "its master ended first (", "cut off from its master")), first
-    site.until_it_waits_for(job, f"there is no namespace '{site.namespace}'")
-    assert site.machine.run("cancel", job).code == 0
-    site.until(job, "Cancelled")
+    own_site.until_it_waits_for(job, f"there is no namespace '{own_site.namespace}'")
+    assert own_site.machine.run("cancel", job).code == 0
+    own_site.until(job, "Cancelled")
 
 
-def test_a_namespace_without_a_control_plane_is_freed_by_a_release(site: Site) -> None:
-    job = site.started("--", *SLEEPER)
-    eventually(lambda: "on\n" in site.logs(job))
-    plane = psutil.Process(site.machine.runtime().pid)
+def test_a_namespace_without_a_control_plane_is_freed_by_a_release(own_site: Site) -> None:
+    own_site.up()
+    job = own_site.started("--", *SLEEPER)
+    eventually(lambda: "on\n" in own_site.logs(job))
+    plane = psutil.Process(own_site.machine.runtime().pid)
     plane.kill()
     plane.wait(60)
-    assert "1 pod on cluster k has not ended" in site.machine.run("cluster", "release", "k").err
-    path = f"/api/v1/namespaces/{site.namespace}"
-    site.cluster.api.delete(path)
-    eventually(lambda: [pod["status"]["phase"] for pod in site.pods()] == ["Failed"])
-    assert site.cluster.api.exists(path)
+    assert "1 pod on cluster k has not ended" in own_site.machine.run("cluster", "release", "k").err
+    path = f"/api/v1/namespaces/{own_site.namespace}"
+    own_site.cluster.api.delete(path)
+    eventually(lambda: [pod["status"]["phase"] for pod in own_site.pods()] == ["Failed"])
+    assert own_site.cluster.api.exists(path)
 
-    said = site.machine.run("cluster", "release", "k")
+    said = own_site.machine.run("cluster", "release", "k")
 
     assert said.out.endswith(": ended\n1 pod released.\n"), said
-    eventually(lambda: not site.cluster.api.exists(path), 90)
-    site.up()
-    eventually(lambda: site.job(job)["attempts"][0]["phase"] == "Lost", 120)
-    assert site.machine.run("cancel", job).code == 0
-    site.until(job, "Cancelled")
+    eventually(lambda: not own_site.cluster.api.exists(path), 90)
+    own_site.up()
+    eventually(lambda: own_site.job(job)["attempts"][0]["phase"] == "Lost", 120)
+    assert own_site.machine.run("cancel", job).code == 0
+    own_site.until(job, "Cancelled")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.e2e.magics.conftest import Kernel
-from tests.kube import images, product_images
+from tests.kube import product_images
 from tests.kube.cluster import Cluster
 from tests.kube.faults import FaultyApi, faulty_api
-from tests.kube.job_site import Site
+from tests.kube.job_site import SLEEPER, Site
 from tests.user_machine import eventually
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(240)]
@@ -32,7 +31,7 @@ class Picture:
         return base64.b64decode(picture)
 display(Picture())
 print("shown", flush=True)
-time.sleep(20)
+time.sleep(10)
 """
     assert kernel.run(f"picture = {PICTURE!r}").status == "ok"
     sent = kernel.send(f"{CELL} --workers {workers}{code}")
@@ -48,15 +47,15 @@ time.sleep(20)
 
 
 @pytest.fixture
-def metrics(site: Site) -> Iterator[FaultyApi]:
+def metrics(own_site: Site) -> Iterator[FaultyApi]:
     """The site's cluster with a metrics API: what its kubelets count, as metrics-server hands it on."""
-    with faulty_api(site.cluster) as faults, faults.answering("^/apis/metrics.k8s.io/", lambda: pod_metrics(site.cluster)):
-        site.machine.run("down", "--now")
-        site.settings["kubeconfig"] = str(faults.kubeconfig(site.kubeconfig))
-        site.up()
+    cluster = own_site.cluster
+    with faulty_api(cluster) as faults, faults.answering("^/apis/metrics.k8s.io/", lambda: pod_metrics(cluster)):
+        own_site.settings["kubeconfig"] = str(faults.kubeconfig(own_site.kubeconfig))
+        own_site.up()
         yield faults
         # Its jobs are ended through the proxy.
-        site.machine.run("down", "--now", timeout_s=60)
+        own_site.machine.run("down", "--now", timeout_s=60)
 
 
 def pod_metrics(cluster: Cluster) -> dict[str, Any]:
@@ -80,13 +79,13 @@ def pod_metrics(cluster: Cluster) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("metrics")
-def test_what_a_job_uses_is_shown_while_it_runs_in_a_container(site: Site) -> None:
-    code = "import time; held = bytearray(40 << 20)\nuntil = time.time() + 90\nwhile time.time() < until: pass"
-    job = site.started("--workers", "2", "--cpus", "0.5", "--memory", "128Mi", "--", "python3", "-c", code)
-    site.until_running(job)
+def test_what_a_job_uses_is_shown_while_it_runs_in_a_container(own_site: Site) -> None:
+    code = "import time; held = bytearray(40 << 20)\nuntil = time.time() + 120\nwhile time.time() < until: pass"
+    job = own_site.started("--workers", "2", "--cpus", "0.1", "--memory", "128Mi", "--", "python3", "-c", code)
+    own_site.until_running(job)
 
     def used() -> Any:
-        found = site.usage(job)["pods"]
+        found = own_site.usage(job)["pods"]
         return found if len(found) == 2 and all(len(pod["seconds"]) >= 2 for pod in found) else None
 
     pods = eventually(used, 80)
@@ -95,18 +94,18 @@ def test_what_a_job_uses_is_shown_while_it_runs_in_a_container(site: Site) -> No
     for pod in pods:
         assert 40 * 2**20 < pod["peak_memory"] < 128 * 2**20
         # Not more than it may have; on a busy machine it gets less.
-        assert 0.01 < max(pod["cpus"]) < 0.7
+        assert 0.01 < max(pod["cpus"]) < 0.2
         assert pod["cpu_s"] > 0.1
-        assert pod["asked_cpus"] == 0.5
-    assert site.machine.run("cancel", job).code == 0
-    site.until(job, "Cancelled")
-    assert len(site.usage(job)["pods"]) == 2
+        assert pod["asked_cpus"] == 0.1
+    assert own_site.machine.run("cancel", job).code == 0
+    own_site.until(job, "Cancelled")
+    assert len(own_site.usage(job)["pods"]) == 2
 
 
 def test_without_the_right_jobs_run_and_the_log_says_why_their_use_is_not_shown(site: Site) -> None:
-    job = site.started("--", "sleep", "25", image=images.BUSYBOX)
+    said = "what pods use is not shown: the account may not get pods of metrics.k8s.io"
+    job = site.started("--", *SLEEPER)
     site.until_running(job)
-    time.sleep(1)
+    eventually(lambda: said in (site.machine.state / "control.log").read_text(encoding="utf-8"), 40)
     assert site.usage(job)["pods"] == []
-    eventually(lambda: "what pods use is not shown: the account may not get pods of metrics.k8s.io" in site.log(), 40)
-    site.until(job, "Succeeded")
+    assert site.job(job)["phase"] == "Running"

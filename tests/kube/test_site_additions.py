@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import pytest
 import yaml
 
 from tests.kube import images, real
-from tests.kube.job_site import Site
+from tests.kube.job_site import RESTRICTED, SharedSite, Site, made_site
 from tests.kube.real import RealCluster
 from tests.kube.volumes import drop_volume, make_claim
-from tests.user_machine import eventually, made_machine
+from tests.user_machine import eventually
 
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
 
@@ -45,14 +46,21 @@ STORAGES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def site(product_cluster: RealCluster, product_kubeconfig: Path, restricted_namespace: str, tmp_path: Path) -> Iterator[Site]:
-    with made_machine(tmp_path) as machine:
-        site = Site(machine, product_cluster, product_kubeconfig, restricted_namespace)
-        site.config |= {"queues": QUEUES, "defaults": {"queue": "research"}, "storages": STORAGES, "sidecars": SIDECARS}
-        site.up()
-        yield site
-        machine.run("down", "--now", timeout_s=60)
+@pytest.fixture(scope="module")
+def shared_site(
+    product_cluster: RealCluster, product_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedSite]:
+    @contextmanager
+    def opened() -> Iterator[Site]:
+        with (
+            product_cluster.namespace(labels=RESTRICTED) as namespace,
+            made_site(product_cluster, product_kubeconfig, namespace, tmp_path_factory.mktemp("additions")) as site,
+        ):
+            site.config |= {"queues": QUEUES, "defaults": {"queue": "research"}, "storages": STORAGES, "sidecars": SIDECARS}
+            yield site
+
+    with closing(SharedSite(opened)) as shared:
+        yield shared
 
 
 @pytest.fixture

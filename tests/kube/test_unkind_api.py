@@ -32,10 +32,13 @@ from tuttilab.scheduler.clusters.kubernetes.cluster import KubernetesCluster
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
 from tuttilab.scheduler.domain.model import PodPhase
+from tuttilab.scheduler.domain.wire import to_data
 
 pytestmark = [pytest.mark.tier("control-plane"), pytest.mark.timeout(300)]
 LABELS = {"pool": "unkind"}
 OUTAGES_S = (1, 30, 600) if doses.IS_SOAK else (1, 12)
+BACK_OFF_S = 2
+"""Long enough for five launches in a row not to be over before what refuses them is gone."""
 ENDED = {"status": {"phase": "Failed"}}
 
 
@@ -249,9 +252,15 @@ class Site:
             "image": "none",
             "node_labels": LABELS,
             "report_url": f"http://127.0.0.1:{port}",
+            "container_patience_s": 5,
+        }
+        config = {
+            "listen": {"pods": f"127.0.0.1:{port}"},
+            "limits": {"back_off_s": BACK_OFF_S, "observe_every_s": 5},
+            "clusters": [cluster],
         }
         file = machine.home / "tuttilab.yaml"
-        file.write_text(yaml.safe_dump({"listen": {"pods": f"127.0.0.1:{port}"}, "clusters": [cluster]}), encoding="utf-8")
+        file.write_text(yaml.safe_dump(config), encoding="utf-8")
         said = machine.run("up", "--config", str(file))
         assert said.code == 0, said
 
@@ -261,9 +270,7 @@ class Site:
         return str(said.json["id"])
 
     def job(self, job_id: str) -> Any:
-        said = self.machine.run("job", job_id, "--json")
-        assert said.code == 0, said
-        return said.json
+        return to_data(self.machine.client().job(job_id))
 
     def runs(self, job_id: str) -> bool:
         attempts = self.job(job_id)["attempts"]
@@ -273,7 +280,7 @@ class Site:
         said: list[str] = []
 
         def is_told() -> bool:
-            said.append(self.machine.run("explain", job_id).out.replace("\n", " "))
+            said.append(self.machine.why_it_waits(job_id))
             return sentence in said[-1]
 
         try:

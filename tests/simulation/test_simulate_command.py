@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,21 @@ def test_the_files_of_the_guide_are_read(folder: Path) -> None:
     assert told(ran, "phase", "nodes") == [("b", "Succeeded", "gpu-0"), ("job-17", "Cancelled", "gpu-0")]
 
 
+def test_the_commands_of_the_guide_run_as_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "simulator.md").read_text()
+    (folder / "site.yaml").write_text(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])
+    (folder / "jobs.csv").write_text("job_id,submit_s,duration_s,gpus,queue\na,0,50,8,research\nb,1,50,16,production\n")
+    monkeypatch.chdir(folder)
+    commands = re.findall(r"^tuttilab (simulate .*)$", text, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        assert run(shlex.split(command)) == 0, command
+    assert "t000164 (" in capsys.readouterr().out
+    assert "<h2" in (folder / "page.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words", "says"),
     [
@@ -235,6 +251,14 @@ def test_the_files_of_the_guide_are_read(folder: Path) -> None:
             "events[0].queues: there is no queue 'main'",
         ),
         ("e.yaml", b"events: [{at_s: 1, queue: x}]", ("--events", "e.yaml"), "unknown key events[0].queue; did you mean 'queues'?"),
+        (
+            "p.yaml",
+            b"",
+            ("--trace", "lottery"),
+            "there is no file 'lottery', and it is no generator; expected a CSV file or one of gene",
+        ),
+        ("p.yaml", b"", ("--trace", "recurring:load=much"), "trace recurring, load: 'much' is no number or out of range"),
+        ("p.yaml", b"", ("--explain", "nobody"), "--explain: the trace has no job 'nobody'; expected the job_id of one"),
         ("p.yaml", b"", ("--load", "nan"), "Invalid value for '--load': nan is not in the range"),
     ],
 )

@@ -29,11 +29,15 @@ export interface components {
             allocatable: {
                 [key: string]: string;
             };
+            image: string | null;
             is_reachable: boolean;
             kind: string;
             name: string;
             nodes: number;
             others: {
+                [key: string]: string;
+            };
+            pythons: {
                 [key: string]: string;
             };
             unreachable_since: number | null;

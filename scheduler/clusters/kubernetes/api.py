@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import yaml
 from kubernetes.aio import client as kubernetes_client
@@ -34,8 +36,12 @@ LONGEST_S: Final = 24 * 3600
 CONNECTIONS: Final = 100
 REFRESH_S: Final = 60.0
 """Between two runs of a kubeconfig's program for credentials."""
+CLOCK_S: Final = 2.0
+"""A clock that is off by less is right."""
 LINE_BYTES: Final = 2**22
 
+WHOLE: Final = "application/json, */*"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 MERGE: Final = "application/merge-patch+json"
 
 
@@ -59,10 +65,16 @@ class Api:
         self._connecting = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
         self._failing_since: float | None = None
+        self._ahead_s = 0.0
+        """Of our clock, the API server's."""
 
     def failing_s(self) -> float:
         """For how long no call had an answer; 0 since the last that had one."""
         return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+
+    def now(self) -> float:
+        """Unix time by the API server's clock, which writes when an object was made or deleted: ours may be another."""
+        return time.time() + self._ahead_s
 
     async def call(
         self,
@@ -72,14 +84,23 @@ class Api:
         *,
         query: Mapping[str, object] | None = None,
         content_type: str = "application/json",
+        accept: str = WHOLE,
     ) -> dict[str, Any]:
         """The answer's JSON. Raises ApiError for a refusal, ClusterUnreachable without an answer."""
-        async with self._open(method, path, body, query, content_type, CALL_S) as response:
+        async with self._open(method, path, body, query, content_type, CALL_S, accept) as response:
             try:
                 text = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise self._unreachable(error) from error
             return parsed(text)
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """POST of an object; it as it was made, of which the API server tells the metadata alone: the rest is what was sent.
+
+        Raises as `call`.
+        """
+        made = await self.call("POST", path, body, accept=METADATA)
+        return {**body, "metadata": made["metadata"]} if made.get("kind") == "PartialObjectMetadata" else made
 
     async def batches(self, path: str, query: Mapping[str, object], idle_s: float) -> AsyncGenerator[list[bytes]]:
         """The lines, without line feeds, of an answer that goes on: a watch, or a log that is followed.
@@ -107,12 +128,19 @@ class Api:
 
     @contextlib.asynccontextmanager
     async def _open(
-        self, method: str, path: str, body: object, query: Mapping[str, object] | None, content_type: str, limit_s: float
+        self,
+        method: str,
+        path: str,
+        body: object,
+        query: Mapping[str, object] | None,
+        content_type: str,
+        limit_s: float,
+        accept: str = WHOLE,
     ) -> AsyncGenerator[Any]:
         await self._connected()
         client = self._streams if limit_s == LONGEST_S else self._client
         url = f"{client.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
-        headers = {"Content-Type": content_type, "Accept": "application/json, */*"}
+        headers = {"Content-Type": content_type, "Accept": accept}
         try:
             auth = await client.configuration.auth_settings()
             if "BearerToken" in auth:
@@ -123,6 +151,7 @@ class Api:
             raise self._unreachable(error) from error
         response = answer.response
         self._failing_since = None
+        self._note_time(response.headers.get("Date", ""))
         try:
             if response.status >= 400:
                 try:
@@ -133,6 +162,14 @@ class Api:
             yield response
         finally:
             response.release() if response.content.at_eof() else response.close()
+
+    def _note_time(self, date: str) -> None:
+        try:
+            ahead_s = parsedate_to_datetime(date).timestamp() - time.time()
+        except ValueError:
+            return  # a proxy before it took the header away
+        # It names whole seconds, and is a moment old.
+        self._ahead_s = ahead_s if abs(ahead_s) > CLOCK_S else 0.0
 
     async def _connected(self) -> None:
         if self._client is not None:
@@ -165,6 +202,9 @@ class Api:
             raise ClusterUnreachable(
                 f"cluster {self._cluster}: {where} cannot be used ({_one_line(error)}); mend clusters[].kubeconfig or context."
             ) from error
+        # What the environment says of proxies is read once: the client would read it, and the user's .netrc, for each call.
+        configuration.proxy = configuration.proxy or _proxy_for(configuration.host)
+        configuration.client_session_kwargs = {"trust_env": False}
         configuration.connection_pool_maxsize = 0  # any number
         streams = kubernetes_client.ApiClient(configuration)
         configuration.connection_pool_maxsize = CONNECTIONS
@@ -183,6 +223,12 @@ class Api:
             if client is not None:
                 await client.close()
         self._streams = self._client = None
+
+
+def _proxy_for(url: str) -> str | None:
+    """As HTTPS_PROXY, NO_PROXY and so on have it."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 def _one_line(error: BaseException) -> str:

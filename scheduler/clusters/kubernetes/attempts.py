@@ -10,7 +10,7 @@ the same, so that they are made once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -74,11 +74,47 @@ class Keeper(Protocol):
     async def erase(self, job_id: str, attempt: int) -> None: ...
 
 
+class Together:
+    """Short work with files, in a thread: what comes while the thread is busy is done in one go after it."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Callable[[], None], asyncio.Future[None]]] = []
+        self._working: asyncio.Task[None] | None = None
+
+    async def run(self, work: Callable[[], None]) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, done))
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._work(), name="files of attempts")
+        await done
+
+    async def _work(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            failures = await asyncio.to_thread(lambda works: [_failure(work) for work in works], [work for work, _ in batch])
+            for (_, done), failure in zip(batch, failures, strict=True):
+                if done.done():
+                    continue  # nobody waits any more
+                if failure is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(failure)
+
+
+def _failure(work: Callable[[], None]) -> Exception | None:
+    try:
+        work()
+    except Exception as error:
+        return error
+    return None
+
+
 class FileNotes:
     """A file in the attempt's folder, for the only control plane of a state folder."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
+        self._together = Together()
 
     def lead(self, epoch: int) -> None:
         """The lock of the state folder says who leads."""
@@ -93,9 +129,11 @@ class FileNotes:
         return self.peek(job_id, attempt)
 
     async def write(self, job_id: str, attempt: int, record: Record, *, is_over: bool, is_durable: bool = True) -> None:
-        await asyncio.to_thread(
-            self._write, folders.attempt_folder(self._state_dir, job_id, attempt), record, is_durable=is_durable
-        )
+        folder = folders.attempt_folder(self._state_dir, job_id, attempt)
+        if is_durable:
+            await asyncio.to_thread(self._write, folder, record, is_durable=True)
+        else:
+            await self._together.run(lambda: self._write(folder, record, is_durable=False))
 
     @staticmethod
     def _write(folder: Path, record: Record, *, is_durable: bool) -> None:
@@ -119,6 +157,7 @@ class Attempts:
         self._is_loaded = False
         self._loading = asyncio.Lock()
         self._elsewhere: dict[tuple[str, int], bool] = {}
+        self._together = Together()
 
     def folder(self, job_id: str, attempt: int) -> Path:
         return folders.attempt_folder(self._log_dir, job_id, attempt)
@@ -160,9 +199,14 @@ class Attempts:
         await self._keeper.write(job_id, attempt, asdict(noted), is_over=noted.is_forgotten, is_durable=is_durable)
         self._known[job_id, attempt] = noted
 
-    def make_folders(self, job_id: str, attempt: int, pods: Iterable[str]) -> None:
-        for pod in pods:
-            self.pod_folder(job_id, attempt, pod).mkdir(mode=0o700, parents=True, exist_ok=True)
+    async def make_folders(self, job_id: str, attempt: int, pods: Iterable[str]) -> None:
+        wanted = [self.pod_folder(job_id, attempt, pod) for pod in pods]
+
+        def make() -> None:
+            for folder in wanted:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+        await self._together.run(make)
 
     def is_elsewhere(self, job_id: str, attempt: int) -> bool:
         """Whether another control plane made the attempt's pods and keeps their logs in a folder that we do not see.

@@ -49,6 +49,8 @@ TOGETHER_REST: Final = 2.0
 """Pause after an observation, as a multiple of the time that whoever was shown it took; what comes meanwhile is shown together."""
 LONGEST_TOGETHER_S: Final = 1.0
 LAUNCHES_AT_ONCE: Final = 100
+FEW_PODS: Final = 8
+"""Launched at a time, beside which logs are copied without a delay."""
 LISTING_REST: Final = 50.0
 """Pause after a list, as a multiple of its duration: lists take at most a fiftieth of the time."""
 REPLACE_S: Final = 60.0
@@ -107,10 +109,20 @@ class KubernetesCluster:
         self._silence = Silence(heartbeat_s, lease_s)
         self._measuring = Measuring(self._api, name, owner, self._running)
         self._turns = asyncio.Semaphore(LAUNCHES_AT_ONCE)
+        self._launching = 0
+        """Pods of launches under way, or waiting for their turn."""
         self._locks: dict[tuple[str, int], tuple[asyncio.Lock, int]] = {}
         """By attempt, with the number of those who hold it or wait for it."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._copies = LogCopies(self._api, self._attempts, kept, kept.wake, self._log_dir, is_shared=settings.logs is not None)
+        self._copies = LogCopies(
+            self._api,
+            self._attempts,
+            kept,
+            kept.wake,
+            self._log_dir,
+            is_shared=settings.logs is not None,
+            is_launching=self._is_launching,
+        )
         self._giving_up: set[str] = set()
         """Uids of pods that are being deleted because their user code will not start."""
         self._logs: OrderedDict[Path, PodLog] = OrderedDict()
@@ -171,6 +183,7 @@ class KubernetesCluster:
             for informer in (self._nodes, *self._pods.values(), *others):
                 self._spawn(informer.run(), f"watch {self.name}")
             self._spawn(self._measuring.run(), f"measure {self.name}")
+            self._spawn(self._fence.renew(), f"renew the lease of {self.name}")
 
     async def _synced(self) -> None:
         await self._attempts.load()
@@ -207,7 +220,7 @@ class KubernetesCluster:
 
     def _changes(self, observer: Observer) -> tuple[PodState, ...]:
         """States that differ from those that the observer was shown. Starts followers, and gives up pods that will not run."""
-        now, changed = time.time(), []
+        now, changed = self._api.now(), []
         for key, pod in due(observer, self._kept, time.monotonic(), POLL_S):
             observer.unsettled.discard(key)
             seen = None if pod is None else self._seen(pod)
@@ -222,10 +235,12 @@ class KubernetesCluster:
             if state.phase is PodPhase.ENDED and not is_master and not self._copies.is_told(own):
                 observer.unsettled.add(key)
                 state = known or replace(state, phase=PodPhase.PENDING, exit_code=None, reason="", outputs={})
+            elif state.exit_code and state.reason == "Error" and self._copies.is_of_another_machine(own):
+                state = replace(state, reason=states.WRONG_ARCHITECTURE)
             elif not seen.is_over:
                 if state.phase is PodPhase.PENDING or seen.is_deleted:
                     observer.unsettled.add(key)
-                if (why := states.hopeless(seen, now)) is not None:
+                if (why := states.hopeless(seen, now, self._settings.container_patience_s)) is not None:
                     self._give_up(own, seen, *why)
             if state != known:
                 observer.shown[key] = state
@@ -280,7 +295,18 @@ class KubernetesCluster:
 
     # --- launching -----------------------------------------------------------------------------------------------------
 
+    def _is_launching(self) -> bool:
+        return self._launching > FEW_PODS or self._launcher.is_busy
+
     async def launch(self, plan: LaunchPlan) -> None:
+        self._launching += len(plan.pods)
+        try:
+            await self._launch(plan)
+        finally:
+            self._launching -= len(plan.pods)
+        self._kept.wake()
+
+    async def _launch(self, plan: LaunchPlan) -> None:
         await self._synced()
         # Whoever waits for a turn has checked nothing yet.
         async with self._turns, self._locked(plan.job_id, plan.attempt):
@@ -296,7 +322,6 @@ class KubernetesCluster:
                 raise
             finally:
                 await self._put(plan, noted)
-        self._kept.wake()
 
     async def _check_may_create(self) -> None:
         try:
@@ -349,7 +374,7 @@ class KubernetesCluster:
             noted.pods.update({pod.name: pod.digest for pod in plan.pods})
         self._attempts.is_elsewhere(plan.job_id, plan.attempt)  # before there is a folder
         await self._put(plan, noted)
-        await asyncio.to_thread(self._attempts.make_folders, plan.job_id, plan.attempt, noted.pods)
+        await self._attempts.make_folders(plan.job_id, plan.attempt, noted.pods)
 
     async def _put(self, plan: LaunchPlan, noted: Noted) -> None:
         await self._attempts.put(plan.job_id, plan.attempt, noted, is_durable=bool(noted.refused))

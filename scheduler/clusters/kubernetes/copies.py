@@ -25,10 +25,18 @@ ENDS_A_SECOND: Final = 20.0
 
 
 class LogCopies:
-    """``told``: called once a log is whole."""
+    """``told``: called once a log is whole. ``is_launching``: whether many pods are being made."""
 
     def __init__(
-        self, api: Api, attempts: Attempts, kept: Kept, told: Callable[[], None], log_dir: Path, *, is_shared: bool
+        self,
+        api: Api,
+        attempts: Attempts,
+        kept: Kept,
+        told: Callable[[], None],
+        log_dir: Path,
+        *,
+        is_shared: bool,
+        is_launching: Callable[[], bool],
     ) -> None:
         self._log_dir = log_dir
         self._is_shared = is_shared
@@ -36,7 +44,7 @@ class LogCopies:
         self._attempts = attempts
         self._kept = kept
         self._told = told
-        self._turns = logs.Turns()
+        self._turns = logs.Turns(is_launching=is_launching)
         self._followers: dict[Key, asyncio.Task[None]] = {}
         self._over: dict[Key, asyncio.Event] = {}
         """Set when the pod has ended."""
@@ -53,6 +61,9 @@ class LogCopies:
             return True
         since = self._over_since.setdefault(key, time.monotonic())
         return time.monotonic() - since > LOG_WAIT_S + len(self._followers) / ENDS_A_SECOND
+
+    def is_of_another_machine(self, key: Key) -> bool:
+        return logs.is_of_another_machine(self._attempts.pod_folder(*key))
 
     def follow(self, key: Key, seen: Seen) -> None:
         """Unless it is followed, or copied. Hurries the copy of a pod that has ended."""

@@ -63,6 +63,11 @@ class Launcher:
         self.epoch = 0
         """That leads: an attempt that it goes on launching may be of an earlier one."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether others wait until they may create something."""
+        return self._gate.locked()
+
     def check(self, plan: LaunchPlan, nodes: Iterable[str]) -> None:
         """Raises LaunchRefused for what cannot run here at all, or on a node that is not there."""
         known = set(nodes)
@@ -129,7 +134,7 @@ class Launcher:
         path = f"/api/v1/namespaces/{noted.namespace}/pods"
         try:
             async with self._gate:
-                made = await self._api.call("POST", path, body)
+                made = await self._api.create(path, body)
         except ApiError as error:
             if not error.exists_already:
                 raise as_refusal(error, self._cluster, f"create pod {noted.namespace}/{body['metadata']['name']}") from error
@@ -173,7 +178,7 @@ class Launcher:
         for path, body in bodies:
             try:
                 async with self._gate:
-                    await self._api.call("POST", path, body)
+                    await self._api.create(path, body)
             except ApiError as error:
                 if not error.exists_already:
                     what = f"create {body['kind'].lower()} {noted.namespace}/{body['metadata']['name']}"

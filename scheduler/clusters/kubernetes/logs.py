@@ -32,6 +32,11 @@ WHOLE: Final = "whole"
 SILENCE_S: Final = 3600.0
 PAUSE_S: Final = 0.3
 LONGEST_PAUSE_S: Final = 10.0
+FEW: Final = 20
+BEGIN_A_SECOND: Final = 100.0
+"""Of logs that begin together, where they are more than `FEW`."""
+LONGEST_LAUNCH_S: Final = 5.0
+"""For which logs wait at most until pods are made."""
 FOLLOWED: Final = 500
 """Logs that are copied as they are written; those of more pods come with a delay. Each holds a connection to the API server."""
 READ_AT_ONCE: Final = 32
@@ -41,6 +46,10 @@ _BLOCK: Final = 2**20
 _TIMED: Final = re.compile(rb"^\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d) ")
 """How each line begins that a container printed. Others are the kubelet's own words: asked for a container that is removed, it
 answers 200 and "unable to retrieve container logs for ..." (kubernetes issue 142258)."""
+_NO_PROGRAM: Final = re.compile(
+    rb"(?:standard_init_linux\.go:\d+: )?exec [^\n]*: exec format error(?:\ntuttilab: .*)?\s*", re.IGNORECASE | re.DOTALL
+)
+_FIRST_WORDS: Final = 5000
 CUT: Final = "the node removed the container before the end of its log was copied: lines may be missing above."
 
 
@@ -176,6 +185,18 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
+def is_of_another_machine(folder: Path) -> bool:
+    """Whether all that a container printed is its runtime's word that the program is for another architecture.
+
+    A runtime that has begun to start the program says that nowhere else.
+    """
+    try:
+        with (folder / "log").open("rb") as file:
+            return _NO_PROGRAM.fullmatch(file.read(_FIRST_WORDS)) is not None
+    except FileNotFoundError:
+        return False
+
+
 def _place_of(folder: Path, *, is_shared: bool) -> Path:
     """Where it is noted how far ``log`` is copied: of a shared folder by the file, so that a former leader's goes elsewhere."""
     try:
@@ -187,8 +208,12 @@ def _place_of(folder: Path, *, is_shared: bool) -> Path:
 class Turns:
     """Who may hold a connection. The first ones follow their logs, the others read theirs from time to time."""
 
-    def __init__(self, follow: int = FOLLOWED, read: int = READ_AT_ONCE) -> None:
+    def __init__(self, follow: int = FOLLOWED, read: int = READ_AT_ONCE, is_launching: Callable[[], bool] = lambda: False) -> None:
+        """``is_launching``: whether pods are being made, which come before logs."""
         self._free = follow
+        self._is_launching = is_launching
+        self._next = 0.0
+        """When the next one may begin (monotonic)."""
         self.reading = asyncio.Semaphore(read)
         self._waiting = 0
         """Those without a connection of their own."""
@@ -206,16 +231,31 @@ class Turns:
             self._waiting -= not has_one
 
     async def begin(self, over: asyncio.Event, others: int) -> None:
-        """Before the first read: who cannot follow comes at a time of its own, or when its pod is over."""
+        """Before the first read: who cannot follow comes at a time of its own, or when its pod is over.
+
+        Those that begin together, as after a restart, come one after the other, and while many pods are made, all wait a little:
+        the kubelet keeps what they print.
+        """
+        began = time.monotonic()
+        self._next = min(max(self._next, began - FEW / BEGIN_A_SECOND) + 1 / BEGIN_A_SECOND, began + LONGEST_LAUNCH_S)
+        if self._next > began:
+            await _pause(over, self._next - began)
+        while self._is_launching() and not over.is_set() and time.monotonic() - began < LONGEST_LAUNCH_S:
+            await _pause(over, random.uniform(0.5, 1.0) * PAUSE_S * 2)
         if self._free <= 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(random.uniform(0, others / READS_A_SECOND)):
-                    await over.wait()
+            await _pause(over, random.uniform(0, others / READS_A_SECOND))
 
     @property
     def pause_s(self) -> float:
         """Between two reads of one who waits."""
         return max(LONGEST_PAUSE_S, self._waiting / READS_A_SECOND)
+
+
+async def _pause(over: asyncio.Event, seconds: float) -> None:
+    """Shorter when the pod is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await over.wait()
 
 
 async def follow(
@@ -258,7 +298,5 @@ async def follow(
                     return CUT if is_read and not is_whole else ""
             except ClusterUnreachable:
                 is_read, is_whole = is_read or bool(copy.last), False
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await (asyncio.Event() if was_over else over).wait()
-        pause = min(pause * 1.5, max(LONGEST_PAUSE_S, turns.pause_s))
+            await _pause(asyncio.Event() if was_over else over, pause)
+        pause = min(pause * 2.0, max(LONGEST_PAUSE_S, turns.pause_s))

@@ -20,13 +20,13 @@ from tuttilab.scheduler.clusters.kubernetes.pods import Body
 from tuttilab.scheduler.clusters.kubernetes.states import resources_of
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
 from tuttilab.scheduler.domain.model import SERVER_OF_LABEL
-from tuttilab.scheduler.domain.resources import NOTHING, Resources, total
+from tuttilab.scheduler.domain.resources import NOTHING, PODS, Resources, total
 
 log = logging.getLogger(__name__)
 
 PERIOD_S: Final = 5.0
 """Between two sums. Others' pods come and go all the time, and each change of a node is kept in the journal."""
-PODS: Final = "/api/v1/pods"
+_PATH: Final = "/api/v1/pods"
 _ON_NODES: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -36,7 +36,7 @@ class Others:
     def __init__(self, api: Api, cluster: str, installation: str) -> None:
         self._cluster = cluster
         selector = f"{names.INSTALLATION}!={installation},{SERVER_OF_LABEL}!={installation}"
-        self.informer = Informer(api, cluster, PODS, selector, lambda: None, _ON_NODES, needed_of)
+        self.informer = Informer(api, cluster, _PATH, selector, lambda: None, _ON_NODES, needed_of)
         self.is_seen = False
         """False: the account may not look at them, and all room counts as ours."""
         self._sums: Mapping[str, Resources] = {}
@@ -100,10 +100,11 @@ def _larger(one: Resources, other: Resources) -> Resources:
 
 
 def sums(pods: Iterable[Body]) -> Mapping[str, Resources]:
-    """By node, of what `needed_of` kept."""
+    """By node, of what `needed_of` kept: what they request, and how many they are."""
     found: dict[str, dict[str, int]] = {}
     for pod in pods:
         amounts = found.setdefault(pod["node"], {})
+        amounts[PODS] = amounts.get(PODS, 0) + 1
         for key, amount in pod["requests"]:
             amounts[key] = amounts.get(key, 0) + amount
     return {node: Resources.of(amounts) for node, amounts in found.items()}

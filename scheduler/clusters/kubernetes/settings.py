@@ -41,6 +41,8 @@ class KubernetesSettings:
     """Namespace by group; other groups' pods go to ``namespace``."""
     image: str | None = None
     """For jobs that name no image. None: they do not run here."""
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    """Major and minor version of Python by image: a captured cell goes into no image that is known to have another."""
     tolerations: tuple[Toleration, ...] = ()
     """Taints of nodes that are there for our pods; no job can name others."""
     node_labels: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +56,9 @@ class KubernetesSettings:
     isolates_gangs: bool = False
     """Whether a NetworkPolicy lets only the members of a gang connect to its pods."""
     binding: Binding = Binding.AUTO
+    container_patience_s: float = 30.0
+    """How long a pod may wait for what may come by itself: an image that could not be pulled, room that the core believed free, a
+    side-car of the site that ended."""
 
     def namespace_of(self, group: str) -> str:
         return self.namespaces.get(group, self.namespace)

@@ -13,15 +13,13 @@ from typing import Any, Final
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.pods import IMAGE, MAIN, PREFIX, PREPARE, SIDECAR, Body
-from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS
+from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS, is_of_another_machine
 from tuttilab.scheduler.domain.model import MASTER, Node, PodPhase, Taint, Toleration
-from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEMORY, NOTHING, Resources
+from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEMORY, NOTHING, PODS, Resources
 
 STORAGE: Final = "ephemeral-storage"
 UNREACHABLE_S: Final = 20.0
 """A stopped pod that is out of reach counts as ended this long after its grace."""
-PATIENCE_S: Final = 30.0
-"""How long a pod may wait for what may come by itself: an image that could not be pulled, room that the core believed free."""
 COMMAND_NOT_FOUND: Final = "CommandNotFound"
 WRONG_ARCHITECTURE: Final = "WrongArchitecture"
 STORAGE_EXCEEDED: Final = "StorageExceeded"
@@ -47,7 +45,7 @@ def amount(text: object) -> Decimal:
 
 
 def resources_of(amounts: Mapping[str, object]) -> Resources:
-    """Milli-cores, bytes and whole devices; what a node gives that nobody asks for by name (pods, hugepages) is left out."""
+    """Milli-cores, bytes and whole devices; what nobody asks for by name (pods, hugepages) is left out."""
     found = {}
     for key, text in amounts.items():
         if key in (CPU, MEMORY, STORAGE) or ("/" in key and not key.startswith("attachable-volumes")):
@@ -57,12 +55,12 @@ def resources_of(amounts: Mapping[str, object]) -> Resources:
 
 def node_of(node: Body, cluster: str, tolerations: Iterable[Toleration], others: Resources = NOTHING) -> Node:
     """Taints that all our pods tolerate are left out: for them they are none. ``others``: what pods of others take of it."""
-    status = node.get("status", {})
+    allocatable = node.get("status", {}).get("allocatable", {})
     kept = {taint: None for taint in taints_of(node) if not any(tolerates(each, taint) for each in tolerations)}
     return Node(
         name=node["metadata"]["name"],
         cluster=cluster,
-        allocatable=resources_of(status.get("allocatable", {})),
+        allocatable=resources_of(allocatable) + Resources.of({PODS: int(amount(allocatable.get(PODS, 0)))}),
         labels=dict(node["metadata"].get("labels", {})),
         taints=tuple(kept),
         is_ready=is_ready(node),
@@ -148,7 +146,7 @@ class Seen:
 
 
 def state_of(seen: Seen, now: float) -> PodState:
-    """``now``: Unix time, for the pods of nodes that do not answer."""
+    """``now``: Unix time by the API server's clock, for pods of nodes that do not answer; what a node says of it is not read."""
     labels, metadata = seen.labels, seen.pod["metadata"]
     phase, exit_code, reason, outputs = _phase(seen, now)
     return PodState(
@@ -192,7 +190,7 @@ def _end(seen: Seen) -> tuple[int | None, str, Mapping[str, str]]:
         said = str(main.get("message", ""))
         if _NOT_FOUND.search(said):
             return 127, COMMAND_NOT_FOUND, outputs
-        return 126, WRONG_ARCHITECTURE if "exec format error" in said else "CommandNotExecutable", outputs
+        return 126, WRONG_ARCHITECTURE if is_of_another_machine(said) else "CommandNotExecutable", outputs
     told = str(message.get("reason", ""))
     if seen.labels.get(names.ROLE) == MASTER and code == 0:
         return code, "Completed", outputs
@@ -247,8 +245,11 @@ UNSCHEDULABLE: Final = "Unschedulable"
 SIDECAR_FAILED: Final = "SideCarFailed"
 
 
-def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
-    """Reason and sentence of a pod whose user code will not start; None while it may. Such a pod is to be deleted."""
+def hopeless(seen: Seen, now: float, patience_s: float) -> tuple[str, str] | None:
+    """Reason and sentence of a pod whose user code will not start; None while it may. Such a pod is to be deleted.
+
+    ``now``: as of `state_of`. ``patience_s``: how long it may wait for what may come by itself.
+    """
     if seen.is_over or seen.is_deleted or seen.has_started(MAIN):
         return None
     age_s = now - unix_time(seen.pod["metadata"]["creationTimestamp"])
@@ -258,13 +259,18 @@ def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
         status = seen.container(name)
         waiting = status.get("state", {}).get("waiting") or {}
         why, text = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-        if why in HOPELESS or (why in BACKS_OFF and age_s > PATIENCE_S):
+        if why in BACKS_OFF and is_of_another_machine(text):
+            return WRONG_ARCHITECTURE, (
+                f"image {status.get('image', '')!r} has nothing for its node's kind of machine ({text[:400]}); build or choose one "
+                "for the nodes' architecture."
+            )
+        if why in HOPELESS or (why in BACKS_OFF and age_s > patience_s):
             what = "image" if why in BACKS_OFF or "Image" in why else f"container {name} of image"
             return why.replace("ErrImagePull", "ImagePullBackOff"), (
                 f"{what} {status.get('image', '')!r} cannot be {'pulled' if what == 'image' else 'started'} on this cluster "
                 f"({why}: {text[:400]}); check its name, and that the nodes may pull it."
             )
-        if why == "CrashLoopBackOff" and name in of_site and age_s > PATIENCE_S:
+        if why == "CrashLoopBackOff" and name in of_site and age_s > patience_s:
             last = status.get("lastState", {}).get("terminated") or {}
             return SIDECAR_FAILED, (
                 f"side-car {name.removeprefix(PREFIX)!r} of the site ended {status.get('restartCount', 0)} times, last with code "
@@ -272,7 +278,7 @@ def hopeless(seen: Seen, now: float) -> tuple[str, str] | None:
             )
     for condition in seen.pod.get("status", {}).get("conditions", []):
         is_unschedulable = condition["type"] == "PodScheduled" and condition.get("reason") == UNSCHEDULABLE
-        if is_unschedulable and condition["status"] == "False" and age_s > PATIENCE_S:
+        if is_unschedulable and condition["status"] == "False" and age_s > patience_s:
             return (
                 UNSCHEDULABLE,
                 f"the cluster did not place the pod on the node that was chosen: {condition.get('message', '')[:400]}",

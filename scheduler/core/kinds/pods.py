@@ -11,7 +11,17 @@ from tuttilab.scheduler.core.placement.taints import toleration_of
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import MASTER, Ends, Framework, Gang, Input, Output, PodSet, Work
 from tuttilab.scheduler.domain.requests import MOST_ENV_BYTES, JobRequest, PodRequest
-from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, Resources, parse_count, parse_cpu, parse_duration, parse_memory
+from tuttilab.scheduler.domain.resources import (
+    CPU,
+    GPU,
+    MEMORY,
+    PODS,
+    Resources,
+    parse_count,
+    parse_cpu,
+    parse_duration,
+    parse_memory,
+)
 
 MAX_PODS: Final = 10_000
 LEAST_MEMORY: Final = 2**20
@@ -52,6 +62,8 @@ def _pod_set(pod: PodRequest, path: str) -> PodSet:
         if key in (CPU, MEMORY, GPU):
             word = {CPU: "cpus", MEMORY: "memory", GPU: "gpus"}[key]
             raise BadInput(f"{path}.resources.{key}: use the key {word!r} of the pod for this.")
+        if key == PODS:
+            raise BadInput(f"{path}.resources.{key}: each pod counts as one by itself; leave it out.")
     cpu = parse_cpu(pod.cpus, f"{path}.cpus")
     if cpu == 0:
         raise BadInput(f"{path}.cpus: {pod.cpus!r} is no CPU at all; expected at least 1m.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tuttilab.scheduler.core.placement.fit import Counts, Demand, Misfit, demand_of, place_demand, surely_fits_empty
 from tuttilab.scheduler.core.placement.node_arrays import NodeArrays, node_arrays_of
 from tuttilab.scheduler.domain.model import MASTER, Cluster, Job, PodSet
-from tuttilab.scheduler.domain.resources import NOTHING, Resources
+from tuttilab.scheduler.domain.resources import NOTHING, PODS, Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,11 @@ def _on(job: Job, cluster: Cluster) -> NeverFit | None:
     most = 0 if pod_set.role == MASTER else _most(demand, arrays, smallest, pod_set)
     closest = next((node for node in cluster.nodes if node.name == misfit.closest), None)
     asked = pod_set.resources
-    has = Resources.of((key, closest.allocatable[key]) for key, _ in misfit.short if asked[key]) if closest else NOTHING
+    has = (
+        Resources.of((key, closest.allocatable[key]) for key, _ in misfit.short if asked[key] or key == PODS)
+        if closest
+        else NOTHING
+    )
     alone = {one.role: int(one.role == pod_set.role) for one in job.gang.pod_sets}
     is_alone_possible = pod_set.role == MASTER or most > 0 or _misfit(replace(demand, master=None), arrays, alone) is None
     return NeverFit(cluster.name, misfit, most, has, is_alone_possible)

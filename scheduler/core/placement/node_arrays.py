@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuttilab.scheduler.domain.model import Cluster, Node, PodSet, Taint, Toleration
-from tuttilab.scheduler.domain.resources import GPU, Resources, total
+from tuttilab.scheduler.domain.resources import GPU, PODS, Resources, total
 
 Amounts = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -64,6 +64,8 @@ class NodeArrays:
     total: Resources
     gpu: int | None
     cpu: int
+    pods: int | None
+    """Column of the number of pods that a node takes; None where no node has such a limit."""
     _masks: dict[Terms, Mask] = field(default_factory=dict)
     _vectors: dict[Resources, Amounts | None] = field(default_factory=dict)
     _node_classes: dict[Terms, tuple[Amounts, Amounts]] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class NodeArrays:
             total=total(node.allocatable for node in nodes),
             gpu=keys.get(GPU),
             cpu=keys["cpu"],
+            pods=keys.get(PODS),
         )
 
     def takes(self, terms: Terms) -> Mask:
@@ -117,7 +120,7 @@ class NodeArrays:
         return self._node_classes[terms]
 
     def vector(self, resources: Resources) -> Amounts | None:
-        """The amounts as a row; None if no node has one of these resources at all."""
+        """What a pod of these amounts takes, as a row; None if no node has one of these resources at all."""
         # Cycles and submissions call this concurrently: a full cache is replaced, never cleared, so the other thread keeps its own.
         vectors = self._vectors
         if resources not in vectors:
@@ -131,6 +134,8 @@ class NodeArrays:
                     break
                 assert row is not None
                 row[column] = amount
+            if row is not None and self.pods is not None:
+                row[self.pods] = 1
             vectors[resources] = row
         return vectors[resources]
 

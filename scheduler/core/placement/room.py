@@ -40,7 +40,7 @@ class Room:
         return lambda: self.give(key, amount)
 
     def give(self, key: NodeKey, amount: Resources, sign: int = 1) -> None:
-        """Return room to a node (``sign`` -1: take it). A missing or unready node is ignored."""
+        """Return the room of one pod to a node (``sign`` -1: take it). A missing or unready node is ignored."""
         arrays = self.node_arrays.get(key[0])
         row = None if arrays is None else arrays.index.get(key[1])
         if arrays is None or row is None:
@@ -50,6 +50,8 @@ class Room:
             column = arrays.keys.get(name)
             if column is not None:
                 free[row, column] += sign * value
+        if arrays.pods is not None:
+            free[row, arrays.pods] += sign
 
     def fits(self, key: NodeKey, amount: Resources) -> bool:
         arrays = self.node_arrays.get(key[0])

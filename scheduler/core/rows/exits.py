@@ -76,8 +76,8 @@ def describe_end(gang: Gang, pod: Pod) -> str:
         UNTRACED: f"{who} was lost with the processes that watch it, its side-car and keeper, and without a cgroup nobody can say "
         "whether something it started still runs; so it is not started again",
         "StorageExceeded": f"{who} wrote more to its node's disk than it asked for and was put out; ask for more ephemeral-storage",
-        "WrongArchitecture": f"{who} could not start: its program is for another kind of machine (exec format error); use an image "
-        "for the nodes' architecture",
+        "WrongArchitecture": f"{who} could not start: its image or program is for another kind of machine than its node; use an "
+        "image for the nodes' architecture",
         "CommandNotExecutable": f"{who} could not start: the command is nothing that can be run",
         "InputCorrupt": f"{who} did not start: its code bundle or an input cannot be used; its log says why",
         "InputMissing": f"{who} did not start: a declared input is missing",

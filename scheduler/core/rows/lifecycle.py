@@ -33,9 +33,11 @@ ATTEMPT_EDGES: Final[Mapping[AttemptPhase, frozenset[AttemptPhase]]] = {
     _A.LOST: frozenset(),
 }
 
-BACK_OFF_S: Final = 10.0
 LONGEST_BACK_OFF_S: Final = 600.0
 MOST_FAILED_LAUNCHES: Final = 5
+MOST_LOSSES: Final = 20
+"""Lost attempts in a row, of which none ran for `SETTLED_S`: over two hours of tries, with the pauses between them."""
+SETTLED_S: Final = 3600.0
 
 
 def move_job(job: Job, phase: JobPhase) -> Job:
@@ -50,9 +52,9 @@ def move_attempt(attempt: Attempt, phase: AttemptPhase) -> Attempt:
     return replace(attempt, phase=phase)
 
 
-def back_off_s(tries: int) -> float:
-    """Seconds to wait before the next attempt after ``tries`` that did not succeed: 10 doubling to 600."""
-    return min(BACK_OFF_S * 2.0 ** min(max(tries - 1, 0), 10), LONGEST_BACK_OFF_S)
+def back_off_s(tries: int, first_s: float) -> float:
+    """Seconds to wait before the next attempt after ``tries`` that did not succeed: ``first_s``, doubling ten times at most."""
+    return min(first_s * 2.0 ** min(max(tries - 1, 0), 10), max(LONGEST_BACK_OFF_S, first_s))
 
 
 def run_deadline(job: Job, attempt: Attempt) -> float | None:

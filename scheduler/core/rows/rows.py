@@ -20,6 +20,7 @@ from tuttilab.scheduler.core.placement.shapes import Shapes
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.rows.changes import AttemptKey, ChangedKeys, Changes
 from tuttilab.scheduler.core.rows.places import Places
+from tuttilab.scheduler.core.rows.tuning import rules_in_force
 from tuttilab.scheduler.core.rows.unfinished import Unfinished
 from tuttilab.scheduler.core.rows.usage import Usage
 from tuttilab.scheduler.core.rules import SERVICE_RULES, Rules
@@ -42,7 +43,7 @@ from tuttilab.scheduler.domain.model import (
     RunPhase,
     Wait,
 )
-from tuttilab.scheduler.domain.resources import NOTHING, Resources, total
+from tuttilab.scheduler.domain.resources import NOTHING, ONE_POD, PODS, Resources, total
 
 ENDED_JOBS_KEPT: Final = 2000
 """Ended jobs kept in memory so that requests about them need no database; it has them all."""
@@ -207,9 +208,10 @@ class Rows:
 
     def node_use(self) -> dict[NodeKey, Resources]:
         used: dict[NodeKey, Resources] = {}
+        limited = {(c.name, node.name) for c in self.clusters.values() for node in c.nodes if node.allocatable[PODS]}
         for _, attempt in self.live():
             for key, amount in allocations_of(attempt):
-                used[key] = used.get(key, NOTHING) + amount
+                used[key] = used.get(key, NOTHING) + amount + (ONE_POD if key in limited else NOTHING)
         return used
 
     def snapshot(self, also: Job | None = None) -> Snapshot:
@@ -235,7 +237,7 @@ class Rows:
             trusts={queue: self.history.trust(queue) for queue in self.queues},
             accounts=dict(self.accounts.rows),
             shapes=dict(self._shapes.numbers),
-            rules=self.rules,
+            rules=rules_in_force(self.rules, self.queues.values()),
             shape_cache=self._shapes.cache,
         )
 

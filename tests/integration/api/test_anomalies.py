@@ -14,20 +14,16 @@ from tests.integration.api.conftest import TOKEN, Site, served
 from tuttilab.scheduler.client import AsyncClient
 from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.config.model import Limits
-from tuttilab.scheduler.core.rows import lifecycle
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
-from tuttilab.scheduler.service import watcher
 
 T = TypeVar("T")
 LIMIT_S = 60.0
 
 
 @pytest.fixture
-async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    monkeypatch.setattr(watcher, "OBSERVE_EVERY_S", 0.1)
-    monkeypatch.setattr(lifecycle, "BACK_OFF_S", 0.2)
-    async with served(Site(tmp_path, limits=Limits(lost_after_s=1.0, barrier_s=1.0))) as site:
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with served(Site(tmp_path, limits=Limits(observe_every_s=0.1, back_off_s=0.2, lost_after_s=1.0, barrier_s=1.0))) as site:
         yield site
 
 

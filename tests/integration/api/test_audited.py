@@ -50,9 +50,16 @@ LINES = {
     "DELETE /profiles/{name}": ("root", "deleted profile "),
     "PUT /pods/artifacts/{artifact_id}": ("ann", "kept artifact "),
     "POST /reload": ("op", "reloaded queues and defaults: "),
+    "POST /policy": ("op", "tuned the decision rule: overtaking 0.2; better"),
 }
 """Author and beginning of the line that a request of the route leaves."""
-AS = {"POST /profiles": "admin", "DELETE /profiles/{name}": "admin", "POST /notebooks": "hub", "POST /reload": "operator"}
+AS = {
+    "POST /profiles": "admin",
+    "DELETE /profiles/{name}": "admin",
+    "POST /notebooks": "hub",
+    "POST /reload": "operator",
+    "POST /policy": "operator",
+}
 """Who asks where it is not the owner."""
 DATA = b"what nobody had"
 

@@ -104,6 +104,8 @@ PUT    /pods/artifacts/{artifact_id}    401 401 401 401 401 401
 GET    /me                              200 200 200 200 200 200
 POST   /shutdown                        409 403 403 403 403 403
 POST   /reload                          409 403 403 403 403 403
+GET    /policy                          200 200 200 200 200 200
+POST   /policy                          200 403 403 403 403 403
 """
 """Status for each role of `ROLES`, in its order; what a route is about is ann's."""
 
@@ -198,6 +200,7 @@ BODIES: dict[str, Any] = {
     "POST /notebooks": {"owner": "ann", "server": "made-{role}", "profile": "lab"},
     "POST /notebooks/{job_id}/renew": {"phase": "running"},
     "POST /profiles": {"name": "made-{role}"},
+    "POST /policy": {"values": {"overtaking": 0.2}, "why": "better"},
 }
 QUERIES = {
     "GET /artifacts/{artifact_id}/upload": {"size": "5"},

@@ -87,6 +87,8 @@ RULES = {
     ("GET", f"{V}/me"): USER,
     ("POST", f"{V}/shutdown"): USER,
     ("POST", f"{V}/reload"): USER,
+    ("GET", f"{V}/policy"): USER,
+    ("POST", f"{V}/policy"): USER,
 }
 """Which token each route takes. A new route is added here first."""
 
@@ -283,6 +285,8 @@ async def test_no_cross_origin_request_is_allowed(http: httpx.AsyncClient) -> No
         ("GET", "/changes?wait=1000", "", 400, "bad-input", "query: wait:"),
         ("POST", "/shutdown", "{}", 409, "conflict", "was not started as a local one"),
         ("POST", "/reload", "", 409, "conflict", "built-in configuration"),
+        ("POST", "/policy", '{"values": {"order": "fifo"}}', 400, "bad-input", "fifo is not a value of order"),
+        ("POST", "/policy", '{"values": {"protects": false}}', 400, "bad-input", "there is no parameter 'protects'"),
     ],
 )
 async def test_problem_documents_name_the_error(

@@ -42,6 +42,8 @@ COMMANDS = {
     ("GET", "/profiles/{name}"): "profile show small",
     ("DELETE", "/profiles/{name}"): "profile delete small",
     ("POST", "/reload"): "scheduler reload",
+    ("GET", "/policy"): "scheduler policy",
+    ("POST", "/policy"): "scheduler tune --reset",
     ("GET", "/me"): "status",
     ("GET", "/audit"): "audit",
 }

@@ -18,7 +18,6 @@ from tuttilab.scheduler.clusters.base import LaunchPlan
 from tuttilab.scheduler.clusters.local.cluster import LocalCluster
 from tuttilab.scheduler.config.load import default_config
 from tuttilab.scheduler.config.model import ClusterConfig
-from tuttilab.scheduler.core.rows import lifecycle
 from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Job, JobPhase, Node, PodPhase
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.store import backup as copying
@@ -56,7 +55,7 @@ class Site:
 
     async def up(self, nodes: Sequence[Node] = BOTH) -> None:
         config = default_config(self.folder)
-        limits = replace(config.limits, lost_after_s=1.0, barrier_s=60.0)
+        limits = replace(config.limits, back_off_s=0.5, lost_after_s=1.0, barrier_s=60.0)
         config = replace(config, clusters=(ClusterConfig("here", "local", tuple(nodes)),), limits=limits)
         self.cluster = HeldCluster(self.folder, nodes)
         self.service = Service(config, SqlStore(config.store.url), {"here": self.cluster}, state_dir=self.folder)
@@ -115,8 +114,7 @@ def lives(pid: int) -> bool:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setattr(lifecycle, "BACK_OFF_S", 0.5)
+def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 

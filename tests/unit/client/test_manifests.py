@@ -1,5 +1,6 @@
 """Manifests: the requests that are read from YAML, and the errors of invalid files."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def test_job_of_the_documentation_is_read() -> None:
             retries=1,
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("gpus: 1", "unknown key gpus; GPUs are written as `pods: [{gpus: 1}]` here."),
+        ("pods: [{gpu: 1}]", "unknown key pods[0].gpu; GPUs are written as `gpus: 1` here."),
+    ],
+)
+def test_where_gpus_are_written_is_said_to_who_writes_them_elsewhere(text: str, sentence: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(sentence)):
+        parse_manifests(f"kind: Job\ncommand: [x]\n{text}\n", "m.yaml", JobRequest)
 
 
 def test_documents_of_a_file_keep_their_order() -> None:

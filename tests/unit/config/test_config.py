@@ -189,6 +189,23 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
         ({"lisen": {}}, "t.yaml: unknown key lisen; did you mean 'listen'?"),
         ({"listen": {"prt": 1}}, "t.yaml: unknown key listen.prt; did you mean 'port'?"),
         (
+            {"clusters": [{"name": "a", "kind": "local", "nodes": [{"name": "n", "cpus": 1, "memory": "4Gi", "gpus": 1}]}]},
+            "t.yaml: unknown key clusters[0].nodes[0].gpus; GPUs are written as `resources: {nvidia.com/gpu: 1}` here.",
+        ),
+        (
+            {"queues": [{"name": "root", "gpu": 1}]},
+            "t.yaml: unknown key queues[0].gpu; GPUs are written as "
+            "`guaranteed: {nvidia.com/gpu: 1}` or `max: {nvidia.com/gpu: 1}` here.",
+        ),
+        (
+            {"clusters": [{"name": "a", "kind": "local", "nodes": [{"name": "n", "cpus": 1, "memory": "4"}]}]},
+            "t.yaml: clusters[0].nodes[0].memory: '4' is 4 bytes; expected a unit, as in 512Mi or 8Gi.",
+        ),
+        (
+            {"queues": [{"name": "root", "max": {"memory": 64}}]},
+            "t.yaml: queues[0].max.memory: 64 is 64 bytes; expected a unit, as in 512Mi or 8Gi.",
+        ),
+        (
             {"clusters": [{"name": "a", "kind": "local", "nodes": [{"name": "n", "cpus": 1, "memory": 1, "lables": {}}]}]},
             "t.yaml: unknown key clusters[0].nodes[0].lables; did you mean 'labels'?",
         ),
@@ -312,6 +329,7 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
             {"queues": [{"name": "a", "clusters": []}]},
             "t.yaml: queues[0].clusters: an empty list is none of them; leave the key out for all clusters, or name one.",
         ),
+        ({"limits": {"back_off_s": 0}}, "t.yaml: limits.back_off_s: 0 is not a time; expected seconds above 0, up to ten years."),
         ({"limits": {"user_live_jobs": 0}}, "t.yaml: limits.user_live_jobs: 0 was given; expected 1 to 1000000."),
         ({"limits": {"user_writes_per_s": 0.5}}, "t.yaml: limits.user_writes_per_s: 0.5 was given; expected 1 to 1000000."),
         ({"limits": {"barrier_s": float("nan")}}, "t.yaml: limits.barrier_s: it is no finite number; expected one that is."),
@@ -332,7 +350,7 @@ def test_spark_settings_become_text_as_spark_writes_it() -> None:
             "t.yaml: clusters[0].nodes[0].cpus: 0 is none at all; expected more than 0.",
         ),
         (
-            {"clusters": [{"name": "a", "kind": "fake", "nodes": [{"name": "n", "cpus": 1, "memory": 1, "taints": ["a b"]}]}]},
+            {"clusters": [{"name": "a", "kind": "fake", "nodes": [{"name": "n", "cpus": 1, "memory": "1Gi", "taints": ["a b"]}]}]},
             "t.yaml: clusters[0].nodes[0].taints[0]: 'a b' is no taint; expected key=value:EFFECT, "
             "the effect one of NoSchedule, PreferNoSchedule, NoExecute.",
         ),

@@ -53,6 +53,8 @@ def test_all_that_can_be_said() -> None:
         "uid": 2000,
         "isolate_gangs": True,
         "binding": "direct",
+        "container_patience_s": 90,
+        "pythons": {"registry.example/old:1": "3.9"},
     }
 
     config = parsed({**LEAST, **own}, listen={"pods": "10.0.0.5:8790"})
@@ -63,6 +65,8 @@ def test_all_that_can_be_said() -> None:
     assert (settings.namespace_of("research"), settings.namespace_of("others")) == ("ml-research", "ml")
     assert settings.all_namespaces == ("ml", "ml-research")
     assert settings.isolates_gangs
+    assert settings.pythons == {"registry.example/old:1": "3.9"}
+    assert settings.container_patience_s == 90.0
     assert settings.binding is Binding.DIRECT
     assert (config.listen.pods_address, config.host_names) == (("10.0.0.5", 8790), ("127.0.0.1", "10.0.0.5"))
 
@@ -76,6 +80,9 @@ def test_all_that_can_be_said() -> None:
         ({"namespace": None}, "clusters[0].namespace: None is not a namespace;"),
         ({"namespace": "ML"}, "clusters[0].namespace: 'ML' is not a namespace;"),
         ({"namespaces": {"a": "x.y"}}, "clusters[0].namespaces.a: 'x.y' is not a namespace;"),
+        ({"pythons": {"i:1": "3.12.1"}}, "clusters[0].pythons.i:1: '3.12.1' is no version of Python; expected major and minor,"),
+        ({"pythons": {"a b": "3.12"}}, "clusters[0].pythons: 'a b' is not an image;"),
+        ({"container_patience_s": 0.5}, "clusters[0].container_patience_s: 0.5 cannot be used; expected 1 to 86400 seconds."),
         ({"sidecar_image": None}, "clusters[0].sidecar_image: '' is not an image;"),
         ({"image": "a b"}, "clusters[0].image: 'a b' is not an image;"),
         ({"report_url": None}, "clusters[0].report_url: None is no URL at which pods reach the control plane;"),

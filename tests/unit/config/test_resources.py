@@ -41,6 +41,11 @@ def test_a_misspelt_resource_is_refused_with_its_place_and_the_nearest(part: str
     )
 
 
+def test_the_number_of_pods_is_limited_by_a_word_of_its_own() -> None:
+    with pytest.raises(BadInput, match=r"queues\[1\].max: 'pods' is counted by node, not by queue; use the queue's max_pods"):
+        configured({"pods": 10}, KUBERNETES)
+
+
 def test_a_resource_that_is_like_no_other_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(BadInput, match=r"has 'fpga', so this would limit nothing; expected one of cpu, memory, nvidia.com/gpu\."):
         configured({"fpga": 1}, DECLARED)
@@ -95,3 +100,9 @@ def test_a_reload_does_not_refuse_what_cannot_be_seen_now_or_was_there_before() 
 
     assert unseen({"nvidia.com/gpu": 1}, {}, {}) == away
     assert unseen({"nvidia.com/gpu": 2}, {"nvidia.com/gpu": 1}, {"far": cluster(node("n"), name="far")}) == away
+
+
+@pytest.mark.parametrize("key", ["gpu", "gpus", "nvidia.com/gpus", "GPU"])
+def test_who_limits_gpus_by_another_name_is_told_theirs(key: str) -> None:
+    with pytest.raises(BadInput, match=f"has '{key}', so this would limit nothing; did you mean 'nvidia.com/gpu'"):
+        configured({key: 1}, DECLARED)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.builders import cluster, end_all, end_pod, node, run_cycle, start_all, state, submit
 from tuttilab.scheduler.core.cycle import schedule
+from tuttilab.scheduler.core.rows.invariants import check as check_invariants
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import DropJob, ForgetPods, StopGang
@@ -96,6 +97,13 @@ def test_a_pod_that_used_too_much_is_told_its_memory_as_people_write_it(one: Sta
     job = started(one, memory="64Mi")
     end_all(one, job.id, 137, reason="OOMKilled")
     assert one.jobs[job.id].reason.startswith("it used more memory than it asked for (64Mi) and was killed")
+
+
+def test_a_site_says_how_long_the_first_back_off_is(one: State) -> None:
+    one.rules = replace(one.rules, back_off_s=2.0)
+    job = started(one, retries=1)
+    end_all(one, job.id, 1, at=100.0)
+    assert one.jobs[job.id].not_before == 102.0
 
 
 def test_a_failed_job_with_retries_waits_out_its_back_off_and_runs_again(one: State) -> None:
@@ -298,3 +306,35 @@ def test_the_phase_of_a_pod_never_goes_back(one: State) -> None:
     pod = newest(one, job).pods[0]
     one.handle(ev.PodReady(job.id, 1, pod.name), 2.0)
     assert newest(one, job).pods[0].phase is PodPhase.RUNNING
+
+
+@pytest.mark.parametrize(("ran_s", "ends"), [(None, True), (60.0, True), (3600.0, False)])
+def test_a_job_that_is_lost_again_and_again_ends_unless_it_runs_for_long_in_between(
+    one: State, ran_s: float | None, ends: bool
+) -> None:
+    job, at = submit(one, retries=0), 0.0
+    for number in range(1, 21):
+        at += 10_000.0
+        run_cycle(one, at)
+        assert newest(one, job).number == number
+        if ran_s is not None:
+            start_all(one, job.id, at)
+        end_all(one, job.id, None, at + (ran_s or 0.0), reason="NodeLost")
+
+    found = one.jobs[job.id]
+    assert (found.failures, found.attempts) == (0, 20), "no retry is used up"
+    assert found.phase is (JobPhase.FAILED if ends else JobPhase.QUEUED)
+    if ends:
+        assert found.reason == (
+            f"was lost 20 times in a row, each time within 1h of its start; the last time: pod {newest(one, job).pods[0].name} was "
+            "lost (NodeLost: its node does not answer). See whether what it does brings its nodes down, then submit it again"
+        )
+    check_invariants(one)
+
+
+def test_preemptions_are_no_losses(one: State) -> None:
+    job = started(one)
+    one.handle(ev.GangPreempted(job.id, 1, "another", "for another"), 1.0)
+    end_all(one, job.id, 143, reason="Stopped")
+
+    assert (one.jobs[job.id].phase, one.jobs[job.id].losses) == (JobPhase.QUEUED, 0)

@@ -21,7 +21,8 @@ def test_cpus_are_milli_cores(text: object, milli: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("8Gi", 8 * 2**30), ("16G", 16 * 10**9), ("1.5Gi", 3 * 2**29), (512, 512), ("1k", 1000)]
+    ("text", "size"),
+    [("8Gi", 8 * 2**30), ("16G", 16 * 10**9), ("1.5Gi", 3 * 2**29), (2**20, 2**20), ("512Ki", 2**19), ("0", 0), ("1k", 1000)],
 )
 def test_memory_is_bytes(text: object, size: int) -> None:
     assert parse_memory(text) == size

@@ -133,3 +133,15 @@ def test_the_schema_tells_the_limits() -> None:
 
     assert (properties["pods"]["maxItems"], properties["env"]["maxProperties"]) == (256, 2000)
     assert {one.name for one in fields(NodeRequest)} == set(wire.adapter(NodeRequest).json_schema()["properties"])
+
+
+@pytest.mark.parametrize("end", [0, 1, 20, 40, 63])
+def test_a_beginning_is_refused_for_what_stands_there_and_not_for_where_it_ends(end: int) -> None:
+    text = b'{"name": "a \\" [ b", "priority": 12, "command": ["echo", "{}"], "pods": [{"cpus": 1, "count": null}]}'
+    for cut in range(end, len(text), 64):
+        shape.check_beginning(JobRequest, text[:cut], "job")
+
+    with pytest.raises(BadInput, match="job: pods: more than 256 are given"):
+        shape.check_beginning(JobRequest, b'{"pods": [' + b"{}," * 300, "job")
+    with pytest.raises(BadInput, match="unknown key nam; did you mean 'name'"):
+        shape.check_beginning(JobRequest, b'{"nam": "x', "job")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tuttilab.scheduler.config.model import Limits
 from tuttilab.scheduler.domain.errors import TooFast
 from tuttilab.scheduler.domain.requests import Who
 from tuttilab.scheduler.identity import rate
-from tuttilab.scheduler.identity.rate import WriteRate
+from tuttilab.scheduler.identity.rate import RefusalRate, WriteRate
 
 ANN, EVE, HUB = Who("ann"), Who("eve", is_admin=True), Who("tuttilab", is_admin=True, is_hub=True)
 
@@ -90,3 +92,30 @@ def test_the_oldest_of_too_many_buckets_is_forgotten(clock: Clock, monkeypatch: 
 
     assert taken(bucket, Who("c"), 1) == 0
     assert taken(bucket, Who("a"), 1) == 1
+
+
+async def test_refusals_beyond_the_rate_wait_and_no_more_of_them_than_a_few(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    open_waits = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await open_waits.wait()
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    refusals = RefusalRate(clock)
+    for _ in range(rate.REFUSALS_AT_ONCE):
+        await refusals.wait()
+    assert waits == []
+
+    pending = [asyncio.ensure_future(refusals.wait()) for _ in range(rate.MOST_WAITING)]
+    while len(waits) < rate.MOST_WAITING:
+        await asyncio.wait(pending, timeout=0.01)
+    await refusals.wait()
+    assert (waits[0], max(waits)) == (1 / rate.REFUSALS_PER_S, rate.MOST_WAITING / rate.REFUSALS_PER_S)
+
+    open_waits.set()
+    await asyncio.gather(*pending)
+    clock.at += 3600
+    await refusals.wait()
+    assert len(waits) == rate.MOST_WAITING

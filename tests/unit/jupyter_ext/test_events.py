@@ -47,7 +47,7 @@ class Script:
         self.asked: list[dict[str, str]] = []
         self.done = asyncio.Event()
 
-    async def send(self, method: str, path: str, params: dict[str, str], *, may_repeat: bool = False) -> bytes:
+    async def send(self, method: str, path: str, params: dict[str, str], *, may_repeat: bool = False, wait_s: float = 0.0) -> bytes:
         assert (method, path) == ("GET", "/changes")
         self.asked.append(params)
         if not self.answers:
@@ -112,3 +112,24 @@ async def test_feed_restarts_when_the_journal_dropped_its_position(notices: Call
         Notice(status="up", seq=5, resync=True),
         Notice(status="up", seq=900, resync=True),
     ]
+
+
+async def test_pages_are_told_of_a_halted_control_plane_before_a_poll_ends_and_when_it_goes_on() -> None:
+    script = Script(view(5))
+    notices: list[Notice] = []
+    feed = ChangeFeed(script, notices.append)
+    feed.ensure_running()
+    await asyncio.wait_for(script.done.wait(), 10)
+    script.answers, script.done = [view(6)], asyncio.Event()
+
+    feed.hear_nothing("It has not answered for 4 s.")
+    feed.hear_nothing("It has not answered for 4 s.")
+    await asyncio.wait_for(script.done.wait(), 10)
+    await feed.stop()
+
+    assert notices == [
+        Notice(status="up", seq=5, resync=True),
+        Notice(status="down", detail="It has not answered for 4 s."),
+        Notice(status="up", seq=6, resync=True),
+    ]
+    assert script.asked[2:] == [{}, {"since": "6", "wait": "25"}]

@@ -72,6 +72,16 @@ def test_a_pod_that_comes_or_runs_or_was_asked_to_end_is_no_problem(shown: dict[
             pod(ended(127, "StartError", "no such file")),
             "the server could not start in image 'reg.example/lab:1' (StartError: no such file)",
         ),
+        (
+            pod(ended(128, "StartError", "exec format error")),
+            "the server is for another kind of machine than its node (exec format error); "
+            "choose an image for the nodes' architecture",
+        ),
+        (
+            pod(waiting("ErrImagePull", "no match for platform in manifest")),
+            "image 'reg.example/lab:1' is for another kind of machine than its node (no match for platform in manifest); "
+            "choose an image for the nodes' architecture",
+        ),
         (pod(ended(2, "Error")), "the server ended with code 2 (Error)"),
         (pod(ended(3, "Error"), name="prepare"), "container prepare ended with code 3 before the server could start (Error)"),
         (

@@ -175,9 +175,25 @@ def _finish(rows: Rows, job: Job, attempt: Attempt, at: float, phase: AttemptPha
         _fail_or_requeue(rows, job, attempt, at)
     elif (untraced := exits.untraced_pod(attempt)) is not None:
         jobs.end(rows, job, JobPhase.FAILED, at, exits.describe_end(job.gang, untraced), exit_code)
+    elif phase is AttemptPhase.LOST:
+        _give_up_or_requeue(rows, job, attempt, at)
     else:
         jobs.requeue(rows, job, at, attempt.reason, max(attempt.number - job.failures, 1))
     return done
+
+
+def _give_up_or_requeue(rows: Rows, job: Job, attempt: Attempt, at: float) -> None:
+    """A loss costs no retry, but a job that brings down each node that it gets must not go on for ever."""
+    ran_s = 0.0 if attempt.started_at is None else (attempt.stopping_at or at) - attempt.started_at
+    job = replace(job, losses=1 if ran_s >= lifecycle.SETTLED_S else job.losses + 1)
+    if job.losses < lifecycle.MOST_LOSSES:
+        jobs.requeue(rows, job, at, attempt.reason, max(attempt.number - job.failures, 1))
+        return
+    why = (
+        f"was lost {job.losses} times in a row, each time within {show_duration(lifecycle.SETTLED_S)} of its start; the last time: "
+        f"{attempt.reason}. See whether what it does brings its nodes down, then submit it again"
+    )
+    jobs.end(rows, job, JobPhase.FAILED, at, why, attempt.exit_code)
 
 
 def _fail_or_requeue(rows: Rows, job: Job, attempt: Attempt, at: float) -> None:

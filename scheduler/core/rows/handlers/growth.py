@@ -56,13 +56,13 @@ def failed(rows: Rows, event: ev.GrowthFailed, at: float) -> list[Instruction]:
     fewer, names = resizing.unstarted(attempt, event.pods, event.reason)
     if not names:
         return []
-    rows.put_attempt(backed_off(fewer, at))
+    rows.put_attempt(backed_off(rows, fewer, at))
     if event.node and event.node not in job.avoid_nodes:
         job = rows.put_job(replace(job, avoid_nodes=(*job.avoid_nodes, event.node)))
     return [StopPods(job.id, attempt.number, names, job.work.grace_s)]
 
 
-def backed_off(attempt: Attempt, at: float) -> Attempt:
+def backed_off(rows: Rows, attempt: Attempt, at: float) -> Attempt:
     """The attempt after a growth whose pods did not start: the back-off before the next growth doubles until one starts."""
     tries = attempt.failed_growths + 1
-    return replace(attempt, failed_growths=tries, grows_at=at + lifecycle.back_off_s(tries))
+    return replace(attempt, failed_growths=tries, grows_at=at + lifecycle.back_off_s(tries, rows.rules.back_off_s))

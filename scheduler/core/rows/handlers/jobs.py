@@ -46,7 +46,7 @@ def requeue(rows: Rows, job: Job, at: float, reason: str, tries: int) -> None:
         end(rows, job, JobPhase.CANCELLED, at, reason, None)
         return
     queued = lifecycle.move_job(job, JobPhase.QUEUED)
-    again = rows.put_job(replace(queued, reason=reason, not_before=at + lifecycle.back_off_s(tries)))
+    again = rows.put_job(replace(queued, reason=reason, not_before=at + lifecycle.back_off_s(tries, rows.rules.back_off_s)))
     rows.begin_wait(again, at)
 
 

@@ -62,7 +62,7 @@ def ended(rows: Rows, event: ev.PodEnded, at: float) -> list[Instruction]:
     if resizing.is_joining(pod) and attempt.phase is AttemptPhase.RUNNING and exits.has_not_run(ended_pod):
         # No work was lost with it: the gang runs on without it.
         ended_pod = replace(ended_pod, is_given_back=True, given_back_why=f"it did not start ({event.reason or 'no trace of it'})")
-        rows.put_attempt(growth.backed_off(attempt, at))
+        rows.put_attempt(growth.backed_off(rows, attempt, at))
     rows.put_pod(event.job_id, event.attempt, ended_pod)
     if ended_pod.is_given_back:
         attempt = rows.put_attempt(resizing.without_pod(rows.attempts[event.job_id, event.attempt], pod.name))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from tuttilab.scheduler.core.ordering.queues import check_tree
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.rows.rows import Rows
+from tuttilab.scheduler.core.rows.tuning import tuned_queues
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import Instruction
 
@@ -19,6 +20,11 @@ def queues_configured(rows: Rows, event: ev.QueuesConfigured, at: float) -> list
         len(attempt.standing) != len(rows.usage.ledger.path(job.queue)) for job, attempt in rows.usage.live.values()
     ):
         _recompute_standings(rows)
+    return []
+
+
+def policy_tuned(rows: Rows, event: ev.PolicyTuned, at: float) -> list[Instruction]:
+    rows.put_queues(check_tree(tuned_queues(tuple(rows.queues.values()), event.values, at, event.by, event.why)))
     return []
 
 

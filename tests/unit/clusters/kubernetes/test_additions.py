@@ -134,7 +134,7 @@ def waiting(reason: str, **status: Any) -> states.Seen:
 def test_a_pod_whose_side_car_does_not_start_is_given_up_with_its_name(
     seen: states.Seen, after_s: float, reason: str, said: str
 ) -> None:
-    found = states.hopeless(seen, states.unix_time("2026-01-01T00:00:00Z") + after_s)
+    found = states.hopeless(seen, states.unix_time("2026-01-01T00:00:00Z") + after_s, 30.0)
 
     assert found is not None
     assert found[0] == reason
@@ -144,4 +144,4 @@ def test_a_pod_whose_side_car_does_not_start_is_given_up_with_its_name(
 def test_a_side_car_that_ended_once_gets_its_time() -> None:
     begun = states.unix_time("2026-01-01T00:00:00Z")
 
-    assert states.hopeless(waiting("CrashLoopBackOff"), begun + 10) is None
+    assert states.hopeless(waiting("CrashLoopBackOff"), begun + 10, 30.0) is None

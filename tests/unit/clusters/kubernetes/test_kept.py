@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from aiohttp import web
 
+from tuttilab.scheduler.clusters.kubernetes import api as api_module
 from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.api import CONNECTIONS, Api
 from tuttilab.scheduler.clusters.kubernetes.fence import EPOCH, LeaseFence
@@ -140,7 +143,9 @@ def test_some_follow_their_logs_and_the_others_read_them_less_often_the_more_the
         assert may_follow
 
 
-async def test_calls_do_not_wait_for_connections_that_streams_hold(tmp_path: Path) -> None:
+async def test_calls_do_not_wait_for_connections_that_streams_hold_and_the_api_servers_clock_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = asyncio.Event()
 
     async def answer(request: Any) -> Any:
@@ -173,6 +178,10 @@ async def test_calls_do_not_wait_for_connections_that_streams_hold(tmp_path: Pat
     assert await asyncio.gather(*(anext(stream) for stream in streams)) == [[b"line"]] * len(streams)
     async with asyncio.timeout(5):
         assert await api.call("GET", "/pods") == {"ok": True}
+    assert abs(api.now() - time.time()) < 0.1, "its clock and ours are the same"
+    monkeypatch.setattr(api_module, "time", SimpleNamespace(time=lambda: time.time() - 3600, monotonic=time.monotonic))
+    await api.call("GET", "/pods")
+    assert abs(api.now() - time.time()) < 3, "ours is an hour behind"
 
     ended.set()
     await asyncio.gather(*(stream.aclose() for stream in streams))

@@ -2,16 +2,18 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from tuttilab.scheduler.clusters.kept.logs import PodLog
+from tuttilab.scheduler.clusters.kubernetes import logs
 from tuttilab.scheduler.clusters.kubernetes.api import Api
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError
-from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, Turns, follow, is_whole
+from tuttilab.scheduler.clusters.kubernetes.logs import CUT, PLACE, WHOLE, LogCopy, Turns, follow, is_of_another_machine, is_whole
 from tuttilab.scheduler.domain.errors import ClusterUnreachable
 
 
@@ -220,3 +222,55 @@ def test_a_log_that_went_before_its_end_was_copied_says_so(tmp_path: Path, gone:
 
 def test_a_pod_that_never_ran_has_no_log_and_no_note(tmp_path: Path) -> None:
     assert followed(tmp_path, ApiError(400, "BadRequest", "waiting to start"), ApiError(404, "NotFound", "")) == ()
+
+
+async def test_logs_that_begin_together_come_one_after_the_other_and_after_pods_that_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs, "BEGIN_A_SECOND", 300.0)
+    monkeypatch.setattr(logs, "PAUSE_S", 0.01)
+    is_launching = True
+    turns = Turns(is_launching=lambda: is_launching)
+    ended, goes_on = asyncio.Event(), asyncio.Event()
+    ended.set()
+    one = asyncio.create_task(turns.begin(goes_on, 0))
+    async with asyncio.timeout(5):
+        await turns.begin(ended, 0)  # at once: its pod may be gone soon
+    await asyncio.sleep(0.05)
+    assert not one.done()
+    is_launching = False
+    await one
+
+    began = time.monotonic()
+    at = await asyncio.gather(*(_time_of(turns.begin(goes_on, 0), began) for _ in range(logs.FEW + 60)))
+
+    assert max(at) > 0.15
+    assert at == sorted(at)
+
+
+async def _time_of(work: Awaitable[None], began: float) -> float:
+    await work
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("printed", "is_so"),
+    [
+        (["exec /bin/sh: exec format error"], True),
+        (["standard_init_linux.go:228: exec user process caused: exec format error"], True),
+        (["exec /bin/sh: exec format error", "tuttilab: a note of ours"], True),
+        (["begun", "exec /bin/sh: exec format error"], False),
+        (["exec /bin/sh: exec format error", "and more of the user's"], False),
+        ([], False),
+    ],
+)
+def test_a_runtime_that_could_not_start_the_program_has_said_so_where_it_would_print(
+    tmp_path: Path, printed: list[str], is_so: bool
+) -> None:
+    copy = LogCopy(tmp_path)
+    copy.begin()
+    copy.add(lines(*printed))
+    copy.close()
+
+    assert is_of_another_machine(tmp_path) is is_so
+    assert not is_of_another_machine(tmp_path / "none")

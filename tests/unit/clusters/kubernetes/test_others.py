@@ -64,6 +64,6 @@ def test_sums_are_by_node() -> None:
     ]
 
     assert sums(pods) == {
-        "a": Resources.parse({"cpu": "1500m", "memory": "2Gi"}),
-        "b": Resources.parse({"cpu": 2, "memory": "1Gi"}),
+        "a": Resources.parse({"cpu": "1500m", "memory": "2Gi", "pods": 2}),
+        "b": Resources.parse({"cpu": 2, "memory": "1Gi", "pods": 1}),
     }

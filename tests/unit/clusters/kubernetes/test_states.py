@@ -68,6 +68,8 @@ DRAINED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByE
         (seen("Failed", reason="OutOfcpu"), "Ended", None, "OutOfcpu"),
         (seen("Failed", ended(128, "StartError", message="exec: no such file or directory")), "Ended", 127, "CommandNotFound"),
         (seen("Failed", ended(128, "StartError", message="permission denied")), "Ended", 126, "CommandNotExecutable"),
+        (seen("Failed", ended(128, "StartError", message="exec /bin/sh: exec format error")), "Ended", 126, "WrongArchitecture"),
+        (seen("Failed", metadata=DELETED, why="WrongArchitecture"), "Ended", 1, "WrongArchitecture"),
         (seen("Failed", ended(137, "Error"), told('{"reason": "LeaseLost"}')), "Ended", 137, "LeaseLost"),
         (seen("Failed", ended(143, "Error"), told('{"reason": "LeaseLost"}'), is_told=True), "Ended", 143, "Stopped"),
         (seen("Failed", ended(137, "Error"), told('{"reason": "LeaseLost"}'), metadata=DELETED), "Ended", 137, "LeaseLost"),
@@ -103,8 +105,11 @@ def test_the_pods_own_name_is_the_one_of_the_control_plane() -> None:
     assert state_of(seen(metadata={"name": "tt-1", "annotations": {names.POD: "Long_Name"}}), NOW).name == "Long_Name"
 
 
-def waiting(reason: str) -> dict[str, Any]:
-    return {"waiting": {"reason": reason, "message": "m"}}
+def waiting(reason: str, message: str = "m") -> dict[str, Any]:
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+OTHER_MACHINE = "no match for platform in manifest: not found"
 
 
 UNPLACED = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available"}]
@@ -117,6 +122,7 @@ UNPLACED = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable
         (seen("Pending", inits={"image": waiting("ImagePullBackOff")}), 10, None),
         (seen("Pending", inits={"image": waiting("ImagePullBackOff")}), 31, "ImagePullBackOff"),
         (seen("Pending", inits={"image": waiting("ErrImagePull")}), 31, "ImagePullBackOff"),
+        (seen("Pending", inits={"image": waiting("ErrImagePull", OTHER_MACHINE)}), 0, "WrongArchitecture"),
         (seen("Pending", waiting("CreateContainerConfigError")), 0, "CreateContainerConfigError"),
         (seen("Pending", conditions=UNPLACED), 10, None),
         (seen("Pending", conditions=UNPLACED), 31, "Unschedulable"),
@@ -126,7 +132,7 @@ UNPLACED = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable
     ],
 )
 def test_a_pod_that_will_not_run_is_given_up_with_a_sentence(pod: Seen, after_s: float, reason: str | None) -> None:
-    found = hopeless(pod, NOW + after_s)
+    found = hopeless(pod, NOW + after_s, 30.0)
 
     assert (found[0] if found else None) == reason
     assert found is None or found[1].endswith(".") or "0/2 nodes" in found[1]
@@ -155,8 +161,30 @@ def test_a_node_with_its_taints_but_for_those_that_all_our_pods_tolerate() -> No
     assert node.taints == (Taint("spot", "", "NoExecute"),)
 
 
+def test_a_node_says_how_many_pods_it_takes() -> None:
+    body = {"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "4", "pods": "110"}}}
+
+    assert node_of(body, "k", []).allocatable == Resources.parse({"cpu": 4, "pods": 110})
+
+
 def test_a_cordoned_node_has_a_taint_that_nobody_tolerates() -> None:
     body = {"metadata": {"name": "n"}, "spec": {"unschedulable": True}, "status": {}}
 
     assert [taint.key for taint in node_of(body, "k", []).taints] == ["node.kubernetes.io/unschedulable"]
     assert not node_of(body, "k", []).is_ready
+
+
+def test_times_that_a_node_writes_change_nothing() -> None:
+    """A node's clock is a day behind, or ahead: what its kubelet wrote of when a pod started and ended is not read."""
+    for skewed in ("2026-11-28T12:00:00Z", "2026-11-30T12:00:00Z"):
+        state = ended(3, "Error", startedAt=skewed, finishedAt=skewed)
+        stamps: dict[str, Any] = {
+            "startTime": skewed,
+            "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": skewed}],
+        }
+
+        assert (state_of(seen("Failed", state, **stamps), NOW).exit_code, state_of(seen("Failed", state), NOW).exit_code) == (3, 3)
+        late = seen("Pending", inits={"image": waiting("ImagePullBackOff")}, **stamps)
+        assert (hopeless(late, NOW + 10, 30.0), (hopeless(late, NOW + 31, 30.0) or ("",))[0]) == (None, "ImagePullBackOff")
+        gone = seen("Running", {"running": {"startedAt": skewed}}, metadata=DELETED, is_out_of_reach=True, **stamps)
+        assert [str(state_of(gone, NOW + after_s).phase) for after_s in (49, 51)] == ["Running", "Ended"]

@@ -20,8 +20,27 @@ from tuttilab.scheduler.domain.errors import BadInput, TooLarge
 
 
 def test_a_cell_takes_what_it_uses_and_the_notebook_defines() -> None:
-    namespace = {"df": 1, "unused": 2, "In": []}
-    assert choose_names("df + len(other) + len(In)", namespace, hidden={"In": namespace["In"]}) == ("df",)
+    namespace = {"df": 1, "unused": 2, "exit": []}
+    assert choose_names("df + len(other) + len(exit)", namespace, hidden={"exit": namespace["exit"]}) == ("df",)
+
+
+@pytest.mark.parametrize(
+    ("cell", "name"),
+    [("_ + 1", "_"), ("sum(Out.values())", "Out"), ("len(In)", "In"), ("_12.mean()", "_12"), ("print(_ih)", "_ih")],
+)
+def test_a_cell_that_uses_the_history_of_the_notebook_is_told_so_before_it_is_sent(cell: str, name: str) -> None:
+    namespace = {one: [1] for one in ("_", "Out", "In", "_12", "_ih")}
+
+    with pytest.raises(BadInput, match=rf"^{name} is the notebook's own history.* or send it as it is with --in \+{name}\.$"):
+        choose_names(cell, namespace, namespace)
+    assert choose_names(cell, namespace, namespace, only=(f"+{name}",)) == (name,)
+
+
+def test_a_name_of_the_history_that_the_cell_or_the_user_binds_is_an_ordinary_one() -> None:
+    namespace = {"_": "of the shell", "xs": 1}
+
+    assert choose_names("for _ in xs: pass", namespace, namespace | {"xs": 2}) == ("xs",)
+    assert choose_names("_('text')", {"_": 1}, hidden={"_": 2}) == ("_",)
 
 
 def test_a_hidden_name_that_the_user_bound_anew_travels() -> None:
