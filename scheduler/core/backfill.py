@@ -265,13 +265,12 @@ class Hold:
 
 
 def latest_end(job: Job, prediction: Prediction, now: float, margin: float | None) -> float:
-    """The end that a hold assumes for the job if it starts now: after prediction x spread ^ ``margin``.
+    """The end that a hold assumes for the job if it starts now: after prediction x spread ^ ``margin``, or its run-time limit.
 
     With ``margin`` None only its run-time limit counts; without a limit the end is infinite.
     """
-    if margin is not None:
-        return now + prediction.seconds * float(prediction.spread**margin)
-    return now + job.timeout_s if job.timeout_s is not None else inf
+    limit_s = job.timeout_s if job.timeout_s is not None else inf
+    return now + (limit_s if margin is None else min(prediction.seconds * float(prediction.spread**margin), limit_s))
 
 
 def hold_for(job: Job, demand: Demand, arrays: NodeArrays, free: Amounts, releases: Releases, counts: Counts | None) -> Hold | None:

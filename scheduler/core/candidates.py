@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.ordering.run_times import expected_s
 from tuttilab.scheduler.core.placement.shapes import Shape
+from tuttilab.scheduler.core.rules import Rules
 from tuttilab.scheduler.domain.model import Job, Prediction
 
 Floats = npt.NDArray[np.float64]
@@ -30,7 +31,7 @@ class Candidate:
     place: int = 0
     cause: Cause | None = None
     size: float = 0.0
-    """Sort key in its class, smallest first; see `sort_candidates`."""
+    """Sort key in its class, lowest first; see `sort_candidates`."""
     number: int = 0
     """Row in `CandidateArrays`."""
 
@@ -57,6 +58,8 @@ class CandidateArrays:
     seconds: Floats
     spread: Floats
     limit: Floats
+    nodes: Floats
+    """How many nodes each fills."""
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate]) -> CandidateArrays:
@@ -67,36 +70,42 @@ class CandidateArrays:
             np.array([c.prediction.seconds for c in candidates]),
             np.array([c.prediction.spread for c in candidates]),
             np.array([inf if c.job.timeout_s is None else c.job.timeout_s for c in candidates]),
+            np.array([c.shape.nodes for c in candidates]),
         )
 
     def take(self, candidates: Iterable[Candidate]) -> CandidateArrays:
         """The rows of ``candidates``."""
         rows = np.array([c.number for c in candidates], dtype=np.intp)
-        return CandidateArrays(self.share[rows], self.seconds[rows], self.spread[rows], self.limit[rows])
+        return CandidateArrays(self.share[rows], self.seconds[rows], self.spread[rows], self.limit[rows], self.nodes[rows])
 
-    def work(self) -> Floats:
-        """Expected room-seconds of each. Serving least expected work first minimizes the mean wait (Rothkopf 1966).
+    def deferral_s(self, rules: Rules) -> Floats:
+        """By how much later than its submission each stands in line (`Rules.patience`).
 
-        Expectation, not median: of two runs with the same median, the less certain one is more often very long.
+        Serving least expected work first minimizes the mean wait (Rothkopf 1966), and lets large gangs wait longest; adding a
+        multiple of it to the time of submission keeps most of the gain and bounds how long. Expectation, not median: of two runs
+        with the same median, the less certain one is more often very long.
         """
-        return self.share * np.minimum(expected_s(self.seconds, self.spread), self.limit)
+        expected = np.minimum(expected_s(self.seconds, self.spread), self.limit)
+        return np.minimum(rules.patience * expected * self.nodes**rules.size_power, rules.longest_deferral_s)
 
 
-def sort_candidates(lines: Mapping[str, list[Candidate]], arrays: CandidateArrays | None) -> None:
-    """Sort by class, then protected gangs first, then least expected work (ignored without ``arrays``), then submission.
+def sort_candidates(lines: Mapping[str, list[Candidate]], deferrals_s: Mapping[str, Sequence[float]]) -> None:
+    """Sort by class, then protected gangs first, then submission and deferral, then submission.
+
+    ``deferrals_s``: by queue, by row of `CandidateArrays`; queues without an entry are in order of submission.
 
     Of the protected gangs, those of several pods go first, largest first: the room that one of them leaves serves the next without
     draining the cluster again. The hold goes by submission (`WorkingSet.hold_for_protected`).
     """
-    works: list[float] | None = None if arrays is None else arrays.work().tolist()
-    for line in lines.values():
+    for queue, line in lines.items():
+        deferral_s = deferrals_s.get(queue)
         has_protected = False
         for candidate in line:
             if candidate.is_protected:
                 has_protected = True
                 candidate.size = -candidate.shape.share if candidate.job.gang.size > 1 else 0.0
-            elif works is not None:
-                candidate.size = works[candidate.number]
+            elif deferral_s is not None:
+                candidate.size = candidate.job.submitted_at + deferral_s[candidate.number]
         # Stable sorts, least significant key first.
         line.sort(key=attrgetter("job.order"))
         line.sort(key=attrgetter("size"))

@@ -59,7 +59,11 @@ class Lines:
         arrays = None
         if is_short or snapshot.rules.explains_all:
             arrays = CandidateArrays.of([candidate for line in by_queue.values() for candidate in line])
-        sort_candidates(by_queue, arrays if is_short else None)
+        deferrals: dict[str, list[float]] = {}
+        if is_short and arrays is not None:
+            in_s = arrays.deferral_s(snapshot.rules).tolist()
+            deferrals = {queue: in_s for queue in by_queue if snapshot.trusts.get(queue, 0.0) >= snapshot.rules.least_trust}
+        sort_candidates(by_queue, deferrals)
         return cls(by_queue, not_ready, tuple(shapes.by_key.values()), arrays)
 
     def candidates(self) -> Iterator[Candidate]:

@@ -40,7 +40,24 @@ class Rules:
     protects: bool = True
     """Whether overtaking accounts protect gangs; off for policies without this guarantee."""
     preempts: bool = True
-    end_estimate: EndEstimate = EndEstimate.PROBABILISTIC
+    end_estimate: EndEstimate = EndEstimate.CORRECTED
+    patience: float = 5.6
+    """Seconds by which a gang that fills a node is deferred for each second of its expected run time; 0: order of submission.
+
+    While room is short, a gang stands in line as if it had been submitted later: by ``patience`` x its expected run time x (how
+    many nodes it fills) ^ ``size_power``, and by ``longest_deferral_s`` at most.
+    """
+    size_power: float = 0.5
+    """0: deferred by run time alone; 1: by work."""
+    longest_deferral_s: float = 24 * 3600.0
+    least_trust: float = 0.3
+    """Below this part of the variance of run times that predictions explained lately, order is submission (`History.trust`)."""
+    protected_at: float = 2.0
+    """Multiples of the allowance at which an overtaken gang is protected, ..."""
+    overdue_at: float = 8.0
+    """... at which its hold adds a margin of one spread to predictions, ..."""
+    strict_at: float = 8.0
+    """... and from which on it trusts none."""
     idle_notebook_s: float = 60.0
     """A notebook without a running cell for this long is not busy."""
     back_off_s: float = 10.0

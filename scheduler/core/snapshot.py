@@ -85,6 +85,8 @@ class Snapshot:
     epoch: int = 0
     predictions: Mapping[str, Prediction] = field(default_factory=dict)
     """Of the waiting jobs, by id."""
+    trusts: Mapping[str, float] = field(default_factory=dict)
+    """By queue, how far its predictions were right lately (`History.trust`)."""
     accounts: Mapping[str, Overtaking] = field(default_factory=dict)
     """Of the waiting jobs, by id; one without a row has waited since its submission and was not overtaken."""
     shapes: Mapping[str, int] = field(default_factory=dict)

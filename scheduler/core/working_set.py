@@ -147,4 +147,4 @@ def _protection(snapshot: Snapshot, now: float, room: Room, ledger: Ledger, site
             names = frozenset(c.name for c in allowed_clusters(job, snapshot.clusters, ledger.path(job.queue)))
             if len(names) < len(weights):
                 usable[job.id] = names
-    return protection(snapshot.waiting, snapshot.accounts, in_use, snapshot.queues, weights, usable, now)
+    return protection(snapshot.waiting, snapshot.accounts, in_use, snapshot.queues, weights, usable, now, snapshot.rules)

@@ -470,12 +470,15 @@ class Overtaking:
 class RunHistory:
     """Durations in seconds of the last runs under ``key``, newest last; a row.
 
-    ``scatter``: for a queue's key, squared log-ratios of successive runs of the same name.
+    For a queue's key: ``scatter``, squared log-ratios of successive runs of the same name; ``missed``, squared log-ratios of
+    runs and what was predicted when they were admitted; ``plain``, of the same runs and the middle of the queue's runs then.
     """
 
     key: str
     runs: tuple[float, ...] = ()
     scatter: tuple[float, ...] = ()
+    missed: tuple[float, ...] = ()
+    plain: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from tuttilab.scheduler.config.file import QueueFile
 from tuttilab.scheduler.config.load import check_name, check_room, node_room, queues_of
 from tuttilab.scheduler.core.ordering.queues import leaves
 from tuttilab.scheduler.core.placement.taints import taint_of
-from tuttilab.scheduler.core.rules import Order, Reservation, Rules
+from tuttilab.scheduler.core.rules import Order, Reservation
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import Cluster, Node, Queue
@@ -185,7 +185,8 @@ def read_policy(text: str, what: str = "policy file") -> Policy:
     for key, value, known in (("order", given.order, list(Order)), ("keep", given.keep, list(Reservation))):
         if value is not None and value not in known:
             raise BadInput(f"{what}: {key}: {value!r} is not known; expected one of {', '.join(known)}.")
-    rules = Rules(
+    rules = replace(
+        base.rules,
         order=base.rules.order if given.order is None else Order(given.order),
         reservation=base.rules.reservation if given.keep is None else Reservation(given.keep),
         protects=base.rules.protects if given.protects is None else given.protects,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Final
 
 from tuttilab.scheduler.core.ordering.run_times import UNKNOWN, History, PredictionEntry
@@ -39,10 +40,21 @@ POLICIES: Final[Mapping[str, Policy]] = {
         Policy(
             "sjf-oracle",
             "least work first, told the true durations, no hold",
-            Rules(reservation=Reservation.NOTHING, protects=False, end_estimate=EndEstimate.CORRECTED, explains_all=False),
+            replace(
+                _FIRST,
+                order=Order.SMALL_FIRST,
+                reservation=Reservation.NOTHING,
+                patience=1e6,
+                size_power=1.0,
+                longest_deferral_s=inf,
+            ),
             True,
         ),
-        Policy("ours", "least predicted work first with the overtaking account and a hold", _OURS),
+        Policy(
+            "ours",
+            "submission, deferred by predicted run time where that is trusted, with the overtaking account and a hold",
+            _OURS,
+        ),
     )
 }
 
@@ -53,8 +65,12 @@ class Oracle(History):
 
     durations: Mapping[str, float] = field(default_factory=dict)
 
-    def record_run(self, job: Job, duration_s: float) -> None:
+    def record_run(self, job: Job, duration_s: float, predicted: Prediction | None = None) -> None:
         """Does nothing: all durations are known."""
+
+    def trust(self, queue: str) -> float:
+        """All of it."""
+        return 1.0
 
     def entry(self, job: Job) -> PredictionEntry:
         """The job's true duration."""

@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tuttilab.scheduler.core.ordering.overtaking import GangUsage, Lane, Seconds, is_above
+from tuttilab.scheduler.core.rules import SERVICE_RULES, Rules
 from tuttilab.scheduler.domain.model import Job, Overtaking, Queue
-
-EARLY: Final = 2 / 3
-OVERDUE: Final = 1.0
-STRICT: Final = 2.0
-"""Multiples of the allowance. From `EARLY` on a gang is protected, so that it may start in time. From `OVERDUE` on its hold adds a
-margin of one spread to the predictions of gangs that want to backfill; from `STRICT` on it ignores predictions. Ignoring them from
-the beginning drains the cluster so often that everybody waits longer (figures: docs/scheduling-proof.md)."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,11 +23,11 @@ class Protection:
     overtaken_s: Mapping[str, float] = field(default_factory=dict)
     """The account as seconds of the whole room."""
     protected: frozenset[str] = frozenset()
-    """Overtaken by more than 2/3 of their allowance: the first of them, by submission, that does not fit gets the hold."""
+    """Overtaken by `Rules.protected_at` x their allowance: the first, by submission, that does not fit gets the hold."""
     overdue: frozenset[str] = frozenset()
-    """Overtaken by more than their allowance: a backfill must end in time even if it runs a spread longer than predicted."""
+    """By `Rules.overdue_at` x: a backfill must end in time even if it runs a spread longer than predicted."""
     strict: frozenset[str] = frozenset()
-    """Overtaken by more than twice their allowance: no backfill relies on a prediction."""
+    """Overtaken by `Rules.strict_at` x their allowance: no backfill relies on a prediction."""
     class_exempt: frozenset[str] = frozenset()
     """Passed by higher classes for `class_cap_s`."""
     next_at: float | None = None
@@ -95,6 +88,7 @@ def protection(
     weights: Mapping[str, float],
     usable: Mapping[str, frozenset[str]],
     now: float,
+    rules: Rules = SERVICE_RULES,
 ) -> Protection:
     """The protection of the waiting gangs at ``now``.
 
@@ -110,7 +104,7 @@ def protection(
     for job in waiting:
         lanes.setdefault((job.queue, job.priority), []).append(job)
     overtaken: dict[str, float] = {}
-    reached: dict[float, list[str]] = {EARLY: [], OVERDUE: [], STRICT: []}
+    stages: list[tuple[float, list[str]]] = [(rules.protected_at, []), (rules.overdue_at, []), (rules.strict_at, [])]
     class_exempt: list[str] = []
     upcoming: list[float] = []
     for lane, jobs in lanes.items():
@@ -131,7 +125,7 @@ def protection(
         seconds, rate = _later(orders, own, uses, [row.later for row in rows], [row.base for row in rows], size, columns)
         allowance = queue.overtaking * waits + queue.overtaking_s
         overtaken.update(zip((job.id for job in jobs), seconds.tolist(), strict=True))
-        for part, ids in reached.items():
+        for part, ids in stages:
             is_past = seconds > part * allowance
             ids += [jobs[number].id for number in np.nonzero(is_past)[0].tolist()]
             gains = ~is_past & (rate > part * queue.overtaking)
@@ -151,7 +145,7 @@ def protection(
                 upcoming.append(now + float((queue.class_cap_s - waits[is_before_cap]).min()))
     # 1 ms later: with rounding a gang could be just below the threshold at `next_at`, and the same time would come again.
     next_at = min(upcoming) + 1e-3 if upcoming else None
-    protected, overdue, strict = (frozenset(ids) for ids in reached.values())
+    protected, overdue, strict = (frozenset(ids) for _, ids in stages)
     return Protection(overtaken, protected, overdue, strict, frozenset(class_exempt), next_at)
 
 

@@ -23,6 +23,9 @@ from tuttilab.scheduler.domain.model import Job, JobKind, Prediction, RunHistory
 MAX_RUNS: Final = 12
 MAX_QUEUE_RUNS: Final = 400
 MAX_KEYS: Final = 20_000
+MAX_JUDGED: Final = 200
+MIN_JUDGED: Final = 30
+"""Ended runs of a queue that are compared with their predictions; with fewer than the least, predictions have no trust."""
 PRIOR_S: Final = 1200.0
 """Estimate without any history: the median of a well-known GPU cluster's trace."""
 PRIOR_SPREAD: Final = 6.0
@@ -95,19 +98,22 @@ class History:
     def of(cls, rows: Iterable[RunHistory]) -> History:
         return cls({row.key: row for row in rows})
 
-    def record_run(self, job: Job, duration_s: float) -> None:
-        """Record the duration of a run that ended by itself."""
+    def record_run(self, job: Job, duration_s: float, predicted: Prediction | None = None) -> None:
+        """Record the duration of a run that ended by itself. ``predicted``: what was, when it was admitted."""
         took = max(duration_s, MIN_RUN_S)
         *own, queue = keys_of(job)
-        before = self.rows.get(own[0])
-        scatter = self.rows.get(queue, RunHistory(queue)).scatter
+        before, pooled = self.rows.get(own[0]), self.rows.get(queue, RunHistory(queue))
+        scatter, missed, plain = pooled.scatter, pooled.missed, pooled.plain
+        if predicted is not None:
+            missed = (*missed, log(took / max(predicted.seconds, MIN_RUN_S)) ** 2)[-MAX_JUDGED:]
+            plain = (*plain, (log(took) - self._prior(queue).middle) ** 2)[-MAX_JUDGED:]
         if before is not None and before.runs:
             scatter = (*scatter, log(took / before.runs[-1]) ** 2)[-MAX_QUEUE_RUNS:]
         for key in own:
             runs = self.rows.pop(key, RunHistory(key)).runs
             self._put(RunHistory(key, (*runs, took)[-MAX_RUNS:]))
         runs = self.rows.pop(queue, RunHistory(queue)).runs
-        self._put(RunHistory(queue, (*runs, took)[-MAX_QUEUE_RUNS:], scatter))
+        self._put(RunHistory(queue, (*runs, took)[-MAX_QUEUE_RUNS:], scatter, missed, plain))
         while len(self.rows) > MAX_KEYS:
             oldest = next(iter(self.rows))
             del self.rows[oldest]
@@ -115,6 +121,17 @@ class History:
             self.dropped[oldest] = None
             self._invalidate(oldest.split("/", 2)[1])
         self._invalidate(job.queue)
+
+    def trust(self, queue: str) -> float:
+        """The part of the variance of a queue's latest run times that their predictions explained; 0 before enough have ended.
+
+        It is measured on predictions made before the runs, so names that say nothing earn no trust, whatever earlier runs suggest.
+        """
+        row = self.rows.get(f"queue/{queue}")
+        if row is None or len(row.missed) < MIN_JUDGED:
+            return 0.0
+        total = fsum(row.plain)
+        return max(1 - fsum(row.missed) / total, 0.0) if total > 0 else 0.0
 
     def _invalidate(self, queue: str) -> None:
         for entry in self._entries.get(queue, {}).values():

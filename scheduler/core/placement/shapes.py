@@ -84,6 +84,8 @@ class Shape:
     is_elastic: bool
     share: float = 0.0
     """Dominant share of the clusters it may use."""
+    nodes: float = 0.0
+    """The same in nodes: how many of their mean size it fills."""
     demands: dict[str, Demand] = field(default_factory=dict)
     charges: dict[str, Resources] = field(default_factory=dict)
     _smallest: dict[str, tuple[Counts | None, Resources, int]] = field(default_factory=dict)
@@ -101,6 +103,7 @@ class Shape:
             shape.charges[cluster.name] = charge_of(job, cluster)
         charge = shape.charges[clusters[0].name] if clusters else shape.asked
         shape.share = min(charge.dominant_share(site), 1e9) if site else 0.0
+        shape.nodes = shape.share * sum(len(cluster.nodes) for cluster in clusters)
         return shape
 
     def for_new_cycle(self) -> Shape:
@@ -112,6 +115,7 @@ class Shape:
             self.asked,
             self.is_elastic,
             self.share,
+            self.nodes,
             self.demands,
             self.charges,
             self._smallest,

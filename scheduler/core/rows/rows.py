@@ -234,6 +234,7 @@ class Rows:
             factors=self.accuracy.factors() if self.rules.explains_all else NO_FACTORS,
             epoch=self.epoch,
             predictions=self._predictions(also),
+            trusts={queue: self.history.trust(queue) for queue in self.queues},
             accounts=dict(self.accounts.rows),
             shapes=dict(self._shapes.numbers),
             rules=rules_in_force(self.rules, self.queues.values()),

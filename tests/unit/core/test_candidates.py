@@ -10,6 +10,7 @@ from tuttilab.scheduler.core.backfill import EndDistribution, end_of
 from tuttilab.scheduler.core.candidates import Candidate, CandidateArrays, sort_candidates
 from tuttilab.scheduler.core.ordering.run_times import History
 from tuttilab.scheduler.core.placement.shapes import Shape
+from tuttilab.scheduler.core.rules import SERVICE_RULES
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.domain.model import Prediction
 
@@ -31,18 +32,19 @@ def candidates(seed: int, count: int = 60) -> list[Candidate]:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("is_short", [False, True])
-def test_class_then_protected_largest_first_then_least_work_then_submission(seed: int, is_short: bool) -> None:
+def test_class_then_protected_largest_first_then_submission_and_deferral(seed: int, is_short: bool) -> None:
     line = candidates(seed)
     known = CandidateArrays.of(line)
-    works = {id(c): work for c, work in zip(line, known.work().tolist(), strict=True)}
+    deferrals = known.deferral_s(SERVICE_RULES).tolist()
+    keys = {id(c): c.job.submitted_at + later for c, later in zip(line, deferrals, strict=True)}
 
     def rank(c: Candidate) -> tuple[int, bool, float, int]:
         if c.is_protected:
             return (-c.job.priority, False, -c.shape.share if c.job.gang.size > 1 else 0.0, c.job.order)
-        return (-c.job.priority, True, works[id(c)] if is_short else 0.0, c.job.order)
+        return (-c.job.priority, True, keys[id(c)] if is_short else 0.0, c.job.order)
 
     expected = sorted(line, key=rank)
-    sort_candidates({"main": line}, known if is_short else None)
+    sort_candidates({"main": line}, {"main": deferrals} if is_short else {})
     assert [c.job.id for c in line] == [c.job.id for c in expected]
     assert [c.place for c in line] == list(range(1, len(line) + 1))
 

@@ -14,7 +14,7 @@ from tuttilab.scheduler.core.holds import Holds
 from tuttilab.scheduler.core.placement.fit import Demand
 from tuttilab.scheduler.core.placement.node_arrays import NodeArrays
 from tuttilab.scheduler.core.placement.shapes import Shape
-from tuttilab.scheduler.core.rules import EndEstimate
+from tuttilab.scheduler.core.rules import SERVICE_RULES, EndEstimate, Rules
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.core.working_set import WorkingSet
@@ -109,14 +109,24 @@ def waiting_behind(used: float) -> tuple[State, Job, dict[str, Job]]:
     ("used", "who"),
     [
         (0.0, ["wide", "narrow", "limited"]),
-        (650.0, ["wide", "narrow", "limited"]),
-        (950.0, ["narrow", "limited"]),
-        (1900.0, ["limited"]),
+        (1800.0, ["wide", "narrow", "limited"]),
+        (7300.0, ["wide", "narrow", "limited"]),
+        (7400.0, ["limited"]),
     ],
 )
 def test_the_more_a_gang_was_overtaken_the_less_its_hold_trusts_predictions(used: float, who: list[str]) -> None:
-    """The allowance after 100 s is 915 s: protected at 610 s, overdue at 915 s, strict at 1830 s."""
+    """The allowance after 100 s is 915 s: protected at 1830 s, strict at 7320 s."""
+    holds_against(used, who)
+
+
+def test_a_site_may_let_holds_add_a_margin_to_predictions_first() -> None:
+    holds_against(1900.0, ["narrow", "limited"], replace(SERVICE_RULES, overdue_at=2.0))
+
+
+def holds_against(used: float, who: list[str], rules: Rules | None = None) -> None:
     one, big, passing = waiting_behind(used)
+    if rules is not None:
+        one.rules = rules
     spreads = {"wide": 40.0, "narrow": 4.0, "limited": 1.0}
     snapshot = one.snapshot()
     known = {passing[name].id: Prediction(100.0, spread, "") for name, spread in spreads.items()}
@@ -134,8 +144,21 @@ def test_least_expected_work_goes_first_not_the_least_middle() -> None:
     one = state([cluster(node("a", cpus=1))])
     unknown, known = submit(one, name="unknown"), submit(one, name="known")
     guesses = {unknown.id: Prediction(100.0, exp(2.0), ""), known.id: Prediction(300.0, 1.5, "")}
-    decision = schedule(replace(one.snapshot(), predictions=guesses), 0.0)
-    assert [admitted.job_id for admitted in decision.admitted] == [known.id]
+    trusting = replace(one.snapshot(), predictions=guesses, trusts={"main": 1.0})
+    assert [admitted.job_id for admitted in schedule(trusting, 0.0).admitted] == [known.id]
+    # Predictions that were no better than the middle of all runs decide no order.
+    wary = replace(trusting, trusts={"main": 0.1})
+    assert [admitted.job_id for admitted in schedule(wary, 0.0).admitted] == [unknown.id]
+
+
+def test_nobody_stands_behind_gangs_that_come_more_than_the_longest_deferral_later() -> None:
+    one = state([cluster(node("a", cpus=1))])
+    long, short = submit(one, name="long"), submit(one, name="short", at=1000.0)
+    guesses = {long.id: Prediction(1e6, 1.0, ""), short.id: Prediction(10.0, 1.0, "")}
+    for most_s, first in ((500.0, long), (5000.0, short)):
+        rules = replace(SERVICE_RULES, longest_deferral_s=most_s)
+        snapshot = replace(one.snapshot(), predictions=guesses, trusts={"main": 1.0}, rules=rules)
+        assert [admitted.job_id for admitted in schedule(snapshot, 1000.0).admitted] == [first.id]
 
 
 def test_B02_gangs_are_told_when_the_room_has_served_those_before_them() -> None:

@@ -51,6 +51,21 @@ def test_repeats_that_agree_are_believed() -> None:
     assert history.predict(job(name="n9")).seconds == pytest.approx(60.0 * 3.0**9, rel=0.1)
 
 
+def test_trust_is_earned_by_predictions_that_were_right_before_the_runs_ended() -> None:
+    history, useless = History(), History()
+    for number in range(120):
+        known, chance = job(name=f"n{number % 10}"), job(name=f"n{number * 7 % 11}")
+        took = 60.0 * 3.0 ** (number % 10)
+        history.record_run(known, took, history.predict(known))
+        useless.record_run(chance, took, useless.predict(chance))
+        if number < 29:
+            assert history.trust("main") == 0.0
+    assert history.trust("main") > 0.7
+    assert useless.trust("main") < 0.3
+    # A restart knows it, as it is in the rows.
+    assert History.of(history.rows.values()).trust("main") == history.trust("main")
+
+
 def test_a_run_past_its_prediction_is_expected_to_take_as_long_again() -> None:
     guess = Prediction(100.0, 2.0, "")
     assert predicted_end(0.0, guess, None, 50.0) == 100.0
@@ -123,13 +138,13 @@ def test_a_gang_that_waits_again_starts_a_new_account() -> None:
 
 @pytest.mark.parametrize(
     ("used", "reached"),
-    [(719.0, 0), (721.0, 1), (1079.0, 1), (1081.0, 2), (2159.0, 2), (2161.0, 3)],
+    [(2159.0, 0), (2161.0, 1), (8639.0, 1), (8641.0, 3)],
 )
-def test_protected_by_two_thirds_of_the_allowance_overdue_by_all_strict_by_twice(used: float, reached: int) -> None:
+def test_protected_by_twice_the_allowance_overdue_and_strict_by_eight_times(used: float, reached: int) -> None:
     waiting = job(now=0.0)
-    # The allowance: 0.15 x 1200 s + 900 s = 1080 s of the whole room.
+    # The allowance: 0.05 x 1200 s + 1020 s = 1080 s of the whole room.
     rows = {waiting.id: Overtaking(waiting.id, 0.0, (("here", used),))}
-    own = {"main": queue("main", overtaking=0.15, overtaking_s=900.0)}
+    own = {"main": queue("main", overtaking=0.05, overtaking_s=1020.0)}
     found = protection([waiting], rows, [], own, {"here": 1.0}, {}, 1200.0)
     stages = (found.protected, found.overdue, found.strict)
     assert [waiting.id in stage for stage in stages] == [reached > number for number in range(3)]
@@ -138,8 +153,8 @@ def test_protected_by_two_thirds_of_the_allowance_overdue_by_all_strict_by_twice
     running = [GangUsage("later", waiting.order + 1, ("main", 0), "here", 1.0, 0.0)]
     then = protection([waiting], rows, running, own, {"here": 1.0}, {}, 1200.0).next_at
     if reached < 3:
-        part = (2 / 3, 1.0, 2.0)[reached]
-        assert then == pytest.approx(1200.0 + (part * 1080.0 - used) / (1 - part * 0.15), abs=0.01)
+        part = (2.0, 8.0)[reached]
+        assert then == pytest.approx(1200.0 + (part * 1080.0 - used) / (1 - part * 0.05), abs=0.01)
     else:
         assert then is None
 

@@ -165,7 +165,7 @@ def _finish(rows: Rows, job: Job, attempt: Attempt, at: float, phase: AttemptPha
     attempt = replace(lifecycle.move_attempt(attempt, phase), ended_at=at, exit_code=exit_code)
     rows.put_attempt(attempt)
     if attempt.started_at is not None and attempt.stop_reason in ENDED_BY_ITSELF:
-        rows.history.record_run(job, (attempt.stopping_at or at) - attempt.started_at)
+        rows.history.record_run(job, (attempt.stopping_at or at) - attempt.started_at, attempt.prediction)
     done: list[Instruction] = [ForgetPods(job.id, attempt.number)]
     if phase is AttemptPhase.SUCCEEDED:
         jobs.end(rows, job, JobPhase.SUCCEEDED, at, "", 0)
