@@ -218,7 +218,7 @@ class _Reading:
             if len(body) > LONG_BYTES and not is_long:
                 is_long = True
                 turns = cast(BodyTurns, self._request.app.state.body_turns)
-                self._turn = await self._room.enter_async_context(turns.turn(_caller(self._request)))
+                self._turn = await self._room.enter_async_context(turns.turn(_whose_turn(self._request)))
                 if check is not None:
                     await self.beside(partial(check, bytes(body)))
             self._turn.bytes = len(body)
@@ -236,7 +236,7 @@ class _Reading:
             self._turn.work_s += time.thread_time() - began
 
 
-def _caller(request: Request) -> str:
+def _whose_turn(request: Request) -> str:
     who: Who | None = getattr(request.state, "who", None)
     return f"user {who.name}" if who is not None else f"pod {getattr(request.state, 'attempt_token', '')}"
 

@@ -123,7 +123,7 @@ def test_I26_shares_are_exact(weights: tuple[int, ...], times: int) -> None:
 def test_I26_use_is_exact_after_any_number_of_starts_and_ends() -> None:
     """Amounts are whole numbers of the smallest unit: a tenth of a CPU, added and taken away, leaves nothing behind."""
     ledger = Ledger.of({"main": queue(max={"cpu": 8})}, ())
-    tenth, third = Resources.parse({"cpu": "100m", "memory": "1Mi"}), Resources.parse({"cpu": "333m", "memory": 12345})
+    tenth, third = Resources.parse({"cpu": "100m", "memory": "1Mi"}), Resources.parse({"cpu": "333m", "memory": "12345Ki"})
     for _ in range(1000):
         ledger.add("main", tenth, 1)
         ledger.add("main", third, 3)

@@ -29,14 +29,14 @@ def test_every_field_of_the_rules_is_a_parameter_or_named_as_none() -> None:
 
 def test_what_is_tuned_is_in_force_in_the_next_snapshot_and_in_the_rows() -> None:
     one = state((), TREE)
-    one.handle(ev.PolicyTuned((("end_estimate", "corrected"), ("overtaking", 0.3)), "op", "better"), 7.0)
+    one.handle(ev.PolicyTuned((("end_estimate", "probabilistic"), ("overtaking", 0.3)), "op", "better"), 7.0)
     snapshot = one.snapshot()
-    assert snapshot.rules.end_estimate is EndEstimate.CORRECTED
+    assert snapshot.rules.end_estimate is EndEstimate.PROBABILISTIC
     assert snapshot.rules.order is Order.SMALL_FIRST
     assert shares(tuple(one.queues.values())) == {"root": 0.3, "a": 0.3, "own": 0.4}
     found = tuning_of(one.queues.values())
-    assert found == Tuning((), (("end_estimate", "corrected"), ("overtaking", 0.3)), 7.0, "op", "better")
-    assert describe(found) == "end_estimate corrected (built in probabilistic), overtaking 0.3 (built in 0.15)"
+    assert found == Tuning((), (("end_estimate", "probabilistic"), ("overtaking", 0.3)), 7.0, "op", "better")
+    assert describe(found) == "end_estimate probabilistic (built in corrected), overtaking 0.3 (built in 0.15)"
     assert one.queues["a"].tuning is None
     loaded = type(one).load([], [], one.queues.values(), 2)
     assert loaded.snapshot().rules == snapshot.rules
