@@ -127,7 +127,7 @@ def test_I26_use_is_exact_after_any_number_of_starts_and_ends() -> None:
     for _ in range(1000):
         ledger.add("main", tenth, 1)
         ledger.add("main", third, 3)
-    assert ledger.use["main"] == Resources.parse({"cpu": "433", "memory": 1000 * (2**20 + 12345)})
+    assert ledger.use["main"] == Resources.parse({"cpu": "433", "memory": 1000 * (2**20 + 12345 * 2**10)})
     for _ in range(1000):
         ledger.remove("main", third, 3)
         ledger.remove("main", tenth, 1)
