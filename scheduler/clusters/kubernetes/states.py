@@ -20,6 +20,7 @@ from tuttilab.scheduler.domain.resources import BYTE_UNITS, CPU, MAX_AMOUNT, MEM
 STORAGE: Final = "ephemeral-storage"
 UNREACHABLE_S: Final = 20.0
 """A stopped pod that is out of reach counts as ended this long after its grace."""
+KILLED: Final = 128 + 9
 COMMAND_NOT_FOUND: Final = "CommandNotFound"
 WRONG_ARCHITECTURE: Final = "WrongArchitecture"
 STORAGE_EXCEEDED: Final = "StorageExceeded"
@@ -192,8 +193,9 @@ def _end(seen: Seen) -> tuple[int | None, str, Mapping[str, str]]:
             return 127, COMMAND_NOT_FOUND, outputs
         return 126, WRONG_ARCHITECTURE if is_of_another_machine(said) else "CommandNotExecutable", outputs
     told = str(message.get("reason", ""))
-    if seen.labels.get(names.ROLE) == MASTER and code == 0:
-        return code, "Completed", outputs
+    if seen.labels.get(names.ROLE) == MASTER and (code == 0 or (seen.is_told and code == KILLED)):
+        # A first process that has no handler yet does not hear that it is to stop: it is killed when its grace has passed.
+        return 0, "Completed", outputs
     if seen.is_told:
         return code, "Stopped", outputs
     if told == "LeaseLost":

@@ -60,6 +60,7 @@ DRAINED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByE
         (seen("Failed", ended(143, "Error"), metadata=DELETED, is_told=True), "Ended", 143, "Stopped"),
         (seen("Failed", ended(143, "Error"), metadata=DELETED), "Ended", None, "Deleted"),
         (seen("Succeeded", ended(0, "Completed"), metadata={**DELETED, "labels": MASTER}, is_told=True), "Ended", 0, "Completed"),
+        (seen("Failed", ended(137, "Error"), metadata={**DELETED, "labels": MASTER}, is_told=True), "Ended", 0, "Completed"),
         (seen("Failed", metadata=DELETED), "Ended", 143, "NeverStarted"),
         (seen("Failed", metadata=DELETED, why="ImagePullBackOff"), "Ended", 1, "ImagePullBackOff"),
         (seen("Failed", metadata=DELETED, why="Unschedulable"), "Ended", None, "Unschedulable"),
