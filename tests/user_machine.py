@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from tests import warm_cli
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.runtime import discovery
 
@@ -82,10 +83,12 @@ class UserMachine:
     _client: tuple[discovery.Runtime, Client] | None = None
 
     def run(self, *arguments: str, cwd: Path | None = None, timeout_s: float = TIMEOUT_S, **environ: str) -> CommandResult:
-        command = [sys.executable, "-m", "tuttilab.scheduler.cli", *arguments]
-        done = subprocess.run(
-            command, cwd=cwd or self.home, env={**self.environ, **environ}, capture_output=True, text=True, timeout=timeout_s
-        )
+        env = {**self.environ, **environ}
+        if warm_cli.fits(env):
+            done = warm_cli.run(arguments, cwd or self.home, env, timeout_s)
+        else:
+            command = [sys.executable, "-m", warm_cli.MODULE, *arguments]
+            done = subprocess.run(command, cwd=cwd or self.home, env=env, capture_output=True, text=True, timeout=timeout_s)
         return CommandResult(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:

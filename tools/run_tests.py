@@ -104,6 +104,7 @@ def parts() -> tuple[Part, ...]:
             "architecture and packaging",
             "check all",
             tests=("tests/test_architecture.py", "tests/test_features.py", "tests/test_lock.py", "tests/test_runs.py"),
+            options=ALL_CORES,
         ),
         Part("unit and property", "check all", tests=("tests/unit", "tests/property"), options=ALL_CORES),
         # Built beside the others; the part that needs it waits for it.
@@ -111,6 +112,7 @@ def parts() -> tuple[Part, ...]:
         # Its limit is long because it may stand still while the other parts use both cores.
         Part("simulation", "all soak", tests=("tests/simulation",), options=(*ALL_CORES, "--timeout=1500"), beside=LOWEST_PRIORITY),
         Part("contract", "all", tests=("tests/contract",), options=ALL_CORES),
+        Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE, is_real=True),
         # Two processes: there is one cluster with real pods on a machine, and most of the time is spent waiting for containers.
         Part(
             "kube",
@@ -121,7 +123,6 @@ def parts() -> tuple[Part, ...]:
             beside=LOWER_PRIORITY,
             is_real=True,
         ),
-        Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE, is_real=True),
         Part("kills", "all", tests=KILLS, options=SIDE_BY_SIDE, is_real=True),
         # Two at a time: kernels, hubs and Spark start for a long time, and little else of them is work.
         Part(
