@@ -71,6 +71,11 @@ class CommandResult:
     def json(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def sentences(self) -> list[str]:
+        """The lines of standard error, but for what a busy machine adds: that an answer is being waited for."""
+        return [line for line in self.err.splitlines() if " has not answered for " not in line]
+
 
 @dataclass
 class UserMachine:

@@ -85,7 +85,7 @@ def test_a_map_in_parts_a_command_and_a_cell_are_refused_as_a_whole_and_say_why(
 
     assert (said.code, said.out) == (3, "")
     assert "has 508 unfinished jobs, and 5 more would pass the limit of 510" in said.err
-    assert len(said.err.splitlines()) == 1
+    assert len(said.sentences) == 1
     assert kind == "TooManyJobs"
     assert text.endswith("wait until some have ended, or cancel some with `tuttilab cancel`. Nothing was submitted.")
 

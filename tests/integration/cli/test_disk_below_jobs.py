@@ -79,7 +79,7 @@ def go(machine: UserMachine) -> None:
 
 def is_refused(machine: UserMachine, why: str) -> bool:
     refused = machine.run("submit", "--memory", "64Mi", "--", "true", timeout_s=60)
-    assert (refused.code != 0, refused.out, len(refused.err.splitlines())) == (True, "", 1), refused
+    assert (refused.code != 0, refused.out, len(refused.sentences)) == (True, "", 1), refused
     return why in refused.err
 
 

@@ -130,7 +130,7 @@ def test_runtime_file_of_another_process_boot_or_format_is_ignored(machine: User
     up = machine.run("up")
 
     assert up.code == 0
-    assert len(up.err.splitlines()) == 1
+    assert len(up.sentences) == 1
     assert machine.runtime().pid != me.pid
 
 

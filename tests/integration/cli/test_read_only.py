@@ -82,7 +82,7 @@ def test_a_start_in_a_read_only_state_folder_names_the_cause_and_the_next_one_ha
 
         assert refused.code != 0
         assert f"The state folder {machine.state} cannot be used (it is not writable)" in refused.err, refused
-        assert len(refused.err.splitlines()) == 1, refused
+        assert len(refused.sentences) == 1, refused
         assert f"{machine.state} is not writable (its file system is read-only)" in told.out, told
         assert "Mount it for writing, or set TUTTILAB_STATE_DIR to a folder elsewhere." in told.out, told
         assert "chmod" not in told.out, told
