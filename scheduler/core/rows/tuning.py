@@ -18,8 +18,11 @@ from tuttilab.scheduler.core.rules import Rules
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import ParameterValue, Queue, Tuning
 
-NEVER: Final = ("reservation", "protects", "preempts", "idle_notebook_s", "back_off_s", "explains_all")
-"""Fields of `Rules` that nobody tunes: without a hold or without protection the promise of the overtaking account is gone."""
+NEVER: Final = (
+    *("reservation", "protects", "preempts", "protected_at", "overdue_at", "strict_at", "longest_deferral_s"),
+    *("idle_notebook_s", "back_off_s", "explains_all"),
+)
+"""Fields of `Rules` that nobody tunes: the first line's are what the promise of the overtaking account stands on."""
 
 OF_QUEUES: Final = ("overtaking", "overtaking_s")
 """Keys of a queue that are parameters too. A queue whose configuration says another value than the built-in one keeps it."""

@@ -25,6 +25,8 @@ from tuttilab.scheduler.store.sql import SqlStore
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "tuning.md"
 QUEUES = (Queue("root"), Queue("main", parent="root"))
+JOBS = 240
+"""Of the past, three fifths of which are enough to know run times by."""
 CONFIG = """
 clusters:
   - name: here
@@ -58,7 +60,9 @@ def test_the_guide_tunes_a_site_on_its_past(
 
     commands = [line.removeprefix("tuttilab ") for line in re.findall(r"^tuttilab .*", GUIDE.read_text(), re.MULTILINE)]
     (machine.home / "tuttilab.yaml").write_text(CONFIG)
-    asyncio.run(fill(SqlStore(f"sqlite:///{machine.state}/state.db"), long_and_short(72), two_nodes(), QUEUES, time.time() - 90000))
+    asyncio.run(
+        fill(SqlStore(f"sqlite:///{machine.state}/state.db"), long_and_short(JOBS), two_nodes(), QUEUES, time.time() - 90000)
+    )
     assert said("up --config tuttilab.yaml")
     runtime = machine.runtime()
     pods = (PodRequest(count=2, cpus=1, memory="1Gi", gpus=4),)
@@ -72,7 +76,7 @@ def test_the_guide_tunes_a_site_on_its_past(
     page = (machine.home / "tuning.html").read_text()
     assert "<svg" in page
     assert "<script" not in page
-    assert re.search(r"^queue main +29 +now ", proposed, re.MULTILINE), proposed
+    assert re.search(rf"^queue main +{round(0.4 * JOBS)} +now ", proposed, re.MULTILINE), proposed
     assert "the built-in rule is better: mean completion" in proposed
     assert "In force from the next decision on: the built-in rule." in applied
     assert re.search(r"order +small-first +small-first", policy), policy
@@ -86,4 +90,4 @@ def test_the_guide_tunes_a_site_on_its_past(
     # What the leader runs at night.
     service = cast(Service, SimpleNamespace(config=cast(Any, SimpleNamespace(tune=SimpleNamespace(limit_s=60.0)))))
     found = asyncio.run(proposal(proposer(runtime, machine.environ), service))
-    assert (found.jobs, found.now) == (72, ())
+    assert (found.jobs, found.now) == (JOBS, ())

@@ -56,20 +56,20 @@ def in_force(service: Service) -> dict[str, float | str | bool]:
 async def test_what_was_tuned_holds_from_the_next_cycle_on_through_reloads_and_restarts(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     async with life(folder) as service:
-        view = await tune(service, {"end_estimate": "corrected", "overtaking": 0.3}, "op", "better")
-        assert view.text == "end_estimate corrected (built in probabilistic), overtaking 0.3 (built in 0.15)"
-        assert service.state.snapshot().rules.end_estimate is EndEstimate.CORRECTED
+        view = await tune(service, {"end_estimate": "probabilistic", "overtaking": 0.3}, "op", "better")
+        assert view.text == "end_estimate probabilistic (built in corrected), overtaking 0.3 (built in 0.15)"
+        assert service.state.snapshot().rules.end_estimate is EndEstimate.PROBABILISTIC
         assert (await reload(service, config_of(folder), by="op")).changes == ()
         seq = service.last_seq
-        assert (await tune(service, {"end_estimate": "corrected", "overtaking": 0.3}, "ann")).by == "op"
+        assert (await tune(service, {"end_estimate": "probabilistic", "overtaking": 0.3}, "ann")).by == "op"
         assert service.last_seq == seq, "what is in force is not journaled again"
     async with life(folder) as service:
-        assert in_force(service) == {"end_estimate": "corrected", "overtaking": 0.3}
-        assert service.state.snapshot().rules.end_estimate is EndEstimate.CORRECTED
+        assert in_force(service) == {"end_estimate": "probabilistic", "overtaking": 0.3}
+        assert service.state.snapshot().rules.end_estimate is EndEstimate.PROBABILISTIC
         fixed = config_of(folder, policy={"overtaking": 0.2}, tune={"days": 7})
         assert (await reload(service, fixed, by="ann")).changes == (
-            "queue root: overtaking 0.3 -> 0.2, tuning end_estimate corrected (built in probabilistic), overtaking 0.3 (built in "
-            "0.15) -> end_estimate corrected (built in probabilistic), overtaking 0.2 (built in 0.15)",
+            "queue root: overtaking 0.3 -> 0.2, tuning end_estimate probabilistic (built in corrected), overtaking 0.3 (built in "
+            "0.15) -> end_estimate probabilistic (built in corrected), overtaking 0.2 (built in 0.15)",
             "queue default: overtaking 0.3 -> 0.2",
             "tune changed, for the next run",
         )
@@ -78,7 +78,7 @@ async def test_what_was_tuned_holds_from_the_next_cycle_on_through_reloads_and_r
         with pytest.raises(BadInput, match="there is no parameter 'gone'"):
             await tune(service, {"gone": 1}, "op")
     async with life(folder, policy={"overtaking": 0.2}) as service:
-        assert in_force(service) == {"end_estimate": "corrected", "overtaking": 0.2}
+        assert in_force(service) == {"end_estimate": "probabilistic", "overtaking": 0.2}
         assert (await tune(service, {}, "op", "reset")).text == "overtaking 0.2 (built in 0.15)"
         assert await found_wrong(service) == []
     async with life(folder) as service:
