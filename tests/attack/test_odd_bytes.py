@@ -79,13 +79,17 @@ def test_a_name_that_the_terminal_cannot_show_is_shown_as_it_can(attacked: UserM
     assert (said.code, r"\u4f5c\u4e1a" in said.out) == (0, True), said
 
 
-@pytest.mark.parametrize(("given", "what"), [("0", "no memory at all"), ("5", "5 bytes"), ("1023Ki", "1047552 bytes")])
-def test_a_job_without_memory_would_have_no_limit_and_cost_nothing(attacked: UserMachine, given: str, what: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("0", "pods[0].memory: '0' is no memory at all; expected at least 1Mi, such as 512Mi or 8Gi."),
+        ("5", "--memory: '5' is 5 bytes; expected a unit, as in 512Mi or 8Gi."),
+        ("1023Ki", "pods[0].memory: '1023Ki' is 1047552 bytes; expected at least 1Mi, such as 512Mi or 8Gi."),
+    ],
+)
+def test_a_job_without_memory_would_have_no_limit_and_cost_nothing(attacked: UserMachine, given: str, sentence: str) -> None:
     said = attacked.run("submit", "--memory", given, "--", "true")
-    assert (said.code, said.err) == (
-        2,
-        f"tuttilab: pods[0].memory: '{given}' is {what}; expected at least 1Mi, such as 512Mi or 8Gi.\n",
-    )
+    assert (said.code, said.err) == (2, f"tuttilab: {sentence}\n")
     assert attacked.run("submit", "--memory", "1Mi", "--dry-run", "--", "true").code == 0
 
 
