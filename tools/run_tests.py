@@ -18,12 +18,14 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -42,6 +44,8 @@ MACHINE = (("sh", "tools/browser.sh"), (PYTHON, "-m", "tests.kube.tools.debian")
 KUBE_PROGRAMS = (PYTHON, "-m", "tests.kube.tools.build", "--optional")
 ONCE_MORE_AT_MOST = 2
 TESTS_FAILED = 1  # pytest's exit status
+APART: set["subprocess.Popen[bytes]"] = set()
+"""Sessions beside this one, which an interrupt at the terminal does not reach."""
 PACKAGES = ("scheduler", "magics", "sidecar", "spawner", "jupyter_ext")
 
 
@@ -113,6 +117,14 @@ def parts() -> tuple[Part, ...]:
         Part("simulation", "all soak", tests=("tests/simulation",), options=(*ALL_CORES, "--timeout=1500"), beside=LOWEST_PRIORITY),
         Part("contract", "all", tests=("tests/contract",), options=ALL_CORES),
         Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE, is_real=True),
+        # Two at a time: kernels, hubs and Spark start for a long time, and little else of them is work.
+        Part(
+            "end to end",
+            "all",
+            tests=("tests/e2e",),
+            options=("-n", "2", "--dist", "loadgroup", *(f"--ignore={path}" for path in (*KILLS, "tests/e2e/lab"))),
+            is_real=True,
+        ),
         # Two processes: there is one cluster with real pods on a machine, and most of the time is spent waiting for containers.
         Part(
             "kube",
@@ -124,14 +136,6 @@ def parts() -> tuple[Part, ...]:
             is_real=True,
         ),
         Part("kills", "all", tests=KILLS, options=SIDE_BY_SIDE, is_real=True),
-        # Two at a time: kernels, hubs and Spark start for a long time, and little else of them is work.
-        Part(
-            "end to end",
-            "all",
-            tests=("tests/e2e",),
-            options=("-n", "2", "--dist", "loadgroup", *(f"--ignore={path}" for path in (*KILLS, "tests/e2e/lab"))),
-            is_real=True,
-        ),
         # One at a time: they look at a person's clicks and keys.
         Part("browser", "all", tests=("tests/e2e/lab",), is_real=True),
         Part("attack", "attack", tests=("tests/attack",)),
@@ -206,12 +210,11 @@ def run(part: Part, extra: list[str], environment: dict[str, str], output: IO[by
         report = Path(folder) / "report.json"
         codes: list[int] = []
         for line in part.command_lines(extra):
-            command = line if output is None else ["nice", "-n", str(part.beside), *line]
-            stderr = None if output is None else subprocess.STDOUT
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment | {"TUTTILAB_REPORT": str(report)}, stdout=output, stderr=stderr
-            )
-            codes.append(done.returncode)
+            given = environment | {"TUTTILAB_REPORT": str(report)}
+            if output is None:
+                codes.append(subprocess.run(line, cwd=ROOT, env=given).returncode)
+            else:
+                codes.append(run_apart(line, part.beside or 0, given, output))
         is_good = not any(codes)
         outcome = Outcome(part, time.monotonic() - began, is_good)
         if report.exists():
@@ -221,6 +224,21 @@ def run(part: Part, extra: list[str], environment: dict[str, str], output: IO[by
     if output is None:
         print(f"--- {part.name}: {'good' if is_good else 'FAILED'} after {outcome.seconds:.1f} s", flush=True)
     return outcome
+
+
+def run_apart(command: list[str], niceness: int, environment: dict[str, str], output: IO[bytes]) -> int:
+    """In a session of its own. Where Linux groups processes by session, niceness counts only within one: the session has it too."""
+    nice = ["nice", "-n", str(niceness), *command]
+    with subprocess.Popen(
+        nice, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
+        APART.add(process)
+        with suppress(OSError):
+            Path(f"/proc/{process.pid}/autogroup").write_text(str(niceness), encoding="ascii")
+        try:
+            return process.wait()
+        finally:
+            APART.discard(process)
 
 
 def run_once_more(outcome: Outcome, environment: dict[str, str]) -> None:
@@ -331,4 +349,6 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "all", sys.argv[2:]))
     except KeyboardInterrupt:
+        for process in tuple(APART):
+            os.killpg(process.pid, signal.SIGINT)
         sys.exit(130)
