@@ -95,7 +95,7 @@ def test_what_only_its_limit_lets_past_and_what_stands_before_it() -> None:
         TraceJob("wide", 101, 1000, 8, name="wide"),
         TraceJob("small", 102, 5, 1, name="small"),
     ]
-    one, _ = told(jobs, "wide", "ours")
+    one, _ = told(jobs, "wide", "sjf-oracle")
     assert [(each.job_id, each.promise) for each in one.passed] == [("small", Promise.ORDER)]
 
 
