@@ -16,12 +16,12 @@ from tests.kube.pods import pod
 from tuttilab.scheduler.clusters.kubernetes.cluster import KubernetesCluster
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.domain.model import Node
-from tuttilab.scheduler.domain.resources import NOTHING, Resources
+from tuttilab.scheduler.domain.resources import NOTHING, PODS, Resources
 
 pytestmark = pytest.mark.tier("control-plane")
 LIMIT_S = 40.0
 LABELS = {"pool": "others"}
-TWO = Resources.parse({"cpu": 2, "nvidia.com/gpu": 1})
+TWO = Resources.parse({"cpu": 2, "nvidia.com/gpu": 1}) + Resources.of({PODS: 1})
 
 
 @pytest.fixture
