@@ -142,6 +142,7 @@ class Transport:
         pauses = iter(RETRIES_S if may_repeat else ())
         slowing_left_s = LONGEST_SLOWING_S
         until = time.monotonic() + self._timeout_s
+        answered: Unavailable | None = None
         while True:
             left_s = until - time.monotonic()
             try:
@@ -155,7 +156,12 @@ class Transport:
                     raise
                 await asyncio.sleep(refusal.retry_after_s)
                 until = time.monotonic() + self._timeout_s
-            except Unavailable:
+            except Unavailable as refusal:
+                if isinstance(refusal.__cause__, httpx.TimeoutException) and answered is not None:
+                    # Its reason tells more than that there was no time left for the last try.
+                    raise answered from refusal
+                if not isinstance(refusal.__cause__, httpx.TransportError):
+                    answered = refusal
                 pause = next(pauses, None)
                 if pause is None or time.monotonic() + pause >= until:
                     raise

@@ -331,6 +331,8 @@ def ensure_started(
     digest = config_digest(wanted)
     # The common case takes no lock and creates nothing.
     runtime = find(state).runtime
+    if runtime is not None and runtime.process.is_being_killed():
+        runtime = _wait_for_end(runtime)
     if runtime is None:
         prepare(state)
         with locked(state / "start.lock", START_LIMIT_S):
@@ -352,6 +354,16 @@ def ensure_started(
             f"run `tuttilab down`, then `tuttilab up --config {wanted}`."
         )
     return runtime
+
+
+def _wait_for_end(runtime: Runtime) -> Runtime | None:
+    """None when it has ended, as a killed process does within milliseconds, unless it waits for a disk."""
+    until = time.monotonic() + START_LIMIT_S
+    while runtime.process.is_alive():
+        if time.monotonic() >= until:
+            return runtime
+        time.sleep(0.01)
+    return None
 
 
 def _check_may_start(state: Path) -> None:

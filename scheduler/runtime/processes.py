@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+PF_EXITING: Final = 0x4
+"""Among the flags in /proc/PID/stat; include/linux/sched.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,17 @@ class ProcessId:
     def is_alive(self) -> bool:
         """Whether this process still runs; a zombie does not."""
         return self.boot_id == boot_id() and _start_time(self.pid) == self.start_time
+
+    def is_being_killed(self) -> bool:
+        """Whether it has SIGKILL before it, or is being taken down by the kernel: still alive, and to be gone in a moment."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            flags = int(Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[6])
+        except (OSError, IndexError):
+            return False
+        pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd:", "ShdPnd:"))]
+        is_killed = any(signals >> (signal.SIGKILL - 1) & 1 for signals in pending)
+        return self.is_alive() and (is_killed or bool(flags & PF_EXITING))
 
 
 def this_process() -> ProcessId:

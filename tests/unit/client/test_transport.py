@@ -31,9 +31,16 @@ class Halted:
     def __init__(self) -> None:
         self.heads: list[str] = []
         self.goes_on = asyncio.Event()
+        self.first = b""
+        """What it answers before it halts."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        if self.first:
+            writer.write(self.first)
+            self.first = b""
+            writer.close()
+            return
         await self.goes_on.wait()
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
         writer.close()
@@ -95,3 +102,17 @@ async def test_a_long_poll_is_no_silence(halted: tuple[Halted, Transport, list[s
     service.goes_on.set()
 
     assert (await asked, told) == (b"{}", [])
+
+
+async def test_what_the_service_said_is_told_rather_than_that_the_last_try_had_no_time(
+    halted: tuple[Halted, Transport, list[str]],
+) -> None:
+    service, sender, _ = halted
+    problem = b'{"type": "unavailable", "title": "Unavailable", "status": 503, "detail": "The disk is full; make room."}'
+    head = f"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: {len(problem)}\r\n\r\n"
+    service.first = head.encode() + problem
+
+    with pytest.raises(Unavailable, match="The disk is full; make room"):
+        await sender.send("GET", "/jobs", may_repeat=True)
+
+    assert len(service.heads) == 2
