@@ -211,9 +211,14 @@ class LocalCluster:
             if not self._is_adopted:
                 place = await asyncio.to_thread(cgroups.place_for, self._state_dir)
                 self._settings = replace(self._settings, cgroups=place)
-                for pod in await asyncio.to_thread(lambda: list(known.all_pods(self._state_dir))):
+                for pod in await asyncio.to_thread(self._pods_before):
                     self._pods[pod.job_id, pod.attempt, pod.name] = pod
                 self._is_adopted = True
+
+    def _pods_before(self) -> list[LocalPod]:
+        # Behind the fence, so that a launch of the leader before is whole: its other pods would not be known here.
+        with self._fence.held():
+            return list(known.all_pods(self._state_dir))
 
     def _live_pods(self) -> list[LocalPod]:
         with self._lock:

@@ -54,6 +54,26 @@ async def test_a_stop_is_forced_by_the_newer_leader_and_not_by_the_one_before(
     assert (ended.exit_code, ended.reason) == (None, "Lost")
 
 
+async def test_what_a_call_in_its_midst_starts_is_seen_by_the_next_leader(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looked for the pods when the call of the one before had started half of them."""
+    monkeypatch.setattr(fence, "WAIT_S", 0.2)
+    old, newer, call = place.open(), place.open(), fence.Fence(tmp_path)
+    await old.lead(1)
+    call.raise_to(1)
+    with call.held():
+        with pytest.raises(ClusterUnreachable, match="another control plane is in the midst of a call"):
+            await newer.lead(2)
+        with pytest.raises(ClusterUnreachable):
+            await anext(newer.observe())
+        await old.launch(plan("job", "true"))
+
+    async with watching(newer) as seen:
+        (ended,) = await seen.ended("job-1-0")
+    assert (ended.exit_code, ended.reason) == (0, "Completed")
+
+
 async def test_one_that_is_in_the_midst_of_a_call_is_waited_for(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
