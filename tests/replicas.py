@@ -6,16 +6,16 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import warm
 from tests.postgres import Postgres
 from tests.user_machine import eventually
+from tests.warm import AnyProcess
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.errors import TuttiError, Unavailable
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
@@ -35,7 +35,7 @@ LONG = JobRequest(name="load", pods=(PodRequest(cpus=1, memory="256Mi"),), comma
 @dataclass
 class Replica:
     name: str
-    process: subprocess.Popen[bytes]
+    process: AnyProcess
     runtime: discovery.Runtime
 
     def client(self, timeout_s: float = 10.0) -> Client:
@@ -87,15 +87,14 @@ class Site:
         config = self.write_config(text)
         state = self.folder / name
         environ = {**os.environ, "TUTTILAB_STATE_DIR": str(state)}
-        command = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
         with open(self.folder / f"{name}.out", "ab") as out:
-            process = subprocess.Popen(command, env=environ, stdout=out, stderr=out)
+            process = warm.serve(["--config", str(config)], Path.cwd(), environ, out)
         found = eventually(lambda: self._runtime(state, process))
         self.replicas[name] = Replica(name, process, found)
         return self.replicas[name]
 
     @staticmethod
-    def _runtime(state: Path, process: subprocess.Popen[bytes]) -> discovery.Runtime | None:
+    def _runtime(state: Path, process: AnyProcess) -> discovery.Runtime | None:
         assert process.poll() is None, "it ended instead of starting"
         found = discovery.find(state).runtime
         return found if found is not None and found.pid == process.pid else None

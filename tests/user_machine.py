@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from tests import warm_cli
+from tests import warm
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.runtime import discovery
 
@@ -89,10 +89,10 @@ class UserMachine:
 
     def run(self, *arguments: str, cwd: Path | None = None, timeout_s: float = TIMEOUT_S, **environ: str) -> CommandResult:
         env = {**self.environ, **environ}
-        if warm_cli.fits(env):
-            done = warm_cli.run(arguments, cwd or self.home, env, timeout_s)
+        if warm.fits(env):
+            done = warm.run(arguments, cwd or self.home, env, timeout_s)
         else:
-            command = [sys.executable, "-m", warm_cli.MODULE, *arguments]
+            command = [sys.executable, "-m", warm.MODULE, *arguments]
             done = subprocess.run(command, cwd=cwd or self.home, env=env, capture_output=True, text=True, timeout=timeout_s)
         return CommandResult(done.returncode, done.stdout, done.stderr)
 

@@ -406,6 +406,8 @@ def _is_master(pod: LocalPod) -> bool:
 
 
 def _read_log(log: PodLog, folder: Path, start: int, limit: int) -> LogChunk:
-    # Checked before the read: everything was written by then.
-    is_over = (folder / records.END).exists() or not records.is_locked(str(folder / records.LOCK))
+    # Checked before the read: everything was written by then. The lock of a pod that is being started is not taken yet.
+    is_over = (folder / records.END).exists() or (
+        (folder / records.SIDECAR).exists() and not records.is_locked(str(folder / records.LOCK))
+    )
     return log.read(start, limit, is_over=is_over)

@@ -17,6 +17,8 @@ from typing import TypeVar
 
 import psutil
 
+from tests import warm
+from tests.warm import AnyProcess
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.errors import CommitUnknown, StoreError, TuttiError, Unavailable
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
@@ -44,11 +46,12 @@ class Plane:
     """``kills`` counts how often it was killed, by us or at a point that a variable named."""
 
     home: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: AnyProcess | None = None
     kills: int = 0
     accepted: dict[str, str] = field(default_factory=dict)
     """Idempotency key to job id."""
-    program: tuple[str, ...] = ("-m", "tuttilab.scheduler.server.serve")
+    program: tuple[str, ...] = ()
+    """Arguments of Python, where it is another one than the control plane's own."""
     more_environ: dict[str, str] = field(default_factory=dict)
     is_hunted: bool = False
     """Somebody kills it at any moment, also while it starts."""
@@ -86,13 +89,15 @@ class Plane:
             time.sleep(0.02)
         raise AssertionError(f"not ready after {START_S} s: {(self.home / 'serve.log').read_text()[-2000:]}")
 
-    def launch(self, **environ: str) -> subprocess.Popen[bytes]:
+    def launch(self, **environ: str) -> AnyProcess:
         (self.home / "runs").mkdir(exist_ok=True)
         config = self.home / "tuttilab.yaml"
         config.write_text(CONFIG)
-        command = [sys.executable, *self.program, "--config", str(config)]
+        given = {**self.environ, **self.more_environ, **environ}
         with open(self.home / "serve.log", "ab") as log:
-            given = {**self.environ, **self.more_environ, **environ}
+            if not self.program:
+                return warm.serve(["--config", str(config)], self.home, given, log)
+            command = [sys.executable, *self.program, "--config", str(config)]
             return subprocess.Popen(command, env=given, cwd=self.home, stdout=log, stderr=log)
 
     def has_died(self) -> bool:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import itertools
 import statistics
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ import pytest
 from tests.doses import IS_SOAK
 from tests.e2e.kills.plane import DEADLINE_S, MARK, Plane, plane_in, work
 from tests.user_machine import eventually
+from tests.warm import AnyProcess
 from tuttilab.scheduler.domain.errors import NotFound
 from tuttilab.scheduler.runtime import discovery
 
@@ -138,7 +138,7 @@ def test_an_error_of_the_disk_at_any_write_loses_nothing_and_is_over_when_it_is_
     assert len(back) >= 0.7 * len(points), missed
 
 
-def ready_or_ended(plane: Plane, process: subprocess.Popen[bytes]) -> object:
+def ready_or_ended(plane: Plane, process: AnyProcess) -> object:
     """True when it has ended."""
     return process.poll() is not None or discovery.find(plane.state).runtime
 

@@ -7,7 +7,6 @@ might who tidies up. Then only the epoch is left, in each commit and in each cal
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import pytest
 from tests.doses import IS_SOAK
 from tests.e2e.kills.plane import MARK, Plane, plane_in
 from tests.user_machine import eventually
+from tests.warm import AnyProcess
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.errors import Unavailable
 from tuttilab.scheduler.runtime import discovery
@@ -40,11 +40,11 @@ def tried(plane: Plane, call: Callable[[Client], T]) -> T | None:
     return None
 
 
-def is_stopped(process: subprocess.Popen[bytes]) -> bool:
+def is_stopped(process: AnyProcess) -> bool:
     return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
 
 
-def stopped(plane: Plane) -> subprocess.Popen[bytes]:
+def stopped(plane: Plane) -> AnyProcess:
     """The control plane that has stopped at its point, and nothing in the way of another one."""
     process = plane.process
     assert process is not None
@@ -72,7 +72,7 @@ def to_an_erasure(plane: Plane) -> None:
 
 
 @contextmanager
-def taken_over(folder: Path, point: str, lead_there: Callable[[Plane], None]) -> Iterator[tuple[Plane, subprocess.Popen[bytes]]]:
+def taken_over(folder: Path, point: str, lead_there: Callable[[Plane], None]) -> Iterator[tuple[Plane, AnyProcess]]:
     """Another control plane leads, and the one before it has stopped at its point."""
     with plane_in(folder) as plane:
         assert plane.start(TUTTILAB_STOP_AT=point)

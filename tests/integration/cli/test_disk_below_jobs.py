@@ -87,7 +87,7 @@ def test_a_database_on_a_full_disk_refuses_what_is_new_and_takes_up_what_happene
     machine: UserMachine, database: Disk
 ) -> None:
     job = submitted(machine, WAITS)
-    eventually(lambda: is_on(machine, job), 60)
+    eventually(lambda: is_on(machine, job) and phase(machine, job) == "Running", 60)
     filler = database.fill()
 
     until_it_says(machine, f"{DATABASE} full, so nothing new starts; make room")
@@ -111,7 +111,7 @@ def test_a_database_whose_disk_failed_says_so_ends_in_time_and_has_everything_af
     before = submitted(machine, "echo before")
     eventually(lambda: phase(machine, before) == "Succeeded", 60)
     job = submitted(machine, WAITS)
-    eventually(lambda: is_on(machine, job), 60)
+    eventually(lambda: is_on(machine, job) and phase(machine, job) == "Running", 60)
     database.fail()
 
     until_it_says(machine, f"{DATABASE} read-only, so nothing new starts; make it writable")

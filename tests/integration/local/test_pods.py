@@ -324,3 +324,12 @@ async def test_reports_tell_the_whole_life(place: Place, cluster: Cluster, contr
     numbers = [report["seq"] for report in control_plane.reports]
     assert numbers == list(range(1, len(numbers) + 1))
     assert {(report["job_id"], report["attempt"], report["epoch"]) for report in control_plane.reports} == {("job", 1, 1)}
+
+
+async def test_the_log_of_a_pod_that_is_being_started_has_not_ended(place: Place, tmp_path: Path) -> None:
+    """Its folder is there and its lock is not taken yet: whoever followed the log would never see a line."""
+    cluster = place.open()
+    await cluster.lead(1)
+    (tmp_path / "pods" / "job" / "1" / "job-1-0").mkdir(parents=True)
+
+    assert not (await cluster.logs("job", 1, "job-1-0", 0, 10)).is_end
