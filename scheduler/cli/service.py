@@ -210,10 +210,15 @@ def restore(file: Path, config: Path | None, force: bool) -> None:
     url = _store_url(config)
     try:
         discovery.prepare(state)
-        with discovery.locked(state / "control.lock", 0.5) if url.startswith("sqlite") else contextlib.nullcontext():
+        with contextlib.ExitStack() as held:
+            if url.startswith("sqlite"):
+                held.enter_context(discovery.locked(state / "control.lock", 0.5))
+                discovery.note_holder(state, discovery.RESTORE)
             content = put(file.absolute(), url, force=force)
     except Unavailable as error:
         running = discovery.find(state).runtime
+        if running is None and (restoring := discovery.being_restored(state)):
+            raise Conflict(restoring) from error
         who = f"(pid {running.pid}) " if running else ""
         raise Conflict(f"The control plane {who}uses the database; run `tuttilab down` first.") from error
     console.put(f"{without_password(url)}: {content.jobs} jobs, up to change {content.last_seq}.")

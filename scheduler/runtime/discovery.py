@@ -45,6 +45,9 @@ SHARED: Final = stat.S_ISVTX | stat.S_IWOTH
 LARGEST: Final = 2**20
 """Bytes of one of the small files."""
 
+RESTORE: Final = "restore"
+"""Work of the process that holds `control.lock`."""
+
 NOTIFY_FD: Final = "TUTTILAB_NOTIFY_FD"
 """Variable with the descriptor of the pipe on which a starting control plane reports `ready` or its error."""
 
@@ -401,6 +404,8 @@ def _wait_for_holder(state: Path, say: Say | None) -> Runtime | None:
         found = find(state)
         if found.runtime is not None or not is_busy:
             break
+        if restoring := being_restored(state):
+            raise Unavailable(restoring)
         if time.monotonic() >= until:
             raise Unavailable(_of_holder(state, found))
         if say is not None and time.monotonic() >= until - START_LIMIT_S + QUIET_S:
@@ -412,18 +417,38 @@ def _wait_for_holder(state: Path, say: Say | None) -> Runtime | None:
     return found.runtime
 
 
-def note_holder(state: Path) -> None:
-    """Record in `control.lock`, which this process holds, who holds it: nobody else may know when `runtime.json` is gone."""
+def note_holder(state: Path, work: str = "") -> None:
+    """Record in `control.lock`, which this process holds, who holds it: nobody else may know when `runtime.json` is gone.
+
+    ``work``: `RESTORE`, or nothing for a control plane.
+    """
     with open(os.open(state / "control.lock", os.O_RDWR), "r+") as file:
-        file.truncate(file.write(f"{os.getpid()}\n"))
+        file.truncate(file.write(json.dumps([os.getpid(), work])))
+
+
+def being_restored(state: Path) -> str:
+    """A sentence for whoever needs the control plane while its database is replaced; empty when that is not so.
+
+    Meant for when somebody holds `control.lock`.
+    """
+    pid, work = _noted_holder(state)
+    if work != RESTORE:
+        return ""
+    return f"The database of {state} is being restored (pid {pid}), and nothing starts there until that has ended; try again then."
+
+
+def _noted_holder(state: Path) -> tuple[int, str]:
+    """Pid and work; 0 where none is known."""
+    try:
+        pid, work = _read(state / "control.lock")
+        return int(pid), str(work)
+    except (OSError, ValueError, TypeError):
+        return 0, ""
 
 
 def _holder(state: Path) -> str:
-    try:
-        pid = int(_read(state / "control.lock"))
-    except (OSError, ValueError, TypeError):
-        return "A control plane"
-    return f"A control plane (pid {pid})"
+    pid, _ = _noted_holder(state)
+    return f"A control plane (pid {pid})" if pid else "A control plane"
 
 
 def _of_holder(state: Path, found: Found) -> str:

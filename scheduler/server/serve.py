@@ -93,6 +93,8 @@ def _single_instance(state: Path) -> Iterator[None]:
             stack.enter_context(discovery.locked(state / "control.lock", 1.0))
         except Unavailable:
             running = discovery.find(state).runtime
+            if running is None and (restoring := discovery.being_restored(state)):
+                raise EnvironmentProblem(restoring) from None
             who = f"pid {running.pid}, {running.url}" if running else "it is starting or ending"
             raise EnvironmentProblem(
                 f"A control plane already runs in {state} ({who}); `tuttilab down` ends it, "

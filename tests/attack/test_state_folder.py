@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,3 +115,35 @@ def test_a_sites_control_plane_is_started_by_no_command_that_only_looks(machine:
 
     assert machine.run("up").code == 0
     assert machine.run("jobs").code == 0
+
+
+def test_during_a_restore_they_start_none_either(machine: UserMachine) -> None:
+    serving = machine.start("scheduler", "serve")
+    eventually(lambda: discovery.find(machine.state).runtime)
+    job = machine.run("submit", "--wait", "--", "true").out.strip()
+    backup = machine.home / "kept" / "backup.db"
+    backup.parent.mkdir()
+    assert machine.run("scheduler", "backup", str(backup)).code == 0
+    later = machine.run("submit", "--wait", "--", "true").out.strip()
+    serving.send_signal(signal.SIGTERM)
+    serving.wait(60)
+
+    restoring = machine.start("scheduler", "restore", str(backup), "--force")
+    while not list(backup.parent.glob(".restore-*")):
+        assert restoring.poll() is None, restoring.communicate()
+        time.sleep(0.001)
+    restoring.send_signal(signal.SIGSTOP)
+    why = f"is being restored (pid {restoring.pid}), and nothing starts there until that has ended; try again then"
+    for command in (["jobs"], ["quota"], ["nodes"], ["job", job], ["submit", "--", "true"], ["up"]):
+        said = machine.run(*command)
+        assert (said.code, why in said.err) == (4, True), said
+    assert why in machine.run("scheduler", "serve").err
+    assert why in machine.run("scheduler", "restore", str(backup), "--force").err
+    assert machine.processes("tuttilab.scheduler.server.serve") == []
+    restoring.send_signal(signal.SIGCONT)
+    restoring.wait(60)
+
+    machine.start("scheduler", "serve")
+    eventually(lambda: discovery.find(machine.state).runtime)
+    assert machine.job_ids() == [job]
+    assert later not in machine.run("jobs", "--all").out
