@@ -28,7 +28,7 @@ check: env ## what a commit has to pass: lint, types, architecture, unit and pro
 bench: env ## the benchmarks, with their figures; ONLY=policy JOBS=1000 SEEDS=1
 	@.venv/bin/python -m tests.benchmarks.run $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEEDS),--seeds $(SEEDS))
 
-bench-kube: env ## pods a second on a real API server, beside a plain loop and kube-scheduler (hours); PODS=2000 NODES=200 ONLY=shapes
+bench-kube: env ## pods a second on a real API server, beside a plain loop and kube-scheduler (hours); PODS=2000 NODES=200 ONLY=shapes, restart or spawns
 	@.venv/bin/python -m tests.benchmarks.kube --pods $(or $(PODS),10000) --nodes $(or $(NODES),1000) \
 	--restart-pods $(or $(RESTART_PODS),30000) --restart-nodes $(or $(RESTART_NODES),5000) $(if $(ONLY),--only $(ONLY))
 

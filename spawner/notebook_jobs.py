@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -32,8 +33,9 @@ from tuttilab.scheduler.domain.wire import NotebookView, ProfileView
 from tuttilab.scheduler.domain.words import start_text
 
 POLL_S: Final = 1.0
-"""Between two renewals of a waiting server."""
+"""How long the control plane keeps the renewal of a waiting server; its answer comes at once when there is room."""
 FIRST_POLL_S: Final = 0.1
+"""Between two renewals at least."""
 DECISION_TIMEOUT_S: Final = 10.0
 """How long the control plane may take for its first decision, whatever the patience."""
 REQUEST_TIMEOUT_S: Final = 10.0
@@ -41,6 +43,8 @@ LONGEST_PAUSE_S: Final = 60.0
 
 log = logging.getLogger(__name__)
 TELL_AGAIN_S: Final = 300.0
+_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], AsyncClient]] = weakref.WeakKeyDictionary()
+"""By event loop, of which a hub has one; by URL and token."""
 _told: dict[str, float] = {}
 """When to say again that a server is not counted, by its job."""
 _unsent_ends: set[asyncio.Task[None]] = set()
@@ -64,13 +68,17 @@ class NotebookJobs:
 
     @contextlib.asynccontextmanager
     async def _client(self) -> AsyncIterator[AsyncClient]:
-        try:
-            client = AsyncClient(self.url, self.token, timeout_s=REQUEST_TIMEOUT_S)
-        except BadInput as error:
-            # No choice of the user's: `control_url` or `control_token` of the hub.
-            raise EnvironmentProblem(f"control_url or control_token of the hub: {error}") from error
-        async with client:
-            yield client
+        """One for all servers of the hub, so that a spawn needs no connections of its own."""
+        clients = _clients.setdefault(asyncio.get_running_loop(), {})
+        client = clients.get((self.url, self.token))
+        if client is None:
+            try:
+                client = AsyncClient(self.url, self.token, timeout_s=REQUEST_TIMEOUT_S)
+            except BadInput as error:
+                # No choice of the user's: `control_url` or `control_token` of the hub.
+                raise EnvironmentProblem(f"control_url or control_token of the hub: {error}") from error
+            clients[self.url, self.token] = client
+        yield client
 
     async def profiles(self, owner: str, groups: Sequence[str]) -> list[ProfileView]:
         """The profiles that this user may choose, with the queues for each. Raises TuttiError."""
@@ -82,7 +90,7 @@ class NotebookJobs:
         began = time.monotonic()
         try:
             async with self._client() as client:
-                view = await client.notebook(request)
+                view = await client.notebook(request, wait_s=min(POLL_S, patience_s))
         except TuttiError as error:
             raise refusal(error) from error
         try:
@@ -94,7 +102,6 @@ class NotebookJobs:
     async def _wait(
         self, request: NotebookRequest, view: NotebookView, began: float, patience_s: float, on_status: Callable[[str], None]
     ) -> NotebookView:
-        pause = FIRST_POLL_S
         async with self._client() as client:
             while not view.is_admitted:
                 if not view.is_wanted:
@@ -107,10 +114,11 @@ class NotebookJobs:
                     raise SpawnException(f"No room for {view.profile.name}: {view.refusal}.", reason="quota", status_code=409)
                 if view.place is not None:
                     on_status(queue_position(view))
-                await asyncio.sleep(max(0.0, min(pause, until - time.monotonic())))
-                pause = min(pause * 1.5, POLL_S)
+                asked = time.monotonic()
                 try:
-                    view = await client.renew(view.job.id, RenewRequest(phase="waiting"))
+                    view = await client.renew(
+                        view.job.id, RenewRequest(phase="waiting"), wait_s=max(0.0, min(POLL_S, until - asked))
+                    )
                 except NotFound:
                     view = await self._ask_again(client, request)
                 except Unavailable as error:
@@ -119,6 +127,9 @@ class NotebookJobs:
                     on_status("The control plane does not answer; your place is kept")
                 except TuttiError as error:
                     raise refusal(error) from error
+                if not view.is_admitted:
+                    # Where it answered at once, nothing has changed yet, or it does not answer at all.
+                    await asyncio.sleep(max(0.0, FIRST_POLL_S - (time.monotonic() - asked)))
         return view
 
     async def _ask_again(self, client: AsyncClient, request: NotebookRequest) -> NotebookView:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -25,23 +26,35 @@ from tuttilab.scheduler.usecases.profiles import Profiles, parse_profile
 router = APIRouter(tags=["notebooks"])
 
 
+LONGEST_WAIT_S: Final = 10.0
+Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)]
+
+
 @router.post("/notebooks", status_code=201, response_model=wire.NotebookView, openapi_extra=takes(NotebookRequest))
-async def start_notebook(request: Request, service: ServiceDep, who: Caller) -> Response:
-    """Queue a server before the hub creates its pod. A request repeated while it waits keeps its place in the queue."""
+async def start_notebook(request: Request, service: ServiceDep, who: Caller, wait: Wait = 0.0) -> Response:
+    """Queue a server before the hub creates its pod. A request repeated while it waits keeps its place in the queue.
+
+    With ``wait`` the response comes when the server may start or is no longer wanted, after so many seconds at most.
+    """
     _require_hub(who)
     body = await parse_body(request, NotebookRequest, "notebook")
     job = await Notebooks(service).start(body)
+    await _until_decided(service, job, wait)
     return json_response(_view(service, job, body.groups), status=201)
 
 
 @router.post("/notebooks/{job_id}/renew", response_model=wire.NotebookView, openapi_extra=takes(RenewRequest))
-async def renew_notebook(job_id: str, request: Request, service: ServiceDep, who: Caller) -> Response:
-    """Report the server's phase and renew its lease. The response says whether it may start and whether it is still wanted."""
+async def renew_notebook(job_id: str, request: Request, service: ServiceDep, who: Caller, wait: Wait = 0.0) -> Response:
+    """Report the server's phase and renew its lease. The response says whether it may start and whether it is still wanted.
+
+    ``wait``: as when it is queued.
+    """
     _require_hub(who)
     body = await parse_body(request, RenewRequest, "renewal")
     if body.phase not in PHASES:
         raise BadInput(f"phase: {body.phase[:40]!r} is not known; expected {', '.join(PHASES)}.")
     job = await Notebooks(service).renew(job_id, body)
+    await _until_decided(service, job, wait)
     return json_response(_view(service, job, (job.group,)))
 
 
@@ -55,6 +68,16 @@ async def notebook_active(job_id: str, service: ServiceDep, who: Caller) -> Resp
 def _require_hub(who: Who) -> None:
     if not who.is_hub:
         raise Forbidden("notebooks: only the hub's own service token starts and ends servers; start one on the hub's page.")
+
+
+async def _until_decided(service: Service, job: Job, limit_s: float) -> None:
+    """Wait while the server has no room yet, for so long at most."""
+    until = asyncio.get_running_loop().time() + limit_s
+    while (left := until - asyncio.get_running_loop().time()) > 0:
+        seq, job = service.last_seq, service.state.jobs.get(job.id, job)
+        if job.phase.is_terminal or job.cancel_requested or service.state.live_attempt(job.id) is not None:
+            return
+        await service.wait_change(seq, left)
 
 
 def _view(service: Service, job: Job, groups: tuple[str, ...]) -> wire.NotebookView:

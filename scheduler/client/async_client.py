@@ -106,10 +106,13 @@ class AsyncClient:
         key: str | None = None,
         may_repeat: bool = False,
         wait_s: float = 0.0,
+        params: Params | None = None,
     ) -> T:
         headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
         content = None if body is None else wire.to_json(body)
-        answer = await self._transport.send("POST", path, body=content, headers=headers, may_repeat=may_repeat, wait_s=wait_s)
+        answer = await self._transport.send(
+            "POST", path, params=params, body=content, headers=headers, may_repeat=may_repeat, wait_s=wait_s
+        )
         return wire.from_json(cls, answer)
 
     async def send(
@@ -356,13 +359,22 @@ class AsyncClient:
 
     # --- servers of the hub --------------------------------------------------------------------------------------------
 
-    async def notebook(self, request: NotebookRequest) -> NotebookView:
-        """For the hub: queue a user's server. A repeated request has no second effect, and the server keeps its place."""
-        return await self._post(NotebookView, "/notebooks", request, may_repeat=True)
+    async def notebook(self, request: NotebookRequest, *, wait_s: float = 0.0) -> NotebookView:
+        """For the hub: queue a user's server. A repeated request has no second effect, and the server keeps its place.
 
-    async def renew(self, id: str, request: RenewRequest) -> NotebookView:
-        """For the hub: report a server's phase; the response says whether it may start and is still wanted."""
-        return await self._post(NotebookView, f"/notebooks/{_part(id)}/renew", request, may_repeat=True)
+        ``wait_s``: how long the service may take to answer while the server has no room yet, 10 s at most.
+        """
+        return await self._post(
+            NotebookView, "/notebooks", request, may_repeat=True, wait_s=wait_s, params={"wait": wait_s} if wait_s else None
+        )
+
+    async def renew(self, id: str, request: RenewRequest, *, wait_s: float = 0.0) -> NotebookView:
+        """For the hub: report a server's phase; the response says whether it may start and is still wanted.
+
+        ``wait_s``: as in `notebook`.
+        """
+        path, params = f"/notebooks/{_part(id)}/renew", {"wait": wait_s} if wait_s else None
+        return await self._post(NotebookView, path, request, may_repeat=True, wait_s=wait_s, params=params)
 
     async def active(self, id: str) -> None:
         """For a server: report that one of its cells runs. Repeat it within a minute while that is so."""

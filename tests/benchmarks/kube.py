@@ -8,8 +8,9 @@ M nodes, from the first request until the last pod is bound, and until it runs:
 - the same pods created for kube-scheduler;
 - jobs of the product with `binding: direct`: gangs of 1, 20, 500 and N pods, bare (`sidecar: false`) and with side-cars.
 
-Then the control plane is killed with many pods running (`--restart-pods`), and started again. A figure that misses its aim is
-marked; the exit code is 1 then. All share the machine's cores, so only the ratios mean something.
+Then the control plane is killed with many pods running (`--restart-pods`), and started again. At last servers of a hub are
+spawned, beside plain KubeSpawner's (`spawns.py`). A figure that
+misses its aim is marked; the exit code is 1 then. All share the machine's cores, so only the ratios mean something.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import spawns
 from tests.benchmarks.figures import Figure
 from tests.contract.clusters import plan
 from tests.kube.cluster import Cluster, running_control_plane
@@ -210,26 +212,32 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--pods", type=int, default=10_000)
     options.add_argument("--nodes", type=int, default=1_000)
-    options.add_argument("--only", choices=("shapes", "restart"))
+    options.add_argument("--only", choices=("shapes", "restart", "spawns"))
     options.add_argument("--sizes", help="of gangs, as 1,20,500; without it also all pods in one")
     options.add_argument("--sidecars", choices=("with", "without", "both"), default="both")
     options.add_argument("--restart-pods", type=int, default=30_000)
     options.add_argument("--restart-nodes", type=int, default=5_000)
+    options.add_argument("--spawns", type=int, default=200)
+    options.add_argument("--spawns-at-once", type=int, default=64)
     given = options.parse_args()
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="tuttilab-bench-") as folder:
-        if given.only != "restart":
+        if given.only in (None, "shapes"):
             sizes = [int(text) for text in given.sizes.split(",")] if given.sizes else [1, 20, 500, given.pods]
             sizes = [size for size in dict.fromkeys(sizes) if size <= given.pods]
             sidecars = {"with": [True], "without": [False], "both": [False, True]}[given.sidecars]
             figures += shapes(Dose(given.pods, given.nodes), sizes, sidecars, Path(folder))
-        if given.only != "shapes":
+        if given.only in (None, "restart"):
             dose = Dose(given.restart_pods, given.restart_nodes)
             with running_control_plane() as cluster:
                 for figure in Bench(cluster, dose, Path(folder)).restart():
                     figures.append(figure)
                     print(figure.line(), flush=True)
+        if given.only in (None, "spawns"):
+            for figure in spawns.figures(Path(folder) / "spawns", given.spawns, given.spawns_at_once):
+                figures.append(figure)
+                print(figure.line(), flush=True)
     missed = [figure.name for figure in figures if not figure.is_within]
     print(f"{len(figures) - len(missed)} of {len(figures)} aims met" + (f"; missed: {', '.join(missed)}" if missed else ""))
     return 1 if missed else 0

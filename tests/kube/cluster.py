@@ -106,10 +106,11 @@ class Cluster:
         labels: Mapping[str, str] | None = None,
         taints: Sequence[Mapping[str, str]] = (),
         limit_s: float = 120.0,
+        pod_ip: str = "",
     ) -> list[str]:
-        """Their names, PREFIX-1 and so on, when all of them are Ready."""
+        """Their names, PREFIX-1 and so on, when all of them are Ready. ``pod_ip``: of all pods, where these are the first nodes."""
         if not self.processes.is_running("kwok"):
-            kwok.start(self.processes, self.program, self.root, self.kubeconfig, self.control_plane.silence_s)
+            kwok.start(self.processes, self.program, self.root, self.kubeconfig, self.control_plane.silence_s, pod_ip)
         names = [f"{prefix}-{next(self._numbers)}" for _ in range(count)]
         kwok.create(self.api, [kwok.node(name, capacity, labels, taints) for name in names])
         self.wait_for_nodes(names, limit_s)

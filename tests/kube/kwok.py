@@ -15,6 +15,8 @@ from tests.ports import free_port
 MARK = "kwok.x-k8s.io/node"
 CAPACITY: Mapping[str, str] = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "110", "nvidia.com/gpu": "8"}
 PARALLEL = 32
+POD_IP = "podIP: {{ index . 0 | Quote }}"
+"""In KWOK's stages."""
 # Its usual four at a time would wait for one another on a machine that is busy.
 OPTIONS = """\
 apiVersion: config.kwok.x-k8s.io/v1alpha1
@@ -26,13 +28,17 @@ options:
 """
 
 
-def start(processes: Processes, program: Path, root: Path, kubeconfig: Path, silence_s: int) -> None:
-    """``silence_s``: after which the controller manager calls a node not ready.
+def start(processes: Processes, program: Path, root: Path, kubeconfig: Path, silence_s: int, pod_ip: str = "") -> None:
+    """``silence_s``: after which the controller manager calls a node not ready. ``pod_ip``: of every pod, if not one of its own.
 
     It minds the nodes with KWOK's annotation; pods with an owner of kind Job end at once, others run until they are deleted.
     """
     stages = root / "kwok-stages.yaml"
-    stages.write_text(OPTIONS + subprocess.check_output([program, "kwok-stages"], text=True, timeout=60), encoding="utf-8")
+    text = subprocess.check_output([program, "kwok-stages"], text=True, timeout=60)
+    if pod_ip:
+        assert POD_IP in text
+        text = text.replace(POD_IP, f'podIP: "{pod_ip}"')
+    stages.write_text(OPTIONS + text, encoding="utf-8")
     processes.start(
         "kwok",
         program,

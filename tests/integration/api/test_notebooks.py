@@ -65,6 +65,25 @@ async def test_server_is_admitted_renewed_and_ended(hub_site: Site) -> None:
         assert (await hub.renew(view.job.id, RUNNING)).is_wanted is False
 
 
+async def test_an_answer_waits_for_room_and_comes_when_there_is_some(hub_site: Site) -> None:
+    async with client(hub_site, "hub") as hub:
+        first, second = [await hub.notebook(server(name), wait_s=10.0) for name in ("amy", "bob")]
+        assert (first.is_admitted, second.is_admitted) == (True, True)
+
+        third = await hub.notebook(server("cat"), wait_s=0.2)
+        assert (third.is_admitted, third.is_wanted) == (False, True)
+        asked = asyncio.create_task(hub.renew(third.job.id, WAITING, wait_s=10.0))
+        await asyncio.sleep(0.2)
+        assert not asked.done()
+        await hub.renew(first.job.id, ENDED)
+        assert (await asked).is_admitted
+
+        fourth = await hub.notebook(server("dan"), wait_s=0.1)
+        asked = asyncio.create_task(hub.renew(fourth.job.id, WAITING, wait_s=10.0))
+        await hub.renew(fourth.job.id, ENDED)
+        assert not (await asked).is_wanted
+
+
 async def test_owner_may_cancel_the_server_and_the_hub_learns_of_it(hub_site: Site) -> None:
     async with client(hub_site, "hub") as hub, client(hub_site, "ann") as ann:
         view = await seen(hub, server())
@@ -86,10 +105,9 @@ async def test_many_servers_and_jobs_at_once_never_exceed_the_room(hub_site: Sit
 
     async def one(hub: AsyncClient, number: int) -> None:
         nonlocal most
-        view = await hub.notebook(server(f"user{number}"))
+        view = await hub.notebook(server(f"user{number}"), wait_s=10.0)
         while not view.is_admitted:
-            await asyncio.sleep(0.01)
-            view = await hub.renew(view.job.id, WAITING)
+            view = await hub.renew(view.job.id, WAITING, wait_s=10.0)
         running.add(view.job.id)
         most = max(most, len(running))
         await hub.renew(view.job.id, RUNNING)
