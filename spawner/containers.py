@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from tuttilab.scheduler.domain.container_reasons import BACKS_OFF, HOPELESS, is_of_another_machine
@@ -30,15 +29,13 @@ class Problem:
     sentence: str
 
 
-def problem_of(pod: Pod, now: float, patience_s: float) -> Problem | None:
+def problem_of(pod: Pod, *, is_late: bool) -> Problem | None:
     """None while the server may still come, or runs, and for a pod that is being deleted.
 
-    ``now``: Unix time. ``patience_s``: how long a pod may wait for what may come by itself, an image or room.
+    ``is_late``: it has waited long enough for what may come by itself, an image or room.
     """
     if "deletionTimestamp" in pod["metadata"]:
         return None
-    created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"].replace("Z", "+00:00")).timestamp()
-    is_late = now - created > patience_s
     return _ended(pod) or _refused(pod) or _waits_in_vain(pod, is_late) or (_not_placed(pod) if is_late else None)
 
 

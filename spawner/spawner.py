@@ -40,6 +40,8 @@ class TuttiSpawner(NotebookJobMixin, KubeSpawner):  # type: ignore[misc]  # Kube
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_starting = False
+        self._first_seen = "", 0.0
+        """The uid of the pod that was shown last, and when it was shown first (monotonic)."""
 
     @default("cmd")
     def _cmd(self) -> list[str]:
@@ -116,7 +118,11 @@ class TuttiSpawner(NotebookJobMixin, KubeSpawner):  # type: ignore[misc]  # Kube
         """Of the pod of this start: one of an earlier start may still be shown."""
         if pod is None or self._failure is not None or pod["metadata"].get("labels", {}).get(JOB_LABEL) != self._job_id:
             return
-        found = problem_of(pod, time.time(), self.container_patience_s)
+        # Counted from the first sight of it: by the pod's own times, a hub with another clock would wait never, or for ever.
+        uid = str(pod["metadata"]["uid"])
+        if self._first_seen[0] != uid:
+            self._first_seen = uid, time.monotonic()
+        found = problem_of(pod, is_late=time.monotonic() - self._first_seen[1] > self.container_patience_s)
         if found is not None:
             self._failure = (found.exit_code, found.sentence)
 
