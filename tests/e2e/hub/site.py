@@ -19,9 +19,11 @@ from typing import Any
 import httpx
 import psutil
 
+from tests import warm
 from tests.e2e.hub.guide import HUB_API, blocks
 from tests.ports import free_ports
 from tests.user_machine import UserMachine, eventually, made_machine
+from tests.warm import AnyProcess
 from tools.hub_proxy import command as proxy_command
 
 HERE = Path(__file__).parent
@@ -121,7 +123,7 @@ class HubSite:
     service_token: str = SERVICE_TOKEN
     proxy_token: str = "c0ffee"
     ports: list[int] = field(default_factory=lambda: free_ports(4))
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, AnyProcess] = field(default_factory=dict)
     sessions: list[httpx.Client] = field(default_factory=list)
 
     @property
@@ -140,8 +142,7 @@ class HubSite:
         config = self.folder / "tuttilab.yaml"
         text = blocks("yaml")[0].replace(HUB_API, f"{self.hub_url}/hub/api").replace("port: 9321", f"port: {self.ports[3]}")
         config.write_text(text)
-        arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
-        self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": self.service_token})
+        self._serve("control", config, {"JUPYTERHUB_API_TOKEN": self.service_token})
         eventually(lambda: self._answers(f"{self.control_url}/readyz"))
 
     def stop_control(self) -> None:
@@ -201,6 +202,11 @@ class HubSite:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
+
+    def _serve(self, name: str, config: Path, environ: Mapping[str, str]) -> None:
+        """A control plane."""
+        with open(self.folder / f"{name}.out", "ab") as log:
+            self.processes[name] = warm.serve(["--config", str(config)], self.folder, {**self.machine.environ, **environ}, log)
 
     def _stop(self, name: str) -> None:
         process = self.processes.pop(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,8 +45,7 @@ class OfOwners(HubSite):
         text += f"proxy_users: [{{name: etl, groups: [quant], account: {here.bob}}}]\n"
         config = self.folder / "tuttilab.yaml"
         config.write_text(text)
-        arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
-        self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN})
+        self._serve("control", config, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN})
         eventually(lambda: self._answers(f"{self.control_url}/readyz"), 60)
 
     def traits(self) -> dict[str, Any]:

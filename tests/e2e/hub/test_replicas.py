@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,9 +32,8 @@ class TwoOnPostgres(HubSite):
             text = text.replace("kind: local", "kind: fake").replace("auth: {", f"auth: {{key_file: {key}, ")
             config = self.folder / f"{name}.yaml"
             config.write_text(f"store: {{url: {self.database!r}}}\n{text}")
-            arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
             folder = str(self.folder) if name == "control" else str(self.folder / "leader")
-            self._start(name, arguments, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN, "TUTTILAB_STATE_DIR": folder})
+            self._serve(name, config, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN, "TUTTILAB_STATE_DIR": folder})
             eventually(lambda at=at: self._answers(f"http://127.0.0.1:{at}/readyz"))  # type: ignore[misc]
         self.leader_url = f"http://127.0.0.1:{port}"
 
