@@ -45,6 +45,7 @@ RESPONSE_HEADERS: Final = ("content-type", "content-encoding", "cache-control", 
 
 ITS_OWN: Final = ("text/html", "text/javascript", "application/javascript", "text/css")
 """Types of TensorBoard's own pages, on which it sets a policy itself. Everything else may be the bytes of a job."""
+MOST_LAST_WORDS: Final = 100
 SANDBOX: Final = "sandbox; default-src 'none'"
 """Opened as a page, such an answer runs no script and is of no origin, whatever type TensorBoard gives it."""
 
@@ -58,13 +59,19 @@ class Board:
     port: int
     process: asyncio.subprocess.Process
     used_at: float = field(default_factory=time.monotonic)
-    why_ended: str = ""
-    """One sentence, where it has said so."""
+    last_word: asyncio.Task[str] | None = None
+    """One sentence of why it ended; empty where it has not said so."""
 
-    async def listen(self) -> None:
+    async def listen(self) -> str:
         assert self.process.stdout is not None
         with contextlib.suppress(ValueError, ConnectionError):
-            self.why_ended = json.loads(await self.process.stdout.readline())["error"]
+            return str(json.loads(await self.process.stdout.readline())["error"])
+        return ""
+
+    async def why_ended(self) -> str:
+        """Of one that has ended by itself."""
+        said = await self.last_word if self.last_word is not None else ""
+        return said or f"TensorBoard ended by itself (exit code {self.process.returncode}); open it again from its job."
 
 
 class Boards:
@@ -74,7 +81,8 @@ class Boards:
         self._root = base_url.rstrip("/") + BOARDS
         self._idle_s = idle_s
         self._boards: dict[str, Board] = {}
-        self._listeners: set[asyncio.Task[None]] = set()
+        self._last_words: dict[str, str] = {}
+        """Why boards ended that did so by themselves, by their keys: the newest `MOST_LAST_WORDS`."""
         self._starting = asyncio.Lock()
         self._idle_check: asyncio.Task[None] | None = None
         self._http: httpx.AsyncClient | None = None
@@ -90,9 +98,11 @@ class Boards:
         board.used_at = time.monotonic()
         return board
 
-    def why_ended(self, key: str) -> str:
+    async def why_ended(self, key: str) -> str:
         board = self._boards.get(key)
-        return (board.why_ended if board is not None else "") or "This TensorBoard has ended; open it again from its job."
+        if board is not None and board.process.returncode is not None:
+            return await board.why_ended()
+        return self._last_words.get(key, "This TensorBoard has ended; open it again from its job.")
 
     async def open(self, folder: Path) -> Board:
         """The board of a folder; started when there is none."""
@@ -135,8 +145,7 @@ class Boards:
             await process.wait()
             raise EnvironmentProblem(answer.get("error", "TensorBoard did not start; run `tensorboard --version` to see why."))
         board = Board(folder, key, port, process)
-        self._listeners.add(listener := asyncio.create_task(board.listen(), name="tuttilab TensorBoard"))
-        listener.add_done_callback(self._listeners.discard)
+        board.last_word = asyncio.create_task(board.listen(), name="tuttilab TensorBoard")
         return board
 
     async def _end_idle_boards(self) -> None:
@@ -148,7 +157,11 @@ class Boards:
                     await self._end(board)
 
     async def _end(self, board: Board) -> None:
-        del self._boards[board.key]
+        if board.process.returncode is not None:
+            self._last_words[board.key] = await board.why_ended()
+            while len(self._last_words) > MOST_LAST_WORDS:
+                del self._last_words[next(iter(self._last_words))]
+        self._boards.pop(board.key, None)
         assert board.process.stdin is not None
         board.process.stdin.close()
         try:
@@ -246,7 +259,7 @@ class BoardHandler(JupyterHandler):
     async def _proxy(self, key: str, rest: str) -> None:
         board = self.boards.find(key)
         if board is None or not self.check_origin():
-            raise web.HTTPError(404, self.boards.why_ended(key))
+            raise web.HTTPError(404, await self.boards.why_ended(key))
         if len(self.request.body) > BODY_LIMIT:
             raise web.HTTPError(413)
         # Host and port come from our own table, never from the request; the path is that of the request.
