@@ -276,13 +276,13 @@ class Site:
         attempts = self.job(job_id)["attempts"]
         return bool(attempts) and attempts[-1]["phase"] == "Running"
 
-    def until_it_waits_for_the_cluster(self, job_id: str) -> None:
-        """It was given room before that was noticed, or was not: then nothing is started there."""
+    def until_it_waits_for(self, job_id: str, *sentences: str) -> None:
+        """Until one of them is told."""
         said: list[str] = []
 
         def is_told() -> bool:
             said.append(self.machine.run("explain", job_id).out.replace("\n", " "))
-            return "cluster k has not answered for" in said[-1] or "cluster k does not answer (" in said[-1]
+            return any(sentence in said[-1] for sentence in sentences)
 
         try:
             eventually(is_told, 90)
@@ -295,6 +295,10 @@ class Site:
             return bool(self.job(job_id)["phase"] == phase)
 
         eventually(has_ended, 90)
+
+
+SILENT = ("cluster k has not answered for", "cluster k does not answer (")
+"""What is said of a job that was given room there before that was noticed, and of one that was not."""
 
 
 @pytest.fixture
@@ -319,7 +323,7 @@ def test_an_outage_of_the_api_server_ends_nothing_and_what_was_asked_meanwhile_i
         meanwhile = site.submit()
         assert site.machine.run("cancel", to_stop).code == 0
         if seconds > 10:
-            site.until_it_waits_for_the_cluster(meanwhile)
+            site.until_it_waits_for(meanwhile, *SILENT)
             assert site.runs(before), "an outage says nothing of the pods"
         time.sleep(max(0.0, ends_at - time.monotonic()))
 
@@ -341,7 +345,7 @@ def test_an_api_server_that_takes_calls_and_says_nothing_is_one_that_does_not_an
     eventually(lambda: site.runs(running), 60)
     with control_plane_cluster.api_server_paused():
         waiting = site.submit()
-        site.until_it_waits_for_the_cluster(waiting)
+        site.until_it_waits_for(waiting, *SILENT)
         assert site.runs(running)
 
     eventually(lambda: site.runs(waiting), 90)
@@ -356,7 +360,7 @@ def test_credentials_that_are_refused_are_named_and_all_goes_on_when_they_are_go
         waiting = site.submit()
         log = site.machine.state / "control.log"
         eventually(lambda: "does not accept our credentials" in log.read_text(encoding="utf-8"), 60)
-        site.until_it_waits_for_the_cluster(waiting)
+        site.until_it_waits_for(waiting, *SILENT)
 
     eventually(lambda: site.runs(waiting), 90)
     assert len(site.job(running)["attempts"]) == 1
