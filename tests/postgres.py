@@ -16,8 +16,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 USER = "postgres"
 _numbers = count(1)
 
@@ -84,11 +82,15 @@ class Postgres:
         return f"postgresql+psycopg://{USER}@/{database}?host={self.folder}"
 
     def execute(self, database: str, statement: str) -> None:
+        import psycopg  # every run of pytest imports this module, and few have a server
+
         with psycopg.connect(host=str(self.folder), user=USER, dbname=database, autocommit=True) as connection:
             connection.execute(statement.encode())
 
     def ask(self, database: str, question: str) -> Any:
         """The first value of the first row."""
+        import psycopg  # every run of pytest imports this module, and few have a server
+
         with psycopg.connect(host=str(self.folder), user=USER, dbname=database, autocommit=True) as connection:
             row = connection.execute(question.encode()).fetchone()
         return row[0] if row else None

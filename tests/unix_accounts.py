@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tuttilab.scheduler.clusters.local.owners import OwnersSettings
+if TYPE_CHECKING:
+    from tuttilab.scheduler.clusters.local.owners import OwnersSettings
+
 
 LOCKED_S = 60.0
 """For other test processes that change the accounts of the machine."""
@@ -61,6 +64,8 @@ class Accounts:
 
     def settings(self, folder: Path, **changes: object) -> OwnersSettings:
         """Jobs of ann and bob run as these accounts."""
+        from tuttilab.scheduler.clusters.local.owners import OwnersSettings  # every run of pytest imports this module
+
         given = {
             "accounts": {"ann": self.ann, "bob": self.bob},
             "sidecar_user": self.sidecar,
