@@ -176,13 +176,15 @@ def show_panel(page: Page) -> None:
         assert time.monotonic() < until, "the panel does not open"
 
 
-def until_saved(page: Page, lab: Lab, since: float) -> None:
-    """Lab has saved its layout and state after ``since``, and has nothing more to save."""
+def until_saved(page: Page, lab: Lab, since: float, holds: str) -> None:
+    """Lab has saved its layout and state after ``since``, with ``holds`` in them (JSON without spaces), and saves no more."""
     folder = lab.machine.home / ".jupyter" / "lab" / "workspaces"
 
     def is_quiet() -> bool:
-        newest = max((path.stat().st_mtime for path in folder.glob("*")), default=0.0)
-        return newest >= since and time.time() - newest > 2.5
+        newest = max(folder.glob("*"), key=lambda path: path.stat().st_mtime, default=None)
+        if newest is None or newest.stat().st_mtime < since or time.time() - newest.stat().st_mtime < 2.5:
+            return False
+        return holds in "".join(newest.read_text(encoding="utf-8").split())
 
     until = time.monotonic() + 60
     while not is_quiet():

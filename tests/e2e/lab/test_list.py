@@ -182,7 +182,7 @@ def test_heights_chips_order_and_grouping_are_kept_over_a_reload_and_no_section_
     # The layout follows a moment later.
     eventually(lambda: abs(heights[0] - sections(page)[0] - 120) < 15)
     moved = sections(page)
-    until_saved(page, full, dropped)
+    until_saved(page, full, dropped, '"order":"name"')
     page.goto(page.url.split("?")[0])
     show_panel(page)
     expect(page.get_by_role("button", name="Failed 2")).to_have_attribute("aria-pressed", "true")
@@ -210,7 +210,7 @@ def test_the_text_and_which_groups_are_open_are_kept_over_a_reload(browser: Brow
     filled = time.time()
     text.fill("sweep-")
     expect(row(page, named(full, "old-runner"))).to_have_count(0)
-    until_saved(page, full, filled)
+    until_saved(page, full, filled, '"text":"sweep-"')
     page.goto(page.url.split("?")[0])
     show_panel(page)
     expect(text).to_have_value("sweep-")
