@@ -114,7 +114,7 @@ def parts() -> tuple[Part, ...]:
         # Built beside the others; the part that needs it waits for it.
         Part("programs of test clusters", "all", (KUBE_PROGRAMS,), beside=LOWER_PRIORITY),
         # Its limit is long because it may stand still while the other parts use both cores.
-        Part("simulation", "all soak", tests=("tests/simulation",), options=(*ALL_CORES, "--timeout=1500"), beside=LOWEST_PRIORITY),
+        Part("simulation", "all soak", tests=("tests/simulation",), options=(*ALL_CORES, "--timeout=4800"), beside=LOWEST_PRIORITY),
         Part("contract", "all", tests=("tests/contract",), options=ALL_CORES),
         Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE, is_real=True),
         # Two at a time: kernels, hubs and Spark start for a long time, and little else of them is work.

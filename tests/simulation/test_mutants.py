@@ -41,13 +41,13 @@ def test_there_are_at_least_fifteen_mutants() -> None:
     assert len(MUTANTS) >= 15
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(4800)
 def test_the_quick_suite_is_green_without_a_mutant(package: Path) -> None:
     done = quick_suite(package)
     assert done.returncode == 0, done.stdout[-2000:]
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(4800)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda path: path.stem)
 def test_every_mutant_is_caught(mutant: Path, package: Path, tell: Callable[[str], None]) -> None:
     applied = subprocess.run(["patch", "-p1", "--forward", "-i", str(mutant)], cwd=package, capture_output=True, text=True)

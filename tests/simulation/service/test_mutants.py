@@ -56,7 +56,7 @@ def test_the_copy_is_what_runs_and_shows_nothing_without_a_bug(tmp_path: Path) -
     assert (found.returncode, len(found.stdout)) == (0, 64), found.stderr
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(4800)
 def test_every_planted_bug_is_caught(tmp_path: Path, tell: Callable[[str], None]) -> None:
     def caught(patch: Path) -> str:
         folder, seed = planted(patch, tmp_path / patch.stem), known_seed(patch)
