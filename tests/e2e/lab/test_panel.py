@@ -192,7 +192,8 @@ def test_graph_of_a_run_follows_its_nodes(page: Page, lab: Lab) -> None:
     )
     said = lab.machine.run("dag", "run", str(manifest))
     assert said.code == 0, said
-    page.get_by_role("button", name="Show the graph of nightly").or_(page.locator(".tl-Run-main")).first.click()
+    # Not merely the first: that is another run's until the list has this one.
+    page.locator(".tl-Run-main", has_text="nightly").first.click()
 
     graph = page.get_by_role("region", name="Graph of nightly")
     first, second, third = (graph.locator(f'[data-node="{name}"]') for name in ("features", "train", "report"))
