@@ -49,7 +49,7 @@ def own_test(patch: Path) -> str:
     return found[1] if found else ""
 
 
-def tested(folder: Path, test: str) -> subprocess.CompletedProcess[str]:
+def outcome_of(folder: Path, test: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", test]
     environ = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True)
@@ -76,7 +76,7 @@ def test_every_planted_bug_is_caught(tmp_path: Path, tell: Callable[[str], None]
     def caught(patch: Path) -> str:
         folder, seed, test = planted(patch, tmp_path / patch.stem), known_seed(patch), own_test(patch)
         if test:
-            done = tested(folder, test)
+            done = outcome_of(folder, test)
             assert done.returncode in (0, 1), done.stdout[-2000:]
             return f"its own test fails: {test}" if done.returncode == 1 else ""
         # The seed that showed it before most likely shows it again; all of them count.
