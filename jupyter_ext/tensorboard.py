@@ -46,6 +46,8 @@ RESPONSE_HEADERS: Final = ("content-type", "content-encoding", "cache-control", 
 ITS_OWN: Final = ("text/html", "text/javascript", "application/javascript", "text/css")
 """Types of TensorBoard's own pages, on which it sets a policy itself. Everything else may be the bytes of a job."""
 MOST_LAST_WORDS: Final = 100
+LAST_WORD_S: Final = 1.0
+"""How long it may take to arrive once the process has ended."""
 SANDBOX: Final = "sandbox; default-src 'none'"
 """Opened as a page, such an answer runs no script and is of no origin, whatever type TensorBoard gives it."""
 
@@ -70,7 +72,9 @@ class Board:
 
     async def why_ended(self) -> str:
         """Of one that has ended by itself."""
-        said = await self.last_word if self.last_word is not None else ""
+        said = ""
+        if self.last_word is not None and (await asyncio.wait([self.last_word], timeout=LAST_WORD_S))[0]:
+            said = self.last_word.result()
         return said or f"TensorBoard ended by itself (exit code {self.process.returncode}); open it again from its job."
 
 

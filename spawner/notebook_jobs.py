@@ -34,7 +34,7 @@ from tuttilab.scheduler.domain.words import start_text
 
 POLL_S: Final = 1.0
 """How long the control plane keeps the renewal of a waiting server; its answer comes at once when there is room."""
-FIRST_POLL_S: Final = 0.1
+LEAST_PAUSE_S: Final = 0.1
 """Between two renewals at least."""
 DECISION_TIMEOUT_S: Final = 10.0
 """How long the control plane may take for its first decision, whatever the patience."""
@@ -129,7 +129,7 @@ class NotebookJobs:
                     raise refusal(error) from error
                 if not view.is_admitted:
                     # Where it answered at once, nothing has changed yet, or it does not answer at all.
-                    await asyncio.sleep(max(0.0, FIRST_POLL_S - (time.monotonic() - asked)))
+                    await asyncio.sleep(max(0.0, LEAST_PAUSE_S - (time.monotonic() - asked)))
         return view
 
     async def _ask_again(self, client: AsyncClient, request: NotebookRequest) -> NotebookView:

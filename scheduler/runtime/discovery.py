@@ -432,7 +432,8 @@ def being_restored(state: Path) -> str:
     Meant for when somebody holds `control.lock`.
     """
     pid, work = _noted_holder(state)
-    if work != RESTORE:
+    # The note of a restore that has ended stays until the next holder's; somebody who only tests the lock holds it for an instant.
+    if work != RESTORE or not Path(f"/proc/{pid}").exists():
         return ""
     return f"The database of {state} is being restored (pid {pid}), and nothing starts there until that has ended; try again then."
 

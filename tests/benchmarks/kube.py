@@ -9,8 +9,8 @@ M nodes, from the first request until the last pod is bound, and until it runs:
 - jobs of the product with `binding: direct`: gangs of 1, 20, 500 and N pods, bare (`sidecar: false`) and with side-cars.
 
 Then the control plane is killed with many pods running (`--restart-pods`), and started again. At last servers of a hub are
-spawned, beside plain KubeSpawner's (`spawns.py`). A figure that
-misses its aim is marked; the exit code is 1 then. All share the machine's cores, so only the ratios mean something.
+spawned, beside plain KubeSpawner's (`spawns.py`). A figure that misses its aim is marked; the exit code is 1 then. All share
+the machine's cores, so only the ratios mean something.
 """
 
 from __future__ import annotations
