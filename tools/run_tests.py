@@ -116,15 +116,6 @@ def parts() -> tuple[Part, ...]:
         # Its limit is long because it may stand still while the other parts use both cores.
         Part("simulation", "all soak", tests=("tests/simulation",), options=(*ALL_CORES, "--timeout=4800"), beside=LOWEST_PRIORITY),
         Part("contract", "all", tests=("tests/contract",), options=ALL_CORES),
-        Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE, is_real=True),
-        # Two at a time: kernels, hubs and Spark start for a long time, and little else of them is work.
-        Part(
-            "end to end",
-            "all",
-            tests=("tests/e2e",),
-            options=("-n", "2", "--dist", "loadgroup", *(f"--ignore={path}" for path in (*KILLS, "tests/e2e/lab"))),
-            is_real=True,
-        ),
         # Two processes: there is one cluster with real pods on a machine, and most of the time is spent waiting for containers.
         Part(
             "kube",
@@ -133,6 +124,15 @@ def parts() -> tuple[Part, ...]:
             tests=("tests/kube",),
             options=("-n", "2", "--dist", "loadgroup"),
             beside=LOWER_PRIORITY,
+            is_real=True,
+        ),
+        Part("integration", "all soak", tests=("tests/integration", "tests/attack"), options=SIDE_BY_SIDE, is_real=True),
+        # Two at a time: kernels, hubs and Spark start for a long time, and little else of them is work.
+        Part(
+            "end to end",
+            "all",
+            tests=("tests/e2e",),
+            options=("-n", "2", "--dist", "loadgroup", *(f"--ignore={path}" for path in (*KILLS, "tests/e2e/lab"))),
             is_real=True,
         ),
         Part("kills", "all", tests=KILLS, options=SIDE_BY_SIDE, is_real=True),

@@ -13,7 +13,7 @@ from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 
 pytestmark = [pytest.mark.tier("control-plane"), pytest.mark.timeout(400)]
 LABELS = {"pool": "load"}
-PODS, NODES = 200, 50
+PODS, NODES = 100, 20
 LIMIT_S = 200.0
 
 

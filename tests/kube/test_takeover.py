@@ -25,7 +25,7 @@ from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 pytestmark = [pytest.mark.tier("control-plane"), pytest.mark.requires("postgres"), pytest.mark.timeout(400)]
 
 LABELS = {"pool": "takeover"}
-JOBS = 12
+JOBS = 6
 TAKEN_OVER_S = 40.0
 
 

@@ -368,7 +368,7 @@ def test_credentials_that_are_refused_are_named_and_all_goes_on_when_they_are_go
 
 @pytest.mark.parametrize("status", [429, 500])
 def test_jobs_that_come_in_a_storm_start_once_each(faults: FaultyApi, site: Site, status: int) -> None:
-    with faults.refusing(status, methods="POST PATCH DELETE", times=20, retry_after_s=1):
+    with faults.refusing(status, methods="POST PATCH DELETE", times=8, retry_after_s=1):
         jobs = [site.submit() for _ in range(3)]
         eventually(lambda: all(map(site.runs, jobs)), 120)
 

@@ -12,7 +12,7 @@ from tests.simulation.runs import STEPS, replay, run, trace_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 SOAK = bool(os.environ.get("TUTTILAB_SOAK"))
-SEEDS = int(os.environ.get("TUTTILAB_SEEDS", "2000" if SOAK else "60"))
+SEEDS = int(os.environ.get("TUTTILAB_SEEDS", "2000" if SOAK else "30"))
 
 
 @pytest.mark.feature("S03", "S04", "S10", "S13", "S14", "J09", "A05", "B02")

@@ -1,7 +1,8 @@
 """What can never fit: a gang for which the clusters have no room even when they are empty and all of their nodes are up.
 
 Waiting cannot help there, so such a gang is refused when it is submitted, with the largest that is possible. It waits where that is
-not certain: on a cluster that grows, on one whose nodes were never seen, and where the search for a placement gave up.
+not certain: on a cluster that grows, on one whose nodes were never seen or where one has not said yet what it has (a node that just
+joined), and where the search for a placement gave up.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def never_fit(job: Job, clusters: Iterable[Cluster], growing: Collection[str] = 
     """Why the gang, at its smallest, fits on none of the clusters; None if it may fit on one of them. ``growing``: by name."""
     best: NeverFit | None = None
     for cluster in clusters:
-        if cluster.name in growing or not cluster.nodes:
+        if cluster.name in growing or not all(node.allocatable for node in cluster.nodes) or not cluster.nodes:
             return None
         found = _on(job, _all_up(cluster))
         if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -46,8 +47,12 @@ def crashed(folder: Path, at: str, again_at: str | None = None) -> int:
 @pytest.mark.timeout(0 if IS_SOAK else 1200)
 def test_killed_at_any_boundary_nothing_is_lost_or_done_twice(tmp_path: Path, tell: Callable[[str], None]) -> None:
     reached = traced(tmp_path / "traced")
-    # Once at its first time and once in the midst of everything; every single time in the long run.
-    times = {name: sorted({1, (count + 1) // 2} if not IS_SOAK else set(range(1, count + 1))) for name, count in reached.items()}
+    # At its first time or in the midst of everything, in turn; every single time in the long run.
+    midst = itertools.cycle((False, True))
+    times = {
+        name: range(1, count + 1) if IS_SOAK else [(count + 1) // 2 if next(midst) else 1]
+        for name, count in sorted(reached.items())
+    }
     points = [f"{name}:{time}" for name in sorted(times) for time in times[name]]
     with ThreadPoolExecutor(PLANES) as pool:
         kills = list(pool.map(lambda item: crashed(tmp_path / f"p{item[0]}", item[1]), enumerate(points)))

@@ -16,8 +16,8 @@ from tests.e2e.kills.plane import MARK, plane_in
 from tests.e2e.kills.pods import running, sidecars
 from tuttilab.scheduler.client import Client
 
-KILLS = dose("KILLS", suite=50, soak=1000)
-REPEATS = dose("REPEATS", suite=200, soak=1000)
+KILLS = dose("KILLS", suite=20, soak=1000)
+REPEATS = dose("REPEATS", suite=60, soak=1000)
 
 
 @pytest.mark.feature("B06", "S17")
@@ -56,7 +56,7 @@ def test_a_submit_sent_three_times_is_one_job(tmp_path: Path) -> None:
         plane.ensure()
         for number in range(REPEATS):
             plane.submit(f"k{number}", script="true", times=3)
-            if number % 50 == 25:
+            if number % 30 == 15:
                 plane.kill()
         jobs = plane.ask(all_jobs)
         assert sorted(jobs) == sorted(plane.accepted.values())

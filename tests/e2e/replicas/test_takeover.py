@@ -24,7 +24,7 @@ from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.store.verify import differences, replay
 
 LIMIT_S = 15.0
-ROUNDS = dose("TAKEOVERS", suite=10, soak=50)
+ROUNDS = dose("TAKEOVERS", suite=5, soak=50)
 
 pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(60 + 60 * ROUNDS)]
 
@@ -52,7 +52,7 @@ async def checked(url: str) -> tuple[list[str], list[tuple[int, float]]]:
 @pytest.mark.feature("O08")
 def test_a_follower_answers_as_the_leader_does(site: Site) -> None:
     leader, (follower,) = site.leader(), site.followers()
-    with leader.client() as to_leader, follower.client() as to_follower:
+    with leader.client(60) as to_leader, follower.client(60) as to_follower:
         job = to_follower.submit(LONG, key="k")
         assert to_leader.job(job.id).id == job.id
         assert to_leader.submit(LONG, key="k").id == job.id

@@ -28,7 +28,7 @@ from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.store.verify import differences, replay
 from tuttilab.scheduler.usecases.jobs import Jobs
 
-KILLS = dose("POSTGRES_KILLS", suite=20, soak=100)
+KILLS = dose("POSTGRES_KILLS", suite=8, soak=100)
 NODES = (node("a", cpus=4),)
 ASKED = request(command=("sleep", "3600"))
 

@@ -20,8 +20,8 @@ from tests.doses import IS_SOAK, dose
 from tests.simulation.service.hunt import hunt
 from tuttilab.sidecar.processes import PR_SET_PDEATHSIG
 
-SEEDS, STEPS = dose("SEEDS", suite=80, soak=50_000), 500 if IS_SOAK else 300
-BLOCK = 10
+SEEDS, STEPS = dose("SEEDS", suite=24, soak=50_000), 500 if IS_SOAK else 300
+BLOCK = 6
 
 FOUND = (1, 8, 11, 15, 19, 33, 38, 39, 78, 83, 288)
 """Seeds that once showed a bug."""

@@ -90,6 +90,16 @@ def test_a_gang_waits_for_a_cluster_that_was_never_seen() -> None:
     assert one.is_queued(submit(one, workers=100, cpus=64).id)
 
 
+def test_a_gang_waits_for_a_node_that_joined_and_has_not_said_yet_what_it_has() -> None:
+    silent = replace(node("c"), allocatable=Resources(), is_ready=False)
+    one = state([replace(HERE, nodes=(*HERE.nodes, silent))])
+    waiting = submit(one, cpus=8, sidecar=False)
+    run_cycle(one)
+    assert one.is_queued(waiting.id)
+    one.handle(ev.ClusterObserved(replace(HERE, nodes=(*HERE.nodes, node("c", cpus=8)))), 1.0)
+    assert len(run_cycle(one, at=1.0)[0].admitted) == 1
+
+
 def test_pods_that_do_not_fit_together_are_refused_with_the_one_that_is_left_over() -> None:
     sets = (PodRequest(role="chief", cpus=3), PodRequest(role="ps", cpus=3), PodRequest(role="log", cpus=2))
     with pytest.raises(NeverFits, match="do not fit together on cluster here even when that is empty: beside the others"):
