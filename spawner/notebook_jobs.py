@@ -6,11 +6,10 @@ Refusals become `SpawnException`s, which the hub shows to the user and does not 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -66,9 +65,8 @@ class NotebookJobs:
     url: str
     token: str = field(repr=False)
 
-    @contextlib.asynccontextmanager
-    async def _client(self) -> AsyncIterator[AsyncClient]:
-        """One for all servers of the hub, so that a spawn needs no connections of its own."""
+    def _client(self) -> AsyncClient:
+        """One for all servers of the hub, so that a spawn needs no connections of its own. Raises EnvironmentProblem."""
         clients = _clients.setdefault(asyncio.get_running_loop(), {})
         client = clients.get((self.url, self.token))
         if client is None:
@@ -78,19 +76,17 @@ class NotebookJobs:
                 # No choice of the user's: `control_url` or `control_token` of the hub.
                 raise EnvironmentProblem(f"control_url or control_token of the hub: {error}") from error
             clients[self.url, self.token] = client
-        yield client
+        return client
 
     async def profiles(self, owner: str, groups: Sequence[str]) -> list[ProfileView]:
         """The profiles that this user may choose, with the queues for each. Raises TuttiError."""
-        async with self._client() as client:
-            return await client.profiles(owner=owner, groups=groups)
+        return await self._client().profiles(owner=owner, groups=groups)
 
     async def admit(self, request: NotebookRequest, patience_s: float, on_status: Callable[[str], None]) -> NotebookView:
         """Submits the job and waits for its admission. After ``patience_s`` ends the job and raises SpawnException."""
         began = time.monotonic()
         try:
-            async with self._client() as client:
-                view = await client.notebook(request, wait_s=min(POLL_S, patience_s))
+            view = await self._client().notebook(request, wait_s=min(POLL_S, patience_s))
         except TuttiError as error:
             raise refusal(error) from error
         try:
@@ -102,34 +98,32 @@ class NotebookJobs:
     async def _wait(
         self, request: NotebookRequest, view: NotebookView, began: float, patience_s: float, on_status: Callable[[str], None]
     ) -> NotebookView:
-        async with self._client() as client:
-            while not view.is_admitted:
-                if not view.is_wanted:
-                    raise SpawnException(
-                        f"The server was not started: {view.job.reason or 'cancelled'}.", reason="cancelled", status_code=409
-                    )
-                # Nobody is refused before the control plane has considered the job once.
-                until = began + (patience_s if view.place is not None else max(patience_s, DECISION_TIMEOUT_S))
+        client = self._client()
+        while not view.is_admitted:
+            if not view.is_wanted:
+                raise SpawnException(
+                    f"The server was not started: {view.job.reason or 'cancelled'}.", reason="cancelled", status_code=409
+                )
+            # Nobody is refused before the control plane has considered the job once.
+            until = began + (patience_s if view.place is not None else max(patience_s, DECISION_TIMEOUT_S))
+            if time.monotonic() >= until:
+                raise SpawnException(f"No room for {view.profile.name}: {view.refusal}.", reason="quota", status_code=409)
+            if view.place is not None:
+                on_status(queue_position(view))
+            asked = time.monotonic()
+            try:
+                view = await client.renew(view.job.id, RenewRequest(phase="waiting"), wait_s=max(0.0, min(POLL_S, until - asked)))
+            except NotFound:
+                view = await self._ask_again(client, request)
+            except Unavailable as error:
                 if time.monotonic() >= until:
-                    raise SpawnException(f"No room for {view.profile.name}: {view.refusal}.", reason="quota", status_code=409)
-                if view.place is not None:
-                    on_status(queue_position(view))
-                asked = time.monotonic()
-                try:
-                    view = await client.renew(
-                        view.job.id, RenewRequest(phase="waiting"), wait_s=max(0.0, min(POLL_S, until - asked))
-                    )
-                except NotFound:
-                    view = await self._ask_again(client, request)
-                except Unavailable as error:
-                    if time.monotonic() >= until:
-                        raise refusal(error) from error
-                    on_status("The control plane does not answer; your place is kept")
-                except TuttiError as error:
                     raise refusal(error) from error
-                if not view.is_admitted:
-                    # Where it answered at once, nothing has changed yet, or it does not answer at all.
-                    await asyncio.sleep(max(0.0, LEAST_PAUSE_S - (time.monotonic() - asked)))
+                on_status("The control plane does not answer; your place is kept")
+            except TuttiError as error:
+                raise refusal(error) from error
+            if not view.is_admitted:
+                # Where it answered at once, nothing has changed yet, or it does not answer at all.
+                await asyncio.sleep(max(0.0, LEAST_PAUSE_S - (time.monotonic() - asked)))
         return view
 
     async def _ask_again(self, client: AsyncClient, request: NotebookRequest) -> NotebookView:
@@ -146,8 +140,7 @@ class NotebookJobs:
         one: with ``request`` the server is adopted there, else it is left alone. Both are logged.
         """
         try:
-            async with self._client() as client:
-                return Renewal(job_id, (await client.renew(job_id, RenewRequest(phase="running"))).is_wanted)
+            return Renewal(job_id, (await self._client().renew(job_id, RenewRequest(phase="running"))).is_wanted)
         except NotFound:
             return Renewal(await self._adopted(job_id, request) if request is not None else job_id, is_wanted=True)
         except TuttiError as error:
@@ -158,8 +151,7 @@ class NotebookJobs:
         """The id of the server's new job; ``job_id`` where it could not be adopted."""
         whose = f"the server {request.server!r} of {request.owner}"
         try:
-            async with self._client() as client:
-                adopted = (await client.notebook(replace(request, is_running=True))).job.id
+            adopted = (await self._client().notebook(replace(request, is_running=True))).job.id
         except TuttiError as error:
             if time.monotonic() >= _told.get(job_id, 0.0):
                 _told[job_id] = time.monotonic() + TELL_AGAIN_S
@@ -187,8 +179,7 @@ class NotebookJobs:
     async def _send_end(self, job_id: str, exit_code: int | None, reason: str) -> bool:
         report = RenewRequest(phase="ended", exit_code=exit_code, reason=reason)
         try:
-            async with self._client() as client:
-                await client.renew(job_id, report)
+            await self._client().renew(job_id, report)
         except NotFound:
             return True
         except TuttiError as error:

@@ -8,6 +8,7 @@ is left out, and the end of the run says which, why, and the remedy. With TUTTIL
 The fixture `tell` keeps what a test counted, seeds, kills, planted bugs caught, for the end of the run.
 """
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import is_hypothesis_test, settings
 
-from tests import postgres, side_by_side, unix_accounts
+from tests import java, postgres, side_by_side, unix_accounts
 from tests.disks import made_disk
 from tests.kube.fixtures import control_plane_cluster, pytest_runtest_makereport, real_cluster
 from tests.kube.tools import build, debian
@@ -123,6 +124,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "feature(*ids): the rows of the feature list that this test shows")
     config.addinivalue_line("markers", f"requires(*names): what the machine must have, of {', '.join(NEEDS)}")
     config.addinivalue_line("markers", f"tier(name): what the test runs against, of {', '.join(TIERS)}")
+    java_for_tests = contextlib.ExitStack()
+    java_for_tests.enter_context(java.for_short_lives())
+    config.add_cleanup(java_for_tests.close)
 
 
 @pytest.hookimpl(wrapper=True)

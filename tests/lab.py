@@ -140,7 +140,7 @@ def chromium() -> Iterator[Browser]:
     """The machine's own Chromium, because Playwright's cannot be downloaded everywhere."""
     program = next(path for name in BROWSERS if (path := shutil.which(name)))
     # Playwright's own limit is five seconds.
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=150_000)
     with sync_playwright() as playwright:
         # The browser's sandbox does not work in a container, and the pages shown here are trusted.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
@@ -154,9 +154,9 @@ def open_lab(browser: Browser, lab: Lab, *, width: int = 1280, height: int = 800
     """A new page, signed in, with the panel shown."""
     context = browser.new_context(viewport={"width": width, "height": height}, locale=locale)
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(150_000)
     page.goto(f"{lab.url}/lab?reset&token={TOKEN}")
-    expect(page.locator(".jp-Launcher")).to_be_visible(timeout=60_000)
+    expect(page.locator(".jp-Launcher")).to_be_visible(timeout=150_000)
     show_panel(page)
     return page
 
@@ -164,7 +164,7 @@ def open_lab(browser: Browser, lab: Lab, *, width: int = 1280, height: int = 800
 def show_panel(page: Page) -> None:
     panel = page.locator("#tuttilab-panel")
     tab = page.locator('.lm-TabBar-tab[data-id="tuttilab-panel"]')
-    until = time.monotonic() + 60
+    until = time.monotonic() + 150
     # Lab restores its layout after it is drawn, which may undo an earlier click: it has to be seen twice.
     while True:
         is_shown = panel.is_visible()
@@ -186,7 +186,7 @@ def until_saved(page: Page, lab: Lab, since: float, holds: str) -> None:
             return False
         return holds in "".join(newest.read_text(encoding="utf-8").split())
 
-    until = time.monotonic() + 60
+    until = time.monotonic() + 150
     while not is_quiet():
         assert time.monotonic() < until, "Lab does not save its state"
         page.wait_for_timeout(200)

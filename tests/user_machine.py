@@ -37,7 +37,7 @@ defaults: {queue: research}
 """
 
 
-def eventually(is_so: Callable[[], object], limit_s: float = 60.0) -> Any:
+def eventually(is_so: Callable[[], object], limit_s: float = 120.0) -> Any:
     """Poll ``is_so`` until it returns a true value, and return that. Raises AssertionError after ``limit_s``."""
     until = time.monotonic() + limit_s
     while True:

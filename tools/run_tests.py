@@ -102,7 +102,7 @@ def parts() -> tuple[Part, ...]:
     typed = [path for path in (".types/tuttilab", "tools", "tests", "examples") if any((ROOT / path).rglob("*.py"))]
     return (
         Part("lint", "check all", (tool("ruff", "check", "."), tool("ruff", "format", "--check", "."))),
-        Part("types", "check all", (tool("mypy", *typed),)),
+        Part("types", "check all", (tool("mypy", *typed),), beside=LOWER_PRIORITY),
         Part("panel", "check all", panel()),
         Part(
             "architecture and packaging",

@@ -50,7 +50,7 @@ def works(attacked: UserMachine) -> None:
     runtime = attacked.runtime()
     with closing(Client(runtime.url, runtime.token)) as client:
         job = client.submit(JobRequest(name="honest", pods=(PodRequest(cpus="100m", memory="64Mi"),), command=("true",)))
-        assert client.wait(job.id, timeout_s=60).phase == "Succeeded"
+        assert client.wait(job.id, timeout_s=150).phase == "Succeeded"
 
 
 def memory_of(attacked: UserMachine) -> int:

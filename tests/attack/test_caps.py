@@ -19,7 +19,7 @@ from tests.user_machine import CONFIG, UserMachine, eventually, made_machine
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 LIMITS = "limits: {{user_live_jobs: {live}, user_writes_per_s: {rate}, user_writes_at_once: {burst}}}\n"
 CELL = """
@@ -76,7 +76,7 @@ def test_a_map_in_parts_a_command_and_a_cell_are_refused_as_a_whole_and_say_why(
         assert kind == "TooManyJobs", text
         assert "has 500 unfinished jobs, and 100 more would pass the limit of 510 (limits.user_live_jobs); wait until" in text
         assert text.endswith("The first 500 of the 600 elements were cancelled again.")
-        eventually(lambda: client.jobs(limit=1000).jobs == (), 60)
+        eventually(lambda: client.jobs(limit=1000).jobs == (), 150)
 
         client.submit_many([waits] * 508)
         said = few.run("submit", "many.yaml", cwd=tmp_path)

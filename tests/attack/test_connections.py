@@ -48,7 +48,7 @@ def works(machine: UserMachine) -> None:
     runtime = machine.runtime()
     with closing(Client(runtime.url, runtime.token)) as client:
         job = client.submit(JobRequest(name="honest", pods=(PodRequest(cpus="100m", memory="64Mi"),), command=("echo", "hello")))
-        assert client.wait(job.id, timeout_s=60).phase == "Succeeded"
+        assert client.wait(job.id, timeout_s=150).phase == "Succeeded"
         assert client.logs(job.id).lines == ("hello",)
 
 

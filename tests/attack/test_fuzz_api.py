@@ -104,7 +104,7 @@ def honest(attacked: UserMachine) -> dict[str, list[str]]:
     runtime = attacked.runtime()
     with closing(Client(runtime.url, runtime.token)) as client:
         job = client.submit(JobRequest(name="honest", pods=(PodRequest(cpus="100m", memory="64Mi"),), command=("echo", "hello")))
-        assert client.wait(job.id, timeout_s=60).phase == "Succeeded"
+        assert client.wait(job.id, timeout_s=150).phase == "Succeeded"
         return {"job_id": [job.id, job.id[:6], "honest", "last"], "artifact_id": [client.put_artifact(b"x")], "name": ["honest"]}
 
 
@@ -142,5 +142,5 @@ def test_no_almost_valid_request_is_an_error_of_ours(attacked: UserMachine, web:
     assert "Traceback" not in added, added[added.index("Traceback") - 500 :][:3000]
     assert statuses[200] > 0
     assert statuses[400] > 0
-    eventually(lambda: honest(attacked), 60)
+    eventually(lambda: honest(attacked), 150)
     tell(f"{statuses.total()} almost valid requests on {len(routes)} routes, answers {dict(sorted(statuses.items()))}")

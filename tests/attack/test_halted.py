@@ -31,7 +31,7 @@ def test_commands_say_that_a_halted_control_plane_does_not_answer_and_a_submit_h
         told = submit.stderr.readline()
     finally:
         os.kill(runtime.pid, signal.SIGCONT)
-    out, err = submit.communicate(timeout=60)
+    out, err = submit.communicate(timeout=150)
 
     assert status.code == 4
     assert f"health    {runtime.url} did not answer within {ANSWER_S:g} s: it may be overloaded or halted" in status.out

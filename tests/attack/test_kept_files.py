@@ -48,7 +48,7 @@ def client(attacked: UserMachine) -> Iterator[Client]:
 
 def sent(client: Client, script: str, **given: object) -> JobView:
     job = JobRequest(name="trick", pods=POD, command=("sh", "-c", script), **given)  # type: ignore[arg-type]  # each test gives its own
-    return client.wait(client.submit(job).id, timeout_s=60)
+    return client.wait(client.submit(job).id, timeout_s=150)
 
 
 def log_of(client: Client, job: JobView) -> str:

@@ -104,7 +104,7 @@ def test_a_job_takes_nothing_of_its_pod_away_and_goes_on(guarded: Guarded, clien
     assert records.is_locked(str(folder / records.LOCK))
     works(client)
     client.cancel(job.id)
-    assert client.wait(job.id, timeout_s=30).phase == "Cancelled"
+    assert client.wait(job.id, timeout_s=150).phase == "Cancelled"
     eventually(lambda: guarded.left() == [])
 
 
@@ -116,7 +116,7 @@ def test_no_file_from_outside_is_kept_and_none_written_there(guarded: Guarded, c
     job = sent(
         client, f'mkdir -p "$OUTSIDE"; echo secret >"$OUTSIDE/secret"; {script}', outputs=outputs, env={"OUTSIDE": str(outside)}
     )
-    ended = client.wait(job.id, timeout_s=60)
+    ended = client.wait(job.id, timeout_s=150)
 
     assert [pod.outputs for attempt in ended.attempts for pod in attempt.pods] == [{}]
     assert {path.name for path in outside.rglob("*")} - {"secret", "result"} == set()
@@ -146,7 +146,7 @@ def test_code_inputs_and_outputs_are_the_owners_and_have_the_right_content(guard
         inputs=(InputRequest(path="in", artifact=given),),
         outputs=(OutputRequest(name="out", path="out"),),
     )
-    ended = client.wait(job.id, timeout_s=60)
+    ended = client.wait(job.id, timeout_s=150)
 
     assert ended.phase == "Succeeded", log_of(client, ended)
     ann = guarded.accounts.ann
@@ -160,7 +160,7 @@ def test_code_inputs_and_outputs_are_the_owners_and_have_the_right_content(guard
 
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_bundle_that_is_a_bomb_costs_its_job_alone(client: Client, kind: str) -> None:
-    ended = client.wait(sent(client, "true", code=client.put_artifact(bomb(kind))).id, timeout_s=60)
+    ended = client.wait(sent(client, "true", code=client.put_artifact(bomb(kind))).id, timeout_s=150)
 
     assert (ended.phase, ended.reason) == ("Failed", INPUT_CORRUPT)
     assert f"cannot be unpacked ({BOMBS[kind]}" in log_of(client, ended)
@@ -171,7 +171,7 @@ def test_a_job_cannot_reach_the_state_of_the_control_plane(guarded: Guarded, cli
     runtime = guarded.machine.runtime()
     tried = f"cat {guarded.machine.state}/runtime.json /proc/{runtime.pid}/environ; ls {guarded.machine.state}; kill {runtime.pid}"
 
-    ended = client.wait(sent(client, f"{{ {tried}; }} 2>/dev/null; echo end").id, timeout_s=30)
+    ended = client.wait(sent(client, f"{{ {tried}; }} 2>/dev/null; echo end").id, timeout_s=150)
 
     assert client.logs(ended.id).lines == ("end",)
     assert guarded.machine.runtime().pid == runtime.pid
@@ -215,6 +215,6 @@ def test_outputs_of_a_job_that_ends_while_no_control_plane_runs_are_kept(guarded
     guarded.start()
 
     with closing(guarded.client()) as again:
-        ended = again.wait(job.id, timeout_s=60)
+        ended = again.wait(job.id, timeout_s=150)
         assert ended.phase == "Succeeded", log_of(again, ended)
         assert again.get_artifact(ended.attempts[0].pods[0].outputs["out"]) == b"kept\n"

@@ -65,7 +65,7 @@ def has_done_it(machine: UserMachine, job: JobView) -> bool:
 def works(client: Client) -> None:
     """The control plane launches, and shows what was printed."""
     job = sent(client, "honest", "echo hello")
-    assert client.wait(job.id, timeout_s=60).phase == "Succeeded"
+    assert client.wait(job.id, timeout_s=150).phase == "Succeeded"
     assert client.logs(job.id).lines == ("hello",)
 
 
@@ -89,7 +89,7 @@ def test_readers_of_a_log_wait_for_nothing_that_a_job_put_there(attacked: UserMa
     assert not any(token in line for page in shown for line in page.lines)
     works(client)
     client.cancel(job.id)
-    assert client.wait(job.id, timeout_s=60).phase == "Cancelled"
+    assert client.wait(job.id, timeout_s=150).phase == "Cancelled"
 
 
 @pytest.mark.parametrize("script", RECORD_TRICKS.values(), ids=RECORD_TRICKS)
@@ -99,7 +99,7 @@ def test_records_that_a_job_replaced_hold_up_nobody(attacked: UserMachine, clien
 
     works(client)
     client.cancel(job.id)
-    assert client.wait(job.id, timeout_s=60).phase in ("Cancelled", "Failed")
+    assert client.wait(job.id, timeout_s=150).phase in ("Cancelled", "Failed")
     eventually(lambda: not names_of(attacked.processes(), job.id))
 
 
@@ -108,7 +108,7 @@ def test_a_job_that_removes_its_files_is_ended_and_not_started_again(attacked: U
     mark = f"300.{zlib.crc32(script.encode()) % 10**6}"
     job = sent(client, "gone", f"{script}; exec sleep {mark}")
 
-    ended = client.wait(job.id, timeout_s=60)
+    ended = client.wait(job.id, timeout_s=150)
     assert (ended.phase, len(ended.attempts)) == ("Failed", 1)
     assert "deleted or replaced its own folder" in (ended.reason or "")
     assert processes_with(mark) == []
@@ -128,7 +128,7 @@ def test_a_job_that_removed_its_folder_while_nobody_watched_is_found_after_the_r
 
     runtime = attacked.runtime()
     with closing(Client(runtime.url, runtime.token)) as client:
-        ended = client.wait(job.id, timeout_s=60)
+        ended = client.wait(job.id, timeout_s=150)
         assert (ended.phase, len(ended.attempts)) == ("Failed", 1)
         assert processes_with("301.5") == []
         works(client)

@@ -16,7 +16,7 @@ from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 POD = (PodRequest(cpus="100m", memory="64Mi"),)
 MARK = "stranger-7f3a"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(700)
 
 
 @pytest.fixture
@@ -38,5 +38,5 @@ def test_who_kills_what_watches_it_does_not_live_beside_its_next_attempt(client:
     eventually(has_had_three_attempts, 120)
     assert most <= 1
     client.cancel(job.id)
-    assert client.wait(job.id, timeout_s=60).phase == "Cancelled"
+    assert client.wait(job.id, timeout_s=150).phase == "Cancelled"
     assert processes_with(MARK) == []

@@ -50,7 +50,7 @@ def on_terminal(machine: UserMachine, *arguments: str, program: str = "tuttilab.
 
 @pytest.mark.parametrize("options", [(), ("-f",)])
 def test_a_log_on_a_terminal_has_colours_and_no_orders(attacked: UserMachine, client: Client, options: tuple[str, ...]) -> None:
-    job = client.wait(client.submit(JobRequest(name="loud", pods=POD, command=("sh", "-c", SCREEN))).id, timeout_s=60)
+    job = client.wait(client.submit(JobRequest(name="loud", pods=POD, command=("sh", "-c", SCREEN))).id, timeout_s=150)
 
     assert on_terminal(attacked, "logs", job.id, *options).replace(b"\r\n", b"\n") == b"bank\x1b[31mred\x1b[0m <U+202E>gpj\n"
     # A program that reads the log gets it as it is, without colours as ever.
@@ -59,7 +59,7 @@ def test_a_log_on_a_terminal_has_colours_and_no_orders(attacked: UserMachine, cl
 
 def test_the_reason_that_a_pod_wrote_itself_orders_nothing(attacked: UserMachine, client: Client) -> None:
     forged = r"""printf '{"exit_code": 3, "reason": "\\u001b]0;title\\u0007\\u001b[2Jcalm"}' >../end.json; kill -9 $PPID; sleep 9"""
-    job = client.wait(client.submit(JobRequest(name="forger", pods=POD, command=("sh", "-c", forged))).id, timeout_s=60)
+    job = client.wait(client.submit(JobRequest(name="forger", pods=POD, command=("sh", "-c", forged))).id, timeout_s=150)
 
     shown = on_terminal(attacked, "job", job.id)
     assert b"calm" in shown
@@ -83,9 +83,9 @@ print("END")
 """
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_magics_in_ipython_on_a_terminal_show_colours_and_no_orders(attacked: UserMachine, client: Client) -> None:
-    job = client.wait(client.submit(JobRequest(name="loud", pods=POD, command=("sh", "-c", SCREEN))).id, timeout_s=60)
+    job = client.wait(client.submit(JobRequest(name="loud", pods=POD, command=("sh", "-c", SCREEN))).id, timeout_s=150)
     screen = subprocess.run(["sh", "-c", SCREEN], capture_output=True, check=True).stdout
     cells = attacked.home / "cells.py"
     cells.write_text(CELLS.format(job=job.id, screen=screen))

@@ -23,7 +23,7 @@ from tuttilab.scheduler.domain.model import MASTER, Node, Work
 from tuttilab.scheduler.domain.resources import NOTHING, Resources
 from tuttilab.sidecar.protocol import pod_token
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 GANG_KEY = "secret-key"
 LAST_EPOCH = 2**40
 NODES = (

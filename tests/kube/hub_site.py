@@ -92,7 +92,7 @@ class KubeHubSite(HubSite):
         config.write_text(yaml.safe_dump(content), encoding="utf-8")
         arguments = [sys.executable, "-m", "tuttilab.scheduler.server.serve", "--config", str(config)]
         self._start("control", arguments, {"JUPYTERHUB_API_TOKEN": self.service_token})
-        eventually(lambda: self._answers(f"{self.control_url}/readyz"), 60)
+        eventually(lambda: self._answers(f"{self.control_url}/readyz"), 150)
 
     def start_front(self) -> None:
         """The proxy before the control plane, of which servers know; a site has one with TLS."""

@@ -117,7 +117,7 @@ def _resident(pid: int) -> int:
     return total
 
 
-def eventually(what: str, is_so: Callable[[], bool], limit_s: float = 60.0, every_s: float = 0.05) -> float:
+def eventually(what: str, is_so: Callable[[], bool], limit_s: float = 120.0, every_s: float = 0.05) -> float:
     """The seconds until ``is_so`` said yes; TimeoutError after ``limit_s``. What cannot be reached yet says no."""
     began = time.monotonic()
     problem: Exception | None = None

@@ -25,7 +25,7 @@ from tests.kube.test_unkind_api import LABELS, Namespace, Site
 from tests.kube.webhook import refusing_webhook
 from tests.user_machine import UserMachine, eventually, made_machine
 
-pytestmark = [pytest.mark.tier("control-plane"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("control-plane"), pytest.mark.timeout(700)]
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 
 
@@ -95,7 +95,7 @@ def in_force(cluster: Cluster, namespace: str, path: str, body: dict[str, Any], 
         return False
 
     try:
-        eventually(is_refused, 60)
+        eventually(is_refused, 150)
         yield
     finally:
         cluster.api.delete(f"{path}/{body['metadata']['name']}")
@@ -233,7 +233,7 @@ def submitted(machine: UserMachine, cluster: str) -> str:
         said = machine.run("submit", "--cluster", cluster, "--json", "--", "true")
         return str(said.json["id"]) if said.code == 0 else ""
 
-    return str(eventually(submit, 30))
+    return str(eventually(submit, 90))
 
 
 def told_of(machine: UserMachine, job: str) -> str:
@@ -241,7 +241,7 @@ def told_of(machine: UserMachine, job: str) -> str:
         said = machine.why_it_waits(job)
         return said if "does not answer" in said else ""
 
-    return str(eventually(told, 30))
+    return str(eventually(told, 90))
 
 
 def test_two_control_planes_on_one_cluster_leave_each_others_jobs_alone(
@@ -253,9 +253,9 @@ def test_two_control_planes_on_one_cluster_leave_each_others_jobs_alone(
         one, two = Site(first, kubeconfig, namespace), Site(second, kubeconfig, namespace)
         jobs = {one: one.submit(), two: two.submit()}
         for each, job in jobs.items():
-            eventually(partial(each.runs, job), 60)
+            eventually(partial(each.runs, job), 150)
 
-        eventually(lambda: "of others" in first.run("nodes").out, 30)
+        eventually(lambda: "of others" in first.run("nodes").out, 90)
         assert one.machine.run("cancel", jobs[one]).code == 0
         one.until_it_ended(jobs[one], "Cancelled")
         # For longer than a look at the whole cluster, which would find what nobody asked for.
@@ -271,7 +271,7 @@ def test_a_cluster_that_is_given_up_is_let_go_without_a_control_plane(
     control_plane_cluster: Cluster, site: Site, namespace: Namespace
 ) -> None:
     job = site.submit()
-    eventually(lambda: site.runs(job), 60)
+    eventually(lambda: site.runs(job), 150)
     machine = site.machine
     assert "runs and takes its finalizers off" in machine.run("cluster", "release", "k").err
     plane = psutil.Process(machine.runtime().pid)
@@ -281,7 +281,7 @@ def test_a_cluster_that_is_given_up_is_let_go_without_a_control_plane(
     assert running.code == 3
     assert f"1 pod on cluster k has not ended (of job {job[:8]})" in running.err
     control_plane_cluster.api.delete(f"/api/v1/namespaces/{namespace.name}")
-    eventually(lambda: any("deletionTimestamp" in pod["metadata"] for pod in namespace.pods()), 60)
+    eventually(lambda: any("deletionTimestamp" in pod["metadata"] for pod in namespace.pods()), 150)
     namespace.end_those_that_are_told_to()
     time.sleep(3)
     assert control_plane_cluster.api.exists(f"/api/v1/namespaces/{namespace.name}"), "the finalizer keeps it"
@@ -291,7 +291,7 @@ def test_a_cluster_that_is_given_up_is_let_go_without_a_control_plane(
     assert said.code == 0, said
     assert f"of attempt 1 of job {job[:8]}: ended" in said.out
     assert said.out.endswith("1 pod released.\n")
-    eventually(lambda: not control_plane_cluster.api.exists(f"/api/v1/namespaces/{namespace.name}"), 60)
+    eventually(lambda: not control_plane_cluster.api.exists(f"/api/v1/namespaces/{namespace.name}"), 150)
     assert machine.run("cluster", "release", "k").out == "No pod on cluster k has our finalizer.\n"
     assert machine.run("up", "--config", str(machine.home / "tuttilab.yaml")).code == 0
     try:

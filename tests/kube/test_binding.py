@@ -20,7 +20,7 @@ from tuttilab.scheduler.clusters.kubernetes.states import amount
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.requests import JobRequest, OutputRequest, PodRequest
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(700)]
 SMALL = (PodRequest(role="worker", count=2, cpus="0.1", memory="64Mi"),)
 
 
@@ -79,7 +79,7 @@ def test_a_kubelet_that_refuses_costs_one_retry_on_another_node(site: Site) -> N
         site.cluster.wait_for_phase(others, "theirs", "Running")
 
         job = site.started("--cpus", "1", "--", *SLEEPER)
-        found = eventually(lambda: (shown := site.job(job))["attempts"][1:] and shown, 60)
+        found = eventually(lambda: (shown := site.job(job))["attempts"][1:] and shown, 150)
 
         first = found["attempts"][0]
         assert (first["phase"], first["pods"][0]["node"], first["pods"][0]["reason"]) == ("Lost", chosen, "OutOfcpu")
@@ -104,7 +104,7 @@ def test_bare_pods_are_the_users_containers_with_their_exit_codes_and_logs(site:
     assert "rank 1" in log
     site.until_nothing_is_left()
     good = client.submit(JobRequest(pods=SMALL, command=("sleep", "3"), image=images.BUSYBOX, sidecar=False)).id
-    shown: list[Any] = eventually(lambda: len(pods := site.pods()) == 2 and pods, 30)
+    shown: list[Any] = eventually(lambda: len(pods := site.pods()) == 2 and pods, 90)
     assert [[*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]][0]["name"] for pod in shown] == ["main"] * 2
     assert not any(volume.get("secret") or volume.get("projected") for pod in shown for volume in pod["spec"]["volumes"])
     assert site.until(good, "Succeeded")["exit_code"] == 0

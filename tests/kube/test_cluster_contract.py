@@ -22,7 +22,7 @@ from tests.kube.job_site import RESTRICTED
 from tests.kube.real import RealCluster
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(700)]
 AT_ONCE = 3
 """As many gangs as the nodes have room for, whatever the machine."""
 LIMIT_S = 280.0

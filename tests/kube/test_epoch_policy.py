@@ -95,7 +95,7 @@ def until_it_is_enforced(api: Api, namespace: str, epoch: int) -> None:
             return "tuttilab-epoch" in error.message
         return False
 
-    eventually("the policy is enforced", is_refused, 60)
+    eventually("the policy is enforced", is_refused, 150)
 
 
 @pytest.mark.usefixtures("policy")

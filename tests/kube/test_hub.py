@@ -165,7 +165,7 @@ async def test_what_listens_at_a_servers_driver_ports_is_reached_from_outside_un
     host, ports = told.split()
     port = int(ports.split(",")[1])
 
-    eventually(lambda: answers_at(f"http://{host}:{port}"), 30)
+    eventually(lambda: answers_at(f"http://{host}:{port}"), 90)
     started(site, amy, profile="yarn")
     services = [item for item in site.items("services") if item["spec"]["type"] == "NodePort"]
     assert sorted(one["nodePort"] for item in services for one in item["spec"]["ports"]) == [30100, 30101, 30102, 30103]

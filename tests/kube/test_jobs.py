@@ -15,7 +15,7 @@ from tests.kube.real import RealCluster
 from tests.user_machine import eventually
 from tuttilab.scheduler.clusters.kubernetes.states import amount
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(400)]
 
 
 def test_a_gang_of_two_goes_to_containers_and_its_logs_and_exit_codes_come_back(site: Site) -> None:
@@ -196,7 +196,7 @@ def test_a_job_goes_to_the_node_on_which_others_leave_it_room(site: Site) -> Non
         path = f"/api/v1/namespaces/{others}/pods"
         site.cluster.api.post(path, theirs_on(first, theirs))
         site.cluster.wait_for_phase(others, "theirs", "Running")
-        eventually(lambda: f"{theirs} of others" in site.machine.run("nodes").out, 30)
+        eventually(lambda: f"{theirs} of others" in site.machine.run("nodes").out, 90)
         job = site.started("--cpus", "1", "--", *SLEEPER)
         site.until_running(job)
         assert [each["spec"]["nodeName"] for each in site.pods()] == [second]

@@ -96,7 +96,7 @@ def test_who_comes_second_is_told_who_has_the_cluster_and_one_that_was_stopped_l
         assert processes() != []
         with pytest.raises(real.ClusterInUse, match=f"process {process.pid} .*make kube-down"), real.alone(0.0):
             pass
-        process.communicate(timeout=60)
+        process.communicate(timeout=150)
     assert process.returncode == 0
     assert real.leftovers() == []
     assert processes() == []

@@ -16,7 +16,7 @@ from tests.kube import images, product_images
 from tests.kube.job_site import Site
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(700)]
 
 MIB_OF_LOG = dose("LOG_MIB", 20, 100)
 RUNS = dose("KUBE_RUNS", 5, 50)
@@ -126,7 +126,7 @@ def test_a_large_log_is_shown_while_it_is_printed_and_whole_at_the_end(site: Sit
     def shown() -> str:
         return site.machine.run("logs", job, "--tail", "1", timeout_s=120).out
 
-    eventually(lambda: shown().strip(), 30)
+    eventually(lambda: shown().strip(), 90)
     assert site.job(job)["phase"] == "Running"
     site.until(job, "Succeeded", limit_s=240)
     took = time.monotonic() - began

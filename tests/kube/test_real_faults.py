@@ -13,7 +13,7 @@ from tests.kube.job_site import SLEEPER, Site
 from tests.kube.registry import other_architecture, running_registry
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(700)]
 OTHER_MACHINE = "localhost/other-machine:1"
 E_MACHINE, EM_X86_64, EM_AARCH64 = 18, 62, 183
 """Of an ELF file's header."""

@@ -154,7 +154,7 @@ class Pair:
             lines.extend(view.lines)
             return view.is_end
 
-        eventually(is_read, 30)
+        eventually(is_read, 90)
         return lines
 
 

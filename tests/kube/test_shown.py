@@ -16,7 +16,7 @@ from tests.kube.faults import FaultyApi, faulty_api
 from tests.kube.job_site import SLEEPER, Site
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(400)]
 CELL = f"%%submit total --image {product_images.NOTEBOOK} --cpus 0.2 --memory 128Mi"
 PICTURE = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(3 * 2**20)).decode()
 

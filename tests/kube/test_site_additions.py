@@ -18,7 +18,7 @@ from tests.kube.real import RealCluster
 from tests.kube.volumes import drop_volume, make_claim
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(700)]
 
 VOLUMES = real.ROOT / "job-volumes"
 PAGES = """

@@ -134,7 +134,7 @@ def test_leaders_that_are_killed_and_suspended_start_nothing_twice_and_bring_not
     with second.client() as client:
         until_all_run(client, jobs)
         seen.end_those_that_are_told_to()
-        eventually(lambda: client.job(stopped).phase == "Cancelled", 60)
+        eventually(lambda: client.job(stopped).phase == "Cancelled", 150)
         start(first.name)
         jobs += submitted(client)
     second.signal(signal.SIGSTOP)

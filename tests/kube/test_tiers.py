@@ -208,7 +208,7 @@ def test_a_node_that_lost_its_power_comes_back_and_runs_pods(real_cluster: RealC
 
 
 @CONTROL_PLANE
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(700)
 def test_a_thousand_nodes_are_ready_and_run_pods(
     control_plane_cluster: Cluster, fake_namespace: str, tell: Callable[[str], None]
 ) -> None:

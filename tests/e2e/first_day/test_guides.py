@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.magics.conftest import Kernel
 
-pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(700)]
 GUIDES = Path(__file__).resolve().parents[3] / "docs" / "guides"
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -13,7 +13,7 @@ from tornado.websocket import websocket_connect
 from tests.e2e.hub.site import Browser, HubSite
 
 
-async def run_cells(site: HubSite, user: Browser, *cells: str, limit_s: float = 90.0) -> str:
+async def run_cells(site: HubSite, user: Browser, *cells: str, limit_s: float = 240.0) -> str:
     """What the cells printed, one after the other in a new kernel. Raises AssertionError with the traceback of one that fails."""
     token = user.token()
     authorized = {"Authorization": f"token {token}"}

@@ -157,7 +157,7 @@ class HubSite:
         }
         self._start_hub(HERE / "jupyterhub_config.py", more, {})
 
-    def _start_hub(self, config: Path, more: Mapping[str, Any], environ: Mapping[str, str], limit_s: float = 60.0) -> None:
+    def _start_hub(self, config: Path, more: Mapping[str, Any], environ: Mapping[str, str], limit_s: float = 150.0) -> None:
         """``more``: for ``config``, beside what every hub is given."""
         given = {
             "url": self.url,

@@ -14,7 +14,7 @@ from tests.e2e.hub.site import SERVICE_TOKEN, Browser, HubSite
 from tests.user_machine import UserMachine
 from tuttilab.scheduler.runtime import discovery
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(700)
 
 Findings = dict[str, tuple[str, str, str]]
 """Level, detail and remedy by what was checked."""

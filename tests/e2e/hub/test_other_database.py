@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.hub.site import Browser, HubSite, made_hub
 from tests.user_machine import eventually
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(700)
 DATABASE = "state.db"
 
 

@@ -16,7 +16,7 @@ from tests.postgres import Postgres
 from tests.unix_accounts import Accounts, open_folder, processes_of
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("users"), pytest.mark.requires("postgres"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("users"), pytest.mark.requires("postgres"), pytest.mark.timeout(700)]
 
 # As `jupyterhub-singleuser`, by an interpreter that every user can run.
 SERVER = """
@@ -46,7 +46,7 @@ class OfOwners(HubSite):
         config = self.folder / "tuttilab.yaml"
         config.write_text(text)
         self._serve("control", config, {"JUPYTERHUB_API_TOKEN": SERVICE_TOKEN})
-        eventually(lambda: self._answers(f"{self.control_url}/readyz"), 60)
+        eventually(lambda: self._answers(f"{self.control_url}/readyz"), 150)
 
     def traits(self) -> dict[str, Any]:
         command = [str(self.accounts.python), "-c", SERVER, sysconfig.get_path("purelib")]
@@ -113,7 +113,7 @@ def test_a_member_of_its_group_runs_a_job_as_a_proxy_user_and_nobody_else(site: 
     eva, theirs = site.browser("eva").token(), ann.token()
     # eva has no account on the machine: her job is the proxy user's in every part.
     job = site.job(eva, "id -u; echo $USER; touch $HOME/by-etl; echo kept >$RESULT_DIR/out", run_as="etl", outputs=[OUT])
-    eventually(lambda: site.phase(job) == "Succeeded", 60)
+    eventually(lambda: site.phase(job) == "Succeeded", 150)
 
     view = site.control("GET", f"/jobs/{job}", eva).json()
     assert (view["owner"], view["group"], view["run_as"]) == ("eva", "research", "etl")

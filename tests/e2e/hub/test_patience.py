@@ -12,7 +12,7 @@ from tests.e2e.hub.site import SERVICE_TOKEN, HubSite, made_hub
 from tests.e2e.hub.test_refusals import sleeper
 from tests.user_machine import eventually
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(700)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.ports import free_ports
 from tests.postgres import Postgres
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(700)]
 
 
 class TwoOnPostgres(HubSite):

@@ -9,7 +9,7 @@ from tests.e2e.hub.kernel import run_cells
 from tests.e2e.hub.site import SERVICE_TOKEN, Browser, HubSite
 from tests.user_machine import eventually
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(700)
 
 
 @pytest.mark.feature("N01", "N03", "A07")

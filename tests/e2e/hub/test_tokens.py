@@ -6,7 +6,7 @@ import pytest
 from tests.e2e.hub.site import SERVICE_TOKEN, Browser, HubSite
 from tests.user_machine import eventually
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(700)
 SCOPE = "access:services!service=tuttilab"
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.hub.site import Browser, HubSite
 from tests.user_machine import eventually
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(700)
 
 OF_QUANT = """
 kind: Profile

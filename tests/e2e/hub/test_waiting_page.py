@@ -12,7 +12,7 @@ from tests.e2e.hub.site import PASSWORD, SERVICE_TOKEN, HubSite, made_hub
 from tests.lab import pictures
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(700)]
 
 PATIENCE_S = 60.0
 LIMIT = "10m"
@@ -28,7 +28,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubSite]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_context(viewport={"width": 1000, "height": 700}).new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(150_000)
     yield page
     page.context.close()
 
@@ -63,5 +63,5 @@ def test_the_page_of_a_server_that_waits_says_place_start_reason_and_names(patie
     assert LONG_ID.findall(page.locator("body").inner_text()) == []
 
     patient.control("POST", f"/jobs/{job['id']}/cancel", ann.token())
-    expect(page.locator("#jupyter-config-data").or_(page.locator(".jp-LabShell")).first).to_be_attached(timeout=60_000)
+    expect(page.locator("#jupyter-config-data").or_(page.locator(".jp-LabShell")).first).to_be_attached(timeout=150_000)
     ann.stop()

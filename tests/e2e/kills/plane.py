@@ -28,8 +28,8 @@ from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.store.verify import differences, replay
 
 T = TypeVar("T")
-START_S = 60.0
-DEADLINE_S = 60.0
+START_S = 120.0
+DEADLINE_S = 120.0
 CONFIG = """
 clusters:
   - name: here

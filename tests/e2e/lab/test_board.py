@@ -14,7 +14,7 @@ from tests.e2e.lab.test_notices import saved
 from tests.lab import TOKEN, Lab, pictures, row
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
 
 # Needs nothing but tensorboard: no framework has to be there to write what it shows.
 WRITER = """
@@ -60,15 +60,15 @@ def test_results_of_a_job_open_in_a_tab(page: Page, lab: Lab) -> None:
     page.get_by_role("button", name="TensorBoard").click()
 
     frame = page.frame_locator(".tl-Board iframe")
-    expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=60_000)
+    expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=150_000)
     page.screenshot(path=pictures() / "tensorboard.png")
 
     # It comes back with Lab; and when the job is gone it says what became of the results.
     workspaces = lab.machine.home / ".jupyter" / "lab" / "workspaces"
     eventually(lambda: f"tuttilab-board-{job.id}" in saved(workspaces))
     page.goto(page.url.split("?")[0])
-    expect(page.locator(".lm-TabBar-tabLabel", has_text="TensorBoard of curves")).to_be_visible(timeout=60_000)
-    expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=60_000)
+    expect(page.locator(".lm-TabBar-tabLabel", has_text="TensorBoard of curves")).to_be_visible(timeout=150_000)
+    expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=150_000)
     lab.client.delete(job.id)
     page.goto(page.url.split("?")[0])
     expect(page.locator(".tl-Board")).to_contain_text("The job was deleted, and its results with it.")
@@ -149,7 +149,7 @@ def test_what_a_job_wrote_is_data_of_no_origin_and_its_names_run_nothing(page: P
     def tags() -> object:
         return json.loads(ask(lab, path + "data/plugin/scalars/tags")[1])
 
-    eventually(tags, 60)
+    eventually(tags, 150)
     dialogs: list[str] = []
 
     def note(dialog: Dialog) -> None:
@@ -158,7 +158,7 @@ def test_what_a_job_wrote_is_data_of_no_origin_and_its_names_run_nothing(page: P
 
     page.on("dialog", note)
     page.goto(lab.url + path)
-    expect(page.get_by_text("<img src=x onerror=alert(1)>", exact=True).first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("<img src=x onerror=alert(1)>", exact=True).first).to_be_visible(timeout=150_000)
 
     assert dialogs == []
     assert any("sandbox; default-src 'none'" in policy for policy in headers_of(lab, path + "data/plugin/scalars/tags"))
@@ -239,9 +239,9 @@ def test_a_damaged_event_file_shows_what_stands_before_and_says_so(page: Page, l
     page.get_by_role("button", name="TensorBoard").click()
 
     note = page.locator(".tl-Board").get_by_role("status")
-    expect(note).to_contain_text(" bytes; TensorBoard shows what stands before.", timeout=60_000)
+    expect(note).to_contain_text(" bytes; TensorBoard shows what stands before.", timeout=150_000)
     frame = page.frame_locator(".tl-Board iframe")
-    expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=60_000)
+    expect(frame.get_by_text("loss", exact=True).first).to_be_visible(timeout=150_000)
 
 
 def test_job_that_has_not_started_has_no_board(lab: Lab) -> None:

@@ -24,7 +24,7 @@ from tuttilab.magics.shared.display import Shown
 from tuttilab.magics.shared.job_text import progress
 from tuttilab.magics.spark.display import Preview
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
 
 MIME = "application/vnd.tuttilab.job+json"
 WAITS = """%%submit {options}
@@ -51,13 +51,13 @@ def notebook(lab: Lab, name: str, *cells: str, shown: Sequence[Shown | Preview] 
 def opened(page: Page, lab: Lab, path: Path, reset: bool = True) -> Page:
     """Lab with that notebook open; without `reset` as it was left."""
     page.goto(f"{lab.url}/lab/tree/{path.name}?{'reset&' if reset else ''}token={TOKEN}")
-    expect(page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=60_000)
+    expect(page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=150_000)
     return page
 
 
 def run_cell(page: Page, index: int = 0) -> None:
     """A first click may come before the notebook takes it: then again."""
-    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=150_000)
     cell = page.locator(".jp-Notebook .jp-CodeCell").nth(index)
     for _ in range(5):
         cell.locator(".cm-content").click()
@@ -157,7 +157,7 @@ def test_a_box_of_a_map_shows_the_end_of_all_its_jobs_when_the_kernel_is_gone(br
     kill_kernels(lab)
     gate.touch()
 
-    expect(box(page).get_by_text("3 of 3").first).to_be_visible(timeout=60_000)
+    expect(box(page).get_by_text("3 of 3").first).to_be_visible(timeout=150_000)
     expect(box(page).get_by_text("1 Failed, 2 Succeeded").first).to_be_visible()
     expect(box(page).get_by_text("Running")).not_to_be_visible()
     page.get_by_role("dialog").get_by_role("button", name="Ok").click()

@@ -11,7 +11,7 @@ from tests.lab import Lab, open_lab, pictures
 from tests.user_machine import eventually
 from tuttilab.scheduler.domain.wire import JobView
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
 
 
 def form(page: Page) -> Locator:

@@ -47,7 +47,7 @@ def watched(browser: Browser, lab: Lab) -> tuple[Page, list[str], list[str]]:
     return page, asked, errors
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_names_reasons_labels_and_logs_are_text(browser: Browser, lab: Lab) -> None:
     page, asked, errors = watched(browser, lab)
     lines = "\n".join(PAYLOADS + tuple(f"\x1b[31m{text}\x1b]8;;javascript:{HIT}\x07link\x1b]8;;\x07" for text in PAYLOADS))

@@ -15,7 +15,7 @@ from tests.user_machine import eventually
 from tuttilab.scheduler.domain.requests import JobRequest
 from tuttilab.scheduler.domain.wire import JobView
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

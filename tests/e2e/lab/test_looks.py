@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.lab import CONFIG, GPU, SMALL, Lab, made_lab, open_lab, pictures, row, show_panel
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(700)]
 
 ROOT = Path(__file__).resolve().parents[3]
 AXE = ROOT / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
@@ -118,7 +118,7 @@ def test_panel_is_chinese_where_lab_is(browser: Browser, busy: Lab) -> None:
         context = browser.new_context(viewport={"width": 1280, "height": 760})
         page = context.new_page()
         page.goto(f"{busy.url}/lab?reset&token=of-the-test")
-        expect(page.locator(".jp-Launcher")).to_be_visible(timeout=60_000)
+        expect(page.locator(".jp-Launcher")).to_be_visible(timeout=150_000)
         show_panel(page)
         panel = page.locator("#tuttilab-panel")
         expect(panel.locator(".tl-Job").first).to_be_visible()

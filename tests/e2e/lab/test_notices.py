@@ -15,7 +15,7 @@ from tests.lab import SMALL, Lab, open_lab, row, show_panel
 from tests.user_machine import eventually
 from tuttilab.scheduler.domain.requests import JobRequest
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
 
 SETTINGS = "@tuttilab/labextension/panel"
 
@@ -132,7 +132,7 @@ def test_a_job_whose_cell_is_on_screen_is_watched_and_one_scrolled_away_is_not(p
     notebook = {"cells": cells, "metadata": spec, "nbformat": 4, "nbformat_minor": 5}
     (lab.machine.home / "watch.ipynb").write_text(json.dumps(notebook))
     page.goto(f"{lab.url}/lab/tree/watch.ipynb?reset")
-    expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible(timeout=60_000)
+    expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible(timeout=150_000)
     show_panel(page)
     gate = lab.machine.home / "gate-cells"
     command = ("sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.1; done; exit 3")

@@ -9,7 +9,7 @@ from tests.e2e.lab.test_box import box, notebook, opened, run_cell
 from tests.lab import Lab, open_lab, pictures
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
 
 CELL = """%%submit --memory 1Gi
 import matplotlib.pyplot as plt

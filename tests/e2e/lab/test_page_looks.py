@@ -15,7 +15,7 @@ from tuttilab.magics.submission.request import Options, prepare
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(700)]
 
 CELL = """import time
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_page_fits_a_narrow_window_and_150_percent(browser: Browser, busy: Lab, 
         context = browser.new_context(viewport={"width": int(width), "height": int(height)}, device_scale_factor=scale)
         page = context.new_page()
         page.goto(f"{busy.url}/lab?reset&token={TOKEN}")
-        expect(page.locator(".jp-Launcher")).to_be_visible(timeout=60_000)
+        expect(page.locator(".jp-Launcher")).to_be_visible(timeout=150_000)
         show_panel(page)
         shown = opened(page, jobs["running"])
         expect(shown.locator("canvas")).to_have_count(2)

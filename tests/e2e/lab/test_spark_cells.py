@@ -14,7 +14,7 @@ from tests.lab import Lab, open_lab, pictures, saved_outputs
 from tests.user_machine import eventually
 from tuttilab.magics.spark.display import preview_of
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(700)]
 
 SQL = """%%sparksql df --limit 3
 -- the largest first

@@ -48,7 +48,7 @@ def test_the_tour_runs_in_lab_as_it_is_written(browser: Browser, fresh: Lab) -> 
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.goto(f"{fresh.url}/lab/tree/tour.ipynb?reset&token={TOKEN}")
-    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=150_000)
     run_all(page)
     last = page.locator(".jp-NotebookPanel .jp-OutputArea-output", has_text="tumours held out: ")
     expect(last.last).to_contain_text("accuracy on the", timeout=LIMIT_MS)

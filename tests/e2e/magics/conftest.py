@@ -55,7 +55,7 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     client = plane.client()
     live = [client.cancel(view.id) for view in client.jobs().jobs]
     for view in live:
-        client.wait(view.id, timeout_s=60)
+        client.wait(view.id, timeout_s=150)
     client.close()
     runtime = discovery.read_runtime(state)
     assert runtime is not None
@@ -106,7 +106,7 @@ class Kernel:
         self.manager.start_kernel(env={**environ, "JPY_SESSION_NAME": notebook}, **({"cwd": str(cwd)} if cwd else {}))
         self.client: BlockingKernelClient = self.manager.blocking_client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
+        self.client.wait_for_ready(timeout=150)
         assert self.run("%load_ext tuttilab.magics").status == "ok"
 
     @property
@@ -116,10 +116,10 @@ class Kernel:
     def send(self, code: str) -> str:
         return str(self.client.execute(code))
 
-    def run(self, code: str, timeout: float = 60.0) -> Ran:
+    def run(self, code: str, timeout: float = 150.0) -> Ran:
         return self.gather(self.send(code), timeout)
 
-    def gather(self, message_id: str, timeout: float = 60.0, until: Callable[[Ran], bool] | None = None) -> Ran:
+    def gather(self, message_id: str, timeout: float = 150.0, until: Callable[[Ran], bool] | None = None) -> Ran:
         """Everything up to the end of the execution, or to where ``until`` says that it is enough."""
         ran = Ran()
         began = time.monotonic()
@@ -151,7 +151,7 @@ class Kernel:
                 ran.seconds = time.monotonic() - began
                 return ran
 
-    def value(self, expression: str, timeout: float = 60.0) -> str:
+    def value(self, expression: str, timeout: float = 150.0) -> str:
         ran = self.run(expression, timeout)
         assert ran.status == "ok", ran.error
         return ran.value or ""

@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.magics.conftest import ControlPlane, Kernel
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(400)]
 
 COMMANDS = {"running": "sleep 300", "failed": "exit 3", "succeeded": "true", "cancelled": "sleep 300"}
 

@@ -37,7 +37,7 @@ def only_job(control: ControlPlane, name: str) -> JobView:
 
 
 def until_ended(control: ControlPlane, name: str) -> str:
-    return control.client().wait(only_job(control, name).id, timeout_s=60).phase
+    return control.client().wait(only_job(control, name).id, timeout_s=150).phase
 
 
 def test_the_first_stop_detaches_and_the_job_goes_on(kernel: Kernel, control: ControlPlane) -> None:

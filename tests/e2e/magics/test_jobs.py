@@ -87,7 +87,7 @@ LIVE = ("", "logs", "explain", "yaml", "download", "retry")
 
 
 @pytest.mark.feature("M15")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_every_magic_on_every_live_state_ends(kernel: Kernel, control: ControlPlane, tmp_path: Path) -> None:
     client, gate = control.client(), tmp_path / "gate"
     deaf = (
@@ -121,7 +121,7 @@ def test_every_magic_on_every_live_state_ends(kernel: Kernel, control: ControlPl
         views = [client.cancel(client.job(name).id) for name in ("waiting", "running", "stopping")]
         gate.touch()
         for view in views:
-            client.wait(view.id, timeout_s=60)
+            client.wait(view.id, timeout_s=150)
 
 
 @pytest.mark.feature("B30")

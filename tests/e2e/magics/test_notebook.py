@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.magics.conftest import ControlPlane, Kernel
 from tests.notebooks import outputs_of, write_notebook
 
-pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_the_manifest_of_a_cells_job_submits_the_same_job_again(kernel: Kernel, 
     from tuttilab.scheduler.domain.requests import JobRequest
 
     client = control.client()
-    again = client.wait(client.submit(manifests.read(folder / "made.yaml", JobRequest)[0]).id, timeout_s=60)
+    again = client.wait(client.submit(manifests.read(folder / "made.yaml", JobRequest)[0]).id, timeout_s=150)
     assert again.phase == "Succeeded", again
     assert client.manifest(again.id) == shown
     assert kernel.value(f"get_ipython().run_line_magic('attach', '{again.id[:10]}')") == "(6, 'here')"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.magics.conftest import ControlPlane, Kernel
 
-pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(700)]
 
 
 @pytest.mark.feature("M11", "B04")
@@ -46,7 +46,7 @@ def test_a_session_is_a_job_that_outlives_the_kernel(new_kernel: Callable[..., K
     assert second.run("%spark stop").status == "ok"
     # The session was the same one all along: no cell has started another server.
     (view,) = [job for job in control.client().jobs(all=True, kind="spark").jobs if job.id not in before]
-    assert control.client().wait(view.id, timeout_s=60).phase == "Cancelled"
+    assert control.client().wait(view.id, timeout_s=150).phase == "Cancelled"
 
 
 @pytest.mark.feature("M11")

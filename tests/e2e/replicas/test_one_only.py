@@ -12,7 +12,7 @@ from tests.postgres import Postgres
 from tests.replicas import CONFIG, Replica, Site, made_site
 from tests.user_machine import CommandResult, UserMachine
 
-pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(400)]
 
 LOCAL = CONFIG.replace("kind: fake", "kind: local")
 ALONE = LOCAL.replace('store: {{url: "{url}"}}', 'store: {{url: "{url}", alone: true}}')
@@ -28,7 +28,7 @@ def end(replica: Replica, job: str) -> None:
     """Its pod is a process of this machine and would stay."""
     with replica.client() as client:
         client.cancel(job)
-        assert client.wait(job, timeout_s=60).phase == "Cancelled"
+        assert client.wait(job, timeout_s=150).phase == "Cancelled"
 
 
 def on_a_second_machine(site: Site, *arguments: str) -> CommandResult:

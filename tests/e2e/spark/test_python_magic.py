@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.spark.notebook import Notebook
 
-pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(700)]
 
 
 @pytest.mark.feature("M01")

@@ -21,7 +21,7 @@ from tests.e2e.spark.test_kernel import has_tasks
 from tests.user_machine import eventually
 from tuttilab.magics.spark.connect import SessionRequest, SparkEndpoint, open_session, operations
 
-pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(700)]
 Until = Callable[[Callable[[], bool], float], bool]
 ENDED = "of operations that were stopped"
 WHOLE = 10**7

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.spark.notebook import Notebook
 
-pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(700)]
 
 TYPES = (
     "select cast(1 as int) i, 2L l, 1.5D d, cast(3.25 as decimal(10,2)) m, 'x' s, true b, date'2026-01-02' t, "

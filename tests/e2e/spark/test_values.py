@@ -23,7 +23,7 @@ import pytest
 from tests.e2e.spark.notebook import Notebook
 from tuttilab.magics.spark.data import values
 
-pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(700)]
 
 FAR = datetime.datetime(9999, 12, 31)  # noqa: DTZ001  without a zone, which is the point
 NAIVE = datetime.datetime(2026, 3, 29, 2, 30)  # noqa: DTZ001  as above; an hour that Berlin skipped
@@ -312,7 +312,7 @@ magics.sessions.close()
 
 
 @pytest.mark.feature("M03")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(700)
 def test_a_result_larger_than_the_kernels_memory_is_saved(notebook: Notebook) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _SAVER, str(notebook.provider.root)],

@@ -114,7 +114,7 @@ async def run_out(url: str) -> None:
     await asyncio.sleep(max(0.0, until - time.time()) + 0.05)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_a_ticket_is_good_again_and_again_until_it_runs_out_and_a_transfer_that_has_started_goes_on(tmp_path: Path) -> None:
     site = Site(tmp_path, limits=Limits(ticket_s=15.0), has_artifact_process=True)
     async with served(site), AsyncClient(site.url, TOKEN) as client, httpx.AsyncClient(timeout=60.0) as http:

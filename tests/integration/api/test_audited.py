@@ -109,7 +109,7 @@ async def asked(http: httpx.AsyncClient, things: Things, site: Site, name: str) 
     return await http.request(method, V + path, params=query, content=content, headers={"Authorization": f"Bearer {role}"})
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(700)
 @pytest.mark.feature("A08")
 async def test_every_route_that_writes_is_in_the_audit(site: Site) -> None:
     writing = [f"{method} {path.removeprefix(V)}" for method, path in RULES if method not in ("GET", "HEAD")]

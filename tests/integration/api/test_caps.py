@@ -69,7 +69,7 @@ async def test_jobs_batches_runs_sessions_and_retries_count_together_and_exactly
     async with AsyncClient(site.url, "ann") as ann:
         old = await ann.submit(SMALL)
         await ann.cancel(old.id)
-        await ann.wait(old.id, timeout_s=30)
+        await ann.wait(old.id, timeout_s=150)
         work: list[Awaitable[object]] = [ann.submit(SMALL) for _ in range(20)]
         work += [ann.submit_many([SMALL] * 3) for _ in range(10)]
         work += [ann.run_dag(chain("a", "b", "c")) for _ in range(10)]
@@ -136,7 +136,7 @@ async def test_an_admin_counts_too_and_retries_on_the_owners_account(capped: Cap
     async with AsyncClient(site.url, "ann") as ann, AsyncClient(site.url, "root") as root:
         old = await ann.submit(SMALL)
         await ann.cancel(old.id)
-        await ann.wait(old.id, timeout_s=30)
+        await ann.wait(old.id, timeout_s=150)
         await ann.submit(SMALL)
 
         with pytest.raises(TooManyJobs, match="ann has 1 unfinished job, and 1 more"):

@@ -55,7 +55,7 @@ async def test_job_runs_to_its_end_and_leaves_its_log(client: AsyncClient) -> No
     assert (accepted.name, accepted.owner, accepted.queue, accepted.kind) == ("quick", "ana", "research", "batch")
     assert accepted.charge["cpu"] == "1"
 
-    job = await client.wait(accepted.id, timeout_s=60)
+    job = await client.wait(accepted.id, timeout_s=150)
 
     assert (job.phase, job.exit_code, job.is_ended) == ("Succeeded", 0, True)
     assert [(a.number, a.phase, a.cluster, [p.rank for p in a.pods]) for a in job.attempts] == [(1, "Succeeded", "here", [0])]
@@ -65,7 +65,7 @@ async def test_job_runs_to_its_end_and_leaves_its_log(client: AsyncClient) -> No
 
 
 async def test_events_describe_each_step(client: AsyncClient) -> None:
-    job = await client.wait((await client.submit(QUICK)).id, timeout_s=60)
+    job = await client.wait((await client.submit(QUICK)).id, timeout_s=150)
 
     events = await client.events(job.id)
 
@@ -102,7 +102,7 @@ async def test_cancel_retry_delete(client: AsyncClient) -> None:
     with pytest.raises(Conflict, match="cancel it first"):
         await client.delete(job.id)
     await client.cancel(job.id)
-    ended = await client.wait(job.id, timeout_s=60)
+    ended = await client.wait(job.id, timeout_s=150)
     assert ended.phase == "Cancelled"
 
     again = await client.retry(job.id)
@@ -168,7 +168,7 @@ async def test_lost_response_makes_no_second_job(client: AsyncClient, losses: in
 
 @pytest.mark.feature("J13")
 async def test_jobs_by_state_text_and_page(client: AsyncClient) -> None:
-    ended = await client.wait((await client.submit(QUICK)).id, timeout_s=60)
+    ended = await client.wait((await client.submit(QUICK)).id, timeout_s=150)
     running = await client.submit(BIG)
     await until_running(client, running.id)
     waiting = [await client.submit(replace(BIG, name=f"w{n}")) for n in range(3)]
@@ -267,7 +267,7 @@ async def test_wait_survives_a_restart_at_another_port(tmp_path: Path) -> None:
     client = AsyncClient(site.url, TOKEN, rediscover=lambda: (site.url, TOKEN))
     blocker = await client.submit(replace(BIG, name="blocker"))
     job = await client.submit(replace(BIG, name="waits"))
-    waiting = asyncio.create_task(client.wait(job.id, timeout_s=60))
+    waiting = asyncio.create_task(client.wait(job.id, timeout_s=150))
     await asyncio.sleep(0.1)
     await site.stop()
     await asyncio.sleep(0.3)
@@ -419,7 +419,7 @@ async def test_objects_of_other_owners_are_not_visible(two: tuple[AsyncClient, A
     assert (await ben.jobs(all=True)).jobs == ()
     assert await ben.spark_sessions() == []
     await ana.cancel(job.id)
-    await ana.wait(job.id, timeout_s=60)
+    await ana.wait(job.id, timeout_s=150)
     assert {change.key for change in (await ben.changes(since, 0)).changes} <= {"here", "queues"}
     with pytest.raises(Forbidden):
         await ben.jobs(owner="ana")
@@ -476,7 +476,7 @@ async def test_spark_session_by_name(client: AsyncClient) -> None:
         await client.spark_endpoint("s1")
     assert [session.name for session in await client.spark_sessions()] == ["s1"]
     await client.spark_stop("s1")
-    await client.wait(first.job_id, timeout_s=60)
+    await client.wait(first.job_id, timeout_s=150)
     assert await client.spark_sessions() == []
     with pytest.raises(NotFound, match="no Spark session 's1'"):
         await client.spark_endpoint("s1")
@@ -575,7 +575,7 @@ client = Client({site.url!r}, {TOKEN!r})
 begin = time.monotonic()
 try:
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    client.wait({job.id!r}, timeout_s=60)
+    client.wait({job.id!r}, timeout_s=150)
 except KeyboardInterrupt:
     print("interrupted", time.monotonic() - begin < 30, client.job({job.id!r}).is_ended)
 """

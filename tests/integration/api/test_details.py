@@ -58,7 +58,7 @@ async def test_a_command_has_no_cell_and_code_that_is_no_bundle_is_none(client: 
 async def test_cpu_and_memory_of_each_pod_over_time(client: AsyncClient) -> None:
     pods = (PodRequest(count=3, cpus="500m", memory="64Mi"),)
     job = await client.submit(replace(QUICK, command=("use", "0.25", "1000", "use", "0.75", "3000"), pods=pods))
-    await client.wait(job.id, timeout_s=60)
+    await client.wait(job.id, timeout_s=150)
 
     whole, second = await client.usage(job.id), await client.usage(job.id, first=1, limit=1)
 
@@ -74,7 +74,7 @@ async def test_cpu_and_memory_of_each_pod_over_time(client: AsyncClient) -> None
 
 
 async def test_job_that_waits_or_was_not_measured_has_no_usage(client: AsyncClient) -> None:
-    quick = await client.wait((await client.submit(QUICK)).id, timeout_s=60)
+    quick = await client.wait((await client.submit(QUICK)).id, timeout_s=150)
     held = await client.submit(replace(QUICK, after=((await client.submit(replace(QUICK, command=("sleep", "600")))).id,)))
 
     assert [(view.attempt, view.total, view.pods) for view in [await client.usage(quick.id), await client.usage(held.id)]] == [
@@ -91,7 +91,7 @@ async def test_started_job_still_says_why_it_waited(client: AsyncClient) -> None
     reason = await until_waiting(client, second.id)
     await client.cancel(first.id)
 
-    ended: JobView = await client.wait(second.id, timeout_s=60)
+    ended: JobView = await client.wait(second.id, timeout_s=150)
 
     assert ended.wait is None
     assert [attempt.waited_for for attempt in ended.attempts] == [reason]

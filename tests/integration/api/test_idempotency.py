@@ -46,7 +46,7 @@ async def a_runs_retry(client: AsyncClient) -> Send:
 
 
 async def a_jobs_retry(client: AsyncClient) -> Send:
-    job = await client.wait((await client.submit(FAILS)).id, timeout_s=60)
+    job = await client.wait((await client.submit(FAILS)).id, timeout_s=150)
     return lambda client, key: client.retry(job.id, key=key)
 
 
@@ -183,7 +183,7 @@ async def test_an_empty_or_too_long_key_is_refused(client: AsyncClient, start: S
 
 
 async def test_a_request_through_a_proxy_has_its_effect_once(site: Site, client: AsyncClient) -> None:
-    job = await client.wait((await client.submit(FAILS)).id, timeout_s=60)
+    job = await client.wait((await client.submit(FAILS)).id, timeout_s=150)
     lossy = Losing(3)
     lossy.carry(client)
 

@@ -230,7 +230,7 @@ async def answered(http: httpx.AsyncClient, things: Things, route: tuple[str, st
     return answer.status_code
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(700)
 @pytest.mark.feature("A01")
 async def test_every_route_answers_every_role_as_the_table_says(roles: Site) -> None:
     found = []

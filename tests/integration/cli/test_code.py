@@ -38,7 +38,7 @@ def job_with(code: str, retries: int = 0) -> JobRequest:
 
 
 def printed(client: Client, job_id: str) -> tuple[str, tuple[str, ...]]:
-    ended = client.wait(job_id, timeout_s=60)
+    ended = client.wait(job_id, timeout_s=150)
     return ended.phase, client.logs(job_id).lines
 
 
@@ -67,7 +67,7 @@ def test_the_next_attempt_has_none_of_the_changes_of_the_one_before(client: Clie
     )
     job = client.submit(job_with(client.put_artifact(zip_of(main=changes)), retries=1))
 
-    ended = client.wait(job.id, timeout_s=60)
+    ended = client.wait(job.id, timeout_s=150)
     assert (ended.phase, [attempt.phase for attempt in ended.attempts]) == ("Succeeded", ["Failed", "Succeeded"])
     assert {client.logs(job.id, attempt=number).lines for number in (1, 2)} == {("as sent ['main.py']",)}
 
@@ -80,7 +80,7 @@ def test_a_job_whose_zip_leads_out_of_its_folder_does_not_start(client: Client, 
         file.writestr("../../../../escape", "x")
     job = client.submit(job_with(client.put_artifact(buffer.getvalue())))
 
-    ended = client.wait(job.id, timeout_s=60)
+    ended = client.wait(job.id, timeout_s=150)
     assert ended.phase == "Failed"
     assert "the name '../../../../escape'" in " ".join((ended.reason or "", *client.logs(job.id).lines))
     assert not list(running.state.rglob("escape"))

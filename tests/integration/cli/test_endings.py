@@ -60,7 +60,7 @@ def started(client: Client, program: str, grace: str, workers: int = 1) -> JobVi
             grace=grace,
         )
     )
-    eventually(lambda: all("ready" in client.logs(job.id, rank=rank).lines for rank in range(workers)), 60)
+    eventually(lambda: all("ready" in client.logs(job.id, rank=rank).lines for rank in range(workers)), 150)
     return job
 
 
@@ -79,7 +79,7 @@ def left_of(machine: UserMachine, job: JobView) -> list[str]:
 def test_what_a_job_saves_within_its_grace_is_kept_with_its_exit_code(running: UserMachine, client: Client, workers: int) -> None:
     job = started(client, SAVES, "60s", workers)
     client.cancel(job.id)
-    ended = client.wait(job.id, timeout_s=60)
+    ended = client.wait(job.id, timeout_s=150)
 
     members = [pod for pod in ended.attempts[-1].pods if pod.role != "master"]
     assert (ended.phase, [pod.exit_code for pod in members]) == ("Cancelled", [7] * workers)
@@ -88,16 +88,16 @@ def test_what_a_job_saves_within_its_grace_is_kept_with_its_exit_code(running: U
         assert client.get_artifact(pod.outputs["early"]) == b"before"
         assert client.get_artifact(pod.outputs["model"]) == b"".join(bytes([number]) * MIB for number in range(24))
         assert client.logs(job.id, rank=pod.rank).lines[-1] == "saved"
-    eventually(lambda: not left_of(running, job), 60)
+    eventually(lambda: not left_of(running, job), 150)
 
 
 @pytest.mark.feature("C05")
 def test_a_job_that_does_not_end_within_its_grace_is_killed_and_what_it_wrote_is_kept(running: UserMachine, client: Client) -> None:
     job = started(client, DEAF, "2s")
     client.cancel(job.id)
-    ended = client.wait(job.id, timeout_s=60)
+    ended = client.wait(job.id, timeout_s=150)
 
     (pod,) = ended.attempts[-1].pods
     assert (ended.phase, pod.exit_code) == ("Cancelled", 137)
     assert client.get_artifact(pod.outputs["model"]) == b"half"
-    eventually(lambda: not left_of(running, job), 60)
+    eventually(lambda: not left_of(running, job), 150)

@@ -11,7 +11,7 @@ from tests.user_machine import UserMachine
 
 
 def lines(machine: UserMachine, *arguments: str, cwd: Path | None = None, **environ: str) -> list[str]:
-    said = machine.run("submit", "--wait", *arguments, cwd=cwd, timeout_s=60, **environ)
+    said = machine.run("submit", "--wait", *arguments, cwd=cwd, timeout_s=150, **environ)
     assert said.code == 0, said
     return said.out.splitlines()[1:]
 

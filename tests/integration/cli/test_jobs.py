@@ -65,7 +65,7 @@ def test_interrupted_wait_is_130_and_the_job_goes_on(running: UserMachine) -> No
     assert process.stdout.readline() == "started\n"
 
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=150)
 
     assert process.returncode == 130
     assert f"Job {job[:8]} goes on; `tuttilab logs {job[:8]} -f` follows it" in err
@@ -280,7 +280,7 @@ def test_closed_output_pipe_is_no_error(running: UserMachine) -> None:
     assert process.stdout.readline() == "1\n"
     process.stdout.close()
 
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=150) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
 

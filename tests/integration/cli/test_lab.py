@@ -64,7 +64,7 @@ def test_kernel_of_the_lab_knows_the_magics_without_load_ext(machine: UserMachin
     assert not list(machine.home.rglob("ipython_*config*"))
     assert not list((machine.home / ".local").rglob("kernel.json"))
     lab.terminate()
-    lab.wait(timeout=60)
+    lab.wait(timeout=150)
 
 
 def test_taken_port_is_reported_in_one_sentence(machine: UserMachine) -> None:

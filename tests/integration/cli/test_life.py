@@ -89,7 +89,7 @@ def test_status_without_a_control_plane_is_exit_4(machine: UserMachine) -> None:
 
 def test_concurrent_first_uses_start_one_control_plane(machine: UserMachine) -> None:
     both = [machine.start("up"), machine.start("up"), machine.start("jobs", "--json")]
-    said = [process.communicate(timeout=60) for process in both]
+    said = [process.communicate(timeout=150) for process in both]
 
     assert [process.returncode for process in both] == [0, 0, 0], said
     serving = machine.processes("tuttilab.scheduler.server.serve")
@@ -283,7 +283,7 @@ def test_foreground_service_ends_with_0_on_sigterm(machine: UserMachine) -> None
 
     process.send_signal(signal.SIGTERM)
 
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=150) == 0
     assert not (machine.state / "runtime.json").exists()
 
 
@@ -327,7 +327,7 @@ def test_down_waits_for_jobs_and_an_interrupt_leaves_everything_as_it_is(machine
     assert waiting.stderr is not None
     first_line = waiting.stderr.readline()
     waiting.send_signal(signal.SIGINT)
-    code = waiting.wait(timeout=60)
+    code = waiting.wait(timeout=150)
 
     assert first_line.startswith(f"Waiting for 1 job: {job[:8]} long (")
     assert first_line.endswith("). Ctrl-C leaves everything as it is; --now stops them.\n")

@@ -17,7 +17,7 @@ import pytest
 
 from tests.user_machine import UserMachine, eventually
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 def submit(machine: UserMachine, *arguments: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.user_machine import CONFIG, UserMachine, eventually
 
-pytestmark = [pytest.mark.requires("mounts"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.requires("mounts"), pytest.mark.timeout(700)]
 
 
 def remount(folder: Path, how: str) -> None:
@@ -73,7 +73,7 @@ def test_a_start_in_a_read_only_state_folder_names_the_cause_and_the_next_one_ha
         job = machine.run("submit", "--memory", "64Mi", "--wait", "--", "echo", "kept").out.split()[0]
         assert machine.run("down").code == 0
         # The process may hold its log for a moment after its end.
-        eventually(lambda: subprocess.run(["mount", "-o", "remount,ro", str(machine.state)], check=False).returncode == 0, 30)
+        eventually(lambda: subprocess.run(["mount", "-o", "remount,ro", str(machine.state)], check=False).returncode == 0, 90)
 
         refused = machine.run("up")
         told = machine.run("doctor")

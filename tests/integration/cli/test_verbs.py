@@ -9,7 +9,7 @@ import pytest
 from tests.integration.api.test_routes import RULES, USER, V
 from tests.user_machine import UserMachine, eventually
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(700)
 
 COMMANDS = {
     ("POST", "/jobs"): "submit --name verb --memory 128Mi --out kept=kept -- sh -c 'echo hello; echo x > $RESULT_DIR/kept'",

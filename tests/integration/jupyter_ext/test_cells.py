@@ -23,7 +23,7 @@ from tuttilab.scheduler.client import AsyncClient
 from tuttilab.scheduler.domain.model import NOTEBOOK_VARIABLE
 from tuttilab.scheduler.domain.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest, Who
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 HUB, ANN = "token-of-the-hub", "token-of-ann"
 USERS = {HUB: Who("tuttilab", is_admin=True, is_hub=True), ANN: Who("ann", ("quant",))}
 STARTS_S = 60.0

@@ -18,7 +18,7 @@ from tests.lab import TOKEN, Lab, answers, made_lab
 from tests.ports import free_port
 from tests.user_machine import eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
@@ -201,4 +201,4 @@ def made_server(lab: Lab, environ: dict[str, str], options: Sequence[str] = ()) 
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(timeout=60)
+        server.wait(timeout=150)

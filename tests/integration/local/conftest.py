@@ -11,7 +11,7 @@ from tests.contract.clusters import Place
 from tests.integration.local.control_plane import ControlPlane
 from tuttilab.scheduler.clusters.base import Cluster
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 LEASE_S = 5.0
 
 

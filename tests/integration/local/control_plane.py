@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from tuttilab.sidecar.protocol import CLAIM
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 class ControlPlane:

@@ -77,7 +77,7 @@ class Site:
         lines = self.runs.read_text().splitlines() if self.runs.exists() else []
         return [(int(line.split()[0]), int(line.split()[1])) for line in lines]
 
-    async def until(self, holds: Callable[[], bool], limit_s: float = 60.0) -> None:
+    async def until(self, holds: Callable[[], bool], limit_s: float = 150.0) -> None:
         async with asyncio.timeout(limit_s):
             while not holds():
                 await self.service.wait_change(self.service.last_seq, 0.1)

@@ -80,7 +80,7 @@ async def service(tmp_path: Path, store: Store) -> AsyncIterator[Service]:
     await one.stop()
 
 
-async def until(service: Service, holds: Callable[[], bool], limit_s: float = 60.0) -> None:
+async def until(service: Service, holds: Callable[[], bool], limit_s: float = 150.0) -> None:
     async with asyncio.timeout(limit_s):
         while not holds():
             await service.wait_change(service.last_seq, 0.05)
