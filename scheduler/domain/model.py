@@ -385,6 +385,8 @@ class Node:
     is_ready: bool = True
     others: Resources = NOTHING
     """What pods request there that are not ours."""
+    failing: Resources = NOTHING
+    """Devices that it has and cannot give out now: they are unhealthy, or what hands them out does not run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from tuttilab.scheduler.clusters.base import PodState
 from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.pods import PREFIX
-from tuttilab.scheduler.clusters.kubernetes.states import is_ready, node_of, readiness_changed_at
+from tuttilab.scheduler.clusters.kubernetes.states import is_device, is_ready, node_of, readiness_changed_at
 from tuttilab.scheduler.domain.model import Node, Toleration
 from tuttilab.scheduler.domain.resources import NOTHING, Resources
 
@@ -46,6 +46,7 @@ def node_kept(node: Body) -> Body:
         "spec": {key: spec[key] for key in ("taints", "unschedulable") if key in spec},
         "status": {
             "allocatable": status.get("allocatable", {}),
+            "capacity": {key: amount for key, amount in status.get("capacity", {}).items() if is_device(key)},
             "conditions": [
                 {
                     "type": "Ready",

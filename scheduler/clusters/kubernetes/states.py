@@ -45,27 +45,37 @@ def amount(text: object) -> Decimal:
     return Decimal(number) * small.get(unit or "", Decimal(_SI.get(unit or "", 1)))
 
 
+def is_device(key: str) -> bool:
+    """Whether a device plugin, or an admin, adds this resource to nodes."""
+    return "/" in key and not key.startswith("attachable-volumes")
+
+
 def resources_of(amounts: Mapping[str, object]) -> Resources:
     """Milli-cores, bytes and whole devices; what nobody asks for by name (pods, hugepages) is left out."""
     found = {}
     for key, text in amounts.items():
-        if key in (CPU, MEMORY, STORAGE) or ("/" in key and not key.startswith("attachable-volumes")):
+        if key in (CPU, MEMORY, STORAGE) or is_device(key):
             found[key] = min(int(amount(text) * (1000 if key == CPU else 1)), MAX_AMOUNT)
     return Resources.of(found)
 
 
 def node_of(node: Body, cluster: str, tolerations: Iterable[Toleration], others: Resources = NOTHING) -> Node:
     """Taints that all our pods tolerate are left out: for them they are none. ``others``: what pods of others take of it."""
-    allocatable = node.get("status", {}).get("allocatable", {})
+    status = node.get("status", {})
+    allocatable = status.get("allocatable", {})
+    given = resources_of(allocatable)
+    devices = resources_of({key: amount for key, amount in status.get("capacity", {}).items() if is_device(key)})
     kept = {taint: None for taint in taints_of(node) if not any(tolerates(each, taint) for each in tolerations)}
     return Node(
         name=node["metadata"]["name"],
         cluster=cluster,
-        allocatable=resources_of(allocatable) + Resources.of({PODS: int(amount(allocatable.get(PODS, 0)))}),
+        allocatable=given + Resources.of({PODS: int(amount(allocatable.get(PODS, 0)))}),
         labels=dict(node["metadata"].get("labels", {})),
         taints=tuple(kept),
         is_ready=is_ready(node),
         others=others,
+        # Capacity counts what is unhealthy; the kubelet leaves it there for a while when the device plugin has gone.
+        failing=Resources.of((key, max(number - given[key], 0)) for key, number in devices),
     )
 
 

@@ -68,10 +68,14 @@ def never_fit(job: Job, clusters: Iterable[Cluster], growing: Collection[str] = 
 
 
 def _all_up(cluster: Cluster) -> Cluster:
-    """The cluster with all its nodes ready and nothing of others on them; the same object if they are."""
-    if all(node.is_ready and not node.others for node in cluster.nodes):
+    """The cluster with all its nodes and devices ready and nothing of others on them; the same object if they are."""
+    if all(node.is_ready and not node.others and not node.failing for node in cluster.nodes):
         return cluster
-    return replace(cluster, nodes=tuple(replace(node, is_ready=True, others=NOTHING) for node in cluster.nodes))
+    up = (
+        replace(node, allocatable=node.allocatable + node.failing, is_ready=True, others=NOTHING, failing=NOTHING)
+        for node in cluster.nodes
+    )
+    return replace(cluster, nodes=tuple(up))
 
 
 def _on(job: Job, cluster: Cluster) -> NeverFit | None:

@@ -76,6 +76,20 @@ def test_a_gang_waits_for_nodes_that_are_down_and_says_so() -> None:
     assert len(run_cycle(one, at=1.0)[0].admitted) == 1
 
 
+def test_a_gang_waits_for_devices_that_cannot_be_given_out_now_and_says_so() -> None:
+    gpus = Resources.parse({"nvidia.com/gpu": 8})
+    one = state([cluster(replace(node("a"), failing=gpus))])
+    waiting = submit(one, gpus=8, sidecar=False)
+    run_cycle(one)
+    assert one.waits[waiting.id].sentence.startswith(
+        "cannot start on cluster here even when it is empty; 8 GPU there cannot be given out now: devices are unhealthy, or "
+    )
+    with pytest.raises(NeverFits):
+        submit(one, gpus=9, sidecar=False)
+    one.handle(ev.ClusterObserved(cluster(node("a", gpus=8))), 1.0)
+    assert len(run_cycle(one, at=1.0)[0].admitted) == 1
+
+
 def test_a_gang_waits_where_nodes_may_be_added_and_says_so() -> None:
     one = state([HERE])
     waiting = submit(one, workers=3, cpus=4, sidecar=False, grows=True)

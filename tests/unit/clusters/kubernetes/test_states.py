@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tuttilab.scheduler.clusters.kubernetes import names
+from tuttilab.scheduler.clusters.kubernetes.kept import node_kept
 from tuttilab.scheduler.clusters.kubernetes.states import Seen, hopeless, node_of, resources_of, state_of
 from tuttilab.scheduler.domain.model import Taint, Toleration
 from tuttilab.scheduler.domain.resources import Resources
@@ -166,6 +167,15 @@ def test_a_node_says_how_many_pods_it_takes() -> None:
     body = {"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "4", "pods": "110"}}}
 
     assert node_of(body, "k", []).allocatable == Resources.parse({"cpu": 4, "pods": 110})
+
+
+def test_devices_that_a_node_has_and_cannot_give_out_are_told_apart() -> None:
+    capacity = {"cpu": "8", "memory": "32Gi", "pods": "110", "nvidia.com/gpu": "8", "attachable-volumes-csi": "9"}
+    body = {"metadata": {"name": "n"}, "status": {"capacity": capacity, "allocatable": {"cpu": "7", "nvidia.com/gpu": "6"}}}
+
+    for shown in (body, node_kept(body)):
+        node = node_of(shown, "k", [])
+        assert (node.allocatable["nvidia.com/gpu"], node.failing) == (6, Resources.parse({"nvidia.com/gpu": 2}))
 
 
 def test_a_cordoned_node_has_a_taint_that_nobody_tolerates() -> None:
