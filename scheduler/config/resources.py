@@ -44,9 +44,8 @@ def unseen_resources(
 
     Raises BadInput for a resource that no node has, where all were seen and ``before`` did not name it: nodes may be away.
     """
-    have = {key for cluster in seen.values() for node in cluster.nodes for key, _ in node.allocatable + node.failing} | _declared(
-        clusters
-    )
+    nodes = [node for cluster in seen.values() for node in cluster.nodes]
+    have = {key for node in nodes for key, _ in node.allocatable + node.failing} | _declared(clusters)
     named_before = {key for _, key in named_resources(tuple(before))}
     missing = [(place, key) for place, key in named_resources(queues) if key not in have]
     for place, key in missing:

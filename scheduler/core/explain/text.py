@@ -257,10 +257,11 @@ class _Explainer:
             return _Template(Wait(job.id, Why.NO_ROOM, sentence, 0, misfit.short, None, misfit.pod_set.role))
         what = "cannot start" if misfit.is_certain else "no way was found to start"
         down = sum(not node.is_ready for node in nodes)
-        until = f"{count(down, 'node')} {'is' if down == 1 else 'are'} down" if down else "it starts when nodes are added"
         failing = total(node.failing for node in nodes)
-        if failing := Resources.of((key, failing[key]) for key, _ in misfit.short):
-            until = f"{failing} there cannot be given out now: devices are unhealthy, or their device plugin does not run"
+        reasons = [f"{count(down, 'node')} {'is' if down == 1 else 'are'} down"] if down else []
+        if devices := Resources.of((key, failing[key]) for key, _ in misfit.short):
+            reasons.append(f"{devices} there cannot be given out now: devices are unhealthy, or their device plugin does not run")
+        until = "; ".join(reasons) or "it starts when nodes are added"
         sentence = f"{what} on cluster {name} even when it is empty; {until}; {misfit.sentence()}"
         return _Template(Wait(job.id, Why.NEVER_FITS, sentence, 0, misfit.short, None, misfit.pod_set.role))
 

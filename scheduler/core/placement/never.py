@@ -57,7 +57,7 @@ def never_fit(job: Job, clusters: Iterable[Cluster], growing: Collection[str] = 
     """Why the gang, at its smallest, fits on none of the clusters; None if it may fit on one of them. ``growing``: by name."""
     best: NeverFit | None = None
     for cluster in clusters:
-        if cluster.name in growing or not all(node.allocatable for node in cluster.nodes) or not cluster.nodes:
+        if cluster.name in growing or not cluster.nodes or not all(node.allocatable for node in cluster.nodes):
             return None
         found = _on(job, _all_up(cluster))
         if found is None:
