@@ -41,6 +41,7 @@ LEAVING_OUT_FAILS = os.environ.get("TUTTILAB_REQUIRE") == "all"
 # How many of the chosen tests show each row of the feature list.
 ROWS = pytest.StashKey[Counter[str]]()
 Made = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector] | None
+REASON_LENGTH = 300
 TOLD = "told"
 PROPERTY = "property"
 # The machine is shared with other work: an example that takes long is no failure. CI repeats the same examples.
@@ -172,7 +173,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
     """One browser for all tests of a process: Playwright runs once in each. A test opens contexts and pages of its own."""
-    from tests.lab import chromium
+    from tests.chromium import chromium
 
     with chromium() as browser:
         yield browser
@@ -224,6 +225,13 @@ def left_out_lines(skipped: list[pytest.TestReport]) -> list[str]:
     ]
 
 
+def reason_of(report: pytest.TestReport) -> str:
+    """Why it failed, in the first line of what was raised."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    lines = (crash.message if crash is not None else str(report.longrepr)).strip().splitlines()
+    return lines[0][:REASON_LENGTH] if lines else "nothing was said"
+
+
 def told_lines(reporter: pytest.TerminalReporter) -> list[str]:
     """What tests counted, by test."""
     reports = [report for word in ("passed", "failed") for report in reporter.stats.get(word, []) if report.when == "call"]
@@ -264,6 +272,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if path := os.environ.get("TUTTILAB_REPORT"):
         counts = {word: len(reporter.stats.get(word, [])) for word in ("passed", "failed", "error", "skipped")}
         bad = [report for word in ("failed", "error") for report in reporter.stats.get(word, [])]
-        failed = sorted({side_by_side.name_of(str(report.nodeid)) for report in bad})
+        failed = {side_by_side.name_of(str(report.nodeid)): reason_of(report) for report in bad}
         report = {"counts": counts, "failed": failed, "left_out": left_out_lines(skipped), "told": told_lines(reporter)}
         Path(path).write_text(json.dumps(report), encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.chromium import LOCALE, new_page
 from tests.ports import free_port
 from tests.user_machine import UserMachine, eventually, hide_programs, made_machine
 from tuttilab.scheduler.client import Client
@@ -27,7 +27,6 @@ from tuttilab.scheduler.domain.wire import JobView
 TOKEN = "of-the-test"
 SMALL = (PodRequest(cpus="100m", memory="64Mi"),)
 GPU = (PodRequest(cpus=1, memory="256Mi", gpus=1),)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 CONFIG = """
 clusters:
@@ -105,7 +104,7 @@ class Lab:
     def restart_server(self) -> None:
         assert self.server is not None
         self.server.terminate()
-        self.server.wait(timeout=30)
+        self.server.wait(timeout=150)
         self.start_server()
 
     def settings(self, plugin: str, values: dict[str, object]) -> None:
@@ -135,27 +134,9 @@ def made_lab(folder: Path, config: str = CONFIG, *, without: Collection[str] = (
             lab.client.close()
 
 
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """The machine's own Chromium, because Playwright's cannot be downloaded everywhere."""
-    program = next(path for name in BROWSERS if (path := shutil.which(name)))
-    # Playwright's own limit is five seconds.
-    expect.set_options(timeout=150_000)
-    with sync_playwright() as playwright:
-        # The browser's sandbox does not work in a container, and the pages shown here are trusted.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            browser.close()
-
-
-def open_lab(browser: Browser, lab: Lab, *, width: int = 1280, height: int = 800, locale: str = "en-US") -> Page:
-    """A new page, signed in, with the panel shown."""
-    context = browser.new_context(viewport={"width": width, "height": height}, locale=locale)
-    page = context.new_page()
-    page.set_default_timeout(150_000)
-    page.goto(f"{lab.url}/lab?reset&token={TOKEN}")
+def open_lab(browser: Browser, lab: Lab, *, width: int = 1280, height: int = 800, locale: str = LOCALE) -> Page:
+    """A new page, signed in, with the panel shown; `close_page` ends it."""
+    page = new_page(browser, f"{lab.url}/lab?reset&token={TOKEN}", width=width, height=height, locale=locale)
     expect(page.locator(".jp-Launcher")).to_be_visible(timeout=150_000)
     show_panel(page)
     return page

@@ -38,7 +38,8 @@ class Replica:
     process: AnyProcess
     runtime: discovery.Runtime
 
-    def client(self, timeout_s: float = 10.0) -> Client:
+    def client(self, timeout_s: float = 60.0) -> Client:
+        """On a busy machine a leader may lose its lease and win it again: what can be repeated is, for that long."""
         return Client(self.runtime.url, self.runtime.token, timeout_s=timeout_s)
 
     def knows(self, job_id: str) -> bool:
@@ -48,9 +49,9 @@ class Replica:
             except TuttiError:
                 return False
 
-    def submit_until_accepted(self, limit_s: float) -> str:
+    def submit_until_accepted(self, limit_s: float = 120.0) -> str:
         """The job's id."""
-        with self.client() as client:
+        with self.client(10.0) as client:
             key = f"until-{time.monotonic()}"
 
             def accepted() -> str | None:
@@ -118,7 +119,7 @@ class Site:
             if replica.process.poll() is None:
                 replica.signal(signal.SIGCONT)
                 replica.signal(signal.SIGKILL)
-            replica.process.wait(10)
+            replica.process.wait(150)
 
 
 @contextlib.contextmanager

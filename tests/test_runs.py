@@ -72,7 +72,7 @@ def test_a_test_that_fails_twice_has_failed(tmp_path: Path) -> None:
     assert not outcome.is_good
 
 
-def test_two_of_a_run_are_the_most_that_run_again(tmp_path: Path) -> None:
+def test_with_more_than_may_run_again_none_does(tmp_path: Path) -> None:
     several = "".join(ONCE.replace("again", f"again{n}").replace("fails_once", f"fails_once_{n}") for n in range(3))
 
     (outcome,) = outcomes(tmp_path, [several])
@@ -81,7 +81,24 @@ def test_two_of_a_run_are_the_most_that_run_again(tmp_path: Path) -> None:
 
 
 def test_they_are_counted_over_all_parts(tmp_path: Path) -> None:
-    assert [outcome.is_good for outcome in outcomes(tmp_path, [ONCE, PASSES, ONCE, ONCE])] == [True, True, True, False]
+    assert [outcome.is_good for outcome in outcomes(tmp_path, [ONCE, PASSES, ONCE, ONCE])] == [False, True, False, False]
+
+
+def test_they_run_again_when_all_parts_have_ended(tmp_path: Path) -> None:
+    later = "from pathlib import Path\ndef test_is_first():\n    assert not Path('0/ran_again').exists()\n"
+    first = ONCE.replace("    assert was_there", "    was_there and Path('0/ran_again').touch()\n    assert was_there")
+
+    assert [outcome.is_good for outcome in outcomes(tmp_path, [first, later])] == [True, True]
+    assert (tmp_path / "0" / "ran_again").exists()
+
+
+def test_the_summary_says_why_a_test_failed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found = outcomes(tmp_path, [ONCE, FAILS.format("always")])
+    run_tests.summarise(found, 1.0)
+
+    said = capfd.readouterr().out.rpartition("=== summary ===")[2]
+    assert "::test_fails_once: assert False; it passed by itself\n" in said
+    assert "::test_fails_always: assert 1 == 2\n" in said
 
 
 @pytest.mark.parametrize("how", [{"is_real": False}, {"once_more": 0}])

@@ -20,7 +20,7 @@ from tests import warm
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.runtime import discovery
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 150.0
 
 CONFIG = """
 clusters:
@@ -37,7 +37,7 @@ defaults: {queue: research}
 """
 
 
-def eventually(is_so: Callable[[], object], limit_s: float = 120.0) -> Any:
+def eventually(is_so: Callable[[], object], limit_s: float = 240.0) -> Any:
     """Poll ``is_so`` until it returns a true value, and return that. Raises AssertionError after ``limit_s``."""
     until = time.monotonic() + limit_s
     while True:
@@ -54,7 +54,7 @@ def kill(pid: int) -> None:
     """SIGKILL, and the process is gone. It is looked up before: nobody could wait for one that has been reaped."""
     process = psutil.Process(pid)
     process.kill()
-    process.wait(60)
+    process.wait(150)
 
 
 def _restore_sigint() -> None:

@@ -54,7 +54,7 @@ IMPORTED: Final = (
 )
 OF_PYTHON: Final = ("PYTHON", "LANG", "LC_", "LD_", "MALLOC")
 """Beginnings of variables that a Python reads when it starts."""
-STARTS_S: Final = 150.0
+STARTS_S: Final = 240.0
 POINTS: Final = "tuttilab.scheduler.runtime.crash_points"
 _NUMBER = struct.Struct("!q")
 _server: tuple[int, subprocess.Popen[bytes] | None, str] | None = None

@@ -5,8 +5,9 @@ attack corpus with many more rounds.
 A part without tests yet is left out silently; a test that the machine cannot run is listed at the end, with a remedy.
 All parts run even when an early one fails. Options after the mode go to pytest: `… all -x -k quota`.
 
-A failed test of a part that says so runs once more, by itself (`docs/adr/0029-once-more.md`): at most two of a run. The failure is
-printed like any other, and the summary's last line names the test. With TUTTILAB_ONCE_MORE=0 no test runs twice.
+A failed test of a part that says so runs once more, by itself, when all parts have ended (`docs/adr/0029-once-more.md`): at most
+eight of a run. The failure is printed like any other, and the summary's last line names the test. With TUTTILAB_ONCE_MORE=0 no test
+runs twice.
 
 Most of integration and of the tests with kills waits: for processes to start, for deadlines. So their tests run side by side (see
 `tests/side_by_side.py`). `all` runs two parts beside all that follow: the simulation, which only computes, at the lowest priority,
@@ -42,7 +43,8 @@ KILLS = ("tests/e2e/kills", "tests/e2e/replicas", "tests/e2e/dags")
 MACHINE = (("sh", "tools/browser.sh"), (PYTHON, "-m", "tests.kube.tools.debian"))
 """What installs packages of the machine, where we may. One after the other and before all parts: apt-get runs once at a time."""
 KUBE_PROGRAMS = (PYTHON, "-m", "tests.kube.tools.build", "--optional")
-ONCE_MORE_AT_MOST = 2
+ONCE_MORE_AT_MOST = 8
+"""Of some 1,600 tests of real processes."""
 TESTS_FAILED = 1  # pytest's exit status
 APART: set["subprocess.Popen[bytes]"] = set()
 """Sessions beside this one, which an interrupt at the terminal does not reach."""
@@ -83,6 +85,8 @@ class Outcome:
     left_out: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     """What its tests counted: seeds, kills, planted bugs."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Of each test that failed, by name."""
     failed: list[str] = field(default_factory=list)
     """Names of its tests that failed, when nothing else did."""
     once_more: list[str] = field(default_factory=list)
@@ -220,7 +224,8 @@ def run(part: Part, extra: list[str], environment: dict[str, str], output: IO[by
         if report.exists():
             said = json.loads(report.read_text(encoding="utf-8"))
             outcome.counts, outcome.left_out, outcome.told = said["counts"], said["left_out"], said["told"]
-            outcome.failed = said["failed"] if codes[-1] == TESTS_FAILED and not any(codes[:-1]) else []
+            outcome.reasons = said["failed"]
+            outcome.failed = sorted(outcome.reasons) if codes[-1] == TESTS_FAILED and not any(codes[:-1]) else []
     if output is None:
         print(f"--- {part.name}: {'good' if is_good else 'FAILED'} after {outcome.seconds:.1f} s", flush=True)
     return outcome
@@ -284,21 +289,17 @@ def run_all(
     """``beside``: whether parts that can run beside others do. ``once_more``: how many failed tests may run again."""
     outcomes: list[Outcome] = []
     running: list[Callable[[], Outcome]] = []
-
-    def keep(outcome: Outcome) -> None:
-        nonlocal once_more
-        if outcome.part.is_real and outcome.may_be_shaky() and len(outcome.failed) <= once_more:
-            once_more -= len(outcome.failed)
-            run_once_more(outcome, environment)
-        outcomes.append(outcome)
-
     for part in chosen:
         if part.beside is not None and beside:
             running.append(run_beside(part, extra, environment))
         else:
-            keep(run(part, extra, environment))
-    for finish in running:
-        keep(finish())
+            outcomes.append(run(part, extra, environment))
+    outcomes += [finish() for finish in running]
+    # Only now: most of them failed for what ran beside them.
+    shaky = [outcome for outcome in outcomes if outcome.part.is_real and outcome.may_be_shaky()]
+    if sum(len(outcome.failed) for outcome in shaky) <= once_more:
+        for outcome in shaky:
+            run_once_more(outcome, environment)
     return outcomes
 
 
@@ -309,6 +310,9 @@ def summarise(outcomes: list[Outcome], seconds: float) -> None:
         print(f"{'good' if outcome.is_good else 'FAILED':<7}{outcome.seconds:7.1f} s  {outcome.part.name:<28}{counts}")
     for line in (line for outcome in outcomes for line in (*outcome.told, *outcome.left_out)):
         print(line)
+    for outcome in outcomes:
+        for test, reason in outcome.reasons.items():
+            print(f"failed: {test}: {reason}{'; it passed by itself' if test in outcome.once_more else ''}")
     passed, failed, skipped = (sum(o.counts.get(word, 0) for o in outcomes) for word in ("passed", "failed", "skipped"))
     bad = [outcome.part.name for outcome in outcomes if not outcome.is_good]
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -29,7 +29,7 @@ HEAD_BYTES: Final = 64 * 1024
 OWN_FILES: Final = 512
 """Files that are kept free of connections: the database, files of pods, artifacts, connections to others."""
 
-ACCEPTED_AT_ONCE: Final = 32
+ACCEPTED_AT_ONCE: Final = 4
 """Connections that one turn of the event loop accepts; they are counted only in a later one, so more would take the last files."""
 BACKLOG: Final = 2048
 

@@ -21,7 +21,7 @@ from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 
 V = "/api/v1"
 MIB = 2**20
-ANSWER_S = 30.0
+ANSWER_S = 120.0
 CLAIM = "?job_id=abcdef&attempt=1&epoch=1"
 
 

@@ -13,13 +13,14 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.chromium import chromium
 from tests.lab import CONFIG as LAB
-from tests.lab import chromium, made_lab, open_lab
+from tests.lab import made_lab, open_lab
 from tests.user_machine import CONFIG, UserMachine, eventually, made_machine
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(700)
 
 LIMITS = "limits: {{user_live_jobs: {live}, user_writes_per_s: {rate}, user_writes_at_once: {burst}}}\n"
 CELL = """
@@ -92,7 +93,9 @@ def test_a_map_in_parts_a_command_and_a_cell_are_refused_as_a_whole_and_say_why(
 
 def test_a_command_that_writes_too_fast_waits_and_is_done(slow: UserMachine, tmp_path: Path) -> None:
     runtime = slow.runtime()
-    with httpx.Client(base_url=runtime.url, headers={"Authorization": f"Bearer {runtime.token}"}, trust_env=False) as web:
+    with httpx.Client(
+        base_url=runtime.url, headers={"Authorization": f"Bearer {runtime.token}"}, trust_env=False, timeout=150
+    ) as web:
         answers = [web.post("/api/v1/jobs:dryrun", json={}) for _ in range(4)]
         said = slow.run("submit", "--memory", "8Mi", "--", "true")
 

@@ -63,7 +63,7 @@ def test_a_moved_folder_is_still_that_of_its_control_plane(machine: UserMachine,
         os.kill(runtime.pid, signal.SIGKILL)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_who_holds_a_folder_without_saying_where_it_is_reached_is_named(
     machine: UserMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,7 @@ def size_below(folder: Path) -> int:
 
 
 @pytest.mark.feature("B27")
-@pytest.mark.timeout(120 + 2 * ROUNDS)
+@pytest.mark.timeout(600 + 2 * ROUNDS)
 @pytest.mark.parametrize("kind", ARCHIVES)
 def test_an_almost_valid_archive_stays_in_its_folder_and_its_limits(tmp_path: Path, kind: str, tell: Callable[[str], None]) -> None:
     good, refused = ARCHIVES[kind](), 0

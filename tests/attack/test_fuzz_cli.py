@@ -58,7 +58,7 @@ def here(attacked: UserMachine, monkeypatch: pytest.MonkeyPatch) -> UserMachine:
 
 
 @pytest.mark.feature("B27")
-@pytest.mark.timeout(120 + 2 * ROUNDS)
+@pytest.mark.timeout(600 + 2 * ROUNDS)
 def test_no_words_are_a_bug_of_ours(here: UserMachine, capsys: pytest.CaptureFixture[str], tell: Callable[[str], None]) -> None:
     commands = list(commands_of(root.cli))
     codes: Counter[int] = Counter()

@@ -54,7 +54,7 @@ async def ended_pod(folder: Path) -> LaunchPlan:
 
 
 @pytest.mark.feature("B27")
-@pytest.mark.timeout(120 + RECORDS)
+@pytest.mark.timeout(600 + RECORDS)
 async def test_almost_valid_records_of_a_pod_are_read_or_count_as_missing(tmp_path: Path, tell: Callable[[str], None]) -> None:
     good = tmp_path / "good"
     launch = await ended_pod(good)
@@ -97,7 +97,7 @@ def stopped(tmp_path: Path) -> Iterator[UserMachine]:
 
 
 @pytest.mark.feature("B27")
-@pytest.mark.timeout(240 + 90 * STATES)
+@pytest.mark.timeout(600 + 90 * STATES)
 def test_an_almost_valid_state_folder_is_told_or_used_and_never_hangs(stopped: UserMachine, tell: Callable[[str], None]) -> None:
     good = stopped.home.parent / "good"
     shutil.copytree(stopped.state, good, symlinks=True)
@@ -127,7 +127,7 @@ VALID: dict[str, object] = {
 
 
 @pytest.mark.feature("B27")
-@pytest.mark.timeout(120 + CONFIGS // 20)
+@pytest.mark.timeout(600 + CONFIGS // 20)
 def test_an_almost_valid_configuration_is_taken_or_its_fault_is_told(tmp_path: Path, tell: Callable[[str], None]) -> None:
     refused = 0
     file = tmp_path / "tuttilab.yaml"

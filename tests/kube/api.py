@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 

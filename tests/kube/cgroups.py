@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MOUNTED = Path("/sys/fs/cgroup")
-LIMIT_S = 60.0
+LIMIT_S = 150.0
 
 
 def make(name: str) -> None:

@@ -77,7 +77,7 @@ class Cluster:
         name = f"{prefix}-{next(self._numbers)}"
         self.api.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": dict(labels or {})}})
         account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-        self.processes.wait_for(f"namespace {name} has its service account", lambda: self.api.exists(account), 30)
+        self.processes.wait_for(f"namespace {name} has its service account", lambda: self.api.exists(account), 120)
         return name
 
     def drop_namespace(self, name: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
-LIMIT_S = 60.0
+LIMIT_S = 150.0
 
 
 def field(number: int, content: str | bytes) -> bytes:

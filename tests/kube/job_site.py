@@ -67,7 +67,7 @@ class Site:
     def kill(self) -> None:
         process = psutil.Process(self.machine.runtime().pid)
         process.send_signal(signal.SIGKILL)
-        process.wait(60)
+        process.wait(150)
 
     def submit(self, *arguments: str, image: str = images.PYTHON, timeout_s: float = 120.0) -> CommandResult:
         return self.machine.run("submit", "--cpus", "0.1", "--memory", "64Mi", "--image", image, *arguments, timeout_s=timeout_s)
@@ -205,4 +205,4 @@ def made_site(cluster: RealCluster, kubeconfig: Path, namespace: str, folder: Pa
             yield site
         finally:
             if machine.find() is not None:
-                machine.run("down", "--now", timeout_s=60)
+                machine.run("down", "--now", timeout_s=150)

@@ -177,7 +177,7 @@ class Product:
         if self._process is not None:
             self.client.close()
             self._process.kill()
-            self._process.wait(60)
+            self._process.wait(150)
             self._process = None
 
     def log(self) -> str:

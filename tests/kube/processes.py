@@ -48,7 +48,7 @@ class Processes:
         if process is not None:
             below = _below(process.pid)
             process.kill()
-            process.wait(60)
+            process.wait(150)
             # A node's processes end with its first one; who has to bury them is no concern of ours.
             eventually(f"the processes of {name} are gone", lambda: all(map(_is_gone, below)), 30, every_s=0.01)
 

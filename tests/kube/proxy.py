@@ -19,7 +19,7 @@ from tests.ports import free_port
 
 T = TypeVar("T")
 CERTIFICATE = "proxy-server"
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 CHUNK = 65_536
 WATCH = re.compile(r"[?&]watch=(1|true)\b", re.IGNORECASE)
 OF_ONE_CONNECTION = {b"connection", b"keep-alive", b"host", b"upgrade"}

@@ -26,7 +26,7 @@ from tests.kube.volumes import drop_volume, make_claim
 from tests.user_machine import eventually
 from tuttilab.spawner.volumes import cephfs_static, volumes_of
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(700)]
 
 SETTINGS: dict[str, Any] = {"patience_s": 2.0, "more": {"container_patience_s": 4}}
 VOLUMES = real.ROOT / "volumes"
@@ -95,7 +95,7 @@ def refused(site: KubeHubSite, user: Browser, **options: str) -> str:
 
 
 def status_at(url: str, headers: dict[str, str]) -> int:
-    return httpx.get(url, headers=headers, trust_env=False).status_code
+    return httpx.get(url, headers=headers, trust_env=False, timeout=150).status_code
 
 
 def answers_at(url: str) -> bool:

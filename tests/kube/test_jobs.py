@@ -15,7 +15,7 @@ from tests.kube.real import RealCluster
 from tests.user_machine import eventually
 from tuttilab.scheduler.clusters.kubernetes.states import amount
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(700)]
 
 
 def test_a_gang_of_two_goes_to_containers_and_its_logs_and_exit_codes_come_back(site: Site) -> None:

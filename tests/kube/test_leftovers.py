@@ -23,7 +23,7 @@ from tests.kube import up as up_module
 from tests.kube.pods import pod
 from tests.kube.processes import eventually
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.usefixtures("no_cluster"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.usefixtures("no_cluster"), pytest.mark.timeout(700)]
 TREE = Path(__file__).resolve().parent.parent.parent
 GUIDE = TREE / "docs" / "guides" / "kubernetes.md"
 # A cluster with a pod, in a process of its own that says when it is there and then waits.
@@ -107,7 +107,7 @@ def test_after_a_kill_all_processes_are_gone_and_the_next_cluster_starts() -> No
     before = machine()
     with held_cluster() as process:
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(60)
+        process.wait(150)
         eventually("the processes of the cluster are gone", lambda: processes() == [])
         assert real.leftovers() != []  # nobody was there to clean up
     with real.running_real_cluster(node_count=1, gpus=1) as cluster:
@@ -126,7 +126,7 @@ def test_the_guides_first_ten_minutes_are_as_written_and_kube_down_leaves_nothin
         said = shell(up)
         printed = dict(re.findall(r"^([a-z ]+): +(\S+)$", said, re.MULTILINE))
         assert json.loads(Path(printed["kubeconfig"]).read_text())["clusters"][0]["cluster"]["server"].startswith("https://")
-        assert httpx.get(f"{printed['control plane']}/readyz", trust_env=False).is_success
+        assert httpx.get(f"{printed['control plane']}/readyz", trust_env=False, timeout=150).is_success
         lab_answers(printed["hub"], *re.findall(r"log in as (\w+) .*\npassword (\w+),", said)[0])
         assert printed["kubeconfig"] in shell(up)
         # What a person pastes.

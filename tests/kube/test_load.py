@@ -11,7 +11,7 @@ from tests.kube.cluster import Cluster
 from tests.kube.load import Counted, bodies_by_name, counted, product, remove_pods, writes
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 
-pytestmark = [pytest.mark.tier("control-plane"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("control-plane"), pytest.mark.timeout(700)]
 LABELS = {"pool": "load"}
 PODS, NODES = 100, 20
 LIMIT_S = 200.0

@@ -139,7 +139,7 @@ def test_a_large_log_is_shown_while_it_is_printed_and_whole_at_the_end(site: Sit
     tell(f"{MIB_OF_LOG} MiB of log, {lines} lines: whole {took:.0f} s after the submit")
 
 
-@pytest.mark.timeout(120 + 40 * RUNS)
+@pytest.mark.timeout(600 + 40 * RUNS)
 def test_many_runs_leave_nothing(own_site: Site, tell: Callable[[str], None]) -> None:
     """Good, bad and cancelled ones, with a policy each; after every run the namespace is as it was before the first."""
     own_site.settings["isolate_gangs"] = True

@@ -19,7 +19,7 @@ from tuttilab.scheduler.domain.model import Node
 from tuttilab.scheduler.domain.resources import NOTHING, PODS, Resources
 
 pytestmark = pytest.mark.tier("control-plane")
-LIMIT_S = 40.0
+LIMIT_S = 150.0
 LABELS = {"pool": "others"}
 TWO = Resources.parse({"cpu": 2, "nvidia.com/gpu": 1}) + Resources.of({PODS: 1})
 

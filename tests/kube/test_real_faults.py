@@ -112,7 +112,7 @@ def test_a_namespace_without_a_control_plane_is_freed_by_a_release(own_site: Sit
     eventually(lambda: "on\n" in own_site.logs(job))
     plane = psutil.Process(own_site.machine.runtime().pid)
     plane.kill()
-    plane.wait(60)
+    plane.wait(150)
     assert "1 pod on cluster k has not ended" in own_site.machine.run("cluster", "release", "k").err
     path = f"/api/v1/namespaces/{own_site.namespace}"
     own_site.cluster.api.delete(path)

@@ -16,7 +16,7 @@ from tests.kube.faults import FaultyApi, faulty_api
 from tests.kube.job_site import SLEEPER, Site
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(700)]
 CELL = f"%%submit total --image {product_images.NOTEBOOK} --cpus 0.2 --memory 128Mi"
 PICTURE = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(3 * 2**20)).decode()
 
@@ -55,7 +55,7 @@ def metrics(own_site: Site) -> Iterator[FaultyApi]:
         own_site.up()
         yield faults
         # Its jobs are ended through the proxy.
-        own_site.machine.run("down", "--now", timeout_s=60)
+        own_site.machine.run("down", "--now", timeout_s=150)
 
 
 def pod_metrics(cluster: Cluster) -> dict[str, Any]:

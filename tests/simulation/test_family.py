@@ -117,7 +117,7 @@ SHORT = (
 
 
 @pytest.mark.feature("S06", "B05")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(700)
 def test_over_unlike_traces_jobs_are_done_as_early_as_under_easy_with_the_same_predictions(tell: Callable[[str], None]) -> None:
     found = {OURS: 0.0, PREDICTED: 0.0}
     for trace, jobs in SHORT:

@@ -51,7 +51,7 @@ SITES = (
 
 
 @pytest.mark.feature("B02")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(700)
 def test_most_jobs_start_in_the_range_that_they_were_told(tell: Callable[[str], None]) -> None:
     # Seeds and traces that nobody chose the rule by: what a site will run is not known either.
     told: list[ToldStart] = []

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.magics.conftest import Kernel
 from tests.user_machine import UserMachine
 
-pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(700)]
 ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.user_machine import UserMachine, made_machine
 
-pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(700)]
 
 ROOT = Path(__file__).resolve().parents[3]
 TWO_CORES = "clusters: [{name: here, kind: local, nodes: [{name: a, cpus: 2, memory: 8Gi}]}]\n"

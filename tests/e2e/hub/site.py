@@ -212,7 +212,7 @@ class HubSite:
         process = self.processes.pop(name)
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(60)
+            process.wait(150)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -225,11 +225,11 @@ class HubSite:
     @staticmethod
     def _answers(url: str) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(url, trust_env=False, timeout=60).is_success
+            return httpx.get(url, trust_env=False, timeout=150).is_success
         return False
 
     def browser(self, name: str) -> Browser:
-        http = httpx.Client(base_url=self.url, trust_env=False, timeout=60, follow_redirects=True)
+        http = httpx.Client(base_url=self.url, trust_env=False, timeout=150, follow_redirects=True)
         self.sessions.append(http)
         browser = Browser(http, name, self.password)
         assert browser.login().is_success
@@ -237,7 +237,7 @@ class HubSite:
 
     def control(self, method: str, path: str, token: str, body: object = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"}
-        return httpx.request(method, f"{self.control_url}/api/v1{path}", json=body, headers=headers, trust_env=False, timeout=60)
+        return httpx.request(method, f"{self.control_url}/api/v1{path}", json=body, headers=headers, trust_env=False, timeout=150)
 
     def jobs(self, **query: str) -> list[Any]:
         """Everybody's, as the hub may see them."""

@@ -21,7 +21,7 @@ Findings = dict[str, tuple[str, str, str]]
 
 
 def doctor(machine: UserMachine, **environ: str) -> tuple[int, Findings]:
-    said = machine.run("doctor", "--json", cwd=None, timeout_s=60.0, **environ)
+    said = machine.run("doctor", "--json", cwd=None, timeout_s=150, **environ)
     assert said.err == "", said
     return said.code, {one["what"]: (one["level"], one["detail"], one["remedy"]) for one in said.json}
 
@@ -65,7 +65,7 @@ def test_a_token_without_the_scope_or_unknown_has_its_own_remedy(site: HubSite, 
 
 def test_a_server_starts_no_control_plane_of_its_own(site: HubSite, ann: Browser, in_server: UserMachine) -> None:
     headers = {"Authorization": f"token {ann.token()}"}
-    status = httpx.get(f"{site.url}/user/ann/tuttilab/status", headers=headers, trust_env=False, timeout=30)
+    status = httpx.get(f"{site.url}/user/ann/tuttilab/status", headers=headers, trust_env=False, timeout=150)
     assert status.json()["can_start"] is False
 
     said = in_server.run("up")

@@ -53,7 +53,7 @@ def test_users_of_the_hub_and_their_servers_go_on_when_the_leader_is_killed(site
     token = ann.token()
 
     said = [
-        httpx.get(f"{url}/api/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=60).json()
+        httpx.get(f"{url}/api/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=150).json()
         for url in (site.leader_url, site.control_url)
     ]
     assert [(one["name"], one["groups"], one["admin"]) for one in said] == [("ann", ["research"], False)] * 2

@@ -197,7 +197,7 @@ class Plane:
             time.sleep(0.05)
         assert self.process is not None
         self.process.terminate()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(150) == 0
         self.process = None
         assert asyncio.run(self._verified()) == []
 

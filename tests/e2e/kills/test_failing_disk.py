@@ -111,7 +111,7 @@ def failed_at(plane: Plane, disk: Disk, number: int, name: str, error: str) -> f
     return took if is_hit else None
 
 
-@pytest.mark.timeout(0 if IS_SOAK else 600)
+@pytest.mark.timeout(0 if IS_SOAK else 1200)
 def test_an_error_of_the_disk_at_any_write_loses_nothing_and_is_over_when_it_is_mended(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, tell: Callable[[str], None]
 ) -> None:
@@ -143,7 +143,7 @@ def ready_or_ended(plane: Plane, process: AnyProcess) -> object:
     return process.poll() is not None or discovery.find(plane.state).runtime
 
 
-@pytest.mark.timeout(0 if IS_SOAK else 300)
+@pytest.mark.timeout(0 if IS_SOAK else 700)
 def test_an_error_of_the_disk_at_any_write_of_a_start_is_said_and_the_next_start_is_good(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, tell: Callable[[str], None]
 ) -> None:

@@ -108,7 +108,7 @@ def test_a_leader_stopped_between_decision_and_call_changes_nothing_when_it_goes
         plane.ask(lambda client: client.delete(job))
         eventually(lambda: not (plane.state / "clusters" / "here" / "pods" / job).exists())
         old.send_signal(signal.SIGCONT)
-        old.wait(60)
+        old.wait(150)
         assert "another process leads" in (plane.state / "control.log").read_text()
         time.sleep(0.5)
         assert plane.ran(job) == ran
@@ -130,7 +130,7 @@ def test_a_leader_stopped_in_the_midst_of_a_call_is_waited_for(
         assert plane.ran(other) == Counter()
         (plane.home / "done").touch()
         old.send_signal(signal.SIGCONT)
-        old.wait(60)
+        old.wait(150)
         job = plane.submit("job", workers=2, script=LONG)
         done = plane.ended(job)
         assert (done.phase, len(done.attempts)) == ("Succeeded" if lead_there is to_a_launch else "Cancelled", 1)

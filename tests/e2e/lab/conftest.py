@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.chromium import close_page
 from tests.lab import Lab, made_lab, open_lab
 
 
@@ -22,5 +23,5 @@ def page(browser: Browser, lab: Lab) -> Iterator[Page]:
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
-    page.context.close()
+    close_page(page)
     assert errors == []

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.chromium import close_page
 from tests.e2e.lab.test_looks import glued
 from tests.lab import TOKEN, Lab, open_lab, pictures, saved_outputs
 from tests.user_machine import eventually
@@ -24,7 +25,7 @@ from tuttilab.magics.shared.display import Shown
 from tuttilab.magics.shared.job_text import progress
 from tuttilab.magics.spark.display import Preview
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(700)]
 
 MIME = "application/vnd.tuttilab.job+json"
 WAITS = """%%submit {options}
@@ -90,7 +91,7 @@ def save(page: Page, path: Path, phase: str) -> dict[str, Any]:
 
 def kernels(lab: Lab) -> list[dict[str, Any]]:
     request = urllib.request.Request(f"{lab.url}/api/kernels", headers={"Authorization": f"token {TOKEN}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=150) as answer:
         found: list[dict[str, Any]] = json.load(answer)
     return found
 
@@ -141,7 +142,7 @@ def test_a_box_reloaded_in_mid_run_shows_the_true_state_and_end(browser: Browser
     assert "Succeeded (" in "".join(kept["text/plain"])
     box(page).get_by_role("button", name="Open log").click()
     expect(page.get_by_role("log").first).to_contain_text("step 1")
-    page.context.close()
+    close_page(page)
 
 
 @pytest.mark.feature("B22")
@@ -163,7 +164,7 @@ def test_a_box_of_a_map_shows_the_end_of_all_its_jobs_when_the_kernel_is_gone(br
     page.get_by_role("dialog").get_by_role("button", name="Ok").click()
     box(page).get_by_role("button", name="Show its jobs").click()
     expect(page.get_by_role("searchbox", name="Filter jobs by name")).to_have_value(re.compile("^sweep-"))
-    page.context.close()
+    close_page(page)
 
 
 @pytest.mark.feature("B22")
@@ -186,4 +187,4 @@ def test_a_box_says_when_its_job_is_deleted_and_when_nobody_can_be_asked(browser
     lab.reconnect()
     lab.client.cancel(kept.id)
     expect(second).to_contain_text("Cancelled")
-    page.context.close()
+    close_page(page)

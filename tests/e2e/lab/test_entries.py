@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.chromium import close_page
 from tests.e2e.lab.test_box import box, notebook, opened, run_cell
 from tests.e2e.lab.test_looks import serious
 from tests.lab import Lab, open_lab, pictures
 from tests.user_machine import eventually
 from tuttilab.scheduler.domain.wire import JobView
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(700)]
 
 
 def form(page: Page) -> Locator:
@@ -43,7 +44,7 @@ def test_a_cell_becomes_a_job_by_its_menu_and_its_names_travel(browser: Browser,
     expect(box(page)).to_contain_text("Succeeded")
     expect(page.locator(".jp-OutputArea-output").get_by_text("42", exact=True)).to_be_visible()
     assert lab.until(named(lab, "my cell") or lab.submit("none", "false"), "Succeeded").name == "my cell"
-    page.context.close()
+    close_page(page)
 
 
 @pytest.mark.feature("B23")
@@ -65,7 +66,7 @@ def test_a_notebook_becomes_a_job_by_its_menu_and_by_its_toolbar(browser: Browse
     form(page).get_by_label("Name").fill("by-button")
     form(page).get_by_role("button", name="Submit").click()
     eventually(lambda: named(lab, "by-button"))
-    page.context.close()
+    close_page(page)
 
 
 def test_the_launcher_leads_to_the_jobs(browser: Browser, lab: Lab) -> None:
@@ -74,4 +75,4 @@ def test_the_launcher_leads_to_the_jobs(browser: Browser, lab: Lab) -> None:
     expect(page.locator("#tuttilab-panel")).not_to_be_visible()
     page.locator(".jp-LauncherCard", has_text="Show Jobs, Quota and DAGs").click()
     expect(page.locator("#tuttilab-panel")).to_be_visible()
-    page.context.close()
+    close_page(page)

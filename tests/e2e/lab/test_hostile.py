@@ -7,6 +7,7 @@ import json
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect
 
+from tests.chromium import close_page
 from tests.lab import Lab, open_lab, row
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 
@@ -47,7 +48,7 @@ def watched(browser: Browser, lab: Lab) -> tuple[Page, list[str], list[str]]:
     return page, asked, errors
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_names_reasons_labels_and_logs_are_text(browser: Browser, lab: Lab) -> None:
     page, asked, errors = watched(browser, lab)
     lines = "\n".join(PAYLOADS + tuple(f"\x1b[31m{text}\x1b]8;;javascript:{HIT}\x07link\x1b]8;;\x07" for text in PAYLOADS))
@@ -79,7 +80,7 @@ def test_names_reasons_labels_and_logs_are_text(browser: Browser, lab: Lab) -> N
     assert [url for url in asked if "evil.invalid" in url] == []
     assert errors == []
     assert page.locator("#tuttilab-panel, .tl-Log").locator("script, iframe, img, form, style, link").count() == 0
-    page.context.close()
+    close_page(page)
 
 
 def hrefs(texts: tuple[str, ...]) -> set[str]:
@@ -120,4 +121,4 @@ def test_opening_a_hostile_notebook_submits_nothing(browser: Browser, lab: Lab) 
     assert page.title() != "hit"
     assert len(lab.client.jobs(all=True, limit=1000).jobs) == before
     assert errors == []
-    page.context.close()
+    close_page(page)

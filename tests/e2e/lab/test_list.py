@@ -9,13 +9,14 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.chromium import close_page
 from tests.e2e.lab.test_looks import serious
 from tests.lab import SMALL, Lab, made_lab, open_lab, pictures, row, show_panel, until_saved
 from tests.user_machine import eventually
 from tuttilab.scheduler.domain.requests import JobRequest
 from tuttilab.scheduler.domain.wire import JobView
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(700)]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_what_runs_is_first_and_each_row_says_the_time_of_day(browser: Browser, 
         return [name for name in names if name in wanted] == [name for name in wanted if name in names] != []
 
     eventually(is_in_order)
-    page.context.close()
+    close_page(page)
 
 
 def named(lab: Lab, name: str) -> JobView:
@@ -102,7 +103,7 @@ def test_a_map_a_run_and_a_notebook_are_one_row_each_that_opens(browser: Browser
     page.get_by_role("button", name="Grouped").click()
     expect(swept).to_have_count(0)
     expect(element).to_be_visible()
-    page.context.close()
+    close_page(page)
 
 
 def test_chips_show_only_those_states_and_count_them(browser: Browser, full: Lab) -> None:
@@ -116,7 +117,7 @@ def test_chips_show_only_those_states_and_count_them(browser: Browser, full: Lab
     page.get_by_role("button", name="Failed 2").click()
     page.get_by_role("button", name="Running 4").click()
     eventually(lambda: len(rows(page)) > 6)
-    page.context.close()
+    close_page(page)
 
 
 def test_many_are_cancelled_run_again_and_deleted_after_one_question(browser: Browser, lab: Lab) -> None:
@@ -161,7 +162,7 @@ def test_many_are_cancelled_run_again_and_deleted_after_one_question(browser: Br
     bar.get_by_role("button", name="Run 2 again").click()
     dialog.get_by_role("button", name="Run again").click()
     expect(page.locator(".tl-Job")).to_have_count(4)
-    page.context.close()
+    close_page(page)
 
 
 def test_heights_chips_order_and_grouping_are_kept_over_a_reload_and_no_section_is_crushed(browser: Browser, full: Lab) -> None:
@@ -193,13 +194,13 @@ def test_heights_chips_order_and_grouping_are_kept_over_a_reload_and_no_section_
     while [abs(a - b) < 6 for a, b in zip(sections(page), moved, strict=True)] != [True] * 3:
         assert time.monotonic() < limit, (moved, sections(page))
         page.wait_for_timeout(200)
-    page.context.close()
+    close_page(page)
 
     # A laptop's window at 150 %.
     small = open_lab(browser, full, width=853, height=480)
     eventually(lambda: min(sections(small)) >= 80)
     small.screenshot(path=pictures() / "list-150.png")
-    small.context.close()
+    close_page(small)
 
 
 def test_the_text_and_which_groups_are_open_are_kept_over_a_reload(browser: Browser, full: Lab) -> None:
@@ -223,7 +224,7 @@ def test_the_text_and_which_groups_are_open_are_kept_over_a_reload(browser: Brow
     expect(group(page, "run:")).to_have_attribute("aria-expanded", "true")
     expect(group(page, "notebook:")).to_have_attribute("aria-expanded", "false")
     expect(row(page, named(full, "features"))).to_have_count(0)
-    page.context.close()
+    close_page(page)
 
 
 def sections(page: Page) -> list[float]:
@@ -242,4 +243,4 @@ def test_the_list_can_be_read_and_used_by_all(browser: Browser, full: Lab, theme
     found = serious(page, "#tuttilab-panel")
     page.screenshot(path=pictures() / f"list-{theme.split()[-1].lower()}.png")
     assert found == []
-    page.context.close()
+    close_page(page)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.chromium import close_page
 from tests.lab import CONFIG, GPU, SMALL, Lab, made_lab, open_lab, pictures, row, show_panel
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 
@@ -68,7 +69,7 @@ def test_text_can_be_read_in_both_themes_and_axe_finds_nothing_serious(browser: 
 
     assert serious(page, "#tuttilab-panel") + log + serious(page, ".tl-Graph") == []
     assert names + glued(page.locator(".tl-Graph")) == []
-    page.context.close()
+    close_page(page)
 
 
 def serious(page: Page, selector: str) -> list[str]:
@@ -166,4 +167,4 @@ def test_ten_thousand_jobs_scroll_to_the_last(browser: Browser, crowded: Lab) ->
     assert page.locator(".tl-Job").count() < 100
     lab.client.cancel(first.id)
     expect(row(page, first)).to_contain_text("Cancelled")
-    page.context.close()
+    close_page(page)

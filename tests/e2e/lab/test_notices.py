@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.chromium import close_page
 from tests.lab import SMALL, Lab, open_lab, row, show_panel
 from tests.user_machine import eventually
 from tuttilab.scheduler.domain.requests import JobRequest
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(700)]
 
 SETTINGS = "@tuttilab/labextension/panel"
 
@@ -101,7 +102,7 @@ def test_a_job_that_is_watched_is_not_told_of_and_a_setting_turns_all_off(browse
     expect(page.locator(f"#tuttilab-job-{job.id} .tl-Page-state")).to_have_text("Failed")
     page.wait_for_timeout(4000)
     assert toasts(page).filter(has_text="watched failed").count() == 0
-    page.context.close()
+    close_page(page)
 
     lab.settings(SETTINGS, {"notify": False})
     try:
@@ -110,7 +111,7 @@ def test_a_job_that_is_watched_is_not_told_of_and_a_setting_turns_all_off(browse
         expect(row(page, job)).to_contain_text("Failed")
         page.wait_for_timeout(4000)
         assert toasts(page).filter(has_text="unheard failed").count() == 0
-        page.context.close()
+        close_page(page)
     finally:
         lab.settings(SETTINGS, {})
 

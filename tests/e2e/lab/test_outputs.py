@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.chromium import close_page
 from tests.e2e.lab.test_box import box, notebook, opened, run_cell
 from tests.lab import Lab, open_lab, pictures
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(700)]
 
 CELL = """%%submit --memory 1Gi
 import matplotlib.pyplot as plt
@@ -41,4 +42,4 @@ def test_figures_html_and_tables_of_a_job_appear_in_its_cell(browser: Browser, l
     expect(table.locator("td")).to_have_text(["ann", "7", "bob", "12"])
     expect(outputs.get_by_text("Traceback")).to_have_count(0)
     page.screenshot(path=pictures() / "outputs.png")
-    page.context.close()
+    close_page(page)

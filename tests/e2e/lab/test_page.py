@@ -18,7 +18,7 @@ from tuttilab.magics.submission.request import Options, prepare
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
 
-pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("browser"), pytest.mark.timeout(700)]
 
 BURN = "import time\nend = time.time() + 150\nkept = bytearray(80 * 2**20)\nwhile time.time() < end: pass"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.chromium import close_page
 from tests.e2e.lab.test_looks import glued, serious
 from tests.lab import CONFIG, TOKEN, Lab, made_lab, open_lab, pictures, row, show_panel
 from tests.user_machine import eventually
@@ -100,7 +101,7 @@ def test_page_can_be_read_in_both_themes_and_axe_finds_nothing_serious(
             assert shades["import"] == shades["for"]
             assert len({code.evaluate(COLOUR), *shades.values()}) == 4
     assert found == []
-    page.context.close()
+    close_page(page)
     busy.settings("@jupyterlab/apputils-extension/themes", {})
 
 
@@ -137,7 +138,7 @@ def test_page_is_chinese_where_lab_is(browser: Browser, busy: Lab, jobs: dict[st
             expect(shown.get_by_role("region", name=title, exact=True)).to_be_visible()
         expect(shown.get_by_role("button", name="第一个错误")).to_be_enabled()
         page.screenshot(path=pictures() / "page-chinese.png")
-        page.context.close()
+        close_page(page)
     finally:
         busy.settings("@jupyterlab/translation-extension/plugin", {"locale": "en"})
 
@@ -169,4 +170,4 @@ def test_page_is_used_by_keyboard_alone(browser: Browser, busy: Lab, jobs: dict[
     page.keyboard.type("valueerror")
     page.keyboard.press("Enter")
     expect(shown.locator(".tl-mod-current")).to_contain_text("ValueError: no rows")
-    page.context.close()
+    close_page(page)

@@ -214,7 +214,7 @@ def test_graph_of_a_run_follows_its_nodes(page: Page, lab: Lab) -> None:
     lab.client.cancel_run(lab.client.run("nightly").id)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_control_plane_that_dies_is_said_and_its_return_seen(page: Page, lab: Lab) -> None:
     job = lab.until(lab.submit("survivor", "sleep", "1000"), "Running")
     expect(row(page, job)).to_contain_text("Running")
@@ -231,7 +231,7 @@ def test_control_plane_that_dies_is_said_and_its_return_seen(page: Page, lab: La
     expect(row(page, job)).to_contain_text("Cancelled")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_control_plane_that_was_stopped_starts_by_a_click_and_not_before(page: Page, lab: Lab) -> None:
     assert lab.machine.run("down", "--now").code == 0
     status = page.locator("#tuttilab-panel").get_by_role("status")

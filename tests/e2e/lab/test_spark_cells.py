@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import Browser, Dialog, Locator, Page, expect
 
+from tests.chromium import close_page
 from tests.e2e.lab.test_box import notebook, opened, run_cell
 from tests.e2e.lab.test_looks import serious
 from tests.lab import Lab, open_lab, pictures, saved_outputs
@@ -74,7 +75,7 @@ def test_a_sql_cell_has_the_colours_of_sql_below_its_first_line(browser: Browser
     page.keyboard.type("%")
     expect(sql.locator("span", has_text="WHERE").first).to_have_css("color", keyword)
     assert colour(sql, "lambda") != keyword
-    page.context.close()
+    close_page(page)
     lab.settings("@jupyterlab/apputils-extension/themes", {"theme": "JupyterLab Light"})
 
 
@@ -102,7 +103,7 @@ def test_variables_in_sql_and_sql_in_one_line_have_their_colours(browser: Browse
     expect(lines.locator("span", has_text="WHERE").first).to_have_css("color", keyword)
     page.keyboard.press("Delete")
     expect(lines.locator("span", has_text="lambda").first).to_have_css("color", keyword)
-    page.context.close()
+    close_page(page)
 
 
 def names(output: Locator) -> list[str]:
@@ -159,7 +160,7 @@ def test_a_result_is_ordered_filtered_and_saved_by_keyboard(browser: Browser, la
     assert "<button" not in saved
     assert saved.count("<tr>") == 5
     lab.reset()
-    page.context.close()
+    close_page(page)
 
 
 def test_a_result_in_a_notebook_from_elsewhere_is_a_table_that_can_be_ordered(browser: Browser, lab: Lab) -> None:
@@ -183,4 +184,4 @@ def test_a_result_in_a_notebook_from_elsewhere_is_a_table_that_can_be_ordered(br
     expect(output.get_by_role("columnheader").nth(1)).to_contain_text("<img src=x onerror=alert(1)>")
     assert csv(page, output).splitlines()[1:] == ["10,", "2,<script>alert(1)</script>"]
     assert alerts == []
-    page.context.close()
+    close_page(page)

@@ -39,7 +39,7 @@ def run_all(page: Page) -> None:
 
 
 @pytest.mark.feature("B18", "B03")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_the_tour_runs_in_lab_as_it_is_written(browser: Browser, fresh: Lab) -> None:
     assert [shutil.which(name, path=fresh.machine.environ["PATH"]) for name in ("java", "node")] == [None, None]
     home = fresh.machine.home

@@ -43,7 +43,7 @@ class ControlPlane:
         if runtime is not None:
             os.kill(runtime.pid, signal.SIGKILL)
             with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(runtime.pid).wait(60)
+                psutil.Process(runtime.pid).wait(150)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     assert runtime is not None
     os.kill(runtime.pid, signal.SIGTERM)
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(runtime.pid).wait(60)
+        psutil.Process(runtime.pid).wait(150)
 
 
 @dataclass
@@ -162,7 +162,7 @@ class Kernel:
     def kill(self) -> None:
         """SIGKILL, and the body taken away, as the notebook server does it."""
         os.kill(self.pid, signal.SIGKILL)
-        self.manager.provisioner.process.wait(60)  # type: ignore[union-attr]  # as above
+        self.manager.provisioner.process.wait(150)  # type: ignore[union-attr]  # as above
 
     def close(self) -> None:
         self.client.stop_channels()

@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.magics.conftest import ControlPlane, Kernel
 from tests.user_machine import eventually
 
-pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(700)]
 
 COMMANDS = {"running": "sleep 300", "failed": "exit 3", "succeeded": "true", "cancelled": "sleep 300"}
 
@@ -45,8 +45,8 @@ def test_every_dag_command_on_every_state_of_a_run_ends(kernel: Kernel, control:
         kernel.stop_button()
         stopped = kernel.gather(message)
         assert (stopped.ename, "of is-running goes on; `%dag status" in stopped.error) == ("Stopped", True)
-        assert kernel.run(f"%dag run {tmp_path / 'failed'}.yaml", timeout=60).ename == "RunFailed"
-        assert kernel.run(f"%dag run {tmp_path / 'succeeded'}.yaml", timeout=60).status == "ok"
+        assert kernel.run(f"%dag run {tmp_path / 'failed'}.yaml", timeout=150).ename == "RunFailed"
+        assert kernel.run(f"%dag run {tmp_path / 'succeeded'}.yaml", timeout=150).status == "ok"
     finally:
         for view in client.runs():
             if view.phase == "Running":

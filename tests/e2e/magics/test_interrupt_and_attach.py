@@ -109,7 +109,7 @@ def test_attach_without_id_lists_several_and_binds_their_variables(new_kernel: C
     text = second.run("%attach").text
     assert "one is the handle of job" in text
     assert "two is the handle of job" in text
-    assert second.value("one.result(timeout=60), two.result(timeout=60)") == "('one', 'two')"
+    assert second.value("one.result(timeout=150), two.result(timeout=150)") == "('one', 'two')"
     assert "Nothing to come back to" in new_kernel("other.ipynb").run("%attach").text
 
 

@@ -48,7 +48,7 @@ def test_the_bundle_is_sent_once(kernel: Kernel, control: ControlPlane) -> None:
     before = bundles()
     kernel.run("ys = list(range(3))")
     kernel.run("%%submit once --map ys --detach --cpus 10m --memory 128Mi\nys")
-    assert kernel.value("once.result(timeout=60)") == "[0, 1, 2]"
+    assert kernel.value("once.result(timeout=150)") == "[0, 1, 2]"
     assert len(bundles() - before) == 1
 
 
@@ -57,14 +57,14 @@ def test_a_decorated_function_is_a_job_when_called(kernel: Kernel) -> None:
         "from tuttilab.magics import submit\nfactor = 3\n"
         "@submit(memory='256Mi')\ndef times(n, plus=0):\n    return n * factor + plus"
     )
-    assert kernel.value("times(4, plus=1).result(timeout=60)") == "13"
+    assert kernel.value("times(4, plus=1).result(timeout=150)") == "13"
     assert kernel.value("times.local(4)") == "12"
     assert kernel.value("times.options(name='renamed')(1).name") == "'renamed'"
 
 
 def test_a_sweep_of_a_plain_function(kernel: Kernel) -> None:
     kernel.run("from tuttilab.magics import sweep\ndef square(n):\n    return n * n")
-    assert kernel.value("sweep(square, [1, 2, 3], cpus='10m', memory='128Mi').result(timeout=60)") == "[1, 4, 9]"
+    assert kernel.value("sweep(square, [1, 2, 3], cpus='10m', memory='128Mi').result(timeout=150)") == "[1, 4, 9]"
 
 
 def test_an_unknown_keyword_names_the_nearest(kernel: Kernel) -> None:

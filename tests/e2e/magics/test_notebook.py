@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.magics.conftest import ControlPlane, Kernel
 from tests.notebooks import outputs_of, write_notebook
 
-pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.tier("local"), pytest.mark.timeout(700)]
 
 
 @pytest.fixture
@@ -97,11 +97,11 @@ def test_graphs_and_runs_are_listed_and_the_last_run_is_retried(kernel: Kernel, 
     )
     assert "flow" in kernel.run("%dag flow.yaml").text
     assert "flow" in kernel.run("%dag list").text
-    ran = kernel.run("%dag run flow", timeout=60)
+    ran = kernel.run("%dag run flow", timeout=150)
     assert "Run " in ran.error
     assert "flow" in kernel.run("%dag runs").text
     (folder / "now").touch()
-    assert kernel.run("%dag retry last", timeout=60).status == "ok"
+    assert kernel.run("%dag retry last", timeout=150).status == "ok"
     assert "Succeeded" in kernel.run("%dag status last").text
 
 

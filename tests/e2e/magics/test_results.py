@@ -184,7 +184,7 @@ with session():
     kernel.run(f"%%submit job --detach {limit} {SMALL}{cell}")
     if how == "cancel":
         kernel.run("import time\nwhile 'begun' not in job.logs(): time.sleep(0.1)\njob.cancel()")
-    assert kernel.value("job.wait(60).status", 70) in ("'Cancelled'", "'Failed'")
+    assert kernel.value("job.wait(150).status", 70) in ("'Cancelled'", "'Failed'")
     assert ((tmp_path / "final").read_text(), (tmp_path / "closed").read_text()) == ("yes", "yes")
     assert kernel.value("job.view().attempts[-1].pods[-1].exit_code") == "143"
 

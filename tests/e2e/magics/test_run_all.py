@@ -18,7 +18,7 @@ pytestmark = pytest.mark.tier("local")
 
 def reply_to(kernel: Kernel, message_id: str) -> str:
     while True:
-        reply = kernel.client.get_shell_msg(timeout=60)
+        reply = kernel.client.get_shell_msg(timeout=150)
         if reply["parent_header"].get("msg_id") == message_id:
             return str(reply["content"]["status"])
 

@@ -30,19 +30,19 @@ def test_a_session_is_a_job_that_outlives_the_kernel(new_kernel: Callable[..., K
     second = new_kernel("spark.ipynb")
     assert second.run("import tuttilab.magics.spark.connect").status == "ok"  # seconds, in which it would be over
     message = first.send(f"%%spark kept\n{slow}")
-    first.gather(message, timeout=60, until=lambda said: "of 2 tasks" in said.text or "running" in said.text)
+    first.gather(message, timeout=150, until=lambda said: "of 2 tasks" in said.text or "running" in said.text)
     first.kill()
     # Who stops waiting for the result of another kernel does not end what that one started.
     message = second.send("%attach")
-    second.gather(message, timeout=60, until=lambda said: "A Spark cell of a kernel that died" in said.text)
+    second.gather(message, timeout=150, until=lambda said: "A Spark cell of a kernel that died" in said.text)
     time.sleep(0.5)
     second.stop_button()
-    assert second.gather(message, timeout=60).ename == "KeyboardInterrupt"
-    ran = second.run("%attach", timeout=60)
+    assert second.gather(message, timeout=150).ename == "KeyboardInterrupt"
+    ran = second.run("%attach", timeout=150)
     assert "A Spark cell of a kernel that died: import time" in ran.text
     assert "The whole result" in ran.text, ran.text + ran.error
     assert second.value("int(kept.n.sum())") == "136"
-    assert second.run("%%sparksql\nSELECT 1", timeout=60).status == "ok"
+    assert second.run("%%sparksql\nSELECT 1", timeout=150).status == "ok"
     assert second.run("%spark stop").status == "ok"
     # The session was the same one all along: no cell has started another server.
     (view,) = [job for job in control.client().jobs(all=True, kind="spark").jobs if job.id not in before]

@@ -140,7 +140,7 @@ def test_what_is_wrong_with_the_line_or_the_cell_is_one_sentence(kernel: Kernel,
 
 def test_a_debugger_in_a_job_is_one_sentence_before_it_is_queued_and_one_at_its_line(kernel: Kernel) -> None:
     kernel.run("def check(x):\n    if x > 2:\n        breakpoint()\n    return x")
-    ran = kernel.run(f"%%submit {SMALL}\nvalues = [1, 5]\n[check(x) for x in values]", timeout=30)
+    ran = kernel.run(f"%%submit {SMALL}\nvalues = [1, 5]\n[check(x) for x in values]", timeout=150)
     assert ran.error.splitlines()[0] == (
         "RuntimeError: breakpoint() in a job has no keyboard to stop at: run the cell in the notebook, without its %%submit line, "
         "to step through it, or pass over it with --env PYTHONBREAKPOINT=0."
@@ -167,7 +167,7 @@ def test_a_question_in_a_job_is_named_before_and_answered_by_an_error(kernel: Ke
         "a job has no keyboard and fails where it comes to input() in line 2: assign the answer to a variable in a cell before"
         in dry
     )
-    ran = kernel.run(f"%%submit {SMALL}\nname = input('who? ')", timeout=30)
+    ran = kernel.run(f"%%submit {SMALL}\nname = input('who? ')", timeout=150)
     assert ran.error.startswith("EOFError: input() in a job has nobody to ask: assign the answer to a variable in a cell before")
     assert "fails where it comes to input() in line 2" in ran.last_text
 

@@ -12,7 +12,7 @@ from tests.postgres import Postgres
 from tests.replicas import CONFIG, Replica, Site, made_site
 from tests.user_machine import CommandResult, UserMachine
 
-pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(700)]
 
 LOCAL = CONFIG.replace("kind: fake", "kind: local")
 ALONE = LOCAL.replace('store: {{url: "{url}"}}', 'store: {{url: "{url}", alone: true}}')
@@ -44,16 +44,16 @@ def test_a_second_control_plane_is_refused_while_the_first_one_runs(site: Site) 
     assert said.code == 2, said
     assert "a local cluster, whose pods only one state folder knows" in said.err
     assert first.process.poll() is None
-    job = first.submit_until_accepted(60.0)
+    job = first.submit_until_accepted()
     assert first.knows(job)
     end(first, job)
 
 
 def test_the_only_one_leads_again_after_it_was_killed(site: Site) -> None:
     first = site.start("first", ALONE)
-    job = first.submit_until_accepted(60.0)
+    job = first.submit_until_accepted()
     first.process.kill()
-    first.process.wait(60)
+    first.process.wait(150)
 
     again = site.start("first", ALONE)
 

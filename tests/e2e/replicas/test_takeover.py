@@ -7,7 +7,7 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -18,15 +18,17 @@ from tests.doses import dose
 from tests.postgres import Postgres
 from tests.replicas import LONG, Load, Site, made_site
 from tests.user_machine import UserMachine, eventually
+from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.domain.errors import Unavailable
 from tuttilab.scheduler.domain.requests import DagRequest, NodeRequest, RunRequest
+from tuttilab.scheduler.domain.wire import ReloadView
 from tuttilab.scheduler.store.sql import SqlStore
 from tuttilab.scheduler.store.verify import differences, replay
 
 LIMIT_S = 15.0
 ROUNDS = dose("TAKEOVERS", suite=5, soak=50)
 
-pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(60 + 60 * ROUNDS)]
+pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(600 + 60 * ROUNDS)]
 
 
 @pytest.fixture
@@ -60,13 +62,29 @@ def test_a_follower_answers_as_the_leader_does(site: Site) -> None:
         bundle = os.urandom(3_000_000)
         assert to_leader.get_artifact(to_follower.put_artifact(bundle)) == bundle
     headers = {"Authorization": f"Bearer {follower.runtime.token}"}
-    with httpx.Client(base_url=follower.runtime.url, headers=headers, timeout=30.0) as raw:
-        assert raw.get("/api/v1/jobs/nosuchjob").json()["type"] == "not-found"
-        assert raw.get("/api/v1/jobs", headers={"Authorization": "Bearer wrong"}).status_code == 401
-        assert raw.get("/api/v1/jobs", headers={"Host": "evil.example"}).status_code == 403
-        assert raw.get("/readyz").text == "ready\n"
-        with raw.stream("GET", "/api/v1/changes?since=0", headers={"Accept": "text/event-stream"}) as stream:
-            assert next(stream.iter_lines()).startswith("id: ")
+    with httpx.Client(base_url=follower.runtime.url, headers=headers, timeout=150) as raw:
+
+        def ask(path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+            """The answer of whoever leads; on a busy machine that may be nobody for a while."""
+
+            def answered() -> httpx.Response | None:
+                with raw.stream("GET", path, headers=headers) as answer:
+                    if answer.status_code == 503:
+                        return None
+                    if answer.headers["Content-Type"].startswith("text/event-stream"):
+                        assert next(answer.iter_lines()).startswith("id: ")
+                    else:
+                        answer.read()
+                    return answer
+
+            found: httpx.Response = eventually(answered)
+            return found
+
+        assert ask("/api/v1/jobs/nosuchjob").json()["type"] == "not-found"
+        assert ask("/api/v1/jobs", {"Authorization": "Bearer wrong"}).status_code == 401
+        assert ask("/api/v1/jobs", {"Host": "evil.example"}).status_code == 403
+        assert ask("/readyz").text == "ready\n"
+        assert ask("/api/v1/changes?since=0", {"Accept": "text/event-stream"}).is_success
         refused = raw.get("/api/v1/jobs", headers={"X-Tuttilab-Forwarded": "1"})
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
 
@@ -81,10 +99,10 @@ def test_takeovers_lose_nothing_and_a_continued_leader_changes_nothing(site: Sit
             is_kill = number % 2 == 0
             began = time.monotonic()
             leader.signal(signal.SIGKILL if is_kill else signal.SIGSTOP)
-            job = follower.submit_until_accepted(60.0)
+            job = follower.submit_until_accepted()
             took.append(time.monotonic() - began)
             if is_kill:
-                leader.process.wait(60)
+                leader.process.wait(150)
                 site.start(leader.name)
             else:
                 leader.signal(signal.SIGCONT)
@@ -117,7 +135,7 @@ def test_a_run_is_started_once_under_its_key_whoever_leads(site: Site) -> None:
     with follower.client() as client:
         run = client.run_dag(asked, key="run")
         leader.signal(signal.SIGKILL)
-        leader.process.wait(60)
+        leader.process.wait(150)
 
         def again() -> str | None:
             try:
@@ -134,7 +152,7 @@ def test_a_leader_that_ends_is_followed_at_once(site: Site) -> None:
     with leader.client() as client:
         job = client.submit(LONG)
     leader.signal(signal.SIGTERM)
-    assert leader.process.wait(60) == 0
+    assert leader.process.wait(150) == 0
     # Only now: as long as it led, the follower knew by asking it.
     eventually(lambda: site.leader() is follower and follower.knows(job.id))
     log = (site.folder / follower.name / "control.log").read_text()
@@ -142,16 +160,25 @@ def test_a_leader_that_ends_is_followed_at_once(site: Site) -> None:
     assert "silent for" not in log
 
 
+def reloaded(client: Client) -> ReloadView | None:
+    """None while nobody leads."""
+    try:
+        return client.reload()
+    except Unavailable:
+        return None
+
+
 def test_queues_that_are_read_again_are_in_force_at_once_and_with_the_next_leader(site: Site) -> None:
     leader, (follower,) = site.leader(), site.followers()
     file = site.folder / "tuttilab.yaml"
     file.write_text(file.read_text() + "queues: [{name: root}, {name: narrow, parent: root, max: {cpu: 1}}]\n")
     with follower.client() as client:
-        assert client.reload().changes == ("queue default is gone", "queue narrow is new", "defaults: queue default -> narrow")
-        assert client.reload().changes == ()
+        changes = ("queue default is gone", "queue narrow is new", "defaults: queue default -> narrow")
+        assert eventually(lambda: reloaded(client)).changes == changes
+        assert eventually(lambda: reloaded(client)).changes == ()
         assert client.submit(LONG).queue == "narrow"
     leader.signal(signal.SIGKILL)
-    accepted = follower.submit_until_accepted(60.0)
+    accepted = follower.submit_until_accepted()
     with follower.client() as client:
         assert client.job(accepted).queue == "narrow"
         assert [queue.name for queue in client.queues()] == ["root", "narrow"]
@@ -160,12 +187,12 @@ def test_queues_that_are_read_again_are_in_force_at_once_and_with_the_next_leade
 def test_a_replica_with_another_key_is_refused(site: Site) -> None:
     leader, (follower,) = site.leader(), site.followers()
     follower.signal(signal.SIGTERM)
-    follower.process.wait(60)
+    follower.process.wait(150)
     (site.folder / "other.yaml").write_text((site.folder / "tuttilab.yaml").read_text().replace(f"{site.folder}/key", "key"))
     (site.folder / "three").mkdir(mode=0o700)
     (site.folder / "three" / "key").write_bytes(b"x" * 32)
     leader.signal(signal.SIGTERM)
-    leader.process.wait(60)
+    leader.process.wait(150)
     machine = UserMachine(site.folder, site.folder / "three", {**os.environ, "TUTTILAB_STATE_DIR": str(site.folder / "three")})
     said = machine.run("up", "--config", str(site.folder / "other.yaml"))
 
@@ -177,10 +204,10 @@ def test_a_leader_that_was_killed_and_is_started_again_here_does_not_wait_for_it
     leader = site.leader()
     for replica in site.followers():
         replica.signal(signal.SIGKILL)
-        replica.process.wait(60)
-    job = leader.submit_until_accepted(60.0)
+        replica.process.wait(150)
+    job = leader.submit_until_accepted()
     leader.signal(signal.SIGKILL)
-    leader.process.wait(60)
+    leader.process.wait(150)
 
     again = site.start(leader.name)
 
@@ -193,7 +220,7 @@ def test_a_leader_that_is_only_stopped_is_waited_for(site: Site) -> None:
     leader, (follower,) = site.leader(), site.followers()
     leader.signal(signal.SIGSTOP)
 
-    follower.submit_until_accepted(60.0)
+    follower.submit_until_accepted()
 
     log = (site.folder / follower.name / "control.log").read_text()
     assert "its leader ran here and is gone" not in log

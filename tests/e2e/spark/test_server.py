@@ -177,7 +177,7 @@ def test_a_server_that_dies_under_a_cell_fails_the_cell_within_seconds_with_the_
 def test_a_wrong_start_is_one_sentence(tmp_path: Path, environ: dict[str, str], code: int, line: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tuttilab.scheduler.spark.server"],
-        cwd=tmp_path, env=os.environ | environ, capture_output=True, text=True, timeout=30, check=False,
+        cwd=tmp_path, env=os.environ | environ, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert ended.returncode == code
     assert ended.stderr.startswith(line)

@@ -18,7 +18,7 @@ from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
 
 T = TypeVar("T")
-LIMIT_S = 60.0
+LIMIT_S = 150.0
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ async def test_every_route_that_writes_is_in_the_audit(site: Site) -> None:
         AsyncClient(site.url, "owner") as ann,
         AsyncClient(site.url, "admin") as root,
         AsyncClient(site.url, "hub") as hub,
-        httpx.AsyncClient(base_url=site.url, timeout=30.0) as http,
+        httpx.AsyncClient(base_url=site.url, timeout=150) as http,
     ):
         things = Things(ann, root, hub, site)
         await root.apply_profile(ProfileRequest(name="lab", cpus="10m", memory="8Mi"))

@@ -169,7 +169,7 @@ async def test_caps_hold_over_a_restart(tmp_path: Path) -> None:
 
 async def test_who_writes_too_fast_is_told_when_to_go_on_and_others_are_not_held_up(capped: Capped) -> None:
     site = await capped(Limits(user_writes_per_s=1, user_writes_at_once=5))
-    async with httpx.AsyncClient(base_url=site.url, timeout=30.0) as http:
+    async with httpx.AsyncClient(base_url=site.url, timeout=150) as http:
 
         async def post(token: str, path: str) -> httpx.Response:
             return await http.post(f"/api/v1{path}", headers={"Authorization": f"Bearer {token}"}, json={})

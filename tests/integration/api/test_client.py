@@ -243,7 +243,7 @@ async def test_wait_reports_every_change_once(client: AsyncClient) -> None:
         if view.phase == "Running":
             runs.set()
 
-    waiting = asyncio.create_task(client.wait(job.id, timeout_s=60, on_change=note))
+    waiting = asyncio.create_task(client.wait(job.id, timeout_s=150, on_change=note))
     await asyncio.wait_for(runs.wait(), 60)
     await client.cancel(job.id)
     await waiting
@@ -352,7 +352,7 @@ async def test_artifact_above_the_limit_is_refused_and_leaves_nothing(small_limi
 async def test_artifact_with_another_digest_is_refused(site: Site, client: AsyncClient) -> None:
     wrong = hashlib.sha256(b"other").hexdigest()
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=headers, timeout=30.0) as http:
+    async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=headers, timeout=150) as http:
         answer = await http.put(f"/artifacts/{wrong}", content=b"content")
         odd = await http.put("/artifacts/..%2F..%2Fetc", content=b"")
         upper = await http.put(f"/artifacts/{'A' * 64}", content=b"")
@@ -373,7 +373,7 @@ async def test_body_without_a_declared_length_is_cut_off_at_the_limit(small_limi
             yield b"x" * 2**16
 
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=headers, timeout=30.0) as http:
+    async with httpx.AsyncClient(base_url=f"{site.url}/api/v1", headers=headers, timeout=150) as http:
         answer = await http.put(f"/artifacts/{'a' * 64}", content=endless())
 
     assert (answer.status_code, answer.json()["type"]) == (413, "too-large")
@@ -532,7 +532,7 @@ async def test_blocking_client_works_beside_a_running_loop(site: Site) -> None:
                 phases.append(view.phase)
                 threads.add(threading.current_thread().name)
 
-            ended = client.wait(job.id, timeout_s=60, on_change=note)
+            ended = client.wait(job.id, timeout_s=150, on_change=note)
             assert threads == {threading.current_thread().name}
             assert client.logs(job.id).lines == ("hello", "world")
             return client.me().name, phases[-1:], ended.phase
@@ -579,7 +579,7 @@ try:
 except KeyboardInterrupt:
     print("interrupted", time.monotonic() - begin < 30, client.job({job.id!r}).is_ended)
 """
-    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=150)
 
     assert (done.stdout, done.stderr) == ("interrupted True False\n", "")
 

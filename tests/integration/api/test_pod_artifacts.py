@@ -27,7 +27,7 @@ def digest(content: bytes) -> str:
 
 @pytest.fixture
 async def http(site: Site) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=site.url, headers=AUTHORIZED, timeout=30.0) as http:
+    async with httpx.AsyncClient(base_url=site.url, headers=AUTHORIZED, timeout=150) as http:
         for content in (CODE, INPUT, OTHER):
             assert (await http.put(f"{V}/artifacts/{digest(content)}", content=content)).status_code == 201
         yield http

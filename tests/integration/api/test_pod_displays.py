@@ -46,7 +46,7 @@ def test_kubernetes_is_a_cluster_whose_pods_send_what_they_display() -> None:
 
 @pytest.fixture
 async def http(site: Site) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=site.url, headers=AUTHORIZED, timeout=30.0) as http:
+    async with httpx.AsyncClient(base_url=site.url, headers=AUTHORIZED, timeout=150) as http:
         yield http
 
 

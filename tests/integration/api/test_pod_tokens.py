@@ -42,7 +42,7 @@ async def single(site: Site, client: AsyncClient) -> Attempt:
 
 @pytest.fixture
 async def http(site: Site) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=site.url, trust_env=False, timeout=30.0) as http:
+    async with httpx.AsyncClient(base_url=site.url, trust_env=False, timeout=150) as http:
         yield http
 
 

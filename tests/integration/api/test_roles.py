@@ -238,7 +238,7 @@ async def test_every_route_answers_every_role_as_the_table_says(roles: Site) -> 
         AsyncClient(roles.url, "owner") as ann,
         AsyncClient(roles.url, "admin") as root,
         AsyncClient(roles.url, "hub") as hub,
-        httpx.AsyncClient(base_url=roles.url, timeout=30.0) as http,
+        httpx.AsyncClient(base_url=roles.url, timeout=150) as http,
     ):
         things = Things(ann, root, hub, roles)
         await root.apply_profile(ProfileRequest(name="lab", cpus="10m", memory="8Mi"))

@@ -103,7 +103,7 @@ def routes_of(routes: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, st
 
 @pytest.fixture
 async def http(site: Site) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=site.url, timeout=30.0) as http:
+    async with httpx.AsyncClient(base_url=site.url, timeout=150) as http:
         yield http
 
 

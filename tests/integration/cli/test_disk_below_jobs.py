@@ -27,7 +27,7 @@ def database(machine: UserMachine, tmp_path: Path) -> Iterator[Disk]:
         config.write_text(yaml.safe_dump(yaml.safe_load(CONFIG) | {"store": {"url": f"sqlite:///{disk.at}/state.db"}}))
         assert machine.run("up", "--config", str(config)).code == 0
         yield disk
-        machine.run("down", "--now", timeout_s=60)
+        machine.run("down", "--now", timeout_s=150)
         subprocess.run(["umount", "--lazy", str(disk.at)], check=True)
         disk.mount()
 
@@ -42,7 +42,7 @@ def pods(machine: UserMachine, tmp_path: Path) -> Iterator[Disk]:
     with made_disk(tmp_path / "disk", machine.state / "clusters") as disk:
         assert machine.run("up", "--config", str(config)).code == 0
         yield disk
-        machine.run("down", "--now", timeout_s=60)
+        machine.run("down", "--now", timeout_s=150)
         for process in machine.processes():
             raise AssertionError(process)
 
@@ -62,7 +62,7 @@ def is_on(machine: UserMachine, job: str) -> bool:
 
 
 def readiness(machine: UserMachine) -> tuple[int, str]:
-    answer = httpx.get(f"{machine.runtime().url}/readyz", trust_env=False, timeout=30)
+    answer = httpx.get(f"{machine.runtime().url}/readyz", trust_env=False, timeout=150)
     return answer.status_code, "" if answer.status_code == 200 else str(answer.json()["detail"])
 
 
@@ -78,7 +78,7 @@ def go(machine: UserMachine) -> None:
 
 
 def is_refused(machine: UserMachine, why: str) -> bool:
-    refused = machine.run("submit", "--memory", "64Mi", "--", "true", timeout_s=60)
+    refused = machine.run("submit", "--memory", "64Mi", "--", "true", timeout_s=150)
     assert (refused.code != 0, refused.out, len(refused.sentences)) == (True, "", 1), refused
     return why in refused.err
 
@@ -123,7 +123,7 @@ def test_a_database_whose_disk_failed_says_so_ends_in_time_and_has_everything_af
     said = machine.run("job", job, "--json")
     is_doubt = said.code == 4 and "read-only" in said.err and "what is shown would not be certain" in said.err
     assert is_doubt or (said.code == 0 and said.json["phase"] == "Running"), said
-    down = machine.run("down", timeout_s=60)
+    down = machine.run("down", timeout_s=150)
     assert down.code == 0, down
     eventually(lambda: _is_free(database), 90)
     up = machine.run("up", "--config", str(machine.home / "tuttilab.yaml"))
@@ -181,7 +181,7 @@ def test_pods_whose_disk_failed_can_be_cancelled_and_nothing_is_started_twice(ma
     # That nothing can be written keeps no process of it alive.
     eventually(lambda: phase(machine, job) == "Cancelled", 90)
     assert [one for one in machine.processes() if "sleep" in one.cmdline()] == []
-    assert machine.run("down", timeout_s=60).code == 0
+    assert machine.run("down", timeout_s=150).code == 0
     eventually(lambda: _is_free(pods), 90)
 
     assert machine.run("up", "--config", str(machine.home / "tuttilab.yaml")).code == 0

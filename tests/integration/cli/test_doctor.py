@@ -11,7 +11,7 @@ from tuttilab.scheduler.runtime import discovery
 
 
 def findings(machine: UserMachine, **environ: str) -> tuple[int, dict[str, dict[str, str]]]:
-    said = machine.run("doctor", "--json", cwd=None, timeout_s=60.0, **environ)
+    said = machine.run("doctor", "--json", cwd=None, timeout_s=150, **environ)
     return said.code, {finding["what"]: finding for finding in said.json}
 
 

@@ -326,7 +326,7 @@ def seen_on_a_terminal(machine: UserMachine, *arguments: str, at: Callable[[byte
                 at(block)
         except OSError:
             pass  # the other end is closed
-    assert process.wait(60) == 0, text
+    assert process.wait(150) == 0, text
     return text.decode()
 
 

@@ -24,7 +24,7 @@ def new_kernel(port: int) -> Any:
         f"http://127.0.0.1:{port}/api/kernels", data=b'{"name": "python3"}', headers={"Authorization": f"token {TOKEN}"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=150) as answer:
             return json.load(answer)
     except urllib.error.URLError:
         return None
@@ -32,7 +32,7 @@ def new_kernel(port: int) -> Any:
 
 def is_ready(client: BlockingKernelClient) -> bool:
     try:
-        client.wait_for_ready(timeout=10)
+        client.wait_for_ready(timeout=150)
     except RuntimeError:
         # A kernel that is still starting looks like a dead one.
         return False

@@ -17,7 +17,7 @@ import pytest
 
 from tests.user_machine import UserMachine, eventually
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(700)
 
 
 def submit(machine: UserMachine, *arguments: str) -> str:
@@ -65,7 +65,7 @@ def on_a_terminal(machine: UserMachine, *arguments: str, width: int = 80, until:
         os.close(master)
         if process.poll() is None:
             try:
-                process.wait(60)
+                process.wait(150)
             except subprocess.TimeoutExpired:
                 process.kill()
     return text

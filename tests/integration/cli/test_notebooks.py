@@ -13,7 +13,7 @@ from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.client.notebooks import save_executed, submit_notebook
 from tuttilab.scheduler.domain.requests import JobRequest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(700)
 
 
 def executed(folder: Path) -> Path:

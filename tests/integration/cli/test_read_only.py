@@ -37,13 +37,13 @@ def mounted(machine: UserMachine) -> Iterator[Path]:
 
 def test_jobs_wait_while_the_folder_of_pods_is_read_only_and_start_when_it_is_not(machine: UserMachine, mounted: Path) -> None:
     url = machine.runtime().url
-    assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+    assert httpx.get(f"{url}/readyz", trust_env=False, timeout=150).status_code == 200
     remount(mounted, "ro")
 
     job = machine.run("submit", "--memory", "64Mi", "--", "echo", "went on").out.strip()
     # An answer is a second old at most.
-    eventually(lambda: httpx.get(f"{url}/readyz", trust_env=False).status_code == 503, 10)
-    ready = httpx.get(f"{url}/readyz", trust_env=False)
+    eventually(lambda: httpx.get(f"{url}/readyz", trust_env=False, timeout=150).status_code == 503)
+    ready = httpx.get(f"{url}/readyz", trust_env=False, timeout=150)
     shown = machine.run("status")
     log = machine.state / "control.log"
     # Longer than five launches that fail would take to end the job.
@@ -61,7 +61,7 @@ def test_jobs_wait_while_the_folder_of_pods_is_read_only_and_start_when_it_is_no
     assert (waiting["is_ended"], len(waiting["attempts"])) == (False, 1), waiting
     eventually(lambda: machine.run("job", job, "--json").json["phase"] == "Succeeded", 120)
     assert machine.run("logs", job).out == "went on\n"
-    eventually(lambda: httpx.get(f"{url}/readyz", trust_env=False).status_code == 200, 10)
+    eventually(lambda: httpx.get(f"{url}/readyz", trust_env=False, timeout=150).status_code == 200)
     assert "trouble" not in machine.run("status").out
 
 

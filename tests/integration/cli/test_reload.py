@@ -146,7 +146,7 @@ def answered(machine: UserMachine, answer: str) -> tuple[int, str]:
     with open(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):
         while block := terminal.read(4096):
             text += block
-    return process.wait(60), text.decode().replace("\r\n", "\n")
+    return process.wait(150), text.decode().replace("\r\n", "\n")
 
 
 def test_a_limit_that_goes_is_named_and_stays_until_that_was_agreed_to(moving: UserMachine) -> None:

@@ -43,7 +43,7 @@ async def proposal(propose: Propose, service: Service) -> Proposal:
     return await propose(service)
 
 
-@pytest.mark.timeout(600)  # the nightly run has the lowest priority, and this machine other work
+@pytest.mark.timeout(700)  # the nightly run has the lowest priority, and this machine other work
 def test_the_guide_tunes_a_site_on_its_past(
     machine: UserMachine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,10 +23,10 @@ from tuttilab.scheduler.client import AsyncClient
 from tuttilab.scheduler.domain.model import NOTEBOOK_VARIABLE
 from tuttilab.scheduler.domain.requests import JobRequest, NotebookRequest, PodRequest, ProfileRequest, RenewRequest, Who
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(700)
 HUB, ANN = "token-of-the-hub", "token-of-ann"
 USERS = {HUB: Who("tuttilab", is_admin=True, is_hub=True), ANN: Who("ann", ("quant",))}
-STARTS_S = 60.0
+STARTS_S = 150.0
 AUTHORIZED = {"Authorization": f"token {TOKEN}"}
 
 

@@ -18,7 +18,7 @@ from tests.lab import TOKEN, Lab, answers, made_lab
 from tests.ports import free_port
 from tests.user_machine import eventually
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(700)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture
 def page(lab: Lab) -> Iterator[httpx.Client]:
     """Signed in by cookie, as a browser is, with the token against foreign pages."""
-    with httpx.Client(base_url=lab.url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=lab.url, trust_env=False, timeout=150) as client:
         client.get("/lab", params={"token": TOKEN}, follow_redirects=True)
         client.headers["X-XSRFToken"] = client.cookies["_xsrf"]
         yield client
@@ -61,7 +61,7 @@ def test_refusals_are_told_in_one_sentence(page: httpx.Client) -> None:
 @pytest.mark.parametrize("path", ["/tuttilab/status", "/tuttilab/jobs", "/tuttilab/quota", "/tuttilab/runs"])
 def test_nobody_else_reads(lab: Lab, path: str) -> None:
     for headers in ({}, {"Authorization": "token wrong"}, {"Authorization": "Bearer wrong"}):
-        assert httpx.get(lab.url + path, headers=headers, trust_env=False).status_code == 403
+        assert httpx.get(lab.url + path, headers=headers, trust_env=False, timeout=150).status_code == 403
 
 
 def test_writing_takes_signing_in_the_pages_token_and_json(page: httpx.Client, lab: Lab) -> None:
@@ -69,7 +69,7 @@ def test_writing_takes_signing_in_the_pages_token_and_json(page: httpx.Client, l
     url = f"/tuttilab/jobs/{job.id}/cancel"
     json_type = {"Content-Type": "application/json"}
 
-    assert httpx.post(lab.url + url, json={}, trust_env=False).status_code == 403
+    assert httpx.post(lab.url + url, json={}, trust_env=False, timeout=150).status_code == 403
     assert page.post(url, json={}, headers={"X-XSRFToken": ""}).status_code == 403
     assert page.post(url, json={}, headers={"X-XSRFToken": "wrong"}).status_code == 403
     assert page.post(url, data={"_xsrf": page.cookies["_xsrf"]}).status_code == 415
@@ -89,7 +89,7 @@ def test_a_page_deletes_an_ended_job_with_signing_in_and_the_pages_token(page: h
     live = lab.until(lab.submit("live", "sleep", "1000"), "Running")
     url, json_type = f"/tuttilab/jobs/{job.id}", {"Content-Type": "application/json"}
 
-    assert httpx.delete(lab.url + url, headers=json_type, trust_env=False).status_code == 403
+    assert httpx.delete(lab.url + url, headers=json_type, trust_env=False, timeout=150).status_code == 403
     assert page.delete(url, headers=json_type | {"X-XSRFToken": "wrong"}).status_code == 403
     assert page.delete(url).status_code == 415
     assert page.delete(f"/tuttilab/jobs/{live.id}", headers=json_type).status_code == 409
@@ -166,7 +166,7 @@ def test_one_long_poll_serves_all_pages(page: httpx.Client, lab: Lab) -> None:
 def test_wrong_token_of_the_server_is_not_the_pages_fault(lab: Lab) -> None:
     runtime = lab.machine.runtime()
     with made_server(lab, {"TUTTILAB_URL": runtime.url, "TUTTILAB_TOKEN": "revoked"}) as url:
-        answer = httpx.get(f"{url}/tuttilab/jobs", headers={"Authorization": f"token {TOKEN}"}, trust_env=False, timeout=30)
+        answer = httpx.get(f"{url}/tuttilab/jobs", headers={"Authorization": f"token {TOKEN}"}, trust_env=False, timeout=150)
 
     assert (answer.status_code, answer.json()["type"]) == (502, "unauthenticated")
     assert "revoked" not in json.dumps(answer.json())
@@ -176,7 +176,7 @@ def test_server_starts_a_control_plane_only_where_it_may(lab: Lab, tmp_path_fact
     state = tmp_path_factory.mktemp("none") / "state"
     options = ["--TuttiLab.start_control_plane=False"]
     with made_server(lab, {"TUTTILAB_STATE_DIR": str(state)}, options) as url:
-        answer = httpx.get(f"{url}/tuttilab/jobs", headers={"Authorization": f"token {TOKEN}"}, trust_env=False, timeout=30)
+        answer = httpx.get(f"{url}/tuttilab/jobs", headers={"Authorization": f"token {TOKEN}"}, trust_env=False, timeout=150)
 
     assert (answer.status_code, answer.json()["type"]) == (503, "unavailable")
     assert not state.exists()

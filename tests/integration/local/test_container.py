@@ -72,7 +72,7 @@ class Pod:
     def answers(self, path: str) -> int:
         """The status of a probe; 0 for no answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=150) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as refusal:
             return refusal.code
@@ -86,7 +86,7 @@ class Pod:
         """As the kubelet ends a side-car once user code has ended."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(150)
 
     @property
     def message(self) -> Any:
@@ -127,7 +127,7 @@ def test_the_barrier_opens_for_all_members_once_the_last_is_there(pod: Callable[
     first.until("/started", 200)
     second.until("/started", 200)
     assert (first.end(), second.end()) == (0, 0)
-    assert ended.wait(60) == 0
+    assert ended.wait(150) == 0
     assert first.message == {"reason": "", "message": "", "outputs": {}}
 
 
@@ -185,7 +185,7 @@ def test_a_single_pod_that_never_reached_the_cluster_goes_on_without_a_control_p
 def test_outputs_are_kept_when_user_code_has_ended_and_a_missing_one_is_told(pod: Callable[..., Pod], tmp_path: Path) -> None:
     wanted = [{"name": name, "path": f"{name}.txt", "is_optional": False} for name in ("kept", "missing")]
     single = pod("p", 0, outputs=wanted)
-    assert single.start("prepare").wait(60) == 0
+    assert single.start("prepare").wait(150) == 0
     single.start("member")
     single.until("/started", 200)
     (single.folder / "result" / "kept.txt").write_text("hello")
@@ -201,16 +201,16 @@ def test_outputs_are_kept_when_user_code_has_ended_and_a_missing_one_is_told(pod
 def test_prepare_leaves_folders_and_a_program_that_does_nothing(pod: Callable[..., Pod]) -> None:
     single = pod("p", 0)
 
-    assert single.start("prepare").wait(60) == 0
+    assert single.start("prepare").wait(150) == 0
 
     assert all(os.path.isdir(folder) for folder in single.plan["dirs"].values())
-    assert subprocess.run([f"{single.plan['dirs']['pod']}/nothing"], timeout=60).returncode == 0
+    assert subprocess.run([f"{single.plan['dirs']['pod']}/nothing"], timeout=150).returncode == 0
 
 
 def test_prepare_fails_the_pod_when_code_or_an_input_is_not_there(pod: Callable[..., Pod]) -> None:
     single = pod("p", 0, code="a" * 64)
 
-    assert single.start("prepare").wait(60) == 1
+    assert single.start("prepare").wait(150) == 1
 
     assert single.message["reason"] == "InputMissing"
     assert "code bundle: artifact aaaa" in single.message["message"]

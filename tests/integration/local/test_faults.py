@@ -117,7 +117,7 @@ async def test_who_cleared_his_environment_dies_with_the_sidecar_while_nobody_wa
     left = stranger_of(place, pod)
     os.kill(pid_of(pod), signal.SIGKILL)
 
-    psutil.wait_procs([left], timeout=60)
+    psutil.wait_procs([left], timeout=150)
     assert not left.is_running()
 
 
@@ -259,7 +259,7 @@ async def test_main_command_dies_with_its_sidecar_while_nobody_watches(cluster: 
     (main,) = psutil.Process(pid_of(pod)).children()
     os.kill(pid_of(pod), signal.SIGKILL)
 
-    psutil.wait_procs([main], timeout=60)
+    psutil.wait_procs([main], timeout=150)
     assert not main.is_running()
 
 

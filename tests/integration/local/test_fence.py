@@ -85,11 +85,11 @@ async def test_one_that_is_in_the_midst_of_a_call_is_waited_for(
     def call() -> None:
         with old.held():
             inside.set()
-            may_end.wait(60)
+            may_end.wait(150)
 
     thread = threading.Thread(target=call)
     thread.start()
-    inside.wait(60)
+    inside.wait(150)
     with pytest.raises(ClusterUnreachable, match="another control plane is in the midst of a call"):
         await newer.lead(2)
     with pytest.raises(ClusterUnreachable):

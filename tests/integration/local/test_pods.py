@@ -302,7 +302,8 @@ async def test_reports_tell_the_whole_life(place: Place, cluster: Cluster, contr
         for rank in range(members):
             (place.folder / "pods" / "job" / "1" / f"job-1-{rank}" / "work" / "go").touch()
         states = await seen.ended(*(f"job-1-{rank}" for rank in range(members)))
-        await asyncio.to_thread(control_plane.wait_for_phase, f"job-1-{members - 1}", "Ended")
+        for rank in range(members):
+            await asyncio.to_thread(control_plane.wait_for_phase, f"job-1-{rank}", "Ended")
         if members > 1:
             await seen.ended("job-1-master")
 

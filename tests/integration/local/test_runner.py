@@ -251,7 +251,7 @@ model = xgboost.train({"objective": "binary:logistic", "nthread": 1, "eval_metri
 
 
 @pytest.mark.feature("J04")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 async def test_gang_of_two_trains_with_xgboost(tmp_path: Path, cluster: Cluster) -> None:
     pack(tmp_path / "bundle", TRAIN, framework="xgboost")
     with tarfile.open(tmp_path / "bundle.tar", "w") as tar:

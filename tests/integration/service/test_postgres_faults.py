@@ -32,7 +32,7 @@ KILLS = dose("POSTGRES_KILLS", suite=8, soak=100)
 NODES = (node("a", cpus=4),)
 ASKED = request(command=("sleep", "3600"))
 
-pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(120 + 30 * KILLS)]
+pytestmark = [pytest.mark.requires("postgres"), pytest.mark.timeout(600 + 30 * KILLS)]
 
 
 @pytest.fixture(scope="module")

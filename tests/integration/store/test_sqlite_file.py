@@ -100,7 +100,7 @@ async def main():
 asyncio.run(main())
 """
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, env={"PYTHONPATH": "."}, timeout=60, text=True, capture_output=True)
+    return subprocess.run(command, env={"PYTHONPATH": "."}, timeout=150, text=True, capture_output=True)
 
 
 @pytest.mark.feature("O08")
