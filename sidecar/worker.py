@@ -20,8 +20,9 @@ from tuttilab.sidecar.worker_machine import WorkerMachine
 
 if TYPE_CHECKING:
     from tuttilab.sidecar.usage import Usage
+    from tuttilab.sidecar.wish import Wish
 
-ENDPOINTS_CHECK_S = 0.2
+OFFERS_CHECK_S = 0.2
 MEMORY_CHECK_S = 0.3
 KILL_INTERVAL_S = 0.02
 LIST_INTERVAL_S = 1.0
@@ -50,6 +51,10 @@ class Worker:
         self._is_killing = False
         self._started_at: float | None = None
         self._endpoints_version: tuple[int, int] | None = None
+        self._endpoints: dict[str, str] = {}
+        self._wish: Wish | None = None
+        self._offers: dict[str, str] = {}
+        """What was told last: endpoints, and how many workers the job asks for."""
         self._seen: set[tuple[int, int | None]] = set()
         self._listed: set[tuple[int, int | None]] = set()
         self._is_over = False
@@ -165,21 +170,23 @@ class Worker:
         started = {"pid": self._main, "start_time": records.start_time(self._main), "at": self._started_at}
         records.write(f"{self._dir}/{records.STARTED}", started, is_durable=False)
         self._heartbeat.start()
-        self._loop.call_every(ENDPOINTS_CHECK_S, self._check_endpoints)
+        self._loop.call_every(OFFERS_CHECK_S, self._check_offers)
         self._loop.call_every(LIST_INTERVAL_S, self._list_processes)
         if plan["memory"]:
             self._loop.call_every(MEMORY_CHECK_S, self._check_memory)
+        from tuttilab.sidecar import wish
         from tuttilab.sidecar.usage import Usage  # after the start of the main command, which does not wait for it
 
         self._usage = Usage(self._dir, self._owner)
+        self._wish = wish.of_env(plan["env"])
         return m.MainStarted()
 
     def _reap(self) -> None:
         ended, is_any_left = processes.reap()
         if self._main is not None and self._main in ended:
             self._loop.cancel_periodic(self._check_memory)
-            self._loop.cancel_periodic(self._check_endpoints)
-            self._check_endpoints()
+            self._loop.cancel_periodic(self._check_offers)
+            self._check_offers()
             if self._usage is not None:
                 self._usage.sample(processes.descendants(os.getpid()), is_last=True)
                 self._usage = None
@@ -217,26 +224,36 @@ class Worker:
             except OSError:
                 self._listed = set()  # a full disk: retried at the next look
 
-    def _check_endpoints(self) -> None:
-        path = self._plan["env"]["TUTTILAB_ENDPOINTS"]
+    def _check_offers(self) -> None:
         with accounts.acting_as(self._owner):
-            try:
-                stat = os.stat(path)
-            except OSError:
-                return
-            if (stat.st_mtime_ns, stat.st_ino) == self._endpoints_version:
-                return
-            try:
-                endpoints = protocol.read_names(records.read(path))
-            except ValueError:
-                return  # half written: read again at the next look
+            self._look_for_endpoints()
+            if self._wish is not None:
+                self._wish.look()
+        offers = self._endpoints | (self._wish.offers if self._wish is not None else {})
+        if offers == self._offers:
+            return
         try:
-            records.write(f"{self._dir}/{records.ENDPOINTS}", endpoints, is_durable=False)
+            records.write(f"{self._dir}/{records.ENDPOINTS}", offers, is_durable=False)
         except OSError as error:
             sys.stderr.write(f"{records.ENDPOINTS}: {error}\n")
             return  # a full disk: written at a later look
-        self._endpoints_version = (stat.st_mtime_ns, stat.st_ino)
-        self._loop.post(m.EndpointsFound(endpoints))
+        self._offers = offers
+        self._loop.post(m.EndpointsFound(offers))
+
+    def _look_for_endpoints(self) -> None:
+        path = self._plan["env"]["TUTTILAB_ENDPOINTS"]
+        try:
+            stat = os.stat(path)
+        except OSError:
+            return
+        version = (stat.st_mtime_ns, stat.st_ino)
+        if version == self._endpoints_version:
+            return
+        try:
+            self._endpoints = protocol.read_names(records.read(path))
+        except ValueError:
+            return  # half written: read again at the next look
+        self._endpoints_version = version
 
     def _keep_outputs(self) -> m.Event:
         from tuttilab.sidecar.artifacts import outputs

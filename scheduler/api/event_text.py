@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
+from tuttilab.scheduler.core.rows.resizing import WORKERS, number_of
 from tuttilab.scheduler.core.rows.tuning import show
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.resources import MEMORY, show_amount
@@ -57,7 +59,7 @@ def sentence(event: ev.Event) -> str:
         case ev.PodStarted(_, number, pod):
             return f"attempt {number}: {pod_title(pod)} runs"
         case ev.PodOffers(_, number, pod, endpoints):
-            return f"attempt {number}: {pod_title(pod)} offers {', '.join(sorted(endpoints))}"
+            return f"attempt {number}: {pod_title(pod)} {_offered(endpoints)}"
         case ev.PodEnded(_, number, pod, exit_code, reason, _):
             how = "exit code unknown" if exit_code is None else f"exit code {exit_code}"
             return f"attempt {number}: {pod_title(pod)} ended, {how}" + (f" ({reason})" if reason else "")
@@ -112,3 +114,13 @@ def write_of(event: ev.Event, name: str) -> tuple[str, str]:
             return by, f"tuned the decision rule: {what}" + (f"; {reason}" if reason else "")
         case _:
             return "", ""
+
+
+def _offered(endpoints: Mapping[str, str]) -> str:
+    """What a pod offers, and how many workers its job asks for."""
+    said = [f"offers {', '.join(names)}"] if (names := sorted(endpoints.keys() - {WORKERS})) else []
+    if WORKERS in endpoints:
+        text = endpoints[WORKERS]
+        wrong = ", which is no whole number: it may have all" if number_of(text) is None else ""
+        said.append(f"asks for {text} workers{wrong}")
+    return " and ".join(said)

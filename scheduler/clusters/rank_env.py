@@ -8,6 +8,7 @@ from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.domain.model import Framework
+from tuttilab.sidecar import wish
 
 TF_ROLES: Final = ("chief", "worker", "ps", "evaluator")
 
@@ -23,6 +24,12 @@ def rank_env(plan: LaunchPlan, pod: PodPlan, members: Sequence[PodPlan]) -> dict
         "TUTTILAB_MAX_WORLD_SIZE": str(len(members) if plan.max_members is None else plan.max_members),
         "TUTTILAB_ROLE": pod.role,
     }
+
+
+def workers_file(plan: LaunchPlan, pod: PodPlan, path: str) -> dict[str, str]:
+    """The variable of the file in which the first member of a gang that comes and goes says how many workers it can use."""
+    comes_and_goes = plan.work.framework is Framework.NONE and plan.min_members != plan.max_members
+    return {wish.VARIABLE: path} if comes_and_goes and pod.rank == 0 else {}
 
 
 def framework_env(

@@ -58,6 +58,34 @@ else:
     assert "welcome" in site.logs(job)
 
 
+@pytest.mark.feature("C01")
+def test_workers_that_a_gang_asks_for_come_as_its_masters_own_and_those_that_it_does_not_need_go(site: Site) -> None:
+    code = """
+import os, time
+path = os.environ.get("TUTTILAB_WORKERS_FILE")
+for number in "1", "3":
+    if path:
+        with open(path, "w") as file:
+            file.write(number)
+    time.sleep(15 if number == "1" else 600)
+"""
+    job = site.started("--workers", "3", "--min-workers", "1", "--", "python3", "-c", code)
+
+    def has_grown() -> bool:
+        (attempt,) = site.job(job)["attempts"]
+        is_there = {pod["rank"] for pod in attempt["pods"] if pod["phase"] == "Running"} >= {0, 1, 2}
+        return is_there and {pod["rank"] for pod in attempt["left"]} == {1, 2}
+
+    eventually(has_grown)
+    members = site.members_of(job)
+    (master,) = (pod for pod in site.pods() if pod["metadata"]["labels"]["tuttilab.io/role"] == "master")
+    owners = [pod["metadata"]["ownerReferences"][0]["uid"] for pod in members if "-g1" in pod["metadata"]["name"]]
+    assert owners == [master["metadata"]["uid"]] * 2
+    assert site.machine.run("cancel", job).code == 0
+    site.until(job, "Cancelled")
+    site.until_nothing_is_left()
+
+
 @pytest.mark.feature("J01", "C03")
 def test_a_users_image_needs_nothing_of_ours(site: Site) -> None:
     job = site.started("--", "sh", "-c", "ls /; id -u; echo $TUTTILAB_RANK", image=images.BUSYBOX)

@@ -6,7 +6,7 @@ from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes.names import host_name, once_a_plan
-from tuttilab.scheduler.clusters.rank_env import framework_env, rank_env
+from tuttilab.scheduler.clusters.rank_env import framework_env, rank_env, workers_file
 from tuttilab.scheduler.domain.model import Framework
 from tuttilab.scheduler.domain.resources import CPU, GPU
 
@@ -19,6 +19,8 @@ _FOLDERS: Final = {
     "DATA_DIR": DIRS["data"],
     "RESULT_DIR": DIRS["result"],
 }
+WORKERS_FILE: Final = f"{DIRS['result']}/.workers"
+"""In a folder that the user's container can write, whoever it runs as."""
 FRAMEWORK_PORT: Final = 29500
 """Each pod has an address of its own, so one port serves every framework."""
 
@@ -33,7 +35,7 @@ def pod_env(plan: LaunchPlan, pod: PodPlan) -> dict[str, str]:
         **plan.work.env,
         **pod.env,
         **rank_env(plan, pod, members),
-        **(_FOLDERS if plan.work.sidecar else {}),
+        **(_FOLDERS | workers_file(plan, pod, WORKERS_FILE) if plan.work.sidecar else {}),
     }
     if not pod.resources[GPU]:
         # Else an image that says "all" would see every GPU of the node (NVIDIA container toolkit, "void" is none).

@@ -9,9 +9,10 @@ from typing import Any
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names
-from tuttilab.scheduler.clusters.kubernetes.env import DIRS, hosts_to_know, members_of
+from tuttilab.scheduler.clusters.kubernetes.env import DIRS, WORKERS_FILE, hosts_to_know, members_of
 from tuttilab.scheduler.clusters.kubernetes.pods import OWN_DIR, PORT, Body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.clusters.rank_env import workers_file
 
 
 def service_body(plan: LaunchPlan, installation: str, owner: Body) -> Body:
@@ -92,6 +93,7 @@ def sidecar_plan(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings) -
         "master": {"address": f"{names.host_name(plan, master)}:{PORT}"} if master and is_member else None,
         "hosts": [] if pod.is_master else hosts_to_know(plan),
         "port": PORT,
+        **{"workers_file": path for path in workers_file(plan, pod, WORKERS_FILE).values()},
         "message_file": "/dev/termination-log",
     }
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
-from tuttilab.scheduler.clusters.rank_env import framework_env, rank_env
+from tuttilab.scheduler.clusters.rank_env import framework_env, rank_env, workers_file
 from tuttilab.scheduler.domain.model import Framework
 from tuttilab.scheduler.domain.resources import CPU
 
@@ -101,6 +101,7 @@ def pod_env(
         "TUTTILAB_CODE_DIR": str(dirs.code),
         "TUTTILAB_SECRETS_DIR": str(dirs.secrets),
         "TUTTILAB_ENDPOINTS": str(dirs.offers / "endpoints.json"),
+        **workers_file(plan, pod, str(dirs.offers / "workers")),
         POD_MARK: str(dirs.pod),
         "MODEL_DIR": str(dirs.model),
         "DATA_DIR": str(dirs.data),

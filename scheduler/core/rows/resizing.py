@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 from tuttilab.scheduler.core.placement.fit import has_master, pod_cost
 from tuttilab.scheduler.domain.events import Placement
-from tuttilab.scheduler.domain.model import MASTER, Attempt, Cluster, Job, Pod, PodPhase
+from tuttilab.scheduler.domain.model import MASTER, Attempt, Cluster, Job, Pod, PodPhase, PodSet
 from tuttilab.scheduler.domain.resources import total
 
 COMPLETED: Final = "Completed"
 """The reason of a pod whose main process exited 0 by itself."""
+WORKERS: Final = "workers"
+"""The offer by which a gang's first member says how many workers it can use (`sidecar.wish`)."""
 LEFT_KEPT: Final = 100
 """Given-back members without a successful end that an attempt keeps in its row."""
 
@@ -30,6 +32,33 @@ def is_whole(job: Job, placements: tuple[Placement, ...]) -> bool:
     ranks = {place.rank for place in placements}
     sizes = all((s.count if s.min_count is None else s.min_count) <= counts.get(s.role, 0) <= s.count for s in job.gang.pod_sets)
     return sizes and masters == int(has_master(job)) and len(ranks) == len(placements)
+
+
+def number_of(text: str) -> int | None:
+    """What a job asks for, of at most nine digits; None for anything else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def asked_of(attempt: Attempt) -> int | None:
+    """How many workers the job says that it can use; None where it says nothing, or no number."""
+    first = next((pod for pod in attempt.pods if pod.rank == 0), None)
+    return None if first is None else number_of(first.endpoints.get(WORKERS, ""))
+
+
+def wanted(job: Job, attempt: Attempt) -> Iterator[tuple[PodSet, range]]:
+    """By set that can grow, the ranks that it may have: all, or as many as the job asks for, and its minimum at least."""
+    asked, first = asked_of(attempt), 0
+    for pod_set in job.gang.pod_sets:
+        if pod_set.can_grow and pod_set.min_count is not None:
+            count = pod_set.count if asked is None else max(pod_set.min_count, min(asked, pod_set.count))
+            yield pod_set, range(first, first + count)
+        first += pod_set.count
+
+
+def unasked(job: Job, attempt: Attempt) -> list[str]:
+    """Names of the pods above what the job asks for."""
+    ranks = {pod_set.role: ranks for pod_set, ranks in wanted(job, attempt)}
+    return [pod.name for pod in attempt.pods if pod.role in ranks and pod.rank not in ranks[pod.role]]
 
 
 def grown(

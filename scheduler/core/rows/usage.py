@@ -14,9 +14,9 @@ from tuttilab.scheduler.core.ordering.run_times import UNKNOWN
 from tuttilab.scheduler.core.placement.node_arrays import NodeArrays, node_arrays_of, share_of
 from tuttilab.scheduler.core.placement.room import NodeKey, Room
 from tuttilab.scheduler.core.quota import Ledger
-from tuttilab.scheduler.core.rows.resizing import has_done_its_work
+from tuttilab.scheduler.core.rows.resizing import has_done_its_work, wanted
 from tuttilab.scheduler.core.snapshot import Running, allocations_of
-from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Charge, Cluster, Job, Pod, PodPhase, PodSet, Queue
+from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Charge, Cluster, Job, PodPhase, PodSet, Queue
 from tuttilab.scheduler.domain.resources import Resources
 
 _order = attrgetter("job.order")
@@ -148,26 +148,21 @@ class Usage:
         )
 
 
-def _growing(job: Job, attempt: Attempt) -> Iterable[tuple[PodSet, int, list[Pod]]]:
-    """Sets that can grow, each with its first rank and its pods that are not being given back."""
-    first = 0
-    for pod_set in job.gang.pod_sets:
-        if pod_set.can_grow and pod_set.min_count is not None and attempt.phase is AttemptPhase.RUNNING:
-            yield pod_set, first, [p for p in attempt.pods if p.role == pod_set.role and not p.is_given_back]
-        first += pod_set.count
-
-
 def _spare(job: Job, attempt: Attempt) -> Iterable[tuple[str, NodeKey, Resources]]:
-    for pod_set, _, pods in _growing(job, attempt):
-        alive = sorted((p for p in pods if p.phase is not PodPhase.ENDED), key=lambda pod: -pod.rank)
-        assert pod_set.min_count is not None
+    if attempt.phase is not AttemptPhase.RUNNING:
+        return
+    for pod_set in job.gang.pod_sets:
+        if not pod_set.can_grow or pod_set.min_count is None:
+            continue
+        pods = [pod for pod in attempt.pods if pod.role == pod_set.role and not pod.is_given_back]
+        alive = sorted((pod for pod in pods if pod.phase is not PodPhase.ENDED), key=lambda pod: -pod.rank)
         for pod in alive[: max(len(alive) - pod_set.min_count, 0)]:
             yield pod.name, (pod.cluster, pod.node), pod.resources
 
 
 def _missing(job: Job, attempt: Attempt) -> Iterable[tuple[PodSet, tuple[int, ...]]]:
     taken = {pod.rank for pod in attempt.pods} | {pod.rank for pod in attempt.left if has_done_its_work(pod)}
-    for pod_set, first, _ in _growing(job, attempt):
-        ranks = tuple(rank for rank in range(first, first + pod_set.count) if rank not in taken)
-        if ranks:
-            yield pod_set, ranks
+    for pod_set, ranks in wanted(job, attempt) if attempt.phase is AttemptPhase.RUNNING else ():
+        lacking = tuple(rank for rank in ranks if rank not in taken)
+        if lacking:
+            yield pod_set, lacking

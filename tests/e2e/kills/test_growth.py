@@ -14,6 +14,14 @@ from tests.user_machine import eventually
 WORKER = f"{MARK}; trap 'echo bye $TUTTILAB_RANK >> left; exit 0' TERM; while [ ! -e done ]; do sleep 0.1; done"
 
 
+ASKS = f"""{MARK}
+trap 'exit 0' TERM
+while [ ! -e done ]; do
+    if [ "$TUTTILAB_WORKERS_FILE" ] && [ -e asked ]; then cp asked "$TUTTILAB_WORKERS_FILE"; fi
+    sleep 0.1
+done"""
+
+
 def mains(plane: Plane, job_id: str) -> dict[str, int]:
     """Pod to the pid of its sidecar, for the pods of a job that live."""
     found = {}
@@ -51,6 +59,41 @@ def test_a_second_job_gets_the_room_of_spare_workers_and_they_come_back_when_it_
         done = plane.ended(elastic)
         assert (done.phase, done.exit_code, len(done.attempts)) == ("Succeeded", 0, 1), done
         assert plane.ran(elastic) == Counter({"0 1": 1, "1 1": 1, "2 1": 2, "3 1": 2})
+        plane.check_at_rest()
+
+
+@pytest.mark.feature("C01")
+def test_a_gang_has_as_many_workers_as_it_asks_for_also_under_the_next_control_plane(tmp_path: Path) -> None:
+    with plane_in(tmp_path / "p") as plane:
+        plane.ensure()
+
+        def ask_for(workers: str) -> None:
+            (plane.home / "new").write_text(workers)
+            (plane.home / "new").rename(plane.home / "asked")
+
+        gang = plane.submit("asks", workers=4, least=1, cpus=2, script=ASKS)
+        plane.until_ran(gang, Counter({f"{rank} 1": 1 for rank in range(4)}))
+        first = mains(plane, gang)[f"{gang}-1-worker-0"]
+        ask_for("2")
+        eventually(lambda: len(mains(plane, gang)) == 3)
+        plane.kill()
+        ask_for("3")
+        plane.until_ran(gang, Counter({"2 1": 2}))
+        ask_for("many")
+        plane.until_ran(gang, Counter({"3 1": 2}))
+
+        said = [event.text for event in plane.ask(lambda client: client.events(gang))]
+        for words in ("asks for 2 workers", "asks for 3 workers", "asks for many workers, which is no whole number"):
+            assert any(words in text for text in said), said
+        left = plane.ask(lambda client: client.job(gang)).attempts[0].left
+        assert {(pod.rank, pod.given_back) for pod in left} == {
+            (2, "the job asked for 2 workers"),
+            (3, "the job asked for 2 workers"),
+        }
+        assert mains(plane, gang)[f"{gang}-1-worker-0"] == first, "who goes on is not touched"
+        assert plane.ran(gang) == Counter({"0 1": 1, "1 1": 1, "2 1": 2, "3 1": 2})
+        (plane.home / "done").touch()
+        assert plane.ended(gang).phase == "Succeeded"
         plane.check_at_rest()
 
 

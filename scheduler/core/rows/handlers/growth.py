@@ -21,7 +21,10 @@ def grown(rows: Rows, event: ev.GangGrown, at: float) -> list[Instruction]:
     cluster = rows.clusters.get(attempt.cluster)
     if cluster is None or cluster.unreachable_since is not None or at < attempt.grows_at:
         return []
-    more = resizing.grown(job, attempt, cluster, event.placements, pod_name, at)
+    # The job may have asked for fewer since this was decided.
+    wanted = {rank for _, ranks in resizing.wanted(job, attempt) for rank in ranks}
+    places = [place for place in event.placements if place.rank in wanted]
+    more = resizing.grown(job, attempt, cluster, places, pod_name, at)
     charge = more.charge - attempt.charge
     room = rows.usage.room(rows.clusters).copy_of(cluster.name)
     for pod in more.pods[len(attempt.pods) :]:
@@ -42,6 +45,22 @@ def shrunk(rows: Rows, event: ev.GangShrunk, at: float) -> list[Instruction]:
         return []
     job, attempt = found
     fewer, names = resizing.shrunk(job, attempt, event.pods, event.reason)
+    if not names:
+        return []
+    rows.put_attempt(fewer)
+    return [StopPods(job.id, attempt.number, names, job.work.grace_s)]
+
+
+def to_asked(rows: Rows, job_id: str, number: int) -> list[Instruction]:
+    """Give back the pods above what the job says that it can use."""
+    found = rows.find_live(job_id, number)
+    if found is None or found[1].phase is not AttemptPhase.RUNNING:
+        return []
+    job, attempt = found
+    asked = resizing.asked_of(attempt)
+    if asked is None:
+        return []
+    fewer, names = resizing.shrunk(job, attempt, resizing.unasked(job, attempt), f"the job asked for {asked} workers")
     if not names:
         return []
     rows.put_attempt(fewer)

@@ -33,6 +33,7 @@ def started(rows: Rows, event: ev.PodStarted, at: float) -> list[Instruction]:
         if pod.joined_at is not None:
             rows.put_attempt(replace(rows.attempts[event.job_id, event.attempt], failed_growths=0))
         admission.run_when_all_started(rows, event.job_id, event.attempt, at)
+        return growth.to_asked(rows, event.job_id, event.attempt)
     return []
 
 
@@ -40,6 +41,7 @@ def offers(rows: Rows, event: ev.PodOffers, at: float) -> list[Instruction]:
     pod = rows.pod(event.job_id, event.attempt, event.pod)
     if pod is not None and pod.phase is not PodPhase.ENDED and dict(pod.endpoints) != dict(event.endpoints):
         rows.put_pod(event.job_id, event.attempt, replace(pod, endpoints=dict(event.endpoints)))
+        return growth.to_asked(rows, event.job_id, event.attempt)
     return []
 
 
