@@ -26,10 +26,14 @@ def rank_env(plan: LaunchPlan, pod: PodPlan, members: Sequence[PodPlan]) -> dict
     }
 
 
+def may_ask_for_workers(plan: LaunchPlan, pod: PodPlan) -> bool:
+    """Whether it is the first member of a gang that comes and goes: it may say how many workers the job can use."""
+    return plan.work.framework is Framework.NONE and plan.min_members != plan.max_members and pod.rank == 0
+
+
 def workers_file(plan: LaunchPlan, pod: PodPlan, path: str) -> dict[str, str]:
-    """The variable of the file in which the first member of a gang that comes and goes says how many workers it can use."""
-    comes_and_goes = plan.work.framework is Framework.NONE and plan.min_members != plan.max_members
-    return {wish.VARIABLE: path} if comes_and_goes and pod.rank == 0 else {}
+    """The variable of the file in which it says so."""
+    return {wish.VARIABLE: path} if may_ask_for_workers(plan, pod) else {}
 
 
 def framework_env(

@@ -12,7 +12,7 @@ from tuttilab.scheduler.clusters.kubernetes import names
 from tuttilab.scheduler.clusters.kubernetes.env import DIRS, WORKERS_FILE, hosts_to_know, members_of
 from tuttilab.scheduler.clusters.kubernetes.pods import OWN_DIR, PORT, Body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
-from tuttilab.scheduler.clusters.rank_env import workers_file
+from tuttilab.scheduler.clusters.rank_env import may_ask_for_workers
 
 
 def service_body(plan: LaunchPlan, installation: str, owner: Body) -> Body:
@@ -93,7 +93,7 @@ def sidecar_plan(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings) -
         "master": {"address": f"{names.host_name(plan, master)}:{PORT}"} if master and is_member else None,
         "hosts": [] if pod.is_master else hosts_to_know(plan),
         "port": PORT,
-        **{"workers_file": path for path in workers_file(plan, pod, WORKERS_FILE).values()},
+        **({"workers_file": WORKERS_FILE} if may_ask_for_workers(plan, pod) else {}),
         "message_file": "/dev/termination-log",
     }
 
