@@ -142,7 +142,7 @@ def parts() -> tuple[Part, ...]:
         Part("kills", "all", tests=KILLS, options=SIDE_BY_SIDE, is_real=True),
         # One at a time: they look at a person's clicks and keys.
         Part("browser", "all", tests=("tests/e2e/lab",), is_real=True),
-        Part("attack", "attack", tests=("tests/attack",)),
+        Part("attack", "attack", tests=("tests/attack",), options=SIDE_BY_SIDE),
         Part("attack in the browser", "attack", tests=("tests/e2e/lab/test_hostile.py",)),
         Part("kills and takeovers", "soak", tests=("tests/e2e/kills", "tests/e2e/replicas")),
         Part(
