@@ -12,7 +12,7 @@ from tuttilab.scheduler.cli.local import ANSWER_S
 from tuttilab.scheduler.client import Client
 from tuttilab.scheduler.client.transport import SILENCE_S
 
-LATE_S = 20.0
+LATE_S = 60.0
 """How much longer all may take on a busy machine."""
 
 
