@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tuttilab.scheduler.core.rows.resizing import WORKERS, number_of
+from tuttilab.scheduler.core.rows.resizing import WORKERS
 from tuttilab.scheduler.core.rows.tuning import show
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.resources import MEMORY, show_amount
 from tuttilab.scheduler.domain.titles import SHORT_ID, pod_title, title, title_of
+from tuttilab.scheduler.domain.words import asked_workers
 
 WRITES: Final = frozenset(
     cls.__name__
@@ -120,7 +121,5 @@ def _offered(endpoints: Mapping[str, str]) -> str:
     """What a pod offers, and how many workers its job asks for."""
     said = [f"offers {', '.join(names)}"] if (names := sorted(endpoints.keys() - {WORKERS})) else []
     if WORKERS in endpoints:
-        text = endpoints[WORKERS]
-        wrong = ", which is no whole number: it may have all" if number_of(text) is None else ""
-        said.append(f"asks for {text} workers{wrong}")
+        said.append(f"asks for {asked_workers(endpoints[WORKERS])}")
     return " and ".join(said)

@@ -9,6 +9,7 @@ from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.core.kinds.spark import CONNECT_ENDPOINT, session_name, size_of
 from tuttilab.scheduler.core.ordering.queues import leaves, may_use, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
+from tuttilab.scheduler.core.rows.resizing import asked_text
 from tuttilab.scheduler.core.rows.tuning import describe, tuning_of
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import wire
@@ -85,6 +86,7 @@ def attempt_view(attempt: Attempt) -> wire.AttemptView:
         charge=attempt.charge.show(),
         pods=tuple(pod_view(pod) for pod in attempt.pods),
         left=tuple(pod_view(pod) for pod in attempt.left),
+        asks_for=asked_text(attempt),
         waited_for=attempt.waited_for,
     )
 

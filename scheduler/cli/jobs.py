@@ -12,11 +12,14 @@ from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.completing import JOB
 from tuttilab.scheduler.cli.console import at_prompt, clock, run_time, short
 from tuttilab.scheduler.cli.listing import why
-from tuttilab.scheduler.domain.words import pod_word, start_text, word
+from tuttilab.scheduler.domain.words import asked_workers, pod_word, start_text, word
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.client import Client
     from tuttilab.scheduler.domain.wire import JobView
+
+LEFT_SHOWN = 20
+"""Of the members that an attempt gave back, the newest."""
 
 
 @click.command()
@@ -55,6 +58,7 @@ def job(job_id: str, export: bool, download: Path | None, as_json: bool) -> None
         ("why", why(view)),
         ("command", " ".join(view.command)),
         ("pods", "; ".join(f"{p.count} {p.role}: {p.cpus} CPU, {p.memory}, {p.gpus} GPU" for p in view.pods)),
+        ("asks for", _asked(view)),
         ("after", ", ".join(short(one) for one in view.after)),
         ("retry of", short(view.retry_of) if view.retry_of else ""),
         ("submitted", clock(view.created_at)),
@@ -76,14 +80,19 @@ def job(job_id: str, export: bool, download: Path | None, as_json: bool) -> None
             pod.node,
             pod_word(pod.phase),
             _code(pod.exit_code),
-            pod.reason or one.reason,
+            ", ".join(text for text in (pod.reason or one.reason, pod.given_back) if text),
         )
         for one in view.attempts
-        for pod in one.pods
+        for pod in (*one.left[-LEFT_SHOWN:], *one.pods)
     ]
     if rows:
         console.put()
         console.put_table(("ATTEMPT", "PHASE", "RANK", "ROLE", "NODE", "POD", "EXIT", "REASON"), rows, "")
+
+
+def _asked(view: JobView) -> str:
+    text = view.attempts[-1].asks_for if view.attempts else ""
+    return asked_workers(text) if text else ""
 
 
 def _outputs(view: JobView) -> str:

@@ -82,6 +82,8 @@ class AttemptView:
     pods: tuple[PodView, ...] = ()
     left: tuple[PodView, ...] = ()
     """Ended pods that a shrink removed from the running gang."""
+    asks_for: str = ""
+    """With how many workers it said last that it can do something (`TUTTILAB_WORKERS_FILE`); empty when it said nothing."""
     waited_for: str = ""
     """Why the job waited before this attempt, as it was last told; empty when it did not."""
 

@@ -11,6 +11,7 @@ export interface components {
     schemas: {
         AttemptView: {
             admitted_at: number;
+            asks_for: string;
             charge: {
                 [key: string]: string;
             };

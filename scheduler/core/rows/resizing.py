@@ -11,11 +11,13 @@ from tuttilab.scheduler.core.placement.fit import has_master, pod_cost
 from tuttilab.scheduler.domain.events import Placement
 from tuttilab.scheduler.domain.model import MASTER, Attempt, Cluster, Job, Pod, PodPhase, PodSet
 from tuttilab.scheduler.domain.resources import total
+from tuttilab.scheduler.domain.words import whole_number
 
 COMPLETED: Final = "Completed"
 """The reason of a pod whose main process exited 0 by itself."""
 WORKERS: Final = "workers"
 """The offer by which a gang's first member says how many workers it can use (`sidecar.wish`)."""
+LONGEST_WISH: Final = 40
 LEFT_KEPT: Final = 100
 """Given-back members without a successful end that an attempt keeps in its row."""
 
@@ -34,15 +36,16 @@ def is_whole(job: Job, placements: tuple[Placement, ...]) -> bool:
     return sizes and masters == int(has_master(job)) and len(ranks) == len(placements)
 
 
-def number_of(text: str) -> int | None:
-    """What a job asks for, of at most nine digits; None for anything else."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
-
-
 def asked_of(attempt: Attempt) -> int | None:
     """How many workers the job says that it can use; None where it says nothing, or no number."""
+    return whole_number(asked_text(attempt))
+
+
+def asked_text(attempt: Attempt) -> str:
+    """The same as it was written, without what cannot be shown; empty where the job says nothing."""
     first = next((pod for pod in attempt.pods if pod.rank == 0), None)
-    return None if first is None else number_of(first.endpoints.get(WORKERS, ""))
+    text = "" if first is None else first.endpoints.get(WORKERS, "")
+    return "".join(letter for letter in text if letter.isprintable())[:LONGEST_WISH]
 
 
 def wanted(job: Job, attempt: Attempt) -> Iterator[tuple[PodSet, range]]:

@@ -46,6 +46,9 @@ function attemptText(attempt: Attempt, now: number, trans: TranslationBundle): s
   if (attempt.exit_code !== null && !attempt.reason) {
     parts.push(trans.__('exit code %1', attempt.exit_code));
   }
+  if (attempt.asks_for) {
+    parts.push(trans.__('asks for %1 workers', attempt.asks_for));
+  }
   return [...parts, attempt.reason].filter(Boolean).join(' · ');
 }
 
