@@ -105,7 +105,7 @@ class Cluster:
         capacity: Mapping[str, str] = kwok.CAPACITY,
         labels: Mapping[str, str] | None = None,
         taints: Sequence[Mapping[str, str]] = (),
-        limit_s: float = 120.0,
+        limit_s: float = 240.0,
         pod_ip: str = "",
     ) -> list[str]:
         """Their names, PREFIX-1 and so on, when all of them are Ready. ``pod_ip``: of all pods, where these are the first nodes."""
@@ -126,11 +126,11 @@ class Cluster:
     def ready_nodes(self) -> set[str]:
         return {node["metadata"]["name"] for node in self.api.get("/api/v1/nodes")["items"] if is_ready(node)}
 
-    def wait_for_nodes(self, names: Sequence[str], limit_s: float = 120.0) -> None:
+    def wait_for_nodes(self, names: Sequence[str], limit_s: float = 240.0) -> None:
         every_s = max(0.05, len(names) / 500)  # a list of thousands is work for all
         self.processes.wait_for(f"{len(names)} nodes are Ready", lambda: set(names) <= self.ready_nodes(), limit_s, every_s)
 
-    def wait_until_not_ready(self, name: str, limit_s: float = 150.0) -> float:
+    def wait_until_not_ready(self, name: str, limit_s: float = 240.0) -> float:
         """The seconds it took."""
         return eventually(f"{name} is not Ready", lambda: name not in self.ready_nodes(), limit_s)
 
@@ -169,7 +169,7 @@ class Cluster:
     def pod(self, namespace: str, name: str) -> Any:
         return self.api.get(f"/api/v1/namespaces/{namespace}/pods/{name}")
 
-    def wait_for_phase(self, namespace: str, name: str, *phases: str, limit_s: float = 150.0) -> Any:
+    def wait_for_phase(self, namespace: str, name: str, *phases: str, limit_s: float = 240.0) -> Any:
         """The pod, when it is in one of the phases; TimeoutError says in which it stayed, and what its containers wait for."""
         end = time.monotonic() + limit_s
         while True:
@@ -183,7 +183,7 @@ class Cluster:
     def pod_log(self, namespace: str, name: str, **query: str) -> str:
         return self.api.text(f"/api/v1/namespaces/{namespace}/pods/{name}/log", **query)
 
-    def kubectl(self, *arguments: str, kubeconfig: Path | None = None, limit_s: float = 150.0) -> str:
+    def kubectl(self, *arguments: str, kubeconfig: Path | None = None, limit_s: float = 240.0) -> str:
         """What the real command says, as the administrator unless told otherwise; CalledProcessError when it fails."""
         command = [str(self.program), "kubectl", "--kubeconfig", str(kubeconfig or self.kubeconfig), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=limit_s).stdout

@@ -62,7 +62,7 @@ class ControlPlane:
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         self._processes.wait_for("the controller manager works", lambda: self.api.exists(account))
 
-    def wait_until_ready(self, limit_s: float = 120.0) -> None:
+    def wait_until_ready(self, limit_s: float = 240.0) -> None:
         self._processes.wait_for("the API server is ready", self.is_ready, limit_s)
 
     def is_ready(self) -> bool:

@@ -103,7 +103,7 @@ class FaultyApi:
     def watch_count(self) -> int:
         return self._proxy.do(lambda: len(self._proxy.watches))
 
-    def wait_for_watches(self, count: int, limit_s: float = 150.0) -> None:
+    def wait_for_watches(self, count: int, limit_s: float = 240.0) -> None:
         eventually(f"{count} watches are open", lambda: self.watch_count() >= count, limit_s)
 
     def drop_watches(self) -> int:

@@ -81,7 +81,7 @@ class Site:
     def job(self, job_id: str) -> Any:
         return to_data(self.machine.client().job(job_id))
 
-    def until(self, job_id: str, *phases: str, limit_s: float = 150.0) -> Any:
+    def until(self, job_id: str, *phases: str, limit_s: float = 240.0) -> Any:
         def is_there() -> Any:
             job = self.job(job_id)
             return job if job["phase"] in phases else None
@@ -91,7 +91,7 @@ class Site:
         except AssertionError:
             raise AssertionError(f"{self.job(job_id)}\n{self.log()}\n{json.dumps(self.pods(), indent=1)[:6000]}") from None
 
-    def until_running(self, job_id: str, limit_s: float = 150.0) -> Any:
+    def until_running(self, job_id: str, limit_s: float = 240.0) -> Any:
         def is_running() -> Any:
             job = self.job(job_id)
             return job if job["attempts"] and job["attempts"][-1]["phase"] == "Running" else None

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,13 @@ TAIL_CHARACTERS = 3000
 
 class ProcessEnded(Exception):
     """A server ended though nobody stopped it; says the end of its log."""
+
+
+def _be_as_nice_as_this_session(pid: int) -> None:
+    """Linux groups processes by session where it may, and the niceness of a process counts only within its group."""
+    with suppress(OSError):
+        niceness = Path("/proc/self/autogroup").read_text(encoding="ascii").rpartition(" ")[2].strip()
+        Path(f"/proc/{pid}/autogroup").write_text(niceness, encoding="ascii")
 
 
 class Processes:
@@ -36,9 +44,11 @@ class Processes:
 
         def start() -> subprocess.Popen[bytes]:
             with self.log(name).open("ab") as log:
-                return subprocess.Popen(
+                process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=settings, start_new_session=True
                 )
+            _be_as_nice_as_this_session(process.pid)
+            return process
 
         self._running[name] = self._starter.submit(start).result()
 
@@ -50,7 +60,7 @@ class Processes:
             process.kill()
             process.wait(150)
             # A node's processes end with its first one; who has to bury them is no concern of ours.
-            eventually(f"the processes of {name} are gone", lambda: all(map(_is_gone, below)), 30, every_s=0.01)
+            eventually(f"the processes of {name} are gone", lambda: all(map(_is_gone, below)), 150, every_s=0.01)
 
     def pause(self, name: str) -> None:
         """It stands still: connections stay open, nothing is answered."""
@@ -79,7 +89,7 @@ class Processes:
             if process.poll() is not None:
                 raise ProcessEnded(f"{name} ended with {process.returncode}:\n{tail(self.log(name))}")
 
-    def wait_for(self, what: str, is_so: Callable[[], bool], limit_s: float = 120.0, every_s: float = 0.05) -> None:
+    def wait_for(self, what: str, is_so: Callable[[], bool], limit_s: float = 240.0, every_s: float = 0.05) -> None:
         """Until ``is_so``; a refused connection counts as not yet."""
 
         def ask() -> bool:
@@ -117,7 +127,7 @@ def _resident(pid: int) -> int:
     return total
 
 
-def eventually(what: str, is_so: Callable[[], bool], limit_s: float = 120.0, every_s: float = 0.05) -> float:
+def eventually(what: str, is_so: Callable[[], bool], limit_s: float = 240.0, every_s: float = 0.05) -> float:
     """The seconds until ``is_so`` said yes; TimeoutError after ``limit_s``. What cannot be reached yet says no."""
     began = time.monotonic()
     problem: Exception | None = None

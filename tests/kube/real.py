@@ -73,7 +73,7 @@ class RealCluster(Cluster):
             del self._nodes[name]
         super().remove_node(name)
 
-    def start_node(self, name: str, limit_s: float = 150.0) -> None:
+    def start_node(self, name: str, limit_s: float = 240.0) -> None:
         """Power on again, until it is Ready: with its images, and with the pods that the API server still has for it."""
         self._run(self._nodes[name])
         self.wait_for_node(name, limit_s)
@@ -97,7 +97,7 @@ class RealCluster(Cluster):
     def real_nodes(self) -> list[str]:
         return list(self._nodes)
 
-    def wait_for_node(self, name: str, limit_s: float = 150.0) -> None:
+    def wait_for_node(self, name: str, limit_s: float = 240.0) -> None:
         """Ready, its GPUs counted, as it said itself since it was started last."""
         gpus = str(self._nodes[name].gpus)
 

@@ -130,7 +130,7 @@ class Pair:
         pods = (PodRequest(count=workers, cpus="0.1", memory="64Mi"),)
         return client.submit(JobRequest(name="gang", pods=pods, command=("python3", "-c", code), grace="10s")).id
 
-    def until(self, client: Client, job: str, phase: str, limit_s: float = 90.0) -> Any:
+    def until(self, client: Client, job: str, phase: str, limit_s: float = 240.0) -> Any:
         """The job, once it or its newest attempt is in that phase."""
 
         def is_there() -> Any:

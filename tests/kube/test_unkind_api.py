@@ -109,7 +109,7 @@ async def backend(kubeconfig: Path, fake_namespace: str, tmp_path: Path) -> Asyn
     await cluster.close()
 
 
-async def launched(backend: KubernetesCluster, job: str, node: str, limit_s: float = 150.0) -> None:
+async def launched(backend: KubernetesCluster, job: str, node: str, limit_s: float = 240.0) -> None:
     """As the control plane does: what could not be told is tried again."""
     async with asyncio.timeout(limit_s):
         while True:
@@ -173,7 +173,7 @@ class Watcher:
             except ClusterUnreachable:
                 await asyncio.sleep(0.2)
 
-    async def until(self, phases: dict[str, PodPhase], limit_s: float = 150.0) -> None:
+    async def until(self, phases: dict[str, PodPhase], limit_s: float = 240.0) -> None:
         until = time.monotonic() + limit_s
         while {name: pod.phase for name, pod in self.pods.items() if name in phases} != phases:
             assert time.monotonic() < until, (phases, self.pods)
