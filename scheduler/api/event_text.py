@@ -8,9 +8,9 @@ from typing import Final
 from tuttilab.scheduler.core.rows.resizing import WORKERS
 from tuttilab.scheduler.core.rows.tuning import show
 from tuttilab.scheduler.domain import events as ev
+from tuttilab.scheduler.domain.asked_size import asked_workers
 from tuttilab.scheduler.domain.resources import MEMORY, show_amount
 from tuttilab.scheduler.domain.titles import SHORT_ID, pod_title, title, title_of
-from tuttilab.scheduler.domain.words import asked_workers
 
 WRITES: Final = frozenset(
     cls.__name__

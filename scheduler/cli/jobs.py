@@ -12,7 +12,8 @@ from tuttilab.scheduler.cli import console
 from tuttilab.scheduler.cli.completing import JOB
 from tuttilab.scheduler.cli.console import at_prompt, clock, run_time, short
 from tuttilab.scheduler.cli.listing import why
-from tuttilab.scheduler.domain.words import asked_workers, pod_word, start_text, word
+from tuttilab.scheduler.domain.asked_size import asked_workers
+from tuttilab.scheduler.domain.words import pod_word, start_text, word
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.client import Client

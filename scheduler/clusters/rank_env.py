@@ -8,8 +8,9 @@ from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.domain.model import Framework
-from tuttilab.sidecar import wish
 
+WORKERS_FILE: Final = "TUTTILAB_WORKERS_FILE"
+"""As in `sidecar.wish`."""
 TF_ROLES: Final = ("chief", "worker", "ps", "evaluator")
 
 
@@ -33,7 +34,7 @@ def may_ask_for_workers(plan: LaunchPlan, pod: PodPlan) -> bool:
 
 def workers_file(plan: LaunchPlan, pod: PodPlan, path: str) -> dict[str, str]:
     """The variable of the file in which it says so."""
-    return {wish.VARIABLE: path} if may_ask_for_workers(plan, pod) else {}
+    return {WORKERS_FILE: path} if may_ask_for_workers(plan, pod) else {}
 
 
 def framework_env(

@@ -83,13 +83,3 @@ def _clock(at: float, now: float) -> str:
     if local[:3] == today[:3]:
         return time.strftime("%H:%M", local)
     return time.strftime("%a %H:%M" if at - now < 6 * 86400 else "%b %d %H:%M", local)
-
-
-def whole_number(text: str) -> int | None:
-    """Of at most nine digits; None for anything else."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
-
-
-def asked_workers(text: str) -> str:
-    """What a gang that comes and goes wrote as the number of workers that it can use."""
-    return f"{text} workers" + (", which is no whole number: it may have all" if whole_number(text) is None else "")

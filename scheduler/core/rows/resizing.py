@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Final
 
 from tuttilab.scheduler.core.placement.fit import has_master, pod_cost
+from tuttilab.scheduler.domain.asked_size import whole_number
 from tuttilab.scheduler.domain.events import Placement
 from tuttilab.scheduler.domain.model import MASTER, Attempt, Cluster, Job, Pod, PodPhase, PodSet
 from tuttilab.scheduler.domain.resources import total
-from tuttilab.scheduler.domain.words import whole_number
 
 COMPLETED: Final = "Completed"
 """The reason of a pod whose main process exited 0 by itself."""

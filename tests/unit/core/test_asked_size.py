@@ -5,6 +5,7 @@ import pytest
 from tests.builders import cluster, node, start_all, state
 from tests.unit.core.test_growth import cycle, elastic, live, names, told
 from tuttilab.scheduler.api.event_text import sentence
+from tuttilab.scheduler.clusters import rank_env
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.rows import resizing
 from tuttilab.scheduler.core.state import State
@@ -34,6 +35,8 @@ def asks(of: State, one: Job, text: str, at: float = 3.0) -> list[Instruction]:
 
 def test_the_offer_has_one_name() -> None:
     assert resizing.WORKERS == wish.WORKERS
+    assert rank_env.WORKERS_FILE == wish.VARIABLE
+    assert resizing.LONGEST_WISH == wish.LONGEST
 
 
 def test_what_it_does_not_need_is_given_back_at_once_last_ranks_first() -> None:
