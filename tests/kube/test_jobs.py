@@ -79,8 +79,8 @@ for number in "1", "3":
     eventually(has_grown)
     members = site.members_of(job)
     (master,) = (pod for pod in site.pods() if pod["metadata"]["labels"]["tuttilab.io/role"] == "master")
-    owners = [pod["metadata"]["ownerReferences"][0]["uid"] for pod in members if "-g1" in pod["metadata"]["name"]]
-    assert owners == [master["metadata"]["uid"]] * 2
+    owners = {pod["metadata"]["labels"]["tuttilab.io/rank"]: pod["metadata"]["ownerReferences"][0]["uid"] for pod in members}
+    assert owners == dict.fromkeys(("0", "1", "2"), master["metadata"]["uid"])
     assert site.machine.run("cancel", job).code == 0
     site.until(job, "Cancelled")
     site.until_nothing_is_left()

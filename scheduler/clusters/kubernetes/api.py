@@ -102,10 +102,13 @@ class Api:
         made = await self.call("POST", path, body, accept=METADATA)
         return {**body, "metadata": made["metadata"]} if made.get("kind") == "PartialObjectMetadata" else made
 
-    async def batches(self, path: str, query: Mapping[str, object], idle_s: float) -> AsyncGenerator[list[bytes]]:
+    async def batches(
+        self, path: str, query: Mapping[str, object], idle_s: float, unfinished: list[bytes] | None = None
+    ) -> AsyncGenerator[list[bytes]]:
         """The lines, without line feeds, of an answer that goes on: a watch, or a log that is followed.
 
-        As many at a time as have come. Ends with the answer, or after ``idle_s`` without a byte. Raises as `call`.
+        As many at a time as have come. Ends with the answer, or after ``idle_s`` without a byte. What the answer has after its last
+        line feed is a line too, unless ``unfinished`` is given to take it. Raises as `call`.
         """
         async with self._open("GET", path, None, query, "application/json", LONGEST_S) as response:
             rest = b""
@@ -123,7 +126,9 @@ class Api:
                 rest = rest[:LINE_BYTES]
                 if whole:
                     yield whole
-            if rest:
+            if rest and unfinished is not None:
+                unfinished.append(rest)
+            elif rest:
                 yield [rest]
 
     @contextlib.asynccontextmanager

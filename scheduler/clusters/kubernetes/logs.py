@@ -78,6 +78,9 @@ class LogCopy:
         self._lines += self._to_skip
         self._is_full = self._size >= cap
         self._known_until = ""
+        self._unfinished = b""
+        """What an answer ended with, without a line feed."""
+        self._unfinished_at = ""
         self.is_refused = False
         """Whether the kubelet had words of its own in place of the log."""
 
@@ -121,6 +124,21 @@ class LogCopy:
             os.ftruncate(self._file, end)
         return end, lines
 
+    def end(self, rest: bytes) -> None:
+        """What an answer has after its last line feed, or nothing.
+
+        Where the kubelet begins a new file, containerd ends the old one in the midst of a line: what follows of it is the first
+        line of the new one, with a later time, and comes with the next answer. Of an answer that broke off it comes again, whole.
+        """
+        if not rest:
+            return
+        at, _, content = rest.partition(b" ")
+        told = at.decode(errors="replace")
+        if _TIMED.search(rest) is None:
+            self.is_refused = True
+        elif told > self._known_until:
+            self._unfinished, self._unfinished_at = content, told
+
     def add(self, batch: list[bytes]) -> None:
         """Lines as the kubelet gives them, each after its time and a space."""
         text = bytearray()
@@ -133,6 +151,9 @@ class LogCopy:
             if told <= self._known_until:
                 continue
             self.last = told
+            if self._unfinished:
+                content = content if told == self._unfinished_at else self._unfinished + content
+                self._unfinished = b""
             if self._to_skip:
                 self._to_skip -= 1
                 continue
@@ -157,6 +178,8 @@ class LogCopy:
     def finish(self, *notes: str) -> None:
         """Mark it as whole, after a line of our own for each of ``notes`` that is not empty."""
         if self._is_current() and not is_whole(self._folder):
+            if self._unfinished:
+                self._write(newest_state(self._unfinished)[:LINE_BYTES] + b"\n")
             for note in filter(None, notes):
                 self._is_full = False
                 self._write(f"tuttilab: {note}\n".encode())
@@ -276,12 +299,13 @@ async def follow(
             if copy.last:
                 query["sinceTime"] = copy.last.partition(".")[0].rstrip("Z") + "Z"
             copy.begin()
-            heard = time.monotonic()
+            heard, unfinished = time.monotonic(), list[bytes]()
             try:
                 async with contextlib.nullcontext() if follows else turns.reading:
-                    async for batch in api.batches(path, query, SILENCE_S):
+                    async for batch in api.batches(path, query, SILENCE_S, unfinished):
                         await asyncio.to_thread(copy.add, batch)
                         pause, heard = PAUSE_S, time.monotonic()
+                    copy.end(b"".join(unfinished))
                 if copy.is_refused:
                     if was_over:
                         return "" if is_whole else CUT

@@ -182,16 +182,25 @@ def test_a_copy_whose_folder_was_erased_says_nothing_of_the_next_one(tmp_path: P
 
 
 class Answers:
-    """The API's answers for one log, in turn: lines, or an error to raise."""
+    """The API's answers for one log, in turn: lines, or an error to raise. After ``OPEN`` comes what has no line feed."""
 
     def __init__(self, *answers: list[bytes] | Exception) -> None:
         self._answers = list(answers)
 
-    async def batches(self, path: str, query: Mapping[str, object], idle_s: float) -> AsyncGenerator[list[bytes]]:
+    async def batches(
+        self, path: str, query: Mapping[str, object], idle_s: float, unfinished: list[bytes]
+    ) -> AsyncGenerator[list[bytes]]:
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
+        *whole, rest = answer
+        if rest.startswith(OPEN):
+            unfinished.append(rest.removeprefix(OPEN))
+            answer = whole
         yield answer
+
+
+OPEN = b"<open>"
 
 
 REMOVED = b"unable to retrieve container logs for containerd://5a94088fe1f6"
@@ -211,6 +220,29 @@ def followed(folder: Path, *answers: list[bytes] | Exception) -> tuple[str, ...]
 
 def test_words_of_the_kubelet_are_no_line_of_the_log(tmp_path: Path) -> None:
     assert followed(tmp_path, lines("a", "b"), [REMOVED]) == ("a", "b")
+
+
+def unfinished(line: bytes) -> bytes:
+    return OPEN + line
+
+
+def test_a_line_that_a_new_file_of_the_kubelet_cut_in_two_is_one_line(tmp_path: Path) -> None:
+    a, b, c, d = lines("a", "00017", " xxx", "d")
+    assert followed(tmp_path, [a, unfinished(b)], [a, c, d]) == ("a", "00017 xxx", "d")
+
+
+def test_a_line_whose_answer_broke_off_is_not_told_twice(tmp_path: Path) -> None:
+    a, b, whole, d = *lines("a", "000"), lines("a", "00017")[1], lines("", "", "d")[2]
+    assert followed(tmp_path, [a, unfinished(b)], [a, whole, d]) == ("a", "00017", "d")
+
+
+def test_what_is_printed_last_without_a_line_feed_is_a_line(tmp_path: Path) -> None:
+    a, b = lines("a", "10 %\r100 %")
+    assert followed(tmp_path, [a, unfinished(b)], [a, unfinished(b)]) == ("a", "100 %")
+
+
+def test_words_of_the_kubelet_without_a_line_feed_are_none_either(tmp_path: Path) -> None:
+    assert followed(tmp_path, lines("a"), [unfinished(REMOVED)]) == ("a",)
 
 
 @pytest.mark.parametrize("gone", [[REMOVED], ApiError(404, "NotFound", "pods job-0 not found")], ids=["removed", "gone"])
