@@ -99,6 +99,11 @@ def open_session(
     session = SparkSession(connection=_Channel(endpoint, user_agent, session_id, module_path), hook_factories=hooks)  # type: ignore[arg-type]  # any ChannelBuilder does
     # A lost server is reported within seconds: the default retries for ten minutes.
     session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=2000)])
+    # PySpark keeps one that has ended, and then knows no session: `udf(f, "long")` would fail in the next one.
+    if SparkSession._get_default_session() is None:
+        SparkSession._default_session = None
+    if SparkSession.getActiveSession() is None:
+        SparkSession._active_session.session = None
     SparkSession._set_default_and_active_session(session)
     return session
 

