@@ -18,6 +18,8 @@ _BYTES = 256
 
 
 class Wish:
+    """The file at ``path``, where the job may have put anything."""
+
     def __init__(self, path: str) -> None:
         self._folder, _, self._name = path.rpartition("/")
         self.offers: dict[str, str] = {}

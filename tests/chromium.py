@@ -1,7 +1,7 @@
 """A real Chromium, and pages of it as those of a person who has opened Lab before: what it has compiled is kept.
 
 Lab is ten megabytes of JavaScript, and most of a page's first seconds is their translation. A context of Playwright forgets it, and
-the suite opens Lab more than a hundred times; so there is one profile on disk, which one page at a time uses. A page beside it, or
+the suite opens Lab dozens of times; so there is one profile on disk, which one page at a time uses. A page beside it, or
 in another language, has a context of its own, as have the tests that open Lab as somebody new does.
 """
 
@@ -43,7 +43,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def profile_of(browser: Browser) -> BrowserContext:
-    """Of the browser's pages of Lab; it is started with the first."""
+    """The one that pages of Lab use; its process is started with the first of them."""
     if browser not in _profiles:
         folder = tempfile.TemporaryDirectory(prefix="tuttilab-profile-", ignore_cleanup_errors=True)
         path = _ends[browser].enter_context(folder)
@@ -74,8 +74,8 @@ def close_page(page: Page) -> None:
         return
     session = context.new_cdp_session(context.pages[0])
     for url in {one.url for one in context.pages if one.url.startswith("http")}:
-        kept = "cookies,file_systems,indexeddb,local_storage,service_workers,cache_storage"
-        session.send("Storage.clearDataForOrigin", {"origin": "/".join(url.split("/")[:3]), "storageTypes": kept})
+        stored = "cookies,file_systems,indexeddb,local_storage,service_workers,cache_storage"
+        session.send("Storage.clearDataForOrigin", {"origin": "/".join(url.split("/")[:3]), "storageTypes": stored})
     session.detach()
     for one in context.pages[1:]:
         one.close()
