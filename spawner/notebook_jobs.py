@@ -30,6 +30,7 @@ from tuttilab.scheduler.domain.errors import (
 from tuttilab.scheduler.domain.requests import NotebookRequest, RenewRequest
 from tuttilab.scheduler.domain.wire import NotebookView, ProfileView
 from tuttilab.scheduler.domain.words import start_text
+from tuttilab.spawner.http import HubTransport
 
 POLL_S: Final = 1.0
 """How long the control plane keeps the renewal of a waiting server; its answer comes at once when there is room."""
@@ -71,7 +72,7 @@ class NotebookJobs:
         client = clients.get((self.url, self.token))
         if client is None:
             try:
-                client = AsyncClient(self.url, self.token, timeout_s=REQUEST_TIMEOUT_S)
+                client = AsyncClient(self.url, self.token, timeout_s=REQUEST_TIMEOUT_S, connections=HubTransport)
             except BadInput as error:
                 # No choice of the user's: `control_url` or `control_token` of the hub.
                 raise EnvironmentProblem(f"control_url or control_token of the hub: {error}") from error

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from tuttilab.scheduler.client.silence import Say
-from tuttilab.scheduler.client.transport import Params, Rediscover, Transport
+from tuttilab.scheduler.client.transport import MakeTransport, Params, Rediscover, Transport
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.detail_views import DetailsView, DisplaysView, ShownListView, UsageView
 from tuttilab.scheduler.domain.errors import BadInput, NotFound, TuttiError, Unavailable
@@ -73,13 +73,21 @@ class AsyncClient:
     """The asyncio client. Use and `close` it in one event loop. Every method raises the classes of `errors`, also Unavailable.
 
     ``timeout_s``: how long the answer to one call is waited for, its retries included. ``rediscover`` returns the service's URL and
-    token after a restart; see `connect`. ``say`` is told, in the client's event loop, when an answer takes long.
+    token after a restart; see `connect`. ``say`` is told, in the client's event loop, when an answer takes long. ``connections``
+    makes connections in place of httpx's own.
     """
 
     def __init__(
-        self, url: str, token: str, *, timeout_s: float = 30.0, rediscover: Rediscover | None = None, say: Say | None = None
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout_s: float = 30.0,
+        rediscover: Rediscover | None = None,
+        say: Say | None = None,
+        connections: MakeTransport | None = None,
     ) -> None:
-        self._transport = Transport(url, token, timeout_s=timeout_s, rediscover=rediscover, say=say)
+        self._transport = Transport(url, token, timeout_s=timeout_s, rediscover=rediscover, say=say, connections=connections)
 
     @property
     def url(self) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from tuttilab.scheduler.client.silence import Content, Say, Silence
@@ -36,6 +36,12 @@ Rediscover = Callable[[], "tuple[str, str] | None"]
 
 Param = str | int | float | bool | list[str] | None
 Params = Mapping[str, Param]
+
+
+class MakeTransport(Protocol):
+    """What makes the connections of a client in place of httpx's own."""
+
+    def __call__(self, *, trust_env: bool, verify: bool) -> httpx.AsyncBaseTransport: ...
 
 
 def is_user_of_hub(environ: Mapping[str, str]) -> bool:
@@ -73,9 +79,17 @@ class Transport:
     """HTTP/1.1 connections to one service. Make and use it in one event loop."""
 
     def __init__(
-        self, url: str, token: str, *, timeout_s: float, rediscover: Rediscover | None = None, say: Say | None = None
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout_s: float,
+        rediscover: Rediscover | None = None,
+        say: Say | None = None,
+        connections: MakeTransport | None = None,
     ) -> None:
         """``timeout_s``: how long an answer is waited for, all tries of a request together. ``say`` is told when one takes long."""
+        self._connections = connections
         self._timeout_s = timeout_s
         self._rediscover = rediscover
         self._say = say
@@ -99,13 +113,17 @@ class Transport:
 
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:
+            parts = urlsplit(self._url)
+            # Requests to this machine must not go through a proxy of the environment.
+            trust_env = parts.hostname not in LOOPBACK
+            # Without TLS there is nothing to verify, and reading the machine's certificates takes 30 ms.
+            verify = parts.scheme == "https"
             self._http = httpx.AsyncClient(
                 timeout=self._timeout_s,
-                # Requests to this machine must not go through a proxy of the environment.
-                trust_env=urlsplit(self._url).hostname not in LOOPBACK,
+                trust_env=trust_env,
                 limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
-                # Without TLS there is nothing to verify, and reading the machine's certificates takes 30 ms.
-                verify=urlsplit(self._url).scheme == "https",
+                verify=verify,
+                transport=None if self._connections is None else self._connections(trust_env=trust_env, verify=verify),
             )
         return self._http
 

@@ -4,7 +4,8 @@ Real etcd, API server, controller manager and kube-scheduler on this machine, an
 M nodes, from the first request until the last pod is bound, and until it runs:
 
 - a loop that creates each pod and binds it, with the product's own client and bodies and as many requests at once; before and after
-  all others, because the machine's speed drifts, and the mean counts;
+  all others, because the machine's speed drifts, and the mean counts; of bare pods, and of pods with the product's side-car, which
+  cost the API server more;
 - the same pods created for kube-scheduler;
 - jobs of the product with `binding: direct`: gangs of 1, 20, 500 and N pods, bare (`sidecar: false`) and with side-cars.
 
@@ -116,14 +117,14 @@ class Bench:
             of.most_rss / 2**20 if of is not None else None,
         )
 
-    def loop(self, name: str, *, by_scheduler: bool = False) -> Run:
-        """The same bodies as bare pods of the product have, from the product's own client."""
+    def loop(self, name: str, *, by_scheduler: bool = False, sidecar: bool = False) -> Run:
+        """The same bodies as pods of the product have, from the product's own client."""
         namespace = self.cluster.new_namespace("loop")
         path = f"/api/v1/namespaces/{namespace}/pods"
         settings = KubernetesSettings(
             namespace=namespace, sidecar_image="none", image="none", report_url="http://127.0.0.1:9", binding=Binding.SCHEDULER
         )
-        launch = plan("loop", "true", resources=Resources.parse({"cpu": 1, "memory": "64Mi"}), work={"sidecar": False})
+        launch = plan("loop", "true", resources=Resources.parse({"cpu": 1, "memory": "64Mi"}), work={"sidecar": sidecar})
         model = pod_body(launch, launch.pods[0], settings, "loop", None)
         del model["metadata"]["finalizers"], model["spec"]["affinity"]
 
@@ -249,19 +250,24 @@ def shapes(dose: Dose, sizes: list[int], sidecars: list[bool], folder: Path) -> 
     with running_control_plane() as cluster:
         bench = Bench(cluster, dose, folder)
         loops = [bench.loop("loop: create and bind, before")]
+        like = [bench.loop("loop: with side-cars, before", sidecar=True)] if True in sidecars else []
         scheduler = bench.loop("kube-scheduler alone", by_scheduler=True)
         for size in sizes:
             for sidecar in sidecars:
                 runs.append(bench.product(size, sidecar=sidecar))
                 print(f"     {runs[-1].name}: {runs[-1].bound_a_second:.0f} a second", flush=True)
         loops.append(bench.loop("loop: create and bind, after"))
+        like += [bench.loop("loop: with side-cars, after", sidecar=True)] if like else []
     speed = statistics.fmean(run.bound_a_second for run in loops)
     print(HEAD)
-    for run in (*loops, scheduler, *runs):
+    for run in (*loops, *like, scheduler, *runs):
         print(run.line(speed), flush=True)
     figures = []
     for run in runs:
         figures.append(Figure(f"{run.name}: of the loop", run.bound_a_second / speed, LEAST_SPEED, "", "", is_least=True))
+        if "side-cars" in run.name:
+            of_like = run.bound_a_second / statistics.fmean(run.bound_a_second for run in like)
+            figures.append(Figure(f"{run.name}: of the loop with the same side-cars", of_like, LEAST_SPEED, "", "", is_least=True))
         figures.append(Figure(f"{run.name}: writes", run.writes, MOST_WRITES, "", "a pod"))
     for figure in figures:
         print(figure.line())
