@@ -137,8 +137,13 @@ class FileNotes:
 
     @staticmethod
     def _write(folder: Path, record: Record, *, is_durable: bool) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        records.write(str(folder / FILE), record, is_durable=is_durable)
+        path = str(folder / FILE)
+        try:
+            records.write(path, record, is_durable=is_durable)
+        except FileNotFoundError:
+            # Seldom: each call that has to wait for the interpreter costs a launch among thousands more than the work.
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            records.write(path, record, is_durable=is_durable)
         if is_durable:
             for parent in (folder.parent, folder.parent.parent):
                 records.sync_folder(str(parent))

@@ -261,6 +261,7 @@ class KubernetesCluster:
         self._logs.move_to_end(folder)
         if len(self._logs) > OPEN_LOGS:
             self._logs.popitem(last=False)
+        self._copies.want((job_id, attempt, pod))
         # Checked before the read: everything was written by then.
         is_over = logs.is_whole(folder) or pod.endswith(f"-{MASTER}")
         return await asyncio.to_thread(lambda: reader.read(start, limit, is_over=is_over))
@@ -373,8 +374,8 @@ class KubernetesCluster:
         if not noted.is_stopped:
             noted.pods.update({pod.name: pod.digest for pod in plan.pods})
         self._attempts.is_elsewhere(plan.job_id, plan.attempt)  # before there is a folder
-        await self._put(plan, noted)
         await self._attempts.make_folders(plan.job_id, plan.attempt, noted.pods)
+        await self._put(plan, noted)
 
     async def _put(self, plan: LaunchPlan, noted: Noted) -> None:
         await self._attempts.put(plan.job_id, plan.attempt, noted, is_durable=bool(noted.refused))

@@ -48,6 +48,8 @@ class LogCopies:
         self._followers: dict[Key, asyncio.Task[None]] = {}
         self._over: dict[Key, asyncio.Event] = {}
         """Set when the pod has ended."""
+        self._wanted: dict[Key, asyncio.Event] = {}
+        """Set when it has ended, or somebody reads its log."""
         self._over_since: dict[Key, float] = {}
         self._is_closed = False
 
@@ -70,19 +72,26 @@ class LogCopies:
         if key in self._followers:
             if seen.is_over:
                 self._over[key].set()
+                self._wanted[key].set()
             return
         if self._is_closed or self.is_whole(key):
             return
-        over = self._over[key] = asyncio.Event()
+        over, wanted = self._over[key], self._wanted[key] = asyncio.Event(), asyncio.Event()
         if seen.is_over:
             over.set()
-        task = asyncio.create_task(self._copy(key, seen, over), name=f"log of {seen.name}")
+            wanted.set()
+        task = asyncio.create_task(self._copy(key, seen, over, wanted), name=f"log of {seen.name}")
         self._followers[key] = task
         task.add_done_callback(lambda _: self._forget(key, task))
 
+    def want(self, key: Key) -> None:
+        """Somebody reads the log: its copy begins now, whatever else waits."""
+        if key in self._wanted:
+            self._wanted[key].set()
+
     def _forget(self, key: Key, task: asyncio.Task[None]) -> None:
         if self._followers.get(key) is task:
-            del self._followers[key], self._over[key]
+            del self._followers[key], self._over[key], self._wanted[key]
 
     def drop(self, job_id: str, attempt: int) -> None:
         """Of an attempt that is erased."""
@@ -101,7 +110,7 @@ class LogCopies:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _copy(self, key: Key, seen: Seen, over: asyncio.Event) -> None:
+    async def _copy(self, key: Key, seen: Seen, over: asyncio.Event, wanted: asyncio.Event) -> None:
         metadata = seen.pod["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         pod_key = key_of(seen.pod)
@@ -116,7 +125,7 @@ class LogCopies:
 
         copy: logs.LogCopy | None = None
         try:
-            await self._turns.begin(over, len(self._followers))
+            await self._turns.begin(wanted, len(self._followers))
             is_elsewhere = self._attempts.is_elsewhere(*key[:2])
             copy = await asyncio.to_thread(logs.LogCopy, self._attempts.pod_folder(*key), is_shared=self._is_shared)
             if is_elsewhere:

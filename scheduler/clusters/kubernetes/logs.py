@@ -35,8 +35,8 @@ LONGEST_PAUSE_S: Final = 10.0
 FEW: Final = 20
 BEGIN_A_SECOND: Final = 100.0
 """Of logs that begin together, where they are more than `FEW`."""
-LONGEST_LAUNCH_S: Final = 5.0
-"""For which logs wait at most until pods are made."""
+LONGEST_LAUNCH_S: Final = 30.0
+"""For which logs that nobody reads wait at most until pods are made."""
 FOLLOWED: Final = 500
 """Logs that are copied as they are written; those of more pods come with a delay. Each holds a connection to the API server."""
 READ_AT_ONCE: Final = 32
@@ -253,8 +253,8 @@ class Turns:
             self._free += has_one
             self._waiting -= not has_one
 
-    async def begin(self, over: asyncio.Event, others: int) -> None:
-        """Before the first read: who cannot follow comes at a time of its own, or when its pod is over.
+    async def begin(self, wanted: asyncio.Event, others: int) -> None:
+        """Before the first read: who cannot follow comes at a time of its own, or when the log is ``wanted``.
 
         Those that begin together, as after a restart, come one after the other, and while many pods are made, all wait a little:
         the kubelet keeps what they print.
@@ -262,11 +262,11 @@ class Turns:
         began = time.monotonic()
         self._next = min(max(self._next, began - FEW / BEGIN_A_SECOND) + 1 / BEGIN_A_SECOND, began + LONGEST_LAUNCH_S)
         if self._next > began:
-            await _pause(over, self._next - began)
-        while self._is_launching() and not over.is_set() and time.monotonic() - began < LONGEST_LAUNCH_S:
-            await _pause(over, random.uniform(0.5, 1.0) * PAUSE_S * 2)
+            await _pause(wanted, self._next - began)
+        while self._is_launching() and not wanted.is_set() and time.monotonic() - began < LONGEST_LAUNCH_S:
+            await _pause(wanted, random.uniform(0.5, 1.0) * PAUSE_S * 2)
         if self._free <= 0:
-            await _pause(over, random.uniform(0, others / READS_A_SECOND))
+            await _pause(wanted, random.uniform(0, others / READS_A_SECOND))
 
     @property
     def pause_s(self) -> float:
@@ -274,11 +274,11 @@ class Turns:
         return max(LONGEST_PAUSE_S, self._waiting / READS_A_SECOND)
 
 
-async def _pause(over: asyncio.Event, seconds: float) -> None:
-    """Shorter when the pod is over."""
+async def _pause(hurry: asyncio.Event, seconds: float) -> None:
+    """Cut short when ``hurry`` is set."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await over.wait()
+            await hurry.wait()
 
 
 async def follow(

@@ -263,11 +263,11 @@ async def test_logs_that_begin_together_come_one_after_the_other_and_after_pods_
     monkeypatch.setattr(logs, "PAUSE_S", 0.01)
     is_launching = True
     turns = Turns(is_launching=lambda: is_launching)
-    ended, goes_on = asyncio.Event(), asyncio.Event()
-    ended.set()
+    wanted, goes_on = asyncio.Event(), asyncio.Event()
+    wanted.set()
     one = asyncio.create_task(turns.begin(goes_on, 0))
     async with asyncio.timeout(5):
-        await turns.begin(ended, 0)  # at once: its pod may be gone soon
+        await turns.begin(wanted, 0)  # at once: somebody reads it, or its pod may be gone soon
     await asyncio.sleep(0.05)
     assert not one.done()
     is_launching = False
