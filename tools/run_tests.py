@@ -156,10 +156,10 @@ def parts() -> tuple[Part, ...]:
             ((PYTHON, "-m", "tests.soak.kills", os.environ.get("TUTTILAB_DOSE_KILLS") or "1000", "1000"),),
         ),
         Part(
-            "gangs in containers",
+            "gangs in containers, and outages of an API server",
             "soak",
             (KUBE_PROGRAMS,),
-            tests=("tests/kube/test_members.py",),
+            tests=("tests/kube/test_members.py", "tests/kube/test_unkind_api.py"),
         ),
         Part("long properties", "soak", tests=("tests/property",), options=ALL_CORES),
         Part("demo", "all", demo()),

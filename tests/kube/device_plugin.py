@@ -1,13 +1,13 @@
 """A device plugin that has GPUs on paper: a kubelet gives them out by count, and a container sees which in its environment.
 
 `python -m tests.kube.device_plugin FOLDER RESOURCE COUNT`; FOLDER is the kubelet's device-plugins folder. The protocol is the
-kubelet's v1beta1, its few messages written by hand: field numbers are those of `deviceplugin/v1beta1/api.proto`.
+kubelet's v1beta1, its few messages written by hand: field numbers are those of `deviceplugin/v1beta1/api.proto`. How many of its
+devices are unhealthy now stands in the folder's file `UNHEALTHY`.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
@@ -16,7 +16,9 @@ from pathlib import Path
 import grpc
 
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
+UNHEALTHY = "unhealthy"
 LIMIT_S = 150.0
+LOOK_S = 0.5
 
 
 def field(number: int, content: str | bytes) -> bytes:
@@ -45,9 +47,17 @@ def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         at += length
 
 
-def devices(count: int) -> bytes:
-    """ListAndWatchResponse: all healthy."""
-    return b"".join(field(1, field(1, f"gpu-{number}") + field(2, "Healthy")) for number in range(count))
+def devices(count: int, unhealthy: int = 0) -> bytes:
+    """ListAndWatchResponse: the last ones are unhealthy."""
+    states = ["Healthy"] * (count - unhealthy) + ["Unhealthy"] * unhealthy
+    return b"".join(field(1, field(1, f"gpu-{number}") + field(2, state)) for number, state in enumerate(states))
+
+
+def count_unhealthy(folder: Path) -> int:
+    try:
+        return int((folder / UNHEALTHY).read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def allocation(request: bytes) -> bytes:
@@ -68,8 +78,13 @@ def serve(folder: Path, resource: str, count: int) -> None:
         time.sleep(0.05)
 
     def watch(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        yield devices(count)
-        threading.Event().wait()
+        told = None
+        while context.is_active():
+            unhealthy = count_unhealthy(folder)
+            if unhealthy != told:
+                told = unhealthy
+                yield devices(count, unhealthy)
+            time.sleep(LOOK_S)
 
     def nothing(request: bytes, context: grpc.ServicerContext) -> bytes:
         return b""

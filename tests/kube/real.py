@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kube import cgroups, images, network, nodes
+from tests.kube import cgroups, device_plugin, images, network, nodes
 from tests.kube.api import ApiError
 from tests.kube.cluster import Cluster
 from tests.kube.processes import eventually
@@ -93,6 +93,27 @@ class RealCluster(Cluster):
         finally:
             self.mend_network(name)
             self.wait_for_nodes([name])
+
+    @contextmanager
+    def gpus_unhealthy(self, count: int) -> Iterator[None]:
+        """So many of each node, which its kubelet knows when this is entered and, healthy again, when it is left."""
+
+        def told(unhealthy: int) -> None:
+            for node in self._nodes.values():
+                (node.device_plugins / device_plugin.UNHEALTHY).write_text(str(unhealthy), encoding="ascii")
+            for name, node in self._nodes.items():
+                left = str(node.gpus - unhealthy)
+
+                def is_known(path: str = f"/api/v1/nodes/{name}", left: str = left) -> bool:
+                    return bool(self.api.get(path)["status"]["allocatable"].get(GPU) == left)
+
+                self.processes.wait_for(f"{name} can give out {left} GPUs", is_known)
+
+        told(count)
+        try:
+            yield
+        finally:
+            told(0)
 
     def real_nodes(self) -> list[str]:
         return list(self._nodes)

@@ -54,6 +54,23 @@ pods: [{{cpus: 0.1, memory: 64Mi, resources: {{ephemeral-storage: 16Mi}}}}]
     assert len(ended["attempts"]) == 1
 
 
+def test_gpus_that_fail_are_no_room_and_end_nothing(site: Site) -> None:
+    """Of four on each node."""
+    runs = site.started("--gpus", "1", "--", *SLEEPER)
+    eventually(lambda: "on\n" in site.logs(runs))
+
+    with site.cluster.gpus_unhealthy(3):
+        waits = site.started("--gpus", "2", "--", "true")
+        site.until_it_waits_for(waits, "there cannot be given out now: devices are unhealthy, or their device plugin does not run")
+        assert site.job(runs)["phase"] == "Running", "what runs on a GPU is its own"
+        assert site.job(waits)["attempts"] == []
+
+    site.until(waits, "Succeeded")
+    assert len(site.job(runs)["attempts"]) == 1
+    assert site.machine.run("cancel", runs).code == 0
+    site.until(runs, "Cancelled")
+
+
 def image_of_another_machine(place: Path) -> Path:
     """It claims to be for this one, and its program is not: busybox with another machine's number in its header."""
     program = bytearray(Path(shutil.which("busybox") or "").resolve().read_bytes())

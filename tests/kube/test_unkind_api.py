@@ -34,7 +34,7 @@ from tuttilab.scheduler.domain.errors import ClusterUnreachable
 from tuttilab.scheduler.domain.model import PodPhase
 from tuttilab.scheduler.domain.wire import to_data
 
-pytestmark = [pytest.mark.tier("control-plane"), pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.tier("control-plane"), pytest.mark.timeout(1500 if doses.IS_SOAK else 700)]
 LABELS = {"pool": "unkind"}
 OUTAGES_S = (1, 30, 600) if doses.IS_SOAK else (1, 12)
 BACK_OFF_S = 2
