@@ -400,6 +400,8 @@ class Cluster:
     master_cost: Resources = NOTHING
     unreachable_since: float | None = None
     unreachable_why: str = ""
+    reachable_since: float | None = None
+    """Since when it answers again; None where it has answered all the time."""
 
 
 ParameterValue = float | str | bool

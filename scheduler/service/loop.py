@@ -316,7 +316,7 @@ class Service:
         if turn.now < self._timers_at:
             return self._timers_at
         limits = self.config.limits
-        due, next_timer = lifecycle.due_timers(self.state.live(), turn.now, limits.barrier_s)
+        due, next_timer = lifecycle.due_timers(self.state.live(), self.state.clusters, turn.now, limits.barrier_s)
         missed, next_missed = self.heartbeats.missed(self.state, turn.now, limits.lost_after_s)
         silent, next_silent = self.notebook_leases.expired(self.state, turn.now)
         for event in (*due, *missed, *silent):

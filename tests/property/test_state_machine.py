@@ -191,7 +191,7 @@ class Core(RuleBasedStateMachine):
     @rule(seconds=st.one_of(st.floats(0.1, 4000), st.just(90_000.0)))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        for event in due_timers(self.state.live(), self.now, self.oracle.barrier_s)[0]:
+        for event in due_timers(self.state.live(), self.state.clusters, self.now, self.oracle.barrier_s)[0]:
             self.apply(event)
 
     @precondition(lambda self: self.state.live())

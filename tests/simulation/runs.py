@@ -116,7 +116,7 @@ class World:
     def step(self) -> None:
         chance, live = self.chance, self.state.live()
         self.now += chance.choice((0.0, 1.0, 5.0, 40.0))
-        for due in due_timers(live, self.now, 300.0)[0]:
+        for due in due_timers(live, self.state.clusters, self.now, 300.0)[0]:
             self.apply(due)
         live = self.state.live()
         what = chance.random()

@@ -9,7 +9,7 @@ from typing import Final
 from tuttilab.scheduler.core.rows.resizing import is_joining
 from tuttilab.scheduler.domain.errors import Bug
 from tuttilab.scheduler.domain.events import BarrierTimedOut, GrowthFailed, RunTimedOut
-from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Job, JobKind, JobPhase
+from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Cluster, Job, JobKind, JobPhase
 from tuttilab.scheduler.domain.resources import show_duration
 
 JOB_EDGES: Final[Mapping[JobPhase, frozenset[JobPhase]]] = {
@@ -64,19 +64,29 @@ def run_deadline(job: Job, attempt: Attempt) -> float | None:
     return attempt.started_at + job.timeout_s
 
 
-def barrier_deadline(job: Job, attempt: Attempt, barrier_s: float) -> float | None:
+def barrier_deadline(job: Job, attempt: Attempt, cluster: Cluster | None, barrier_s: float) -> float | None:
     """Service time by which every member must run; None once it does. It includes the time to pull images.
 
-    A notebook server has no barrier: the hub that starts it has its own timeout (`core.kinds.notebook`).
+    While the cluster does not answer, nothing of the gang can come to be, so the time begins when it answers again. A notebook
+    server has no barrier: the hub that starts it has its own timeout (`core.kinds.notebook`).
     """
-    has_barrier = attempt.phase is AttemptPhase.LAUNCHING and job.kind is not JobKind.NOTEBOOK
-    return attempt.admitted_at + barrier_s if has_barrier else None
+    if attempt.phase is not AttemptPhase.LAUNCHING or job.kind is JobKind.NOTEBOOK:
+        return None
+    return _ready_by(attempt.admitted_at, cluster, barrier_s)
+
+
+def _ready_by(since: float, cluster: Cluster | None, barrier_s: float) -> float | None:
+    if cluster is None:
+        return since + barrier_s
+    return None if cluster.unreachable_since is not None else max(since, cluster.reachable_since or since) + barrier_s
 
 
 Timer = RunTimedOut | BarrierTimedOut | GrowthFailed
 
 
-def due_timers(live: Iterable[tuple[Job, Attempt]], now: float, barrier_s: float) -> tuple[list[Timer], float | None]:
+def due_timers(
+    live: Iterable[tuple[Job, Attempt]], clusters: Mapping[str, Cluster], now: float, barrier_s: float
+) -> tuple[list[Timer], float | None]:
     """The timers that have run out at ``now``, and the time of the next one."""
     due: list[Timer] = []
     upcoming: list[float] = []
@@ -87,13 +97,13 @@ def due_timers(live: Iterable[tuple[Job, Attempt]], now: float, barrier_s: float
                 due.append(RunTimedOut(job.id, attempt.number))
             else:
                 upcoming.append(limit)
-        limit = barrier_deadline(job, attempt, barrier_s)
+        limit = barrier_deadline(job, attempt, clusters.get(attempt.cluster), barrier_s)
         if limit is not None:
             if limit <= now:
                 due.append(BarrierTimedOut(job.id, attempt.number))
             else:
                 upcoming.append(limit)
-        late, limit = _late_joiners(attempt, now, barrier_s)
+        late, limit = _late_joiners(attempt, clusters.get(attempt.cluster), now, barrier_s)
         if late:
             why = f"it was not ready after {show_duration(barrier_s)}"
             due.append(GrowthFailed(job.id, attempt.number, late, why))
@@ -102,13 +112,15 @@ def due_timers(live: Iterable[tuple[Job, Attempt]], now: float, barrier_s: float
     return due, min(upcoming, default=None)
 
 
-def _late_joiners(attempt: Attempt, now: float, barrier_s: float) -> tuple[tuple[str, ...], float | None]:
+def _late_joiners(attempt: Attempt, cluster: Cluster | None, now: float, barrier_s: float) -> tuple[tuple[str, ...], float | None]:
     """Pods that joined a running gang and should run by now, and the deadline of the next one.
 
     The gang does not wait for them, but their room is charged: they get as long as a whole gang has for its barrier.
     """
     if attempt.phase is not AttemptPhase.RUNNING or not attempt.growths:
         return (), None
-    limits = {pod.name: pod.joined_at + barrier_s for pod in attempt.pods if pod.joined_at is not None and is_joining(pod)}
+    joining = {pod.name: pod.joined_at for pod in attempt.pods if pod.joined_at is not None and is_joining(pod)}
+    ready_by = {name: _ready_by(joined_at, cluster, barrier_s) for name, joined_at in joining.items()}
+    limits = {name: limit for name, limit in ready_by.items() if limit is not None}
     late = tuple(name for name, limit in limits.items() if limit <= now)
     return late, min((limit for limit in limits.values() if limit > now), default=None)

@@ -200,12 +200,12 @@ def test_a_pod_that_joined_and_fails_is_a_member_that_failed() -> None:
 def test_a_pod_that_is_not_ready_in_time_is_given_back() -> None:
     one, gang = grown(at=10.0)
     started(one, gang, 1)
-    due, upcoming = due_timers(one.live(), 300.0, 300.0)
+    due, upcoming = due_timers(one.live(), one.clusters, 300.0, 300.0)
     assert (due, upcoming) == ([], 310.0)
-    (late,), upcoming = due_timers(one.live(), 310.0, 300.0)
+    (late,), upcoming = due_timers(one.live(), one.clusters, 310.0, 300.0)
     assert late == ev.GrowthFailed(gang.id, 1, (gang.id + GROWN.format(2, 1),), "it was not ready after 5m")
     assert told(one, late, 310.0) == [StopPods(gang.id, 1, late.pods, 30.0)]
-    assert due_timers(one.live(), 311.0, 300.0) == ([], None)
+    assert due_timers(one.live(), one.clusters, 311.0, 300.0) == ([], None)
 
 
 def test_a_pod_on_its_way_that_vanished_is_given_back_and_one_given_back_is_not_missed() -> None:

@@ -220,7 +220,7 @@ def test_no_cluster_and_no_barrier_is_asked_about_a_server() -> None:
     job = start(state)
 
     assert list(instructions_to_repeat(state, "here", [])) == []
-    assert due_timers(state.live(), 1e9, 300.0) == ([], None)
+    assert due_timers(state.live(), state.clusters, 1e9, 300.0) == ([], None)
     state.handle(ev.JobCancelRequested(job.id, "ann"), 0.0)
     assert list(instructions_to_repeat(state, "here", [])) == []
 

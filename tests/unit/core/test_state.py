@@ -8,6 +8,7 @@ import pytest
 from tests.builders import cluster, end_all, end_pod, node, run_cycle, start_all, state, submit
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.rows.invariants import check as check_invariants
+from tuttilab.scheduler.core.rows.lifecycle import due_timers
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import DropJob, ForgetPods, StopGang
@@ -191,6 +192,26 @@ def test_a_wrong_image_ends_the_job_at_once(one: State) -> None:
     one.handle(ev.LaunchFailed(job.id, 1, "no such image", permanent=True), 1.0)
     end_all(one, job.id, None, reason="NeverStarted")
     assert one.jobs[job.id].phase is JobPhase.FAILED
+
+
+def test_the_time_of_the_barrier_begins_when_the_cluster_answers_again(one: State) -> None:
+    job = submit(one)
+    run_cycle(one)
+    name = one.attempts[job.id, 1].cluster
+
+    def timers(now: float) -> tuple[list[object], float | None]:
+        due, upcoming = due_timers(one.live(), one.clusters, now, 300.0)
+        return list(due), upcoming
+
+    assert timers(100.0)[0] == []
+    one.handle(ev.ClusterLost(name, "it does not answer"), 100.0)
+    assert timers(5000.0) == ([], None)
+
+    one.handle(ev.ClusterBack(name), 6000.0)
+    assert timers(6299.0) == ([], 6300.0)
+    assert timers(6300.0)[0] == [ev.BarrierTimedOut(job.id, 1)]
+    one.handle(ev.ClusterObserved(replace(one.clusters[name], nodes=one.clusters[name].nodes[:1], reachable_since=None)), 6301.0)
+    assert timers(6299.0) == ([], 6300.0), "a change of nodes is no outage"
 
 
 @pytest.mark.feature("S15")

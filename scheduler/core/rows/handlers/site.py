@@ -40,8 +40,8 @@ def _recompute_standings(rows: Rows) -> None:
 
 def cluster_observed(rows: Rows, event: ev.ClusterObserved, at: float) -> list[Instruction]:
     known = rows.clusters.get(event.cluster.name)
-    since, why = (known.unreachable_since, known.unreachable_why) if known else (None, "")
-    rows.put_cluster(replace(event.cluster, unreachable_since=since, unreachable_why=why))
+    since, why, back = (known.unreachable_since, known.unreachable_why, known.reachable_since) if known else (None, "", None)
+    rows.put_cluster(replace(event.cluster, unreachable_since=since, unreachable_why=why, reachable_since=back))
     return []
 
 
@@ -63,5 +63,5 @@ def cluster_lost(rows: Rows, event: ev.ClusterLost, at: float) -> list[Instructi
 def cluster_back(rows: Rows, event: ev.ClusterBack, at: float) -> list[Instruction]:
     cluster = rows.clusters.get(event.cluster)
     if cluster is not None:
-        rows.put_cluster(replace(cluster, unreachable_since=None, unreachable_why=""))
+        rows.put_cluster(replace(cluster, unreachable_since=None, unreachable_why="", reachable_since=at))
     return []
