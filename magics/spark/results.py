@@ -61,6 +61,11 @@ class Results:
         else:
             self._fetch_shown(frame, caption)
 
+    def add_value(self, value: Any) -> None:  # Any: as above
+        """A result that is no table."""
+        if value is not None:
+            self._values.append(value)
+
     def value(self) -> Any:  # Any: as above
         """What VAR gets: the result, a list when several statements gave one, None when none did; or the dict of them."""
         if self.is_dict:
