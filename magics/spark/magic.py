@@ -75,16 +75,14 @@ class SparkMagics(Magics):
     def spark(self, line: str, cell: str | None = None) -> object:
         """Run PySpark with `spark` bound (%%spark), or manage sessions (%spark start, use, list, stop …)."""
         if cell is None:
-            try:
-                show(Line(session_command(self.sessions, line, _show_waiting(), _tell)))
-            except TuttiError as error:
-                raise SparkCellError(short_text(str(error))) from error
+            self.manage(line)
             return None
         parsed = parse_line("%%spark", SPARK_OPTIONS, line)
         if _helped(parsed, cell):
             return None
         if parsed["lang"] == "scala":
-            return self.scala(parsed, cell)
+            self.scala(parsed, cell)
+            return None
         if parsed["lang"] == "sql":
             return self.sql(parsed, cell, first_line=2)
         return self._python(parsed, cell)
@@ -98,6 +96,13 @@ class SparkMagics(Magics):
             return None if _helped(parsed, cell) else self.sql(parsed, cell, first_line=2)
         parsed = parse_line("%sparksql", SQL_OPTIONS, line, positionals=(), rest=True)
         return None if _helped(parsed, parsed.rest) else self.sql(parsed, parsed.rest, first_line=1, is_line=True)
+
+    def manage(self, line: str) -> None:
+        """One line of `%spark`, without the name of the magic."""
+        try:
+            show(Line(session_command(self.sessions, line, _show_waiting(), _tell)))
+        except TuttiError as error:
+            raise SparkCellError(short_text(str(error))) from error
 
     def open_cell(self, parsed: Parsed, source: str) -> tuple[SparkCell, OpenSession]:
         progress = ProgressLine(_ignore if parsed["quiet"] else _one_output_area())
@@ -179,8 +184,11 @@ class SparkMagics(Magics):
             self.shell.user_ns[parsed.var] = value
         return shown
 
-    def scala(self, parsed: Parsed, body: str) -> object:
-        """Runs a cell in the Scala REPL of the session's driver. What it ends with is shown and bound as with Python."""
+    def scala(self, parsed: Parsed, body: str) -> bool:
+        """Runs a cell in the Scala REPL of the session's driver. What it ends with is shown and bound as with Python.
+
+        Returns whether it ended with a Dataset that nobody asked for.
+        """
         from tuttilab.magics.spark.scala import repl
 
         if not body.strip():
@@ -192,8 +200,11 @@ class SparkMagics(Magics):
             answer = repl.run(held.spark, body)
             if answer.is_anew:
                 _tell("A file was added to the session: its Scala REPL has begun anew, names of earlier cells are gone.")
-            if answer.text.strip() and not results.is_silent:
-                print(answer.text.rstrip("\n"))  # noqa: T201 - the output of the cell
+            shown = answer.printed if results.is_silent else answer.text
+            if shown.strip():
+                print(shown.rstrip("\n"))  # noqa: T201 - the output of the cell
+            if results.is_dict and answer.printed.strip():
+                results.add_value(answer.printed.rstrip("\n"))
             frame = repl.frame_of(held.spark, answer)
             if frame is not None:
                 results.add(frame, "", is_last=True)
@@ -202,10 +213,11 @@ class SparkMagics(Magics):
             elif parsed["save"] or parsed["view"]:
                 raise UsageError(f"{parsed.magic}: the cell ends with no Dataset, so there is no result to save or name.")
             else:
-                results.add_value(answer.value if answer.value is not None else answer.text.rstrip("\n") or None)
+                is_text = answer.value is None and not results.is_dict
+                results.add_value(answer.text.rstrip("\n") or None if is_text else answer.value)
         if parsed.var is not None:
             self.shell.user_ns[parsed.var] = results.value()
-        return None
+        return frame is not None and results.is_silent and parsed.var is None and results.target is None
 
 
 def register(ipython: InteractiveShell, provider: SessionProvider, module_path: Callable[[], Sequence[str]] = tuple) -> SparkMagics:

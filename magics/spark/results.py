@@ -167,6 +167,13 @@ def as_form(fetched: Fetched, form: str) -> Any:  # Any: the form decides
     return fetched.pandas()
 
 
+def fetched_form(frame: DataFrame, form: str) -> Any:  # Any: as above
+    """All rows of a frame as pandas, arrow or polars."""
+    from tuttilab.magics.spark.connect import fetch
+
+    return as_form(fetch(frame), form)
+
+
 class _KeepHead(Iterator[pa.RecordBatch]):
     """Passes batches on and keeps the first rows for the preview, so that saving costs one execution."""
 

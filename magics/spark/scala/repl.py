@@ -81,11 +81,9 @@ def frame_of(spark: SparkSession, answer: Answer) -> DataFrame | None:
 
 
 def _send(spark: SparkSession) -> None:
-    from pyspark.sql.connect.client.artifact import Artifact, InMemory
+    from tuttilab.magics.spark.connect import send_classes
 
-    artifacts = spark.client._artifact_manager
-    files = [Artifact(f"classes/{path}", InMemory(content)) for path, content in class_files().items()]
-    artifacts._request_add_artifacts(artifacts._add_artifacts(files))
+    send_classes(spark, class_files())
     spark.udf.registerJavaFunction(_FUNCTION, _CLASS, "string")
     _ready.add(spark)
 
