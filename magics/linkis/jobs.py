@@ -26,6 +26,7 @@ MOST_LINES: Final = 1_000_000
 _MOST_JOBS: Final = 50
 _PAGE: Final = 1000
 _WAIT_S: Final = 10.0
+_STATUS: Final = {"Succeeded": "Succeed", "Failed": "Failed", "Cancelled": "Cancelled", "Running": "Running"}
 
 
 @magics_class
@@ -48,7 +49,7 @@ class LinkisJobs(Magics):
         if parsed["output"] is None:
             show(job_text.job_table(jobs, time.time(), is_all=True))
         else:
-            self.shell.user_ns[parsed["output"]] = [_entry(job) for job in jobs]
+            self.shell.user_ns[parsed["output"]] = {"tasks": [_task(job) for job in jobs], "totalPage": 1}
 
     @line_magic
     def status(self, line: str) -> None:
@@ -122,7 +123,9 @@ class LinkisJobs(Magics):
             show(Shown("No Spark session; any cell of Spark starts one."))
         else:
             head = ("instance", "name", "phase", "cores", "memory", "reason")
-            show(table(head, [[str(value or "") for value in _engine(info).values()] for info in found]))
+            sized = [(info, info.request) for info in found]
+            cells = [(i.job_id, i.name, i.phase, str(asked.cores or ""), asked.memory or "", i.reason) for i, asked in sized]
+            show(table(head, cells))
 
     @line_magic
     def enginekill(self, line: str) -> None:
@@ -163,15 +166,19 @@ class LinkisJobs(Magics):
         return found
 
 
-def _entry(job: JobView) -> dict[str, Any]:  # Any: texts, times
-    return {"id": job.id, "name": job.name, "kind": job.kind, "status": job.phase, "reason": job.reason, "queue": job.queue}
+def _task(job: JobView) -> dict[str, Any]:  # Any: texts, times
+    """A job under the keys and in the words of Linkis, and of ours."""
+    ids = dict.fromkeys(("taskID", "execId", "strongerExecId", "id"), job.id)
+    status = _STATUS.get(job.phase, "Scheduled" if job.wait is not None else "Running" if not job.is_ended else job.phase)
+    ours = {"name": job.name, "kind": job.kind, "phase": job.phase, "reason": job.reason, "queue": job.queue}
+    return {**ids, "umUser": job.owner, "createdTime": round(job.created_at * 1000), "status": status, **ours}
 
 
 def _engine(info: SparkSessionInfo) -> dict[str, Any]:  # Any: texts, numbers
-    return {
-        "engineInstance": info.job_id, "name": info.name, "status": info.phase,
-        "cores": info.request.cores, "memory": info.request.memory, "reason": info.reason,
-    }  # fmt: skip
+    """A session under the keys of Linkis, and of ours."""
+    ids = dict.fromkeys(("engineManagerInstance", "engineInstance", "ticketId"), info.job_id)
+    size = {"cores": info.request.cores, "memory": info.request.memory}
+    return {**ids, "moduleName": "spark", "engineStatus": info.phase, "name": info.name, **size, "reason": info.reason}
 
 
 def _lines(job: JobHandle) -> Iterator[str]:

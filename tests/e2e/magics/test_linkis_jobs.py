@@ -59,7 +59,7 @@ def test_jobs_are_listed_and_the_last_one_needs_no_id(linkis: Kernel, ended: Cli
     listed = linkis.run("%listjob").text
     assert all(name in listed for name in ENDS)
     assert linkis.run("%listjob -o history").status == "ok"
-    assert linkis.value("{job['name']: job['status'] for job in history}['raises']") == "'Failed'"
+    assert linkis.value("{job['name']: job['status'] for job in history['tasks']}['raises']") == "'Failed'"
     assert linkis.run(f"%%submit newest --cpus 10m {SMALL}\n1").status == "ok"
     assert linkis.run("%status").text == "Succeeded"
     assert linkis.run("%status -i last").text == "Succeeded"

@@ -60,7 +60,7 @@ def test_variables_are_sent_as_text_and_as_frames(sparkmagic: Notebook) -> None:
     assert ran.stdout == "abc ሴ def 2\n", ran.error
 
 
-@pytest.mark.feature("M14", "M11", "N23")
+@pytest.mark.feature("M14", "M11")
 def test_sessions_are_configured_listed_and_ended(sparkmagic: Notebook) -> None:
     run = sparkmagic.run
     sparkmagic.magics.sessions.current = "mine"
@@ -77,13 +77,13 @@ def test_sessions_are_configured_listed_and_ended(sparkmagic: Notebook) -> None:
         assert run("%%configure\n{}").error == (
             "UsageError: %%configure: session mine runs already; `%%configure -f` starts it anew, without its names and views."
         )
-        assert "mine" in run("%%info\n").text
-        assert "ready in" in run("%%logs\n").text
+        assert "mine" in run("%%info").text
+        assert "ready in" in run("%%logs").text
         assert run("%spark add -s scalar -l scala -u http://livy -a me -p secret").success
         ran = run("%%spark -s scalar\nval n = 20 + 1\nn * 2")
         assert "val res0: Int = 42" in ran.stdout, ran.error
         assert run("%spark delete -s scalar").text == "Session scalar is stopped."
-        assert run("%%delete -f -s mine\n").success
+        assert run("%%delete -f -s mine").success
         assert run("%manage_spark").text.startswith("There is no panel of endpoints:")
     finally:
         for name in ("mine", "scalar"):
@@ -106,11 +106,11 @@ def test_sessions_are_configured_listed_and_ended(sparkmagic: Notebook) -> None:
             '%%configure -f\n{"driverCores": "many"}',
             "UsageError: %%configure: driverCores is a whole number of at least 1, got 'many'.",
         ),
-        ("%%cleanup\n", "UsageError: %%cleanup ends all your Spark sessions; write `%%cleanup -f` if that is meant."),
-        ("%%delete -f -s defalt\n", "UsageError: There is no Spark session defalt of yours; did you mean default?"),
+        ("%%cleanup", "UsageError: %%cleanup ends all your Spark sessions; write `%%cleanup -f` if that is meant."),
+        ("%%delete -f -s defalt", "UsageError: There is no Spark session defalt of yours; did you mean default?"),
         ("%spark add -s other -l r", "UsageError: %spark add: R has no counterpart here; cells are Python, Scala or SQL."),
         (
-            "%%send_to_spark -i missing -t df\n",
+            "%%send_to_spark -i missing -t df",
             "UsageError: %%send_to_spark: there is no variable missing; ",
         ),
         ("%%local\n1 / 0", "division by zero"),

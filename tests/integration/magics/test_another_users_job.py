@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,14 @@ from tuttilab.scheduler.domain.requests import JobRequest, PodRequest, SparkRequ
 class Two:
     site: Site
     of_bob: str
-    magics: LinkisJobs
+    shell: InteractiveShell
 
-    async def refused(self, call: Callable[[], object]) -> str:
+    async def run(self, magic: str, line: str) -> None:
+        await asyncio.to_thread(self.shell.run_line_magic, magic, line)
+
+    async def refused(self, magic: str, line: str) -> str:
         with pytest.raises((TuttiError, UsageError)) as refused:
-            await asyncio.to_thread(call)
+            await self.run(magic, line)
         return str(refused.value)
 
 
@@ -43,7 +46,8 @@ async def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         monkeypatch.setenv("TUTTILAB_TOKEN", "token-of-ann")
         disconnect()
         shell = InteractiveShell.instance()
-        yield Two(site, job.id, LinkisJobs(shell, Sessions(RestProvider())))
+        shell.register_magics(LinkisJobs(shell, Sessions(RestProvider())))
+        yield Two(site, job.id, shell)
         disconnect()
         InteractiveShell.clear_instance()
 
@@ -51,13 +55,12 @@ async def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 @pytest.mark.feature("M06", "M07", "M13")
 async def test_another_users_job_and_session_are_refused_and_go_on(two: Two) -> None:
     for spelled in (two.of_bob, two.of_bob[:8], "secret"):
-        for magic in (two.magics.status, two.magics.progress, two.magics.log, two.magics.kill):
-            said = await two.refused(lambda: magic(f"-i {spelled}"))  # noqa: B023  called at once
-            assert spelled in said
-    said = await two.refused(lambda: two.magics.enginekill("-i his"))
+        for magic in ("status", "progress", "log", "kill"):
+            assert spelled in await two.refused(magic, f"-i {spelled}")
+    said = await two.refused("enginekill", "-i his")
     assert said == "%enginekill: his is no Spark session of yours; you have: none."
     async with AsyncClient(two.site.url, "token-of-bob") as bob:
         assert not (await bob.job(two.of_bob)).is_ended
         assert [view.name for view in await bob.spark_sessions()] == ["his"]
-    await asyncio.to_thread(two.magics.listjob, "-o mine")
-    assert two.magics.shell.user_ns["mine"] == []
+    await two.run("listjob", "-o mine")
+    assert two.shell.user_ns["mine"]["tasks"] == []

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[3] / "deploy" / "linkismagic"
+from tests.e2e.magics.old_names import linkismagic_wheel
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel unpacked, as `pip install --target` makes it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(SOURCE, folder / "source")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(folder / "source")],
-        check=True,
-        capture_output=True,
-        timeout=300,
-    )
-    (wheel,) = folder.glob("*.whl")
-    assert wheel.name.startswith("tuttilab_linkismagic-")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
-        assert sum(name.endswith(".py") for name in archive.namelist()) == 3
-    return folder / "site"
+    found = linkismagic_wheel(tmp_path_factory.mktemp("wheel"))
+    assert len(list(found.rglob("*.py"))) == 3
+    return found
 
 
 @pytest.mark.feature("M14")
