@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tuttilab.magics.spark.connect import DataFrame
 
 _QUIET: Final = "The result is neither shown nor fetched: `-q false` shows it, `-o VAR` binds it, `-p PATH` saves it."
-_LIVE: Final = ("ready", "running", "starting", "waiting", "queued", "launching")
 
 
 @magics_class
@@ -131,7 +130,7 @@ class LinkisCells(Magics):
         """The session with the size of the configuration file, where there is none yet."""
         request = self._config.request
         sessions = self.ours.sessions
-        if request is None or any(info.name == sessions.current and info.phase in _LIVE for info in sessions.provider.list()):
+        if request is None or any(info.name == sessions.current and info.phase != "ended" for info in sessions.provider.list()):
             return
         sessions.adopt(sessions.provider.start(sessions.current, request, lambda _reason: None))
 

@@ -42,6 +42,8 @@ class SparkmagicCells(Magics):
         self.ours = ours
         self._names = SessionNames(ours)
         self._languages: dict[str, str] = {}
+        self._asked: SessionRequest | None = None
+        """What `%%spark config` says of the sessions to come."""
 
     @no_var_expand
     @line_cell_magic
@@ -57,6 +59,7 @@ class SparkmagicCells(Magics):
         parsed = read("%%spark", CELL, line)
         if _helped(parsed):
             return None
+        self._begin(parsed["session"])
         if parsed["context"] == "sql":
             return self._sql(parsed, cell)
         if self._languages.get(parsed["session"] or self.ours.sessions.current) == "scala":
@@ -72,7 +75,10 @@ class SparkmagicCells(Magics):
     def sql(self, line: str, cell: str) -> object:
         """Run SQL; -o binds the rows as pandas."""
         parsed = read("%%sql", (*RESULT, _SESSION), line)
-        return None if _helped(parsed) else self._sql(parsed, cell)
+        if _helped(parsed):
+            return None
+        self._begin(parsed["session"])
+        return self._sql(parsed, cell)
 
     @no_var_expand
     @cell_magic
@@ -80,6 +86,7 @@ class SparkmagicCells(Magics):
         """Run a cell in the session; results are tables anyway."""
         parsed = read("%%pretty", CELL, line)
         if not _helped(parsed):
+            self._begin(parsed["session"])
             self._python(parsed, cell)
 
     @no_var_expand
@@ -103,7 +110,8 @@ class SparkmagicCells(Magics):
             raise UsageError(f"%%send_to_spark: {f'there is no variable {name}' if name else 'which variable?'}; {hint}.")
         value = self.shell.user_ns[name]
         there = parsed["varname"] or name
-        held = self.ours.sessions.get(None, _tell, _tell)
+        self._begin(None)
+        held = self.ours.sessions.get(None, _quietly(), _tell)
         if parsed["vartype"] == "df":
             if not is_local_frame(value):
                 raise UsageError(f"%%send_to_spark: {name} is a {type(value).__name__}; -t df takes a DataFrame, -t str a text.")
@@ -215,16 +223,26 @@ class SparkmagicCells(Magics):
             case "cleanup":
                 self._cleanup()
             case _:
-                self._configure(body, is_forced=True)
+                self._asked, left = _request(body)
+                _tell(f"Sessions that start from here on have these settings.{_without(left)}")
 
     def _add(self, name: str, language: str) -> None:
         if language == "r":
             raise UsageError("%spark add: R has no counterpart here; cells are Python, Scala or SQL.")
         sessions = self.ours.sessions
-        sessions.get(name, _tell, _tell)
+        self._begin(name)
+        sessions.get(name, _quietly(), _tell)
         sessions.current = name
         self._languages[name] = language
         _tell(f"Session {name} is in use; its cells are {language.capitalize()}. There is no Livy: the endpoint is not used.")
+
+    def _begin(self, name: str | None) -> None:
+        """The session with the settings of `%%spark config`, where there is none yet."""
+        sessions = self.ours.sessions
+        name = name or sessions.current
+        if self._asked is None or any(info.name == name and info.phase != "ended" for info in sessions.provider.list()):
+            return
+        sessions.adopt(sessions.provider.start(name, self._asked, _quietly()))
 
     def _stop(self, name: str) -> None:
         infos = self.ours.sessions.provider.list()
@@ -252,8 +270,7 @@ class SparkmagicCells(Magics):
         began = time.monotonic()
         gone = sessions.drop(name)
         sessions.adopt(sessions.provider.start(name, request, _quietly()))
-        told = f" No counterpart here: {', '.join(left)}." if left else ""
-        _tell(f"Session {name} is ready after {time.monotonic() - began:.1f} s.{told} {gone}".rstrip())
+        _tell(f"Session {name} is ready after {time.monotonic() - began:.1f} s.{_without(left)} {gone}".rstrip())
 
 
 def _request(text: str) -> tuple[SessionRequest, list[str]]:
@@ -281,6 +298,10 @@ def _request(text: str) -> tuple[SessionRequest, list[str]]:
             more[ours] = as_quantity(str(found[key])) if key == "executorMemory" else found[key]
     taken = {"driverCores", "driverMemory", "conf", "queue", *_NOT_USED, *(key for key, ours in _EXECUTORS.items() if ours in more)}
     return dataclasses.replace(request, **more), sorted(found.keys() - taken)
+
+
+def _without(left: list[str]) -> str:
+    return f" No counterpart here: {', '.join(left)}." if left else ""
 
 
 def _helped(parsed: Parsed) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 MOST_ROWS: Final = 2500
 """Rows of a result when -n says nothing, as in sparkmagic."""
 COMMANDS: Final = ("add", "list", "info", "logs", "delete", "cleanup", "config")
+_QUIET: Final = re.compile(r"(?<!\S)(?:-q|--quiet)\s+(True|False)\b")
+_PASSWORD: Final = re.compile(r"(?<!\S)(?:-p|--password)(?=\s+-|\s*$)")
 
 
 def rows(text: str) -> int:
@@ -66,7 +69,8 @@ FORCE: Final = (Option("--force", short="-f", help="also when that ends a runnin
 
 
 def read(magic: str, options: tuple[Option, ...], line: str, positionals: tuple[Positional, ...] = ()) -> Parsed:
-    """Raises UsageError."""
+    """As sparkmagic reads it: also `-q True`, and `-p` without a password. Raises UsageError."""
+    line = _PASSWORD.sub("", line) if options is SESSION else _QUIET.sub(lambda found: "-q" if found[1] == "True" else "", line)
     return parse_line(magic, options, line, positionals)
 
 
