@@ -20,6 +20,7 @@ from tuttilab.magics.shared.parse import Option, Parsed, UsageError
 from tuttilab.magics.spark.cell import Sessions
 from tuttilab.magics.spark.session import SparkSessionInfo
 from tuttilab.scheduler.domain.wire import JobView
+from tuttilab.scheduler.domain.words import word
 
 MOST_LINES: Final = 1_000_000
 """Of a log that a variable gets."""
@@ -57,7 +58,7 @@ class LinkisJobs(Magics):
         parsed = self._read("%status", ONE, line)
         if parsed is not None:
             job = self._job("%status", parsed["id"])
-            show(Shown(": ".join(part for part in (job.status, job.reason) if part)))
+            show(Shown(": ".join(part for part in (word(job.status), job.reason) if part)))
 
     @line_magic
     def progress(self, line: str) -> None:
@@ -71,7 +72,7 @@ class LinkisJobs(Magics):
         pods = attempt.pods if attempt is not None else ()
         ended = sum(pod.phase == "Ended" for pod in pods)
         share = 1.0 if view.is_ended else ended / len(pods) if pods else 0.0
-        show(Shown(f"{share:.2g}  {view.phase}" + (f", {ended} of {count(len(pods), 'pod')} ended" if pods else "")))
+        show(Shown(f"{share:.2g}  {word(view.phase)}" + (f", {ended} of {count(len(pods), 'pod')} ended" if pods else "")))
 
     @line_magic
     def log(self, line: str) -> None:

@@ -40,7 +40,7 @@ ENGINE: Final = (Option("--instance", "ID", short="-i", help="a session's name, 
 _GLUED: Final = re.compile(r"(?<!\S)-([opqvui])(?=[^\s=-])")
 _ALONE: Final = re.compile(r"(?<!\S)(-q|--quiet)(?=\s*$|\s+-)")
 _STATEMENT: Final = re.compile(
-    r"\s*(SELECT|WITH|SHOW|DESC|DESCRIBE|USE|CREATE|DROP|INSERT|ALTER|SET|EXPLAIN|TRUNCATE|REFRESH|CACHE|UNCACHE|MSCK|FROM|--)\b",
+    r"^\s*(SELECT|WITH|SHOW|DESC|DESCRIBE|USE|CREATE|DROP|INSERT|ALTER|SET|EXPLAIN|TRUNCATE|REFRESH|CACHE|UNCACHE|MSCK|FROM|--)\b",
     re.IGNORECASE,
 )
 
@@ -80,6 +80,6 @@ def one_statement_a_line(body: str) -> str:
     """The text of `%%sql` with a `;` after each statement: LinkisMagic took each line for one."""
     lines = body.splitlines()
     written = [line for line in lines if line.strip()]
-    if ";" in body or len(written) < 2 or not all(_STATEMENT.match(line) for line in written):
+    if ";" in body or len(written) < 2 or not all(_STATEMENT.search(line) for line in written):
         return body
     return "\n".join(f"{line};" if line.strip() and not line.lstrip().startswith("--") else line for line in lines)

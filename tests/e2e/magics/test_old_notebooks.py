@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,9 @@ def test_a_notebook_of_linkismagic_runs_unedited(control: ControlPlane, tmp_path
     cells = executed(control, "linkismagic", tmp_path, environ)
     assert "`%%spark` is Scala now" in said(cells, "%load_ext linkismagic")
     assert "rows 3" in said(cells, "%%pyspark -u orders")
-    assert "30" not in said(cells, "frame = ") or "12.5" not in said(cells, "frame = ")
     assert "9.5" in said(cells, "frame = ")
     assert "20.0" in said(cells, "frame = ")
-    assert said(cells, "over") == "{'a': True, 'b': True}"
+    assert ast.literal_eval(said(cells, "over")) == {"a": True, "b": True}
     assert (tmp_path / "orders_by_shop.csv").read_text().split() == ['"shop","n"', '"a",2', '"b",1']
     assert "shop,number,price" in said(cells, "%%spark -q false")
     assert "2.5" in said(cells, "%%spark -q false")
