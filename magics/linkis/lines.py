@@ -40,7 +40,7 @@ ENGINE: Final = (Option("--instance", "ID", short="-i", help="a session's name, 
 _GLUED: Final = re.compile(r"(?<!\S)-([opqvui])(?=[^\s=-])")
 _ALONE: Final = re.compile(r"(?<!\S)(-q|--quiet)(?=\s*$|\s+-)")
 _STATEMENT: Final = re.compile(
-    r"^\s*(SELECT|WITH|SHOW|DESC|DESCRIBE|USE|CREATE|DROP|INSERT|ALTER|SET|EXPLAIN|TRUNCATE|REFRESH|CACHE|UNCACHE|MSCK|FROM|--)\b",
+    r"^\s*(?:(?:SELECT|WITH|SHOW|DESC|DESCRIBE|USE|CREATE|DROP|INSERT|ALTER|SET|EXPLAIN|TRUNCATE|REFRESH|CACHE|UNCACHE|MSCK|FROM)\b|--)",
     re.IGNORECASE,
 )
 
