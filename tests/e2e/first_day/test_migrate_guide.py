@@ -29,7 +29,7 @@ def test_every_cell_of_the_guide_runs_as_written(kernel: Kernel, home: UserMachi
     assert len(cells) > 15
     gave = {}
     for cell in cells:
-        ran = kernel.run(cell.rstrip("\n"), timeout=240)
+        ran = kernel.run(cell.rstrip("\n"), timeout=600)
         assert ran.status == "ok", f"{cell}\n{ran.error}"
         gave[cell.splitlines()[0]] = ran
     assert gave['totals["result0"].value.sum(), shops'].value in ("(29.5, 2)", "(np.float64(29.5), 2)")
