@@ -2,7 +2,8 @@
 
 A magic parses its line, captures the cell, calls the client and displays. It decides nothing about jobs and never calls a
 cluster: the service does. `%load_ext tuttilab.magics` registers all magics in a kernel; `submit` and `sweep` do the same in
-plain Python. Imports go one way: `submission`, `jobs`, `spark`, `shared`; `extension` and `completion` see all of them.
+plain Python. Imports go one way: `submission`, `jobs`, `spark`, `shared`; `extension` and `completion` see all of them, and
+`linkis` and `sparkmagic`, the names of other systems, stand above.
 """
 
 from __future__ import annotations

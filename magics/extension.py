@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
@@ -18,6 +18,9 @@ from tuttilab.magics.spark.attach import has_spark
 from tuttilab.magics.submission.modules import module_path
 from tuttilab.magics.submission.send import EXECUTIONS
 from tuttilab.magics.submission.submit_magic import SubmitMagics
+
+if TYPE_CHECKING:
+    from tuttilab.magics.spark.magic import SparkMagics
 
 _NO_SPARK: Final = "Spark is not installed in this kernel; `%pip install 'tuttilab[spark]'`, then restart the kernel."
 _MATCHER: Final = "_tuttilab_matcher"
@@ -64,6 +67,16 @@ def load(ipython: InteractiveShell) -> None:
         found = matcher(ipython, tables)
         setattr(ipython, _MATCHER, found)
         ipython.Completer.custom_matchers.append(found)
+
+
+def spark_magics(ipython: InteractiveShell) -> SparkMagics:
+    """The Spark magics of a kernel, for the names of other systems; all magics are loaded when they are not. Raises UsageError."""
+    if not has_spark():
+        raise UsageError(_NO_SPARK)
+    if "sparksql" not in ipython.magics_manager.magics["line"]:
+        load(ipython)
+    found: SparkMagics = ipython.magics_manager.registry["SparkMagics"]
+    return found
 
 
 def _document(ipython: InteractiveShell) -> None:

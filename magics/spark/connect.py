@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, cast
@@ -24,6 +24,7 @@ import pandas as pd
 import pyarrow as pa
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
+from pyspark.sql.connect.client.artifact import Artifact, InMemory
 from pyspark.sql.connect.client.core import ChannelBuilder
 from pyspark.sql.connect.client.retries import DefaultPolicy
 from pyspark.sql.connect.dataframe import DataFrame as ConnectDataFrame
@@ -57,6 +58,7 @@ __all__ = [
     "open_session",
     "operations",
     "sees_file",
+    "send_classes",
     "user_id",
 ]
 
@@ -206,6 +208,13 @@ def operations(session: SparkSession, among: Sequence[str] | None = None) -> lis
         (status.operation_id, names.Name(status.state).removeprefix("OPERATION_STATE_").lower())
         for status in response.operation_statuses
     ]
+
+
+def send_classes(session: SparkSession, files: Mapping[str, bytes]) -> None:
+    """Gives the session class files, by paths such as ``org/example/Name.class``, for its driver and its executors."""
+    artifacts = session.client._artifact_manager
+    sent = [Artifact(f"classes/{path}", InMemory(content)) for path, content in files.items()]
+    artifacts._request_add_artifacts(artifacts._add_artifacts(sent))
 
 
 class OperationGone(Exception):

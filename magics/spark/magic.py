@@ -6,9 +6,7 @@ in spark_display, spark_progress and spark_errors.
 
 from __future__ import annotations
 
-import ast
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +14,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from IPython.display import display
 
-from tuttilab.magics.shared.display import cell_number
 from tuttilab.magics.shared.parse import Option, Parsed, UsageError, duration_s, option_table, parse_line, variable_name
 from tuttilab.magics.shared.parse import whole_number as whole
 from tuttilab.magics.spark.cell import OpenSession, Sessions, SparkCell
 from tuttilab.magics.spark.data.values import alike_literals, as_literal, as_spark_frame, is_local_frame, list_items
 from tuttilab.magics.spark.display import Line, show
-from tuttilab.magics.spark.errors import SparkCellError, missing_table, short_sql_error, short_syntax_error, short_text
+from tuttilab.magics.spark.errors import SparkCellError, missing_table, short_python_error, short_sql_error, short_text
 from tuttilab.magics.spark.progress import ProgressLine, Status
+from tuttilab.magics.spark.python import compiled
 from tuttilab.magics.spark.results import AS_DICT, Results
 from tuttilab.magics.spark.session import SessionProvider
 from tuttilab.magics.spark.session_magic import SESSION_OPTIONS, session_command
@@ -49,9 +47,6 @@ SQL_OPTIONS = (
     Option("--as-dict", help='bind VAR to {"result0": …, "result1": …}, an entry for each result'),
     Option("--explain", help="show Spark's plan instead of running"),
 )
-
-_AWAITS = re.compile(r"'await' outside|asynchronous comprehension outside|'async (?:for|with)' outside")
-_NO_AWAIT = "%%spark does not await; move these lines into a cell without the magic, where `spark` is bound too."
 
 # For completion: per magic, each option with the values that it can take.
 OPTIONS: dict[str, dict[str, list[str]]] = {
@@ -80,18 +75,16 @@ class SparkMagics(Magics):
     def spark(self, line: str, cell: str | None = None) -> object:
         """Run PySpark with `spark` bound (%%spark), or manage sessions (%spark start, use, list, stop …)."""
         if cell is None:
-            try:
-                show(Line(session_command(self.sessions, line, _show_waiting(), _tell)))
-            except TuttiError as error:
-                raise SparkCellError(short_text(str(error))) from error
+            self.manage(line)
             return None
         parsed = parse_line("%%spark", SPARK_OPTIONS, line)
         if _helped(parsed, cell):
             return None
         if parsed["lang"] == "scala":
-            raise UsageError("%%spark --lang scala comes in a later version; write the cell in Python or SQL for now.")
+            self.scala(parsed, cell)
+            return None
         if parsed["lang"] == "sql":
-            return self._sql(parsed, cell, first_line=2)
+            return self.sql(parsed, cell, first_line=2)
         return self._python(parsed, cell)
 
     @no_var_expand
@@ -100,11 +93,18 @@ class SparkMagics(Magics):
         """Run SQL, one statement or several; `:name` binds notebook variables."""
         if cell is not None:
             parsed = parse_line("%%sparksql", SQL_OPTIONS, line)
-            return None if _helped(parsed, cell) else self._sql(parsed, cell, first_line=2)
+            return None if _helped(parsed, cell) else self.sql(parsed, cell, first_line=2)
         parsed = parse_line("%sparksql", SQL_OPTIONS, line, positionals=(), rest=True)
-        return None if _helped(parsed, parsed.rest) else self._sql(parsed, parsed.rest, first_line=1, is_line=True)
+        return None if _helped(parsed, parsed.rest) else self.sql(parsed, parsed.rest, first_line=1, is_line=True)
 
-    def _open(self, parsed: Parsed, source: str) -> tuple[SparkCell, OpenSession]:
+    def manage(self, line: str) -> None:
+        """One line of `%spark`, without the name of the magic."""
+        try:
+            show(Line(session_command(self.sessions, line, _show_waiting(), _tell)))
+        except TuttiError as error:
+            raise SparkCellError(short_text(str(error))) from error
+
+    def open_cell(self, parsed: Parsed, source: str) -> tuple[SparkCell, OpenSession]:
         progress = ProgressLine(_ignore if parsed["quiet"] else _one_output_area())
         held = self.sessions.get(parsed["session"], progress.wait_reason, _tell)
         self.shell.user_ns["spark"] = held.spark
@@ -113,12 +113,20 @@ class SparkMagics(Magics):
             how += AS_DICT
         return SparkCell(self.sessions, held, progress, source, parsed.var, how, parsed["timeout"]), held
 
-    def _sql(self, parsed: Parsed, body: str, first_line: int, is_line: bool = False) -> object:
+    def sql(
+        self,
+        parsed: Parsed,
+        body: str,
+        first_line: int,
+        is_line: bool = False,
+        shape: Callable[[DataFrame], DataFrame] = lambda frame: frame,
+    ) -> object:
+        """Runs the statements; `shape` makes of each result what is shown, bound and saved."""
         statements = split_statements(body)
         if not statements:
             raise UsageError(f"{parsed.magic}: the cell has no SQL; write a statement below the first line.")
         results = Results(parsed, is_line, is_dict="as-dict" in parsed.given)
-        cell, held = self._open(parsed, body)
+        cell, held = self.open_cell(parsed, body)
         with cell:
             for number, statement in enumerate(statements, 1):
                 frame = self._run(cell, held, statement, body, first_line)
@@ -126,7 +134,7 @@ class SparkMagics(Magics):
                     frame.explain(mode="formatted")
                     continue
                 caption = f"statement {number} of {len(statements)}" if len(statements) > 1 else ""
-                results.add(frame, caption, is_last=number == len(statements))
+                results.add(shape(frame), caption, is_last=number == len(statements))
             value = results.value()
         if parsed.var is not None and "explain" not in parsed.given:
             self.shell.user_ns[parsed.var] = value
@@ -155,11 +163,11 @@ class SparkMagics(Magics):
     def _python(self, parsed: Parsed, body: str) -> object:
         if not body.strip():
             raise UsageError("%%spark: the cell is empty; write PySpark below the first line.")
-        run, has_value = _compiled(self.shell, body)
+        run, has_value = compiled(self.shell, body)
         if not has_value and (parsed.var or parsed["save"] or parsed["view"]):
             raise UsageError("%%spark: the last line is no expression, so there is no result to bind, save or name.")
         results = Results(parsed, is_line=body.rstrip().endswith(";"))
-        cell, _held = self._open(parsed, body)
+        cell, _held = self.open_cell(parsed, body)
         with cell:
             from tuttilab.magics.spark.connect import is_frame
 
@@ -176,6 +184,41 @@ class SparkMagics(Magics):
             self.shell.user_ns[parsed.var] = value
         return shown
 
+    def scala(self, parsed: Parsed, body: str) -> bool:
+        """Runs a cell in the Scala REPL of the session's driver. What it ends with is shown and bound as with Python.
+
+        Returns whether it ended with a Dataset that nobody asked for.
+        """
+        from tuttilab.magics.spark.scala import repl
+
+        if not body.strip():
+            raise UsageError(f"{parsed.magic}: the cell is empty; write Scala below the first line.")
+        results = Results(parsed, is_line=False, is_dict="as-dict" in parsed.given)
+        cell, held = self.open_cell(parsed, body)
+        cell.explain_error = lambda error: str(error) if isinstance(error, repl.ScalaFailed) else short_python_error(error)
+        with cell:
+            answer = repl.run(held.spark, body)
+            if answer.is_anew:
+                _tell("A file was added to the session: its Scala REPL has begun anew, names of earlier cells are gone.")
+            shown = answer.printed if results.is_silent else answer.text
+            if shown.strip():
+                print(shown.rstrip("\n"))  # noqa: T201 - the output of the cell
+            if results.is_dict and answer.printed.strip():
+                results.add_value(answer.printed.rstrip("\n"))
+            frame = repl.frame_of(held.spark, answer)
+            if frame is not None:
+                results.add(frame, "", is_last=True)
+                if parsed["as"] != "spark":
+                    held.spark.catalog.dropTempView(answer.view or "")
+            elif parsed["save"] or parsed["view"]:
+                raise UsageError(f"{parsed.magic}: the cell ends with no Dataset, so there is no result to save or name.")
+            else:
+                is_text = answer.value is None and not results.is_dict
+                results.add_value(answer.text.rstrip("\n") or None if is_text else answer.value)
+        if parsed.var is not None:
+            self.shell.user_ns[parsed.var] = results.value()
+        return frame is not None and results.is_silent and parsed.var is None and results.target is None
+
 
 def register(ipython: InteractiveShell, provider: SessionProvider, module_path: Callable[[], Sequence[str]] = tuple) -> SparkMagics:
     """Make the magics known to a kernel; returns them, so that the caller can close the sessions.
@@ -185,33 +228,6 @@ def register(ipython: InteractiveShell, provider: SessionProvider, module_path: 
     magics = SparkMagics(ipython, provider, module_path)
     ipython.register_magics(magics)
     return magics
-
-
-def _compiled(shell: InteractiveShell, body: str) -> tuple[Callable[[], Any], bool]:
-    """A function that runs the cell in the notebook's namespace and returns its last expression, and if there is one.
-
-    Empty lines stand in for the magic's own and for those at its start, which IPython strips: errors have the cell's lines.
-    """
-    try:
-        leading = len(body) - len(body.lstrip())
-        source = "\n" * (1 + body[:leading].count("\n")) + shell.transform_cell(body)  # type: ignore[no-untyped-call]  # IPython has no types here
-        name = shell.compile.cache(source, cell_number(shell), raw_code=source)
-        tree: ast.Module = shell.transform_ast(shell.compile.ast_parse(source, name))  # type: ignore[no-untyped-call]
-        last = tree.body[-1] if tree.body else None
-        has_value = isinstance(last, ast.Expr)
-        statements = compile(ast.Module(tree.body[:-1] if has_value else tree.body, tree.type_ignores), name, "exec")
-        expression = compile(ast.Expression(last.value), name, "eval") if isinstance(last, ast.Expr) else None
-    except SyntaxError as error:
-        if _AWAITS.search(error.msg) is not None:
-            raise SparkCellError(short_text(short_syntax_error(error), _NO_AWAIT)) from error
-        raise SparkCellError(short_syntax_error(error)) from error
-
-    def run() -> Any:
-        exec(statements, shell.user_global_ns, shell.user_ns)
-        # The person's own last line, in the person's own kernel.
-        return None if expression is None else eval(expression, shell.user_global_ns, shell.user_ns)  # noqa: S307
-
-    return run, has_value
 
 
 def _literals(bound: Bound) -> dict[str, object]:

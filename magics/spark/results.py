@@ -61,6 +61,11 @@ class Results:
         else:
             self._fetch_shown(frame, caption)
 
+    def add_value(self, value: Any) -> None:  # Any: as above
+        """A result that is no table."""
+        if value is not None:
+            self._values.append(value)
+
     def value(self) -> Any:  # Any: as above
         """What VAR gets: the result, a list when several statements gave one, None when none did; or the dict of them."""
         if self.is_dict:
@@ -160,6 +165,13 @@ def as_form(fetched: Fetched, form: str) -> Any:  # Any: the form decides
             raise UsageError("--as polars needs the package polars: %pip install polars.") from error
         return polars.from_arrow(fetched.arrow())
     return fetched.pandas()
+
+
+def fetched_form(frame: DataFrame, form: str) -> Any:  # Any: as above
+    """All rows of a frame as pandas, arrow or polars."""
+    from tuttilab.magics.spark.connect import fetch
+
+    return as_form(fetch(frame), form)
 
 
 class _KeepHead(Iterator[pa.RecordBatch]):

@@ -238,8 +238,8 @@ def test_a_time_limit_ends_the_cell_and_the_session_stays(notebook: Notebook) ->
         ),
         ("%%sparksql --overwrite\nselect 1", "UsageError: %%sparksql: --overwrite belongs to --save PATH, which is missing."),
         (
-            "%%spark --lang scala\n1",
-            "UsageError: %%spark --lang scala comes in a later version; write the cell in Python or SQL for now.",
+            "%%spark --lang scala\n ",
+            "UsageError: %%spark: the cell is empty; write Scala below the first line.",
         ),
         ("%spark strat", "UsageError: %spark: unknown command strat; did you mean %spark start?"),
     ],

@@ -1,0 +1,1 @@
+"""Where LinkisMagic has its module."""
