@@ -97,6 +97,8 @@ def is_lost_session(error: BaseException) -> bool:
     condition = spark_condition(error) or ""
     if condition.startswith("INVALID_HANDLE.SESSION") or condition == "NO_ACTIVE_SESSION":
         return True
+    if "Cannot call methods on a stopped SparkContext" in str(error):  # it is ending
+        return True
     return grpc_status(error) in ("UNAVAILABLE", "UNAUTHENTICATED") or "failed to connect to all addresses" in str(error)
 
 

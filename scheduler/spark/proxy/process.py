@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import os
 import socket
 import sys
 import time
@@ -145,7 +146,7 @@ class OwnProxy:
             began = time.monotonic()
             try:
                 await self._run_once()
-            except (OSError, Unavailable) as error:
+            except (OSError, ValueError, KeyError, Unavailable) as error:
                 log.error("the Spark proxy does not start: %s", error)
             self._is_up.clear()
             deaths = 1 if time.monotonic() - began > LIVED_S else deaths + 1
@@ -159,6 +160,7 @@ class OwnProxy:
             sys.executable, "-m", "tuttilab.scheduler.cli", "spark-proxy", "--with-parent",
             "--url", self._url, "--token-file", str(token_file), "--listen", f"127.0.0.1:{self.port}",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True, limit=LONGEST_LINE,
+            env={name: value for name, value in os.environ.items() if not name.endswith("_TOKEN")},
         )  # fmt: skip
         assert process.stdout is not None
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -107,16 +107,20 @@ class Relay(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
                 channel = await self._channels.ready(route)
                 limit_s = _seconds(context, self._calls.limits.call_s)
                 if name in STREAMED_REQUESTS:
-                    call = channel.stream_unary(SERVICE + name)(
-                        self._all(requests, route), metadata=_upstream(route), timeout=limit_s
-                    )
+                    upload = _Upload(self._read, requests, route, reader)
+                    call = channel.stream_unary(SERVICE + name)(upload.parts(), metadata=_upstream(route), timeout=limit_s)
                 else:
+                    upload = None
                     async with reader:
                         request = await self._read(requests, route)
                     call = channel.unary_unary(SERVICE + name)(request, metadata=_upstream(route), timeout=limit_s)
                     del request
                 try:
                     answer = bytes(await call)
+                except asyncio.CancelledError:
+                    if upload is not None and upload.error is not None:  # gRPC cancels a call whose requests end in an error
+                        raise upload.error from None
+                    raise
                 finally:
                     call.cancel()
                 self._calls.bytes_out += len(answer)
@@ -127,17 +131,11 @@ class Relay(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
             async with asyncio.timeout(self._calls.limits.request_s):
                 request = await anext(requests)
         except StopAsyncIteration as error:
-            raise BadInput("The call has no request.") from error
+            raise _NoRequest("The call has no request.") from error
         except TimeoutError as error:
             raise BadInput(f"The request was not whole after {self._calls.limits.request_s:g} s.") from error
         self._calls.bytes_in += len(request)
         return checked(request) + owner_field(route.owner)
-
-    async def _all(self, requests: AsyncIterator[bytes], route: Route) -> AsyncIterator[bytes]:
-        suffix = owner_field(route.owner)
-        async for request in requests:
-            self._calls.bytes_in += len(request)
-            yield checked(request) + suffix
 
     async def refuse(self, name: str, context: Any, error: Exception, asked: Question | None) -> None:  # Any: grpc has no types
         """End the call with the error's status. What a session's server said passes on as it is."""
@@ -175,6 +173,39 @@ class Relay(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
 
     def count(self, name: str, status: str) -> None:
         self._calls.ended[name, status] += 1
+
+
+class _NoRequest(BadInput):
+    """The caller sends no more."""
+
+
+class _Upload:
+    """The requests of a call that has many, and the error that ended them."""
+
+    def __init__(
+        self,
+        read: Callable[[AsyncIterator[bytes], Route], Awaitable[bytes]],
+        requests: AsyncIterator[bytes],
+        route: Route,
+        reader: asyncio.Semaphore,
+    ) -> None:
+        self._read = read
+        self._requests = requests
+        self._route = route
+        self._reader = reader
+        self.error: Exception | None = None
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                async with self._reader:
+                    part = await self._read(self._requests, self._route)
+                yield part
+        except _NoRequest:
+            return
+        except Exception as error:
+            self.error = error
+            raise
 
 
 class _Outcome:

@@ -160,6 +160,9 @@ async def test_messages_that_would_swallow_the_owner_are_refused(sessions: Sessi
         found = await refusal(config(message, metadata=[("authorization", "Bearer of-ann")]))
         assert found[0] == "INVALID_ARGUMENT", (name, found)
 
+    upload = channel.stream_unary("/spark.connect.SparkConnectService/AddArtifacts")
+    found = await refusal(upload(iter([as_eve + bytes([0xFA, 0x3E, length])]), metadata=[("authorization", "Bearer of-ann")]))
+    assert found[0] == "INVALID_ARGUMENT", found
     assert connect.asked == []
     unknown = channel.unary_unary("/spark.connect.SparkConnectService/DropEverything")
     assert (await refusal(unknown(b"", metadata=[("authorization", "Bearer of-ann")])))[0] == "UNIMPLEMENTED"
