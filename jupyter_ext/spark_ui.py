@@ -164,6 +164,21 @@ class PageHandler(JupyterHandler):
         elif (waiting := self._page(key, rest)) is not None:
             await waiting
 
+    @allow_unauthenticated
+    async def options(self, key: str, rest: str) -> None:
+        """A page of no origin asks before it fetches data with a header of its script library."""
+        try:
+            await self.pages.find(key)
+        except TuttiError as error:
+            raise web.HTTPError(404, str(error)) from error
+        if not rest.startswith(WITHOUT_SIGN_IN):
+            raise web.HTTPError(404)
+        self.set_header("Access-Control-Allow-Origin", "null")
+        self.set_header("Access-Control-Allow-Methods", "GET")
+        self.set_header("Access-Control-Allow-Headers", "X-Requested-With")
+        self.set_status(204)
+        self.finish()
+
     @web.authenticated
     @authorized
     async def _page(self, key: str, rest: str) -> None:

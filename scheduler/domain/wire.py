@@ -520,6 +520,7 @@ _REQUESTS: tuple[Any, ...] = (
     RenewRequest,
     MemberReport,
     PodReport,
+    SparkRouteRequest,
 )
 for _request in _REQUESTS:
     _request.__pydantic_config__ = STRICT

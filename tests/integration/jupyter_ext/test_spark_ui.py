@@ -151,12 +151,18 @@ def test_addresses_of_sessions_pass() -> None:
 @pytest.mark.feature("M01")
 def test_a_browser_shows_them_and_they_cannot_reach_lab(lab: Lab, browser: Browser) -> None:
     page = browser.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(f"{lab.url}/lab?token={TOKEN}")
     page.goto(f"{lab.url}/tuttilab/spark/default/ui")
     expect(page.get_by_text("Spark Jobs").first).to_be_visible(timeout=150_000)
     # Drawn by a script, from data that the script fetched.
     page.goto(page.url.removesuffix("jobs/") + "executors/")
-    expect(page.locator("#active-executors-table")).to_contain_text("driver", timeout=150_000)
+    try:
+        expect(page.locator("#active-executors-table")).to_contain_text("driver", timeout=60_000)
+    except AssertionError as error:
+        raise AssertionError("\n".join(said)) from error
     assert page.evaluate("self.origin") == "null"
     reach = "() => fetch('/api/kernels', {credentials: 'include'}).then(answer => answer.status, () => 'refused')"
     assert page.evaluate(reach) == "refused"
