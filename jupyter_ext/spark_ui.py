@@ -44,6 +44,21 @@ POLICY: Final = (
     "base-uri 'none'; frame-ancestors 'self'"
 )
 
+HEAD: Final = b"<head>"
+MEMORY: Final = b"""<script>
+try { window.localStorage } catch {
+  const kept = new Map();
+  const storage = {
+    getItem: name => kept.has(String(name)) ? kept.get(String(name)) : null,
+    setItem: (name, value) => { kept.set(String(name), String(value)) },
+    removeItem: name => { kept.delete(String(name)) },
+    clear: () => kept.clear()
+  };
+  Object.defineProperty(window, 'localStorage', { value: storage });
+}
+</script>"""
+"""Pages of no origin have no storage, and Spark's scripts end where they look into it: they get one that ends with the page."""
+
 
 @dataclass(slots=True)
 class Shown:
@@ -196,6 +211,8 @@ class PageHandler(JupyterHandler):
             raise web.HTTPError(404)
         url = httpx.URL(f"http://{address}").copy_with(raw_path=path.encode())
         headers = {name: self.request.headers[name] for name in REQUEST_HEADERS if name in self.request.headers}
+        if not rest.startswith(WITHOUT_SIGN_IN):
+            headers["Accept-Encoding"] = "identity"  # a script is put into pages
         # Spark begins its links with this.
         headers["X-Forwarded-Context"] = own
         try:
@@ -227,8 +244,11 @@ class PageHandler(JupyterHandler):
         # Pages of no origin read their own data.
         self.set_header("Access-Control-Allow-Origin", "null")
         self.clear_header("Set-Cookie")
+        is_page = answer.headers.get("content-type", "").startswith("text/html") and "content-encoding" not in answer.headers
         async for chunk in answer.aiter_raw():
             left -= len(chunk)
+            if is_page and HEAD in chunk:
+                chunk, is_page = chunk.replace(HEAD, HEAD + MEMORY, 1), False
             if left < 0:
                 raise web.HTTPError(502, f"More than {LARGEST_ANSWER >> 20} MiB of Spark's pages.")
             self.write(chunk)

@@ -79,6 +79,9 @@ def test_strangers_get_neither_pages_nor_the_way_to_them(signed_in: httpx.Client
     assert "login" in stranger.get(f"{root}/jobs/").headers.get("location", "login")
     # Scripts and data are for whoever knows the path, as a page of no origin sends no cookies.
     assert stranger.get(f"{root}/static/webui.js").status_code == 200
+    asks = {"Origin": "null", "Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "x-requested-with"}
+    assert stranger.options(f"{root}/api/v1/applications", headers=asks).status_code == 204
+    assert [stranger.options(f"{root}/{path}", headers=asks).status_code for path in ("jobs/", "")] == [404, 404]
     guessed = f"{PAGES}/{'A' * 22}"
     assert (stranger.get(f"{guessed}/static/webui.js").status_code, signed_in.get(f"{guessed}/jobs/").status_code) == (404, 404)
     for method in ("POST", "PUT", "DELETE"):
