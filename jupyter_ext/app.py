@@ -13,6 +13,7 @@ from tuttilab.jupyter_ext.cells import CellWatch
 from tuttilab.jupyter_ext.embedded import ControlPlane
 from tuttilab.jupyter_ext.events import SCHEMA_FILE, SCHEMA_ID, ChangeFeed, Notice
 from tuttilab.jupyter_ext.handlers import handlers_for
+from tuttilab.jupyter_ext.spark_ui import SparkPages, spark_handlers
 from tuttilab.jupyter_ext.tensorboard import Boards, board_handlers
 from tuttilab.scheduler.domain.model import NOTEBOOK_VARIABLE
 
@@ -37,9 +38,11 @@ class TuttiLab(ExtensionApp):
         self._feed = ChangeFeed(self._plane, self._emit)
         self._plane.say = self._feed.hear_nothing
         self._boards = Boards(self._server().base_url, self.tensorboard_idle_s)
+        self._spark_pages = SparkPages(self._plane, self._server().base_url)
         self._cells = CellWatch(self._kernel_states, self._report_cell)
         self.handlers.extend(handlers_for(self._plane, self._feed))
         self.handlers.extend(board_handlers(self._plane, self._feed, self._boards))
+        self.handlers.extend(spark_handlers(self._plane, self._feed, self._spark_pages))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Jupyter's hook after the start of its event loop. ``Any``: its type of the server."""
@@ -64,5 +67,6 @@ class TuttiLab(ExtensionApp):
     async def stop_extension(self) -> None:
         await self._cells.stop()
         await self._boards.stop()
+        await self._spark_pages.stop()
         await self._feed.stop()
         await self._plane.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import threading
 import time
 import uuid
@@ -20,8 +19,15 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tuttilab.magics.shared.parse import UsageError
-from tuttilab.magics.spark.errors import SparkCellError, is_cancelled, is_lost_session, short_python_error, short_text
+from tuttilab.magics.spark.errors import (
+    SparkCellError,
+    is_cancelled,
+    is_lost_session,
+    short_python_error,
+    short_text,
+)
 from tuttilab.magics.spark.progress import ProgressLine
+from tuttilab.magics.spark.reached import answers, refusal_of
 from tuttilab.magics.spark.session import SessionProvider, SparkEndpoint
 from tuttilab.magics.spark.state import CellNote, state_directory
 from tuttilab.scheduler.domain.errors import TuttiError
@@ -83,9 +89,9 @@ class Sessions:
         """The session, opened or opened again when its server has gone meanwhile. `tell` shows what must stay visible."""
         name = name or self.current
         held = self._open.get(name)
-        if held is not None and _answers(held.endpoint):
-            return held
         try:
+            if held is not None and answers(held.endpoint, self.provider):
+                return held
             endpoint = self.provider.endpoint(name, on_wait)
         except TuttiError as error:
             raise SparkCellError(short_text(str(error))) from error
@@ -320,6 +326,8 @@ class SparkCell(AbstractContextManager["SparkCell"]):
             self.progress.finish("failed")
             return
         self.progress.finish("failed")
+        if (refusal := refusal_of(error, self.held.endpoint, self.sessions.provider)) is not None:
+            raise SparkCellError(short_text(refusal or self._lost())) from error
         if is_lost_session(error):
             raise SparkCellError(self._lost()) from error
         if is_cancelled(error):
@@ -385,12 +393,3 @@ class SparkCell(AbstractContextManager["SparkCell"]):
             f"The Spark session {name} {why}.",
             f"Run the cell again to start a new one. {gone or 'Temporary views of the old one are gone.'}",
         )
-
-
-def _answers(endpoint: SparkEndpoint) -> bool:
-    """Whether something listens there: a tenth of a millisecond, against seconds of retries by the client."""
-    try:
-        with socket.create_connection((endpoint.host, endpoint.port), timeout=1.0):
-            return True
-    except OSError:
-        return False

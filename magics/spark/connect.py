@@ -100,7 +100,8 @@ def open_session(
     hooks = [] if watcher is None else [lambda _session: _Hook(watcher)]
     session = SparkSession(connection=_Channel(endpoint, user_agent, session_id, module_path), hook_factories=hooks)  # type: ignore[arg-type]  # any ChannelBuilder does
     # A lost server is reported within seconds: the default retries for ten minutes.
-    session.client.set_retry_policies([DefaultPolicy(max_retries=6, max_backoff=2000)])
+    # A proxy is started again when it has died; that a session has ended it says at once.
+    session.client.set_retry_policies([DefaultPolicy(max_retries=16 if endpoint.is_proxied else 6, max_backoff=2000)])
     # PySpark keeps one that has ended, and then knows no session: `udf(f, "long")` would fail in the next one.
     if SparkSession._get_default_session() is None:
         SparkSession._default_session = None
@@ -327,8 +328,12 @@ class _Channel(ChannelBuilder):
             params[self.PARAM_SESSION_ID] = session_id
         super().__init__(params=params)
         self._endpoint = endpoint
+        if endpoint.is_proxied:  # it is back soon after it has died, and calls are tried again meanwhile
+            self.setChannelOption("grpc.initial_reconnect_backoff_ms", 100)
+            self.setChannelOption("grpc.max_reconnect_backoff_ms", 1000)
+        self.add_interceptor(_AsCaller(endpoint))
         self.add_interceptor(_KeepResults())
-        if is_loopback(endpoint.host):  # elsewhere are other disks
+        if endpoint.here and is_loopback(endpoint.host):  # elsewhere are other disks
             self.add_interceptor(FromHere(module_path))
 
     @property
@@ -340,13 +345,27 @@ class _Channel(ChannelBuilder):
         return None  # sent by metadata(); Spark's own way would insist on TLS
 
     def metadata(self) -> list[tuple[str, str]]:
-        return [("authorization", f"Bearer {self._endpoint.token}")]
+        return []  # at each call, by _AsCaller: Spark's client keeps what it got first for a whole operation
 
     def toChannel(self) -> grpc.Channel:
         target = f"{self._endpoint.host}:{self._endpoint.port}"
-        if is_loopback(self._endpoint.host):
+        if is_loopback(self._endpoint.host) and not self._endpoint.tls:
             return self._insecure_channel(target)
         return self._secure_channel(target, grpc.ssl_channel_credentials())
+
+
+class _AsCaller(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):  # type: ignore[misc]
+    """Says who calls, with the token that is valid at that moment: a local control plane has another after a restart."""
+
+    def __init__(self, endpoint: SparkEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def _call(self, continuation: Any, details: Any, request: Any) -> Any:  # Any: grpc has no types
+        mine = self._endpoint.metadata()
+        details = details._replace(metadata=[*(details.metadata or ()), *mine])
+        return continuation(details, request)
+
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = _call
 
 
 class _KeepResults(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types

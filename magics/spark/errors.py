@@ -57,7 +57,7 @@ def short_sql_error(error: BaseException, bound: Bound, body: str, first_line: i
 
 def missing_table(error: BaseException) -> str:
     """The name of the table that Spark did not find, without quotes; empty for any other error."""
-    if not (_condition(error) or "").startswith("TABLE_OR_VIEW_NOT_FOUND"):
+    if not (spark_condition(error) or "").startswith("TABLE_OR_VIEW_NOT_FOUND"):
         return ""
     found = _UNKNOWN_TABLE.search(str(error))
     return found[1] if found is not None else ""
@@ -67,11 +67,11 @@ def short_python_error(error: BaseException) -> str:
     """For a cell of Python that failed, in the notebook or in one of Spark's Python workers."""
     own = _own_lines(_cell_frames(error.__traceback__))
     worker = _worker_frames(str(error))
-    if worker and _condition(error) is None and "Python worker" in str(error):
+    if worker and spark_condition(error) is None and "Python worker" in str(error):
         last = _WORKER_LAST.findall(str(error))
         lines = [f"{last[-1] if last else 'Error'} (in a Python function that Spark ran)", *_own_lines(worker)]
         return _fitted(lines)
-    if _condition(error) is None:
+    if spark_condition(error) is None:
         return _fitted([*own, f"{_headline(error)}: {_message(error)}".removesuffix(": ")])
     context = _query_context(error)
     where = [f"in: {context[2]}"] if context is not None and context[2] else []
@@ -94,26 +94,32 @@ def short_text(headline: str, detail: str = "") -> str:
 
 def is_lost_session(error: BaseException) -> bool:
     """Whether the server is gone or no longer knows this session, so that the next cell needs a new one."""
-    condition = _condition(error) or ""
+    condition = spark_condition(error) or ""
     if condition.startswith("INVALID_HANDLE.SESSION") or condition == "NO_ACTIVE_SESSION":
         return True
+    if "Cannot call methods on a stopped SparkContext" in str(error):  # it is ending
+        return True
+    return grpc_status(error) in ("UNAVAILABLE", "UNAUTHENTICATED") or "failed to connect to all addresses" in str(error)
+
+
+def grpc_status(error: BaseException) -> str:
+    """The name of the gRPC status with which a call failed; empty for other errors."""
     code = getattr(error, "getGrpcStatusCode", None)
-    name = getattr(code(), "name", "") if callable(code) else ""
-    return name in ("UNAVAILABLE", "UNAUTHENTICATED") or "failed to connect to all addresses" in str(error)
+    return str(getattr(code(), "name", "")) if callable(code) else ""
 
 
 def is_cancelled(error: BaseException) -> bool:
     """Whether an operation ended because it was interrupted."""
-    return (_condition(error) or "").startswith("OPERATION_CANCELED") or "OPERATION_CANCELED" in str(error)[:200]
+    return (spark_condition(error) or "").startswith("OPERATION_CANCELED") or "OPERATION_CANCELED" in str(error)[:200]
 
 
 def _headline(error: BaseException) -> str:
-    condition = _condition(error)
+    condition = spark_condition(error)
     name = type(error).__name__
     return f"{name} [{condition}]" if condition else name
 
 
-def _condition(error: BaseException) -> str | None:
+def spark_condition(error: BaseException) -> str | None:
     get_condition = getattr(error, "getCondition", None)
     condition = get_condition() if callable(get_condition) else None
     return str(condition) if condition else None

@@ -146,7 +146,7 @@ class SparkMagics(Magics):
         variables = self.shell.user_ns
         names = {marker.name for marker in statement.markers if marker.name in variables}
         frames = {name: frame for name in names if (frame := as_spark_frame(held.spark, name, variables[name]))}
-        folder = os.getcwd() if is_loopback(held.endpoint.host) else None
+        folder = os.getcwd() if held.endpoint.here and is_loopback(held.endpoint.host) else None
         bound = bind(statement, variables, frames, list_items, folder)
         cell.explain_error = lambda error: short_sql_error(error, bound, body, first_line, self._table_hint(error))
         values = _literals(bound)

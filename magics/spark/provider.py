@@ -50,6 +50,12 @@ class RestProvider:
         except NotFound:
             return
 
+    def is_live(self, endpoint: SparkEndpoint) -> bool:
+        try:
+            return client().spark_endpoint(endpoint.name).job_id == endpoint.job_id
+        except (Conflict, NotFound):
+            return False
+
     def why_ended(self, job_id: str) -> str:
         try:
             job = client().job(job_id)
@@ -109,7 +115,8 @@ class RestProvider:
                 raise Unavailable(f"The Spark session {session.name} did not start: {self._failure_text(job)}")
             try:
                 found = client().spark_endpoint(session.name)
-                return SparkEndpoint(found.host, found.port, found.token, found.job_id, found.name)
+                own = None if found.token else client().token
+                return SparkEndpoint(found.host, found.port, found.token, found.job_id, found.name, own, found.tls, found.here)
             except (Conflict, NotFound):
                 pass
             now = f"Spark session {session.name}: {_state(job)}"

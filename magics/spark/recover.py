@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuttilab.magics.spark.display import preview_of
+from tuttilab.magics.spark.errors import grpc_status
 from tuttilab.magics.spark.results import AS_DICT, as_dict, as_form
 from tuttilab.magics.spark.session import SessionProvider
 from tuttilab.magics.spark.state import Recoverable, orphaned_cells, remove_entry, state_directory
@@ -64,8 +65,9 @@ def reattach(entry: Recoverable, provider: SessionProvider, on_wait: Callable[[s
             f"The operation is no longer known to session {entry.session}: its result was fetched, or nobody asked "
             "for it within an hour; run the cell again."
         ) from error
-    except Exception:
-        remove_entry(directory, entry)  # the operation's own failure: there is nothing more to fetch
+    except Exception as error:
+        if grpc_status(error) != "UNAVAILABLE":  # then its result may be there when the proxy answers again
+            remove_entry(directory, entry)  # the operation's own failure: there is nothing more to fetch
         raise
     remove_entry(directory, entry)
     if fetched is None or not gives_result:

@@ -12,13 +12,30 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class SparkEndpoint:
-    """The address and token of a session; `job_id` changes when the session is restarted."""
+    """Where a session is reached; `job_id` changes when the session is restarted.
+
+    `token` is the session's own, or empty behind a proxy: then `own_token` gives the user's as it is valid now.
+    """
 
     host: str
     port: int
     token: str = field(repr=False)
     job_id: str
     name: str
+    own_token: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    tls: bool = False
+    here: bool = True
+    """Whether the session's processes are on the machine of that address."""
+
+    @property
+    def is_proxied(self) -> bool:
+        return self.own_token is not None
+
+    def metadata(self) -> list[tuple[str, str]]:
+        """Who calls and, to a proxy, for which session: it refuses another that has the name by now."""
+        if self.own_token is None:
+            return [("authorization", f"Bearer {self.token}")]
+        return [("authorization", f"Bearer {self.own_token()}"), ("tuttilab-session", self.name), ("tuttilab-job", self.job_id)]
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,10 @@ class SessionProvider(Protocol):
 
     def stop(self, name: str) -> None:
         """End the session; does nothing when there is none of that name."""
+        ...
+
+    def is_live(self, endpoint: SparkEndpoint) -> bool:
+        """Whether the session behind the proxy is still the one of this endpoint."""
         ...
 
     def why_ended(self, job_id: str) -> str:

@@ -19,6 +19,7 @@ from tuttilab.scheduler.identity.auth import Authenticator
 from tuttilab.scheduler.identity.rate import WriteRate
 from tuttilab.scheduler.runtime.writable import Folders
 from tuttilab.scheduler.service.loop import Service
+from tuttilab.scheduler.spark.proxy.process import SparkProxy
 
 ROUTERS = (
     jobs.router,
@@ -46,11 +47,13 @@ def create_app(
     shut_down: Callable[[bool], None] | None = None,
     reload: Callable[[bool, tuple[str, ...], str], Awaitable[ReloadView]] | None = None,
     artifacts: ArtifactProcess | None = None,
+    spark_proxy: SparkProxy | None = None,
 ) -> FastAPI:
     """The application for ``service``, which the caller starts and stops, because it outlives the application.
 
     ``shut_down(now)`` ends a local control plane; without it `POST /shutdown` is refused. ``reload`` reads the configuration
     again; without it `POST /reload` is refused. ``artifacts`` serves the bytes of big artifacts; without it this process does.
+    Kernels reach Spark sessions through ``spark_proxy``; without it they are told each session's own address and token.
     """
     app = FastAPI(
         title="tuttilab",
@@ -68,6 +71,8 @@ def create_app(
     app.state.shut_down = shut_down
     app.state.reload = reload
     app.state.artifacts = artifacts
+    app.state.spark_proxy = spark_proxy
+    app.state.authenticator = authenticator
     app.state.watchers = Watchers()
     app.state.folders = Folders(service.folders)
     app.state.body_turns = BodyTurns()

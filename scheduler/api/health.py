@@ -19,6 +19,7 @@ from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import wire
 from tuttilab.scheduler.domain.errors import Conflict, Forbidden
 from tuttilab.scheduler.runtime.writable import Folders
+from tuttilab.scheduler.spark.proxy.process import SparkProxy
 from tuttilab.scheduler.usecases.policy import tune, view_of
 
 probes = APIRouter(tags=["health"])
@@ -92,9 +93,11 @@ async def set_policy(request: Request, service: ServiceDep, who: Caller) -> Resp
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(service: ServiceDep, who: Caller) -> Response:
-    """Gauges in the text format of Prometheus."""
+async def metrics(request: Request, service: ServiceDep, who: Caller) -> Response:
+    """Gauges in the text format of Prometheus, and what the control plane's own Spark proxy counts."""
     text = "".join(line + "\n" for line in gauges(service.state, service.last_seq))
+    proxy = cast(SparkProxy | None, request.app.state.spark_proxy)
+    text += proxy.metrics() if proxy is not None else ""
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

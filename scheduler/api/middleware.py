@@ -24,6 +24,8 @@ OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", f"{PREFIX}/healthz", f"{PR
 """Paths that need no token: their response is one word."""
 ATTEMPT_TOKEN_PATHS: Final = re.compile(rf"{PREFIX}/pods/(?:report|displays|artifacts/[^/]+)")
 """Paths that take the token of an attempt instead of a user's. The route checks it, because the token depends on what it claims."""
+SPARK_ROUTES: Final = f"{PREFIX}/spark/routes"
+"""Takes the token of the Spark proxy, which the route checks; the body has a user's."""
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]/@\s]+))(?::\d{1,5})?")
@@ -82,6 +84,8 @@ class AccessMiddleware:
         token = bearer(headers.get("authorization"))
         if ATTEMPT_TOKEN_PATHS.fullmatch(scope["path"]):
             state["attempt_token"] = token
+        elif scope["path"] == SPARK_ROUTES:
+            state["proxy_token"] = token
         else:
             state["who"] = await self._authenticator.who(token)
             check_role(state["who"], scope["method"], scope["path"])

@@ -70,6 +70,7 @@ BODIES: Final = (
     JobRequest,
     BatchRequest,
     SparkRequest,
+    wire.SparkRouteRequest,
     DagRequest,
     RunRequest,
     NotebookRequest,

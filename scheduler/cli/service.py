@@ -44,7 +44,7 @@ def check(config: Path | None, as_json: bool) -> None:
     """Check a configuration and show what it means, without starting anything.
 
     A tuttilab.yaml may have the keys store, artifacts, auth, listen, clusters, queues, storages, sidecars,
-    defaults, limits, policy and tune; missing ones are as in
+    defaults, limits, policy, tune and spark; missing ones are as in
     the built-in configuration. Variables such as TUTTILAB_LISTEN_PORT override its values.
     """
     from tuttilab.scheduler.config.load import load_config

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -125,4 +127,39 @@ def stop(name: str) -> None:
     console.put(f"{name}: stopped")
 
 
-COMMANDS = (spark,)
+@click.command("spark-proxy")
+@click.option("--url", required=True, help="Address of the control plane.")
+@click.option(
+    "--token-file", required=True, type=click.Path(path_type=Path), help="spark-proxy-token of the control plane's state folder."
+)
+@click.option("--listen", default="127.0.0.1:15002", show_default=True, metavar="HOST:PORT", help="Where kernels connect.")
+@click.option("--certificate", type=click.Path(path_type=Path), help="PEM file; with --key the proxy serves TLS.")
+@click.option("--key", type=click.Path(path_type=Path), help="PEM file of the certificate's key.")
+@click.option("--metrics", default="", metavar="HOST:PORT", help="Serve counters for Prometheus there.")
+@click.option("--with-parent", is_flag=True, hidden=True)
+def spark_proxy(
+    url: str, token_file: Path, listen: str, certificate: Path | None, key: Path | None, metrics: str, with_parent: bool
+) -> int:
+    """Relay the Spark cells of all users to their own sessions, through one port, until SIGTERM.
+
+    A control plane on one machine runs its own. A site names the one that it runs as `spark: {proxy: grpcs://HOST:PORT}`.
+    """
+    from tuttilab.scheduler.spark.proxy.server import Settings, run
+
+    if not with_parent:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+    return run(
+        Settings(
+            url=url,
+            token_file=token_file,
+            listen=listen,
+            certificate=certificate,
+            key=key,
+            metrics=metrics,
+            with_parent=with_parent,
+        )
+    )
+
+
+COMMANDS = (spark, spark_proxy)

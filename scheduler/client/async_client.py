@@ -93,6 +93,10 @@ class AsyncClient:
     def url(self) -> str:
         return self._transport.url
 
+    @property
+    def token(self) -> str:
+        return self._transport.token
+
     async def close(self) -> None:
         await self._transport.close()
 

@@ -74,15 +74,28 @@ class Client:
     """`AsyncClient` for code that does not await: the same methods, each of which blocks. Threads may share one."""
 
     def __init__(
-        self, url: str, token: str, *, timeout_s: float = 30.0, rediscover: Rediscover | None = None, say: Say | None = None
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout_s: float = 30.0,
+        rediscover: Rediscover | None = None,
+        look: Rediscover | None = None,
+        say: Say | None = None,
     ) -> None:
-        """``say`` is called in a thread of the client."""
+        """``look`` is ``rediscover`` that starts nothing. ``say`` is called in a thread of the client."""
+        self._look = look
         self._async = AsyncClient(url, token, timeout_s=timeout_s, rediscover=rediscover, say=say)
         self._pid = os.getpid()
 
     @property
     def url(self) -> str:
         return self._async.url
+
+    def token(self) -> str:
+        """What the service takes from this caller now: a local one has another after each start. Starts nothing."""
+        found = self._look() if self._look is not None else None
+        return self._async.token if found is None else found[1]
 
     def __enter__(self) -> Client:
         return self
@@ -310,8 +323,8 @@ def connect(*, start: bool = True, say: Say | None = None) -> Client:
     this machine, which is started when there is none and ``start`` is true. ``say`` is told when an answer takes long, in another
     thread.
     """
-    url, token, rediscover = _locate(start, start)
-    return Client(url, token, rediscover=rediscover, say=say)
+    url, token, rediscover, look = _locate(start, start)
+    return Client(url, token, rediscover=rediscover, look=look, say=say)
 
 
 def connect_async(*, start: bool = True, restart: bool = True, say: Say | None = None) -> AsyncClient:
@@ -320,7 +333,7 @@ def connect_async(*, start: bool = True, restart: bool = True, say: Say | None =
     Without ``restart`` the client does not start a local service again that ended later, say by `tuttilab down`; it finds the
     service again after something else has started it.
     """
-    url, token, rediscover = _locate(start, start and restart)
+    url, token, rediscover, _ = _locate(start, start and restart)
     return AsyncClient(url, token, rediscover=rediscover, say=say)
 
 
@@ -337,7 +350,7 @@ def results_here(job: JobView, rank: int = 0) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _locate(start: bool, restart: bool) -> tuple[str, str, Rediscover | None]:
+def _locate(start: bool, restart: bool) -> tuple[str, str, Rediscover | None, Rediscover | None]:
     environ = dict(os.environ)
     url = environ.get("TUTTILAB_URL")
     if url:
@@ -346,7 +359,7 @@ def _locate(start: bool, restart: bool) -> tuple[str, str, Rediscover | None]:
             raise EnvironmentProblem(
                 f"TUTTILAB_URL is set ({url}) and TUTTILAB_TOKEN is not; set both, or neither for a local service."
             )
-        return url, token, None
+        return url, token, None, None
     # Only here, because a kernel of a site never needs it.
     from tuttilab.scheduler.runtime import discovery
 
@@ -360,4 +373,4 @@ def _locate(start: bool, restart: bool) -> tuple[str, str, Rediscover | None]:
     found = find(start)
     if found is None:
         raise Unavailable(f"No control plane runs for {discovery.state_dir(environ)}; `tuttilab up` starts one.")
-    return *found, lambda: find(restart)
+    return *found, lambda: find(restart), lambda: find(False)

@@ -102,6 +102,10 @@ class Transport:
     def url(self) -> str:
         return self._url
 
+    @property
+    def token(self) -> str:
+        return self._token
+
     def _set_address(self, url: str, token: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:

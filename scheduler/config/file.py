@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tuttilab.scheduler.config.model import ArtifactsConfig, AuthConfig, ListenConfig, StoreConfig
+from tuttilab.scheduler.config.model import ArtifactsConfig, AuthConfig, ListenConfig, SparkConfig, StoreConfig
 from tuttilab.scheduler.domain.requests import Amount
 from tuttilab.scheduler.domain.wire import STRICT
 
@@ -188,6 +188,7 @@ class ConfigFile:
     policy: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     """Parameters of the decision rule that hold whatever is tuned (`core.rows.tuning`)."""
     tune: TuneFile = TuneFile()
+    spark: SparkConfig = SparkConfig()  # noqa: RUF009  frozen
 
 
 SECTIONS: Final[Mapping[str, type]] = {
@@ -200,5 +201,16 @@ SECTIONS: Final[Mapping[str, type]] = {
 }
 """Sections whose keys a variable overrides: TUTTILAB_LISTEN_PORT is `port` of `listen`."""
 
-for _cls in (ConfigFile, NodeFile, ClusterFile, QueueFile, StorageFile, ParamFile, TuneFile, SideCarFile, *SECTIONS.values()):
+for _cls in (
+    ConfigFile,
+    NodeFile,
+    ClusterFile,
+    QueueFile,
+    StorageFile,
+    ParamFile,
+    TuneFile,
+    SideCarFile,
+    SparkConfig,
+    *SECTIONS.values(),
+):
     _cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]  # pydantic's documented hook for stdlib dataclasses

@@ -26,6 +26,7 @@ from tuttilab.scheduler.config.model import (
     Defaults,
     Limits,
     ListenConfig,
+    SparkConfig,
 )
 from tuttilab.scheduler.config.proxy_users import proxy_users_of
 from tuttilab.scheduler.config.resources import check_resources
@@ -51,6 +52,7 @@ from tuttilab.scheduler.domain.resources import (
 )
 from tuttilab.scheduler.domain.strict_yaml import documents
 from tuttilab.scheduler.domain.wire import parse
+from tuttilab.scheduler.runtime.addresses import proxy_address
 
 AUTH_KINDS: Final = ("hub", "local")
 CLUSTER_KINDS: Final = ("fake", "kubernetes", "local")
@@ -140,11 +142,18 @@ def parse_config(data: Mapping[str, object], state_dir: Path, what: str) -> Conf
             driver_ports=range_of(file.driver_ports, "driver_ports"),
             sidecars=sidecars_of(file.sidecars),
             tune=tune_of(file.tune, file.policy),
+            spark=_spark(file.spark),
         )
         check_resources(queues, clusters)
         return config
     except BadInput as error:
         raise BadInput(f"{what}: {error}") from error
+
+
+def _spark(spark: SparkConfig) -> SparkConfig:
+    if spark.proxy not in ("own", "direct"):
+        proxy_address(spark.proxy)
+    return spark
 
 
 # Any: the file's data before it is checked.

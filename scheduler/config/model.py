@@ -70,6 +70,13 @@ class ListenConfig:
         return (host.strip("[]"), int(port)) if self.pods else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparkConfig:
+    proxy: str = "own"
+    """``own``: the control plane runs a Spark proxy on loopback. ``direct``: kernels connect to sessions themselves. Else the
+    address of a proxy that the site runs, such as grpcs://spark.example:15002."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
     name: str
@@ -164,6 +171,7 @@ class Config:
     proxy_users: Mapping[str, ProxyUser] = field(default_factory=dict)
     """Accounts other than their owner's as which jobs may run, by name."""
     tune: TuneConfig = TuneConfig()
+    spark: SparkConfig = SparkConfig()
 
     @property
     def host_names(self) -> tuple[str, ...]:

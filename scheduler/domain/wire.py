@@ -311,8 +311,32 @@ class SparkEndpointView:
     job_id: str
     host: str
     port: int
-    token: str
+    token: str = ""
+    """Of the session itself. Empty when a Spark proxy listens there, which takes the caller's own token."""
     ui: str | None = None
+    tls: bool = False
+    here: bool = True
+    """Whether the session runs on the machine of that address, and so sees its files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparkRouteRequest:
+    """Asked by the Spark proxy for a caller, whose own token it is. ``job_id``: the session must be this one."""
+
+    token: str
+    session: str
+    job_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparkRouteView:
+    """Where the caller's session is, and the secret of its server. Sent to the Spark proxy only."""
+
+    owner: str
+    job_id: str
+    host: str
+    port: int
+    token: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -496,6 +520,7 @@ _REQUESTS: tuple[Any, ...] = (
     RenewRequest,
     MemberReport,
     PodReport,
+    SparkRouteRequest,
 )
 for _request in _REQUESTS:
     _request.__pydantic_config__ = STRICT

@@ -17,6 +17,7 @@ from typing import Final
 
 from tuttilab.scheduler.config.model import Config
 from tuttilab.scheduler.domain.errors import StaleEpoch, StoreError
+from tuttilab.scheduler.domain.model import JobKind
 from tuttilab.scheduler.runtime import discovery
 from tuttilab.scheduler.runtime.discovery import LastRun, Runtime
 from tuttilab.scheduler.runtime.processes import user_name
@@ -110,6 +111,7 @@ async def _serve(
     from tuttilab.scheduler.api.middleware import PodsOnly
     from tuttilab.scheduler.identity.auth import Authenticator, HubAuthenticator, LocalAuthenticator, hub_settings
     from tuttilab.scheduler.identity.hub_reconciliation import keep_hub_reconciled
+    from tuttilab.scheduler.spark.proxy.process import proxy_of
 
     operator = LocalAuthenticator(runtime.token, user_name())
     authenticator: Authenticator = operator
@@ -125,12 +127,18 @@ async def _serve(
     artifacts = ArtifactProcess(blobs, service.config.listen.host, service.config.limits.ticket_s)
     artifacts.set_committer(partial(commit_artifact, service))
     reload = reloader(service, runtime, environ)
-    activity = Activity(create_app(service, authenticator, shut_down=shutdown.after_jobs, reload=reload, artifacts=artifacts))
+    proxy = proxy_of(service.config.spark.proxy, Path(runtime.state_dir), runtime.url, service.secrets.proxy_token())
+    if proxy is not None and any(job.kind is JobKind.SPARK and not job.phase.is_terminal for job in service.state.jobs.values()):
+        proxy.start_soon()
+    app = create_app(service, authenticator, shut_down=shutdown.after_jobs, reload=reload, artifacts=artifacts, spark_proxy=proxy)
+    activity = Activity(app)
     if service.config.auth.kind != "hub":
         shutdown.when_idle(activity, service.config.limits.idle_stop_s)
     async with serving_pods(PodsOnly(activity), service.config.listen.pods_address):
         await serve_app(activity, bound, runtime, readiness, shutdown.wait())
     await artifacts.close()
+    if proxy is not None:
+        await proxy.close()
     for task in tasks:
         task.cancel()
     if isinstance(authenticator, HubAuthenticator):

@@ -36,6 +36,7 @@ from tuttilab.scheduler.server.readiness import ReadinessPipe
 from tuttilab.scheduler.server.replica import MayAct, Replica
 from tuttilab.scheduler.service.launch_plans import Secrets
 from tuttilab.scheduler.service.loop import Service
+from tuttilab.scheduler.spark.proxy.process import proxy_of
 from tuttilab.scheduler.store.leadership import Candidate
 from tuttilab.scheduler.store.sql import SqlStore
 
@@ -75,13 +76,16 @@ async def run_replica(
 
     blobs = blobs_of(config)
     artifacts = ArtifactProcess(blobs, config.listen.host, config.limits.ticket_s)
+    proxy = proxy_of(config.spark.proxy, state, runtime.url, keys.proxy_token())
 
     async def while_leading(service: Service) -> None:
         await asyncio.gather(*(one(service) for one in beside))
 
     def app_of(service: Service) -> ASGIApp:
         artifacts.set_committer(partial(commit_artifact, service))
-        return create_app(service, authenticator, reload=reloader(service, runtime, environ), artifacts=artifacts)
+        return create_app(
+            service, authenticator, reload=reloader(service, runtime, environ), artifacts=artifacts, spark_proxy=proxy
+        )
 
     replica = Replica(
         config.store.url,
@@ -120,6 +124,8 @@ async def run_replica(
             task.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await artifacts.close()
+        if proxy is not None:
+            await proxy.close()
         if isinstance(authenticator, HubAuthenticator):
             await authenticator.close()
         log.info("ended; live jobs go on by themselves")

@@ -71,6 +71,10 @@ class Secrets:
         """Authenticates the owner's kernels to one attempt of a Spark session."""
         return self._derive(f"spark/{job_id}/{attempt}")
 
+    def proxy_token(self) -> str:
+        """With it the Spark proxy asks where sessions are. It opens nothing without a user's token."""
+        return self._derive("spark-proxy")
+
     def user_token(self) -> str:
         """Token of the user of a local control plane, the same on all replicas."""
         return self._derive("user")

@@ -88,6 +88,9 @@ class FolderProvider:
                 assert time.monotonic() < deadline, f"session {name} does not end"
                 time.sleep(0.05)
 
+    def is_live(self, endpoint: SparkEndpoint) -> bool:
+        return self._is_alive(endpoint.name)
+
     def why_ended(self, job_id: str) -> str:
         return next((f"ended ({info.reason})" for info in self.list() if info.job_id == job_id), "ended")
 

@@ -30,6 +30,7 @@ LEAVE_NOTHING = {
     "POST /notebooks/{job_id}/active": "a note in memory that a cell runs",
     "POST /pods/displays": "what a pod of a job that is listed shows while it runs",
     "POST /pods/report": "the report of a pod of a job that is listed; it is in the job's history",
+    "POST /spark/routes": "a question of the Spark proxy, which changes nothing",
     "POST /shutdown": "nothing is changed that outlives it; only whoever started a local control plane may end it",
 }
 LINES = {

@@ -79,6 +79,7 @@ GET    /spark/sessions                  200 200 200 200 200 200
 POST   /spark/sessions                  200 200 200 200 200 403
 GET    /spark/sessions/{name}/endpoint  404 404 404 409 404 404
 DELETE /spark/sessions/{name}           404 404 404 204 404 403
+POST   /spark/routes                    401 401 401 401 401 401
 GET    /dags                            200 200 200 200 200 200
 POST   /dags                            200 200 200 200 200 403
 GET    /dags/{name}/definition          403 403 403 200 404 404

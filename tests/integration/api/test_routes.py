@@ -62,6 +62,7 @@ RULES = {
     ("POST", f"{V}/spark/sessions"): USER,
     ("GET", f"{V}/spark/sessions/{{name}}/endpoint"): USER,
     ("DELETE", f"{V}/spark/sessions/{{name}}"): USER,
+    ("POST", f"{V}/spark/routes"): ATTEMPT,
     ("GET", f"{V}/dags"): USER,
     ("POST", f"{V}/dags"): USER,
     ("GET", f"{V}/dags/{{name}}/definition"): USER,
