@@ -35,6 +35,8 @@ TIMES: Final = np.concatenate([[0.0], np.geomspace(10.0, 90 * 86400.0, 27)])
 SOONEST_S: Final = 1.0
 AT_ONCE: Final = 4096
 """Gangs whose use is summed up in one array, which bounds the memory."""
+WIDE: Final = 0.5
+"""The part of a node that a pod asks for from which on free room that is scattered over nodes is of no use to it."""
 DEVIATIONS: Final = 1.5
 """Standard deviations from the expected offer and use to those of the earliest and the latest start."""
 
@@ -54,14 +56,21 @@ def predicted_starts(working_set: WorkingSet, waiting: Sequence[Candidate], told
     spreads = np.array(told)
     offers = _offers_of_room(working_set)
     needs = _Needs.of(_arrays(working_set, waiting), spreads)
-    by_line = needs.starts(offers, np.argsort([c.place for c in waiting], kind="stable"))
-    by_submission = needs.starts(offers, np.lexsort(([c.job.order for c in waiting], [not c.is_class_exempt for c in waiting])))
+    wide = [is_wide(c) for c in waiting]
+    by_line = needs.starts(offers, np.lexsort(([c.place for c in waiting], wide)))
+    exempt_last = [not c.is_class_exempt for c in waiting]
+    by_submission = needs.starts(offers, np.lexsort(([c.job.order for c in waiting], wide, exempt_last)))
     overtaking = max(queue.overtaking for queue in working_set.snapshot.queues.values())
     latest = by_submission / max(1 - overtaking, 0.1)
     after = _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))
     for rows, later in _by_limits(working_set, waiting, spreads):
         after[:, rows] = np.maximum(after[:, rows], later)
     return [*map(Forecast._make, zip(*after.tolist(), strict=True))]
+
+
+def is_wide(candidate: Candidate) -> bool:
+    """Whether a pod of the gang wants so much of a node that others start beside it while one empties."""
+    return candidate.shape.widest >= WIDE
 
 
 def _arrays(working_set: WorkingSet, candidates: Sequence[Candidate]) -> CandidateArrays:
