@@ -520,6 +520,8 @@ class StartKind(StrEnum):
     """It has room, and starts as soon as it does not delay the gang with the hold."""
     LINE = "line"
     """It starts when the gangs before it in line have been served."""
+    WIDE = "wide"
+    """The same for one whose pods want much of a node: others start beside it while nodes empty for it."""
 
 
 class StartForecast(NamedTuple):

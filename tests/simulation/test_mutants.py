@@ -18,6 +18,7 @@ QUICK = (
     "tests/unit/core/test_preemption_and_size.py",
     "tests/unit/core/test_queues_and_quota.py",
     "tests/unit/core/test_state.py",
+    "tests/simulation/test_holds_stay.py",
     "tests/simulation/test_seeds.py::test_no_promise_is_broken_in_seeded_runs",
 )
 

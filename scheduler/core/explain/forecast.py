@@ -7,6 +7,9 @@ enforces for gangs that were overtaken enough. The first is right for a gang nea
 later the first estimate, the more gangs will still go first. So the two are weighted by the square root of their quotient. Where a
 queue is short of one of its limits, the same is computed for that limit, and the gang starts at the later of the two times.
 
+Room that is free in parts of nodes is of no use to a gang whose pods want whole ones, and others start beside it while a node empties:
+so in both orders gangs that are not wide (`is_wide`) come first, and the errors of the two are learnt apart (`StartKind.WIDE`).
+
 Offer and use are sums of many run times, so both have a variance. The earliest and the latest start are where the offer reaches the
 use if both are off by `DEVIATIONS`. For the latest, a run of which nothing is known ends at its limit only.
 """
@@ -35,6 +38,8 @@ TIMES: Final = np.concatenate([[0.0], np.geomspace(10.0, 90 * 86400.0, 27)])
 SOONEST_S: Final = 1.0
 AT_ONCE: Final = 4096
 """Gangs whose use is summed up in one array, which bounds the memory."""
+WIDE: Final = 0.5
+"""The part of a node that a pod asks for from which on free room that is scattered over nodes is of no use to it."""
 DEVIATIONS: Final = 1.5
 """Standard deviations from the expected offer and use to those of the earliest and the latest start."""
 
@@ -54,14 +59,21 @@ def predicted_starts(working_set: WorkingSet, waiting: Sequence[Candidate], told
     spreads = np.array(told)
     offers = _offers_of_room(working_set)
     needs = _Needs.of(_arrays(working_set, waiting), spreads)
-    by_line = needs.starts(offers, np.argsort([c.place for c in waiting], kind="stable"))
-    by_submission = needs.starts(offers, np.lexsort(([c.job.order for c in waiting], [not c.is_class_exempt for c in waiting])))
+    wide = [is_wide(c) for c in waiting]
+    by_line = needs.starts(offers, np.lexsort(([c.place for c in waiting], wide)))
+    exempt_last = [not c.is_class_exempt for c in waiting]
+    by_submission = needs.starts(offers, np.lexsort(([c.job.order for c in waiting], wide, exempt_last)))
     overtaking = max(queue.overtaking for queue in working_set.snapshot.queues.values())
     latest = by_submission / max(1 - overtaking, 0.1)
     after = _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))
     for rows, later in _by_limits(working_set, waiting, spreads):
         after[:, rows] = np.maximum(after[:, rows], later)
     return [*map(Forecast._make, zip(*after.tolist(), strict=True))]
+
+
+def is_wide(candidate: Candidate) -> bool:
+    """Whether a pod of the gang wants so much of a node that others start beside it while one empties."""
+    return candidate.shape.widest >= WIDE
 
 
 def _arrays(working_set: WorkingSet, candidates: Sequence[Candidate]) -> CandidateArrays:

@@ -12,7 +12,7 @@ from tuttilab.scheduler.core.backfill import Hold, QuotaHold, end_of, hold_for
 from tuttilab.scheduler.core.candidates import Candidate
 from tuttilab.scheduler.core.causes import Cause
 from tuttilab.scheduler.core.explain.bases import TOO_WIDE, Bases
-from tuttilab.scheduler.core.explain.forecast import Forecast, predicted_starts
+from tuttilab.scheduler.core.explain.forecast import Forecast, is_wide, predicted_starts
 from tuttilab.scheduler.core.explain.names import HeldBy, Holders, blocked_by, count
 from tuttilab.scheduler.core.explain.ranges import (
     NOTHING_TOLD,
@@ -113,6 +113,8 @@ class _Explainer:
             elif template.behind is not None:
                 sentence, blockers = self._behind(template.behind, template.what, job)
             start, made_of = self._start(template, job, forecast)
+            if made_of is not None and made_of.kind is not StartKind.FIRST and is_wide(candidate):
+                made_of = made_of._replace(kind=StartKind.WIDE)
             says = NOTHING_TOLD
             if start is not None and made_of is not None and is_narrow(after := widened(made_of, factors)):
                 says = still_told(start, after, before.get(job.id), now) or told(

@@ -20,7 +20,7 @@ LEVEL: Final = 0.9
 MOST_SCORES: Final = 200
 FEW_SCORES: Final = 10
 """With fewer, the missing ones are taken to be `EXPECTED`."""
-EXPECTED: Final = {StartKind.FIRST: log(1.25), StartKind.HELD: log(1.6), StartKind.LINE: log(1.6)}
+EXPECTED: Final = {StartKind.FIRST: log(1.25), StartKind.HELD: log(1.6), StartKind.LINE: log(1.6), StartKind.WIDE: log(1.6)}
 """Score before anything is known: where only what runs decides, the error is small."""
 LARGEST: Final = 4.0
 SMALLEST: Final = -1.0

@@ -86,6 +86,8 @@ class Shape:
     """Dominant share of the clusters it may use."""
     nodes: float = 0.0
     """The same in nodes: how many of their mean size it fills."""
+    widest: float = 0.0
+    """The same of its largest pod."""
     demands: dict[str, Demand] = field(default_factory=dict)
     charges: dict[str, Resources] = field(default_factory=dict)
     _smallest: dict[str, tuple[Counts | None, Resources, int]] = field(default_factory=dict)
@@ -103,7 +105,9 @@ class Shape:
             shape.charges[cluster.name] = charge_of(job, cluster)
         charge = shape.charges[clusters[0].name] if clusters else shape.asked
         shape.share = min(charge.dominant_share(site), 1e9) if site else 0.0
-        shape.nodes = shape.share * sum(len(cluster.nodes) for cluster in clusters)
+        nodes = sum(len(cluster.nodes) for cluster in clusters)
+        shape.nodes = shape.share * nodes
+        shape.widest = max(one.resources.dominant_share(site) for one in job.gang.pod_sets) * nodes if site else 0.0
         return shape
 
     def for_new_cycle(self) -> Shape:
@@ -116,6 +120,7 @@ class Shape:
             self.is_elastic,
             self.share,
             self.nodes,
+            self.widest,
             self.demands,
             self.charges,
             self._smallest,

@@ -10,7 +10,7 @@ from tuttilab.scheduler.core.kinds.spark import SESSION_LABEL
 from tuttilab.scheduler.core.ordering.accuracy import EXPECTED, FEW_SCORES, Accuracy, scales, widened
 from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
-from tuttilab.scheduler.domain.model import Job, JobKind, StartForecast, StartKind, Wait, Why
+from tuttilab.scheduler.domain.model import Job, JobKind, Prediction, StartForecast, StartKind, Wait, Why
 from tuttilab.scheduler.domain.requests import Who
 
 BOB = Who("bob", ("research",))
@@ -200,3 +200,22 @@ def test_a_gang_that_still_waits_past_its_range_counts_at_once() -> None:
     accuracy.record(waits, 0.0)
     accuracy.record(waits, 5000.0)
     assert widened(forecast, scales(accuracy.factors()))[1] > 4 * before[1]
+
+
+def test_B02_who_starts_beside_gangs_that_wait_for_whole_nodes_is_not_told_to_wait_for_them() -> None:
+    one = state([cluster(node("a", cpus=4), node("b", cpus=4))])
+    exact = Prediction(600.0, 1.0, "5 earlier runs of this name")
+    for _ in range(8):
+        running(one, 0.0, cpus=1)
+    wide = [submit(one, cpus=4, at=1.0, sidecar=False) for _ in range(6)]
+    small = submit(one, cpus=1, at=2.0, sidecar=False)
+    queued = dict.fromkeys((*[each.id for each in wide], small.id), exact)
+    snapshot = one.snapshot()
+    runs = tuple(replace(run, prediction=exact) for run in snapshot.running)
+    waits = {wait.job_id: wait for wait in schedule(replace(snapshot, predictions=queued, running=runs), 2.0).waits}
+    forecasts = [wait.forecast for wait in (waits[small.id], waits[wide[1].id], waits[wide[-1].id])]
+    assert [each.kind for each in forecasts if each is not None] == [StartKind.LINE, StartKind.WIDE, StartKind.WIDE]
+    after = [each.latest_s for each in forecasts if each is not None]
+    # The first wide gang gets one node at 600 s; the small one may start on the other then.
+    assert after[0] < 1200.0 < 1800.0 < after[2]
+    assert after[0] < after[1] < after[2]
