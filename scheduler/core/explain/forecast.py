@@ -7,8 +7,8 @@ enforces for gangs that were overtaken enough. The first is right for a gang nea
 later the first estimate, the more gangs will still go first. So the two are weighted by the square root of their quotient. Where a
 queue is short of one of its limits, the same is computed for that limit, and the gang starts at the later of the two times.
 
-Room that is free in parts of nodes is of no use to a gang whose pods want whole ones; others start beside it while a node empties. So
-in both orders gangs that are not wide (`is_wide`) come first, and the errors of the two are learnt apart (`StartKind.WIDE`).
+Room that is free in parts of nodes is of no use to a gang whose pods want whole ones; others start beside it while a node empties.
+So in both orders gangs that are not wide (`is_wide`) come first, and the errors of the two are learnt apart (`StartKind.WIDE`).
 
 Offer and use are sums of many run times, so both have a variance. The earliest and the latest start are where the offer reaches the
 use if both are off by `DEVIATIONS`. For the latest, a run of which nothing is known ends at its limit only.
