@@ -161,6 +161,11 @@ class LinkisJobs(Magics):
         return parsed
 
     def _job(self, magic: str, name: str) -> JobHandle:
+        if name == "last":  # a session too
+            newest = client().jobs(all=True, limit=1).jobs
+            if not newest:
+                raise UsageError(f"{magic}: you have no job yet; `%listjob` has them once there are some.")
+            return JobHandle.of(newest[0])
         found = resolve(self.shell, name)
         if not isinstance(found, JobHandle):
             raise UsageError(f"{magic}: {name} is {count(len(found), 'job')}; name one of them by its id, `%listjob` has them.")
