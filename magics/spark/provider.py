@@ -6,6 +6,7 @@ import collections
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from tuttilab.magics.shared.connection import client
@@ -66,7 +67,8 @@ class RestProvider:
         if job.reason.startswith("was "):
             return job.reason
         if not job.is_ended:
-            return "ends"
+            # A gang that lost a pod: the service starts all of it again.
+            return f"was lost ({lost})" if (lost := _why_lost(job)) else "ends"
         return f"ended ({job.reason})" if job.reason else "ended"
 
     def logs(self, name: str, lines: int) -> str:
@@ -100,6 +102,12 @@ class RestProvider:
             ui=request.ui,
             keep=request.keep,
             interpreter=sys.executable if local else None,
+            executors=request.executors or 0,
+            executor_cores=request.executor_cores,
+            executor_memory=request.executor_memory,
+            driver_cores=request.driver_cores,
+            driver_memory=request.driver_memory,
+            ttl=None if request.ttl_s is None else max(1, round(request.ttl_s)),
         )
         view = client().spark_start(spark)
         self._requests[view.job_id] = request
@@ -151,11 +159,25 @@ class RestProvider:
         asked = self._requests.get(view.job_id, SessionRequest())
         job = client().job(view.job_id)
         cores = int(view.cpus) if view.cpus.isdigit() else None
-        request = SessionRequest(cores, view.memory, job.queue, asked.idle_s, asked.conf, asked.ui, asked.keep)
+        request = replace(
+            asked,
+            cores=cores,
+            memory=view.memory,
+            queue=job.queue,
+            executors=view.executors,
+            executor_cores=view.executor_cores or None,
+            executor_memory=view.executor_memory or None,
+            driver_cores=cores,
+        )
         phase = "ready" if view.is_ready else word(view.phase).lower()
         reason = waiting(view.wait, time.time()) if view.wait is not None else view.reason
         ui = client().spark_endpoint(view.name).ui if view.is_ready else None
         return SparkSessionInfo(view.name, view.job_id, phase, reason, request, job.started_at, ui)
+
+
+def _why_lost(job: JobView) -> str:
+    """Why its newest attempt stops, or the one before ended, as far as that was not its owner's wish."""
+    return next((one.reason for one in reversed(job.attempts) if one.reason), "")
 
 
 def _state(job: JobView) -> str:

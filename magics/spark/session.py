@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class SparkEndpoint:
-    """Where a session is reached; `job_id` changes when the session is restarted.
+    """Where a session is reached. `job_id` changes when it is started anew, `token` also when its job is tried again.
 
     `token` is the session's own, or empty behind a proxy: then `own_token` gives the user's as it is valid now.
     """
@@ -40,7 +40,10 @@ class SparkEndpoint:
 
 @dataclass(frozen=True)
 class SessionRequest:
-    """The options of a new session; None leaves the choice to the service. `memory` as in "8Gi"."""
+    """The options of a new session; None leaves the choice to the service. `memory` as in "8Gi".
+
+    `executor_memory` and `driver_memory` are heaps, as in "4g"; `driver_cores` is another word for `cores`.
+    """
 
     cores: int | None = None
     memory: str | None = None
@@ -49,6 +52,12 @@ class SessionRequest:
     conf: tuple[tuple[str, str], ...] = ()
     ui: bool = False
     keep: bool = False
+    executors: int | None = None
+    executor_cores: int | None = None
+    executor_memory: str | None = None
+    driver_cores: int | None = None
+    driver_memory: str | None = None
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True)

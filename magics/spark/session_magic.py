@@ -20,12 +20,24 @@ from tuttilab.magics.shared.parse import (
 )
 from tuttilab.magics.spark.cell import Sessions
 from tuttilab.magics.spark.session import SessionRequest, SparkSessionInfo
+from tuttilab.scheduler.domain.resources import parse_spark_memory
 
 _START = (
-    Option("--cores", "N", whole_number, help="processor cores"),
-    Option("--memory", "M", help="memory in all, such as 8Gi"),
+    Option("--cores", "N", whole_number, help="processor cores of the session's server"),
+    Option("--memory", "M", help="memory of the session's server in all, such as 8Gi"),
+    Option(
+        "--executors",
+        "N",
+        whole_number,
+        help="executors in pods of their own: all start or none (default: tasks run in the server)",
+    ),
+    Option("--executor-cores", "N", whole_number, help="cores of each executor (default: 1)"),
+    Option("--executor-memory", "M", help="heap of each executor, such as 4g (default: 1g)"),
+    Option("--driver-cores", "N", whole_number, help="another word for --cores"),
+    Option("--driver-memory", "M", help="heap of the session's server, such as 2g"),
     Option("--queue", "Q", help="queue whose quota it counts on"),
     Option("--idle", "T", duration_s, help="stop after this time without use, such as 1h"),
+    Option("--ttl", "T", duration_s, help="end after this time whatever runs, such as 8h"),
     Option("--conf", "K=V", key_value, repeatable=True, help="a Spark setting; may be given several times"),
     Option("--ui", help="serve Spark's own pages"),
     Option("--keep", help="do not give way when it is idle and your other work waits for what it holds"),
@@ -90,6 +102,12 @@ def _start(sessions: Sessions, name: str, parsed: Parsed, on_wait: Callable[[str
         tuple(parsed["conf"]),
         parsed["ui"],
         parsed["keep"],
+        parsed["executors"],
+        parsed["executor-cores"],
+        parsed["executor-memory"],
+        parsed["driver-cores"],
+        parsed["driver-memory"],
+        parsed["ttl"],
     )
     running = next((info for info in sessions.provider.list() if info.name == name and info.phase in _RUNNING), None)
     if running is not None and not parsed["restart"]:
@@ -118,6 +136,12 @@ def _changes(running: SessionRequest, asked: SessionRequest) -> str:
             ("queue", running.queue, asked.queue),
             ("idle time", running.idle_s, asked.idle_s),
             ("set of settings", running.conf, asked.conf or None),
+            ("number of executors", running.executors, asked.executors),
+            ("number of cores an executor", running.executor_cores, asked.executor_cores),
+            ("memory of executors", as_heap(running.executor_memory), as_heap(asked.executor_memory)),
+            ("number of driver cores", running.driver_cores, asked.driver_cores),
+            ("memory of the driver", as_heap(running.driver_memory), as_heap(asked.driver_memory)),
+            ("time to live", running.ttl_s, asked.ttl_s),
             ("choice of --keep", running.keep, asked.keep or None),
             ("choice of --ui", running.ui, asked.ui or None),
         )
@@ -126,14 +150,20 @@ def _changes(running: SessionRequest, asked: SessionRequest) -> str:
     return " and ".join(differing)
 
 
+def as_heap(text: str | None) -> int | None:
+    """Bytes of a heap, so that 4g is 4096m."""
+    return None if text is None else parse_spark_memory(text, "memory")
+
+
 def _table(infos: Sequence[SparkSessionInfo], current: str) -> str:
     if not infos:
         return "No Spark session; %spark start or any %%spark cell starts one."
-    rows = [("", "name", "phase", "cores", "memory", "reason")]
+    rows = [("", "name", "phase", "cores", "memory", "executors", "reason")]
     for info in infos:
         request = info.request
         mark = "*" if info.name == current else ""
-        rows.append((mark, info.name, info.phase, str(request.cores or ""), request.memory or "", info.reason))
+        beside = f"{request.executors} x {request.executor_cores} cores, {request.executor_memory}" if request.executors else ""
+        rows.append((mark, info.name, info.phase, str(request.cores or ""), request.memory or "", beside, info.reason))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 

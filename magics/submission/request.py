@@ -22,6 +22,7 @@ from tuttilab.magics.submission.bundle import RUNNER, build_bundle, cell_source
 from tuttilab.magics.submission.capture import Captured
 from tuttilab.magics.submission.modules import module_path
 from tuttilab.magics.submission.names import Brought
+from tuttilab.scheduler.client import read_spark
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.requests import Amount, JobRequest, MountRequest, OutputRequest, PodRequest, SideCarRequest
 
@@ -57,6 +58,8 @@ class Options:
     labels: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[MountRequest, ...] = ()
     sidecars: tuple[SideCarRequest, ...] = ()
+    spark: tuple[str, ...] = ()
+    """Size and settings of a Spark application, as `additions.read_spark` reads them; empty for other jobs."""
 
     @property
     def needs_containers(self) -> bool:
@@ -135,15 +138,17 @@ def _request(options: Options, code: str) -> JobRequest:
         gpus=options.gpus,
         gpu_type=options.gpu_type,
     )
-    return JobRequest(
+    # An image has its own interpreter; without an image the job runs this kernel's, if no other is named.
+    python = "python3" if options.needs_containers else options.python or sys.executable
+    main = f"$(TUTTILAB_CODE_DIR)/{RUNNER}"
+    request = JobRequest(
         name=options.name or "cell",
         queue=options.queue,
         run_as=options.run_as,
         priority=options.priority,
         pods=(worker,),
         image=options.image,
-        # An image has its own interpreter; without an image the job runs this kernel's, if no other is named.
-        command=("python3" if options.needs_containers else options.python or sys.executable, f"$(TUTTILAB_CODE_DIR)/{RUNNER}"),
+        command=(python, main),
         env=dict(options.env),
         workdir=None if options.needs_containers else str(Path.cwd()),
         code=code,
@@ -161,6 +166,13 @@ def _request(options: Options, code: str) -> JobRequest:
         mounts=options.mounts,
         sidecars=options.sidecars,
     )
+    if not options.spark:
+        return request
+    try:
+        spark = replace(read_spark(options.spark, main), interpreter=python)
+    except ValueError as error:
+        raise BadInput(f"--spark: {' '.join(options.spark)[:80]!r} was given; expected {error}.") from error
+    return replace(request, kind="spark-batch", pods=JobRequest().pods, command=(), spark=spark)
 
 
 def check_syntax(cell: str, cell_name: str) -> None:

@@ -60,7 +60,7 @@ def environment_of(submission: Submission) -> Environment:
     if request.needs_containers:
         check_image(request, clusters)
         return environment
-    python = request.command[0]
+    python = request.command[0] if request.spark is None else request.spark.interpreter or sys.executable
     if not is_local(clusters, request.cluster):
         if python != sys.executable:
             raise BadInput(

@@ -111,11 +111,13 @@ OPTIONS = (
     Option("--cluster", "C", help="run on this cluster"),
     Option("--env", "K=V", key_value, repeatable=True, help="environment variable of the job"),
     Option("--framework", choices=("torch", "tensorflow", "xgboost", "none"), default="none", help="whose environment to set up"),
+    Option("--spark", "K=V[,K=V]", repeatable=True, help="run it as a Spark application, with executors=4,executor-memory=2g"),
     Option("--wait", help="wait with live progress (the default)"),
     Option("--detach", help="return at once"),
     Option("--on-interrupt", choices=("detach", "cancel"), default="detach", help="what the first Stop does"),
     Option("--dry-run", help="say what would happen, submit nothing"),
 )
+_NOT_OF_SPARK = ("cpus", "memory", "gpus", "gpu-type", "workers", "min-workers", "framework", "map")
 _VAR = replace(VAR, help="the job's handle; when the cell assigns VAR itself, what it assigned")
 NOTEBOOK_OPTIONS = options_of(OPTIONS)
 _NOT_YET = {
@@ -168,6 +170,11 @@ class SubmitMagics(Magics):
             raise UsageError("%%submit: the cell is empty; write what the job shall run below the first line.")
         if parsed["wait"] and parsed["detach"]:
             raise UsageError("%%submit: --wait and --detach exclude each other; give one of them.")
+        if parsed["spark"] and (other := [name for name in _NOT_OF_SPARK if name in parsed.given]):
+            raise UsageError(
+                f"%%submit: {', '.join(f'--{name}' for name in other)}: a Spark application has its size in --spark, such as "
+                "--spark executors=4,executor-memory=2g,driver-memory=2g."
+            )
         if parsed["map"] and parsed["out"]:
             raise UsageError(
                 "%%submit: --out names variables of one job, and --map makes many; let the last expression be what you need."
@@ -291,6 +298,7 @@ class SubmitMagics(Magics):
             mounts=tuple(parsed["mount"]),
             sidecars=tuple(parsed["sidecar"]),
             labels=origin_labels(parsed.var),
+            spark=tuple(parsed["spark"]),
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
-from tuttilab.scheduler.core.kinds.spark import CONNECT_ENDPOINT, session_name, size_of
+from tuttilab.scheduler.core.kinds.spark import CONNECT_ENDPOINT, executors_of, session_name, size_of
 from tuttilab.scheduler.core.ordering.queues import leaves, may_use, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
 from tuttilab.scheduler.core.rows.resizing import asked_text
@@ -235,6 +235,7 @@ def spark_view(job: Job, state: State) -> wire.SparkSessionView:
     attempts = [attempt] if attempt else []
     view = job_view(job, attempts, state)
     cpus, memory = size_of(job)
+    size = executors_of(job)
     return wire.SparkSessionView(
         name=session_name(job),
         job_id=job.id,
@@ -245,6 +246,9 @@ def spark_view(job: Job, state: State) -> wire.SparkSessionView:
         memory=show_amount(MEMORY, memory),
         created_at=job.submitted_at,
         wait=view.wait,
+        executors=size.executors,
+        executor_cores=size.executor_cores,
+        executor_memory=size.heap_text() if size.executors else "",
     )
 
 

@@ -43,12 +43,13 @@ def list_sessions(as_json: bool) -> None:
             "yes" if view.is_ready else "no",
             view.cpus,
             view.memory,
+            f"{view.executors} x {view.executor_cores} cores, {view.executor_memory}" if view.executors else "",
             ago(view.created_at),
             _why(view),
         )
         for view in views
     ]
-    console.put_table(("SESSION", "JOB", "PHASE", "READY", "CPUS", "MEMORY", "AGE", "WHY"), rows, "No Spark sessions.")
+    console.put_table(("SESSION", "JOB", "PHASE", "READY", "CPUS", "MEMORY", "EXECUTORS", "AGE", "WHY"), rows, "No Spark sessions.")
 
 
 def _why(view: SparkSessionView) -> str:
@@ -57,11 +58,17 @@ def _why(view: SparkSessionView) -> str:
 
 @spark.command()
 @click.argument("name", default="default")
-@click.option("--cpus", help="Cores of the session (default: 2, at most half of the largest node).")
-@click.option("--memory", help="Memory of the session (default: 2Gi, at most half of the largest node).")
+@click.option("--cpus", help="Cores of its server (default: 2, at most half of the largest node; with executors 1).")
+@click.option("--memory", help="Memory of its server in all (default: 2Gi, at most half of the largest node).")
+@click.option("--executors", type=int, default=0, metavar="N", help="Executors in pods of their own: all start or none.")
+@click.option("--executor-cores", metavar="N", help="Cores of each executor (default: 1).")
+@click.option("--executor-memory", metavar="BYTES", help="Heap of each executor, such as 4g (default: 1g).")
+@click.option("--driver-cores", metavar="N", help="Another word for --cpus.")
+@click.option("--driver-memory", metavar="BYTES", help="Heap of its server, such as 2g.")
 @click.option("--queue", help="Queue to wait in.")
 @click.option("--conf", multiple=True, metavar="K=V", callback=console.pairs("--conf"), help="Spark setting; repeat it.")
 @click.option("--idle", default="60m", show_default=True, metavar="TIME", help="Ends by itself after this long without work.")
+@click.option("--ttl", metavar="TIME", help="Ends after this long, whatever runs.")
 @click.option("--keep", is_flag=True, help="Do not give way when it is idle and your other work waits for what it holds.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is ready.")
 @console.json_option
@@ -69,9 +76,15 @@ def start(
     name: str,
     cpus: str | None,
     memory: str | None,
+    executors: int,
+    executor_cores: str | None,
+    executor_memory: str | None,
+    driver_cores: str | None,
+    driver_memory: str | None,
     queue: str | None,
     conf: dict[str, str],
     idle: str,
+    ttl: str | None,
     keep: bool,
     no_wait: bool,
     as_json: bool,
@@ -84,8 +97,23 @@ def start(
     if memory is not None:
         parse_memory(memory, "--memory")
     parse_duration(idle, "--idle")
+    request = SparkRequest(
+        name=name,
+        cpus=cpus,
+        memory=memory,
+        executors=executors,
+        executor_cores=executor_cores,
+        executor_memory=executor_memory,
+        driver_cores=driver_cores,
+        driver_memory=driver_memory,
+        queue=queue,
+        conf=conf,
+        idle=idle,
+        ttl=ttl,
+        keep=keep,
+    )
     client = console.connected_client()
-    view = client.spark_start(SparkRequest(name=name, cpus=cpus, memory=memory, queue=queue, conf=conf, idle=idle, keep=keep))
+    view = client.spark_start(request)
     if not no_wait:
         view = _wait_until_ready(client, view)
     if as_json:

@@ -113,6 +113,12 @@ def _additions(_context: click.Context, parameter: click.Parameter, values: tupl
 @click.option("--after", multiple=True, metavar="JOB", type=JOB, help="Start when this job has succeeded; repeat it.")
 @click.option("--cluster", type=CLUSTER, help="Only this cluster.")
 @click.option("--framework", metavar="NAME", help="torch, tensorflow, xgboost or none: which variables the pods get.")
+@click.option(
+    "--spark",
+    multiple=True,
+    metavar="K=V",
+    help="As a Spark application: executors=4,executor-memory=2g; py-files, jars, archives, class, conf; repeat it.",
+)
 @click.option("--label", multiple=True, metavar="K=V", callback=console.pairs("--label"), help="Label; repeat it.")
 @click.option("--wait", is_flag=True, help="Follow its log and exit with its exit code.")
 @click.option("--dry-run", is_flag=True, help="Only say what would happen now.")
@@ -255,6 +261,8 @@ def request_of(command: tuple[str, ...], options: dict[str, Any], workdir: str) 
     """The request of `submit [OPTIONS] -- COMMAND`. Raises BadInput that names the option as it was typed."""
     from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, OutputRequest, PodRequest
 
+    if options.get("spark"):
+        return spark_request(command, options, workdir)
     if not command or not command[0]:
         raise BadInput("The command after -- is empty; expected a program and its arguments, such as `-- python train.py`.")
     check: dict[str, Callable[[object, str], float]] = {
@@ -290,6 +298,29 @@ def request_of(command: tuple[str, ...], options: dict[str, Any], workdir: str) 
         sidecars=options.get("sidecars") or (),
         retries=int(parsed.get("retries", 0)),
         **{key: options[key] for key in plain if options.get(key) is not None},
+    )
+
+
+def spark_request(command: tuple[str, ...], options: dict[str, Any], workdir: str) -> JobRequest:
+    """The request of `submit --spark … -- MAIN ARGUMENTS`. Raises BadInput that names the option as it was typed."""
+    from tuttilab.scheduler.client.additions import read_spark
+    from tuttilab.scheduler.client.manifests import with_interpreter
+    from tuttilab.scheduler.domain.requests import JobRequest
+
+    if not command:
+        raise BadInput("The command after -- is empty; expected a Python file or a jar and its arguments, such as `-- job.py 10`.")
+    sizes = [key for key in ("cpus", "memory", "gpus", "gpu_type", "workers", "min_workers", "framework") if options.get(key)]
+    if sizes:
+        named = ", ".join(f"--{key.replace('_', '-')}" for key in sizes)
+        raise BadInput(f"{named}: a Spark application has its size in --spark executors=4,executor-memory=2g,driver-memory=2g.")
+    try:
+        spark = read_spark(options["spark"], command[0])
+    except ValueError as error:
+        raise BadInput(f"--spark: {' '.join(options['spark'])[:80]!r} was given; expected {error}.") from error
+    plain = {**options, "spark": (), "name": options.get("name") or visible(Path(command[0]).stem) or "job"}
+    base = request_of(command, plain, workdir)
+    return with_interpreter(
+        replace(base, kind="spark-batch", pods=JobRequest().pods, command=(), spark=replace(spark, args=tuple(command[1:])))
     )
 
 

@@ -4,7 +4,7 @@ Every kernel imports it, so it must stay quick to import: httpx and pydantic are
 need, is imported by its own name.
 """
 
-from tuttilab.scheduler.client.additions import read_mount, read_sidecar
+from tuttilab.scheduler.client.additions import read_mount, read_sidecar, read_spark
 from tuttilab.scheduler.client.archives import tar_of
 from tuttilab.scheduler.client.async_client import AsyncClient, new_key
 from tuttilab.scheduler.client.environment import LOCAL, Environment, environment_for, is_local, run_environment
@@ -23,6 +23,7 @@ __all__ = [
     "read_dags",
     "read_mount",
     "read_sidecar",
+    "read_spark",
     "results_here",
     "run_environment",
     "tar_of",

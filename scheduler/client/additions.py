@@ -1,14 +1,18 @@
-"""How a volume and a side-car of the site are written in one word, on the command line and in a cell's first line."""
+"""How a volume, a side-car of the site and options of Spark are written in one word, in a shell and in a cell's first line."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from tuttilab.scheduler.domain.requests import MountRequest, SideCarRequest
+from tuttilab.scheduler.domain.requests import MountRequest, SideCarRequest, SparkBatchRequest
 
 KINDS: Final = ("claim", "cephfs", "nfs", "host_path")
 MOUNT: Final = "[KIND=]VOLUME[/FOLDER]:PATH[:r]"
 SIDECAR: Final = "NAME[:K=V,...]"
+SPARK: Final = "K=V[,K=V]"
+SPARK_SIZES: Final = ("executors", "executor-cores", "executor-memory", "driver-cores", "driver-memory")
+SPARK_LISTS: Final = ("py-files", "jars", "archives")
 
 
 def read_mount(text: str) -> MountRequest:
@@ -40,3 +44,41 @@ def read_sidecar(text: str) -> SideCarRequest:
     if not name or any(not key or not equals for key, equals, _ in pairs):
         raise ValueError(f"{SIDECAR}, such as proxy:port=8081")
     return SideCarRequest(name=name, params={key: value for key, _, value in pairs})
+
+
+def read_spark(texts: Sequence[str], main: str) -> SparkBatchRequest:
+    """``executors=4,executor-memory=2g``, ``py-files=a.py``, ``jars=a.jar``, ``class=org.example.Main``, ``conf=spark.x=y``.
+
+    Sizes may stand in one word with commas between; lists and settings are repeated. Raises ValueError with what is expected.
+    """
+    found: dict[str, Any] = {"conf": {}}
+    for key, value in (pair for text in texts for pair in _pairs(text)):
+        name = key.replace("-", "_")
+        if key in SPARK_LISTS:
+            found[name] = (*found.get(name, ()), value)
+        elif key == "conf":
+            setting, equals, given = value.partition("=")
+            if not equals:
+                raise ValueError("a setting and its value, such as conf=spark.sql.shuffle.partitions=8")
+            found["conf"][setting] = given
+        elif key == "class":
+            found["main_class"] = value
+        elif key == "executors":
+            if not value.isascii() or not value.isdigit():
+                raise ValueError("a whole number of executors, such as executors=4")
+            found[name] = int(value)
+        else:
+            found[name] = value
+    return SparkBatchRequest(main=main, **found)
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    known = (*SPARK_SIZES, *SPARK_LISTS, "class", "conf")
+    first = text.partition("=")[0]
+    found = []
+    for part in text.split(",") if first in SPARK_SIZES else [text]:
+        key, equals, value = part.strip().partition("=")
+        if key not in known or not equals or not value:
+            raise ValueError(f"{SPARK}, such as executors=4,executor-memory=2g; known are {', '.join(known)}")
+        found.append((key, value))
+    return found

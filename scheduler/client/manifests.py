@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
@@ -21,12 +22,20 @@ from tuttilab.scheduler.domain.requests import DagRequest, JobRequest, ProfileRe
 from tuttilab.scheduler.domain.strict_yaml import documents
 from tuttilab.scheduler.domain.wire import parse
 
+SPARK_BATCH: Final = "spark-batch"
+"""Kind of a manifest of a job that is a Spark application."""
 KINDS: Final[Mapping[str, type[JobRequest] | type[DagRequest] | type[ProfileRequest]]] = {
     "Job": JobRequest,
+    SPARK_BATCH: JobRequest,
     "Dag": DagRequest,
     "Profile": ProfileRequest,
 }
-COMMANDS: Final = {"Job": "tuttilab submit", "Dag": "tuttilab dag run", "Profile": "tuttilab profile apply"}
+COMMANDS: Final = {
+    "Job": "tuttilab submit",
+    SPARK_BATCH: "tuttilab submit",
+    "Dag": "tuttilab dag run",
+    "Profile": "tuttilab profile apply",
+}
 """The command that accepts each kind."""
 
 _NOT_WRITTEN: Final = ("kind", "inherited")
@@ -70,7 +79,15 @@ def _placed(job: JobRequest, folder: str, default: str | None) -> JobRequest:
         return job
     workdir = default if job.workdir is None else job.workdir
     inputs = tuple(one if one.artifact is not None else replace(one, path=absolute(one.path, folder)) for one in job.inputs)
-    return replace(job, workdir=absolute(workdir, folder) if workdir else workdir, inputs=inputs)
+    placed = replace(job, workdir=absolute(workdir, folder) if workdir else workdir, inputs=inputs)
+    return with_interpreter(placed)
+
+
+def with_interpreter(job: JobRequest) -> JobRequest:
+    """A Spark application outside of images runs in this Python, if it names none."""
+    if job.spark is None or job.spark.interpreter is not None or job.needs_containers:
+        return job
+    return replace(job, spark=replace(job.spark, interpreter=sys.executable))
 
 
 def absolute(path: str, folder: str) -> str:
@@ -97,7 +114,8 @@ def write(request: JobRequest | DagRequest) -> str:
     Variables whose names look like secrets are left out, and named in a comment: a manifest is shown and kept.
     """
     secrets: list[str] = []
-    kind = next(name for name, cls in KINDS.items() if isinstance(request, cls))
+    is_spark = isinstance(request, JobRequest) and request.kind == SPARK_BATCH
+    kind = SPARK_BATCH if is_spark else next(name for name, cls in KINDS.items() if isinstance(request, cls))
     body = {"kind": kind, **_given(request, secrets)}
     text = str(yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120))
     return f"# Left out of env, as they may be secret: {', '.join(secrets)}\n{text}" if secrets else text
@@ -144,8 +162,11 @@ def _parse_document(document: object, what: str, wanted: type[T], expected_kind:
         near = difflib.get_close_matches(str(kind).capitalize(), KINDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known now: {', '.join(KINDS)}."
         raise BadInput(f"{what}: kind: {kind!r} is not a kind of manifest; {hint}")
-    if kind != expected_kind:
+    if kind != expected_kind and KINDS[kind] is not wanted:
         raise BadInput(f"{what}: kind: {kind!r} goes to `{COMMANDS[kind]}`; expected `kind: {expected_kind}` here.")
     if "inherited" in document:
         raise BadInput(f"{what}: unknown key inherited; did you mean 'env'?")
-    return parse(wanted, {key: value for key, value in document.items() if key != "kind"}, what)
+    body = {key: value for key, value in document.items() if key != "kind"}
+    if kind == SPARK_BATCH:
+        body["kind"] = kind
+    return parse(wanted, body, what)

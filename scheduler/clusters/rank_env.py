@@ -11,6 +11,8 @@ from tuttilab.scheduler.domain.model import Framework
 
 WORKERS_FILE: Final = "TUTTILAB_WORKERS_FILE"
 """As in `sidecar.wish`."""
+SPARK_MASTER: Final = "TUTTILAB_SPARK_MASTER"
+"""Where the driver's pod, the first of the gang, listens for the executors."""
 TF_ROLES: Final = ("chief", "worker", "ps", "evaluator")
 
 
@@ -57,6 +59,8 @@ def framework_env(
             "DMLC_TASK_ID": str(pod.rank),
             "DMLC_ROLE": "worker",
         }
+    if framework is Framework.SPARK:
+        return {SPARK_MASTER: f"{hosts[0]}:{ports[0]}"}
     if framework is Framework.TENSORFLOW:
         return {"TF_CONFIG": json.dumps(_tf_config(pod, members, hosts, ports))}
     return {}

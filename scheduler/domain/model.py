@@ -87,6 +87,8 @@ class Framework(StrEnum):
     TORCH = "torch"
     TENSORFLOW = "tensorflow"
     XGBOOST = "xgboost"
+    SPARK = "spark"
+    """A driver and its executors; only kinds of Spark have it."""
 
 
 class StopReason(StrEnum):

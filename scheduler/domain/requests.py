@@ -100,8 +100,37 @@ class SideCarRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SparkBatchRequest:
+    """A Spark application that runs to its end: ``main`` is a Python file, or a jar with ``main_class``.
+
+    Relative paths are below the job's folder. ``executors``, ``executor_cores``, ``executor_memory``, ``driver_cores`` and
+    ``driver_memory`` as for a session.
+    """
+
+    main: str
+    main_class: str | None = None
+    args: Annotated[tuple[str, ...], AtMost(MOST_WORDS)] = ()
+    py_files: Annotated[tuple[str, ...], AtMost(MOST_INPUTS)] = ()
+    """Python files and zip files that Python finds in the driver and in the executors."""
+    jars: Annotated[tuple[str, ...], AtMost(MOST_INPUTS)] = ()
+    archives: Annotated[tuple[str, ...], AtMost(MOST_INPUTS)] = ()
+    """Unpacked in the folder of each executor; ``data.zip#data`` into a folder of that name."""
+    conf: Annotated[Mapping[str, str | int | float | bool], AtMost(MOST_VARIABLES)] = field(default_factory=dict)
+    executors: int = 0
+    executor_cores: Amount | None = None
+    executor_memory: Amount | None = None
+    driver_cores: Amount | None = None
+    driver_memory: Amount | None = None
+    interpreter: str | None = None
+    """Python of the driver and the executors; the first one in their PATH when absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
-    """A submit. ``kind``: ``batch`` (one pod or a distributed gang) or ``spark``; only the hub submits ``notebook``."""
+    """A submit. ``kind``: ``batch`` (one pod or a distributed gang), ``spark-batch`` (with ``spark``) or ``spark``.
+
+    Only the hub submits ``notebook``.
+    """
 
     name: str = "job"
     kind: str = "batch"
@@ -134,6 +163,8 @@ class JobRequest:
     """Volumes that the configuration lists for the job's group."""
     sidecars: Annotated[tuple[SideCarRequest, ...], AtMost(MOST_SIDECARS)] = ()
     """Containers that the site offers beside the user's."""
+    spark: SparkBatchRequest | None = None
+    """Of kind ``spark-batch``, in place of ``pods``, ``command`` and ``framework``."""
 
     @property
     def needs_containers(self) -> bool:
@@ -158,6 +189,18 @@ class SparkRequest:
     """Whether it stays although it is idle and other work of its owner waits for what it holds."""
     interpreter: str | None = None
     """Python that runs the session's server process; the service's own when absent (local clusters only)."""
+    executors: int = 0
+    """Pods beside the driver's, each with one executor: all start or none. 0: tasks run in the driver's own pod."""
+    executor_cores: Amount | None = None
+    """Of each executor, whole ones; 1 when absent."""
+    executor_memory: Amount | None = None
+    """Heap of each executor (``spark.executor.memory``); 1g when absent. Its pod takes more."""
+    driver_cores: Amount | None = None
+    """As ``cpus``."""
+    driver_memory: Amount | None = None
+    """Heap of the driver (``spark.driver.memory``), where ``memory`` is that of its pod in all."""
+    ttl: str | int | None = None
+    """Ends after this long, whatever runs in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

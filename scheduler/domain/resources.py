@@ -35,6 +35,7 @@ BYTE_UNITS: Final[Mapping[str, int]] = {
     "Ti": 2**40,
     "Pi": 2**50,
 }
+_SPARKS_UNITS: Final = re.compile(r"(\d{1,12})\s*([kmgt])b?", re.IGNORECASE)
 LEAST_BARE_BYTES: Final = 2**20
 """Fewer bytes of memory than this, written without a unit, are meant as GiB or MiB."""
 MAX_AMOUNT: Final = 2**62
@@ -89,6 +90,14 @@ def parse_memory(value: object, field: str = "memory") -> int:
             f"{field}: {_shown(value)} is {amount} {'byte' if amount == 1 else 'bytes'}; expected a unit, as in 512Mi or 8Gi."
         )
     return amount
+
+
+def parse_spark_memory(value: object, field: str) -> int:
+    """Bytes of ``4g`` or ``512m``, as Spark writes them (1g is 1024m), or of ``4Gi``. Raises BadInput."""
+    found = _SPARKS_UNITS.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return parse_memory(value, field)
+    return parse_memory(f"{found[1]}{found[2].upper()}i".replace("KI", "Ki"), field)
 
 
 def parse_bytes(value: object, field: str) -> int:

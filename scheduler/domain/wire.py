@@ -301,6 +301,11 @@ class SparkSessionView:
     memory: str
     created_at: float
     wait: WaitView | None = None
+    executors: int = 0
+    """Pods beside the driver's, whose size is ``cpus`` and ``memory``; 0: tasks run in the driver."""
+    executor_cores: int = 0
+    executor_memory: str = ""
+    """Heap of each, in Spark's words, as ``4096m``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

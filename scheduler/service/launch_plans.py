@@ -14,9 +14,10 @@ from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.core.kinds.spark import TOKEN_SECRET
+from tuttilab.scheduler.core.kinds.spark_size import SECRET
 from tuttilab.scheduler.domain.accounts import ProxyUser
 from tuttilab.scheduler.domain.errors import EnvironmentProblem
-from tuttilab.scheduler.domain.model import Attempt, Job, JobKind, Pod, PodPhase
+from tuttilab.scheduler.domain.model import Attempt, Framework, Job, JobKind, Pod, PodPhase
 from tuttilab.scheduler.runtime.crash_points import point
 from tuttilab.sidecar.protocol import pod_token
 
@@ -75,6 +76,10 @@ class Secrets:
         """With it the Spark proxy asks where sessions are. It opens nothing without a user's token."""
         return self._derive("spark-proxy")
 
+    def spark_secret(self, job_id: str, attempt: int) -> str:
+        """With it the driver and the executors of one attempt know each other (``spark.authenticate.secret``)."""
+        return self._derive(f"spark-secret/{job_id}/{attempt}")
+
     def user_token(self) -> str:
         """Token of the user of a local control plane, the same on all replicas."""
         return self._derive("user")
@@ -128,7 +133,6 @@ def plan_of(
     job: Job, attempt: Attempt, keys: Secrets, addresses: Addresses, barrier_s: float, run_as: ProxyUser | None = None
 ) -> LaunchPlan:
     """What the cluster needs to create the attempt's pods. The same attempt always gives the same plan."""
-    secret_files: Mapping[str, str] = {TOKEN_SECRET: keys.spark_token(job.id, attempt.number)} if job.kind is JobKind.SPARK else {}
     gang_key = keys.attempt_key(job.id, attempt.number, attempt.epoch)
     return LaunchPlan(
         job_id=job.id,
@@ -142,7 +146,7 @@ def plan_of(
         report_url=addresses.report_url,
         report_url_file=addresses.report_url_file,
         artifacts_url=addresses.artifacts_url,
-        secrets=secret_files,
+        secrets=_secret_files(job, attempt, keys),
         barrier_s=barrier_s,
         min_members=sum(one.count if one.min_count is None else one.min_count for one in job.gang.pod_sets),
         max_members=job.gang.size,
@@ -150,6 +154,15 @@ def plan_of(
         job_name=job.name,
         run_as=run_as,
     )
+
+
+def _secret_files(job: Job, attempt: Attempt, keys: Secrets) -> Mapping[str, str]:
+    files: dict[str, str] = {}
+    if job.kind is JobKind.SPARK:
+        files[TOKEN_SECRET] = keys.spark_token(job.id, attempt.number)
+    if job.work.framework is Framework.SPARK:
+        files[SECRET] = keys.spark_secret(job.id, attempt.number)
+    return files
 
 
 def _pod_plan(pod: Pod, gang_key: str, job: Job) -> PodPlan:

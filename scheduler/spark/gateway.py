@@ -13,11 +13,9 @@ import logging
 import re
 import struct
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,52 +24,40 @@ from py4j.protocol import Py4JError, Py4JJavaError  # type: ignore[import-untype
 
 from tuttilab.scheduler.domain.errors import EnvironmentProblem
 from tuttilab.scheduler.spark.java import Java
+from tuttilab.scheduler.spark.pod import stop_java
+from tuttilab.scheduler.spark.process import java_command, java_environment
 
 # py4j logs a traceback for every object that Java still holds when Java ends, and every session ends that way.
 logging.getLogger("py4j").setLevel(logging.CRITICAL)
 
+REGISTER_S = 300.0
+"""Within this time all executors have to be there: by then every pod of the gang has started."""
 _SERVICE = "org.apache.spark.sql.connect.service.SparkConnectService"
 # The tag that Spark gives to the jobs of an operation (its ExecuteJobTag).
 _OPERATION_TAG = re.compile(
     r"SparkConnect_OperationTag_User_(?P<user>.*)_Session_(?P<session>[^_]+)_Operation_(?P<operation>[^_\s]+)"
 )
-# As Spark's launcher does for a driver (org.apache.spark.launcher.JavaModuleOptions), without the module that small Java
-# runtimes lack.
-_OPENED = (
-    *(f"java.base/java.{name}" for name in ("lang", "lang.invoke", "lang.reflect", "io", "net", "nio", "util")),
-    *(f"java.base/java.util.{name}" for name in ("concurrent", "concurrent.atomic")),
-    *(f"java.base/sun.{name}" for name in ("nio.ch", "nio.cs", "security.action", "util.calendar")),
-    "java.base/jdk.internal.ref",
-    "java.security.jgss/sun.security.krb5",
-)
-_LOG4J = """\
-rootLogger.level = warn
-rootLogger.appenderRef.console.ref = console
-appender.console.type = Console
-appender.console.name = console
-appender.console.target = SYSTEM_ERR
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss} %p %c{1}: %m%n%ex{8}
-# The notebook shows failed queries to the user who wrote them.
-logger.queries.name = org.apache.spark.sql.connect.utils.ErrorUtils
-logger.queries.level = off
-logger.executor.name = org.apache.spark.executor.Executor
-logger.executor.level = off
-logger.tasks.name = org.apache.spark.scheduler.TaskSetManager
-logger.tasks.level = off
-logger.native.name = org.apache.hadoop.util.NativeCodeLoader
-logger.native.level = error
-logger.address.name = org.apache.spark.util.Utils
-logger.address.level = error
-"""
 
 
 class ServerFailed(EnvironmentProblem):
     """Spark did not start, or ended by itself."""
 
 
+def wait_for(count: Callable[[], int], wanted: int, what: str, java: subprocess.Popen[bytes]) -> None:
+    """Wait until so many are there. Raises ServerFailed after `REGISTER_S`, and when Java ends."""
+    until = time.monotonic() + REGISTER_S
+    while (there := count()) < wanted:
+        if java.poll() is not None:
+            raise ServerFailed("Spark ended by itself while its executors came up; see the lines above.")
+        if time.monotonic() > until:
+            raise ServerFailed(
+                f"only {there} of {wanted} {what} registered within {REGISTER_S:g} s; the logs of the executors' ranks say why."
+            )
+        time.sleep(0.1)
+
+
 class ConnectServer:
-    """A running server; make it with `start`. `port` and `ui_port` (None without the web UI) are on 127.0.0.1."""
+    """A running server; make it with `start`. `port` and `ui_port` (None without the web UI) are on `host`."""
 
     def __init__(
         self,
@@ -80,10 +66,12 @@ class ConnectServer:
         context: Any,  # Any: a Java object
         port: int,
         ui_port: int | None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.java = java
         self.port = port
         self.ui_port = ui_port
+        self.host = host
         self._gateway = gateway
         self._context = context
         self._ended_well: set[str] = set()
@@ -91,17 +79,30 @@ class ConnectServer:
 
     @classmethod
     def start(
-        cls, java: Java, conf: Mapping[str, str], heap_bytes: int, directory: Path, environ: Mapping[str, str]
+        cls,
+        java: Java,
+        conf: Mapping[str, str],
+        heap_bytes: int,
+        directory: Path,
+        environ: Mapping[str, str],
+        executors: int = 0,
+        prepare: Callable[[JavaGateway], object] = lambda _gateway: None,
     ) -> ConnectServer:
-        """Start Java and the server in `directory`. Raises ServerFailed with the first sentence of Spark's error."""
-        process, gateway = _start_java(java, heap_bytes, directory, environ)
+        """Start Java and the server in `directory`, once all `executors` are registered. `prepare` is called before Spark starts.
+
+        Raises ServerFailed with the first sentence of Spark's error.
+        """
+        process, gateway = start_java(java, heap_bytes, directory, environ, host=conf["spark.driver.host"])
         try:
             jvm = gateway.jvm
+            prepare(gateway)
             settings = jvm.org.apache.spark.SparkConf(False)
             for key, value in conf.items():
                 settings.set(key, value)
             session = jvm.org.apache.spark.sql.classic.SparkSession.builder().config(settings).getOrCreate()
             context = session.sparkContext()
+            # One of those that hold blocks is the driver itself.
+            wait_for(lambda: int(context.getExecutorMemoryStatus().size()) - 1, executors, "executors", process)
             service = getattr(jvm, _SERVICE)
             service.start(context)
             port = int(getattr(getattr(jvm, _SERVICE + "$"), "MODULE$").localPort())
@@ -113,7 +114,10 @@ class ConnectServer:
         except Py4JError as error:
             process.kill()
             raise ServerFailed("Spark did not start: Java ended while it came up; see the lines above.") from error
-        return cls(process, gateway, context, port, ui_port)
+        except BaseException:
+            process.kill()
+            raise
+        return cls(process, gateway, context, port, ui_port, conf["spark.driver.host"])
 
     def activity(self) -> tuple[bool, str]:
         """Whether an operation runs or its result waits to be fetched, and a text that changes with every request.
@@ -166,62 +170,17 @@ class ConnectServer:
 
     def stop(self, grace_s: float) -> int | None:
         """Terminate Java, which removes its temporary files; kill it after `grace_s`. Returns its exit code."""
-        if self.java.poll() is None:
-            self.java.terminate()
-        try:
-            return self.java.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            self.java.kill()
-            return self.java.wait(10)
+        return stop_java(self.java, grace_s)
 
 
-def spark_home() -> Path:
-    """The folder of the installed pyspark, found without the import, which would cost a second and 60 MB."""
-    spec = find_spec("pyspark")
-    if spec is None or spec.origin is None:
-        raise EnvironmentProblem("pyspark is not installed: run `pip install tuttilab[spark]`.")
-    return Path(spec.origin).parent
-
-
-def _start_java(
-    java: Java, heap_bytes: int, directory: Path, environ: Mapping[str, str]
+def start_java(
+    java: Java, heap_bytes: int, directory: Path, environ: Mapping[str, str], host: str = "127.0.0.1", *, is_batch: bool = False
 ) -> tuple[subprocess.Popen[bytes], JavaGateway]:
-    home = spark_home()
-    for name in ("spark-local", "warehouse", "tmp"):
-        (directory / name).mkdir(mode=0o700, exist_ok=True)
-    log4j = directory / "log4j2.properties"
-    log4j.write_text(_LOG4J)
+    """Start Java with Spark's classes and its gateway; ports of Spark are bound at `host`. Raises ServerFailed."""
     handshake_dir = Path(tempfile.mkdtemp(prefix="gateway-", dir=directory))
     handshake = handshake_dir / "info"
-    command = [
-        str(java.executable),
-        f"-Xmx{heap_bytes}",
-        "-XX:+ExitOnOutOfMemoryError",
-        "-XX:-UsePerfData",
-        "-Dio.netty.tryReflectionSetAccessible=true",
-        "-Dio.netty.allocator.type=pooled",
-        f"-Djava.io.tmpdir={directory / 'tmp'}",
-        f"-Dderby.system.home={directory / 'derby'}",
-        f"-Dlog4j2.configurationFile=file:{log4j}",
-        "--enable-native-access=ALL-UNNAMED",
-        # From Java 24 on, Netty and with it Arrow do not work without these.
-        *(("--sun-misc-unsafe-memory-access=allow", "-Dio.netty.noUnsafe=false") if java.version >= 24 else ()),
-        *(f"--add-opens={package}=ALL-UNNAMED" for package in _OPENED),
-        "-cp",
-        f"{home / 'jars'}/*",
-        "org.apache.spark.api.python.PythonGatewayServer",
-    ]
-    env = dict(environ) | {
-        "JAVA_HOME": str(java.home),
-        "SPARK_HOME": str(home),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_LOCAL_DIRS": str(directory / "spark-local"),
-        "PYSPARK_PYTHON": environ.get("PYSPARK_PYTHON", sys.executable),
-        "PYSPARK_DRIVER_PYTHON": environ.get("PYSPARK_PYTHON", sys.executable),
-        "_PYSPARK_DRIVER_CONN_INFO_PATH": str(handshake),
-    }
-    for name in ("SPARK_REMOTE", "SPARK_CONNECT_MODE", "SPARK_CONNECT_AUTHENTICATE_TOKEN"):
-        env.pop(name, None)
+    command = [*java_command(java, heap_bytes, directory, is_batch=is_batch), "org.apache.spark.api.python.PythonGatewayServer"]
+    env = java_environment(java, directory, environ, host) | {"_PYSPARK_DRIVER_CONN_INFO_PATH": str(handshake)}
     process = subprocess.Popen(command, cwd=directory, env=env, stdin=subprocess.PIPE)
     while not handshake.exists():
         if process.poll() is not None:

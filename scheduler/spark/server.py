@@ -3,6 +3,9 @@
 It reads its size from TUTTILAB_SPARK_SPEC (JSON) and its token from the file spark-token below TUTTILAB_SECRETS_DIR, starts a Spark
 Connect server on loopback, and writes its address to the file that TUTTILAB_ENDPOINTS names. It ends on a signal, when Java ends,
 or when the session was idle for long enough. The current directory is the pod's own.
+
+With executors it is the first pod of a gang and holds their Spark master too; the others run the same command, which is an executor
+there. The address is written when all of them are registered.
 """
 
 from __future__ import annotations
@@ -10,22 +13,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 
+from py4j.java_gateway import JavaGateway  # type: ignore[import-untyped]
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 
-from tuttilab.scheduler.core.kinds.spark import GIVES_WAY_AFTER_S, IDLE_SINCE, TOKEN_SECRET
-from tuttilab.scheduler.domain.errors import BadInput, TuttiError
+from tuttilab.scheduler.core.kinds.spark import GIVES_WAY_AFTER_S, IDLE_SINCE, SPEC, TOKEN_SECRET
+from tuttilab.scheduler.core.kinds.spark_size import EXECUTOR, SECRET
+from tuttilab.scheduler.spark import executor, pod, standalone
 from tuttilab.scheduler.spark.conf import SparkSpec, heap_bytes, parse_spec, server_conf
 from tuttilab.scheduler.spark.gateway import ConnectServer, ServerFailed
 from tuttilab.scheduler.spark.java import find_java
-
-STOP_GRACE_S = 8.0
+from tuttilab.scheduler.spark.pod import log, read_secret, required
 
 
 class IdleClock:
@@ -43,51 +45,52 @@ class IdleClock:
         return now - self._used_at
 
 
-class _Stop(Exception):
-    """SIGTERM or SIGINT arrived."""
-
-
 def main(environ: Mapping[str, str] = os.environ) -> int:
-    """Run one session; 0 after a stop or an idle end, 1 when Spark failed, 2 for a wrong specification."""
-    signal.signal(signal.SIGTERM, _raise_stop)
-    signal.signal(signal.SIGINT, _raise_stop)
+    """Run one session's server, or in an executor's pod its executor; see `pod.main`."""
+    os.umask(0o077)
+    return pod.main(lambda: _run(environ))
+
+
+def _run(environ: Mapping[str, str]) -> int:
+    started = time.monotonic()
+    spec = parse_spec(required(environ, SPEC))
+    folder = Path(required(environ, "TUTTILAB_SECRETS_DIR"))
+    master = None
+    if spec.size.executors:
+        master = standalone.master_of(environ, read_secret(folder / SECRET, "secret"))
+        if environ.get("TUTTILAB_ROLE") == EXECUTOR:
+            executor.run(environ, spec.size, master, Path.cwd())
+    token = read_secret(folder / TOKEN_SECRET, "token")
+    endpoints = Path(required(environ, "TUTTILAB_ENDPOINTS"))
+    directory = Path.cwd()
+    java = find_java(environ, directory)
+    for note in java.notes:
+        log(note)
+    heap = heap_bytes(spec.memory_bytes)
+    conf = server_conf(spec, token, directory, master)
     server: ConnectServer | None = None
     published: _Endpoints | None = None
-    started = time.monotonic()
+
+    def prepare(gateway: JavaGateway) -> None:
+        if master is not None:
+            standalone.start_master(gateway, master)
+
     try:
-        os.umask(0o077)
-        spec = parse_spec(_required(environ, "TUTTILAB_SPARK_SPEC"))
-        token = _read_token(Path(_required(environ, "TUTTILAB_SECRETS_DIR")) / TOKEN_SECRET)
-        endpoints = Path(_required(environ, "TUTTILAB_ENDPOINTS"))
-        directory = Path.cwd()
-        java = find_java(environ, directory)
-        for note in java.notes:
-            _log(note)
-        conf = server_conf(spec, token, directory)
-        server = ConnectServer.start(java, conf, heap_bytes(spec.memory_bytes), directory, environ)
+        server = ConnectServer.start(java, conf, heap, directory, environ, spec.size.executors, prepare)
         published = _Endpoints(endpoints, server)
         published.write()
-        _log(
-            f"ready in {time.monotonic() - started:.1f} s: {spec.cores} cores, "
-            f"{heap_bytes(spec.memory_bytes) // 1024**2} MiB heap, Java {java.version} from {java.source}"
+        beside = f" and {spec.size.executors} executors of {spec.size.executor_cores} cores" if master is not None else ""
+        took = time.monotonic() - started
+        log(
+            f"ready in {took:.1f} s: {spec.cores} cores{beside}, {heap // 1024**2} MiB heap, Java {java.version} from {java.source}"
         )
-        reason = _wait(server, spec, published, time.monotonic)
-        _log(reason)
-    except _Stop:
-        _log("stopped")
-    except BadInput as error:
-        _log(str(error))
-        return 2
-    except TuttiError as error:
-        _log(str(error))
-        return 1
+        log(_wait(server, spec, published, time.monotonic))
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        pod.ignore_signals()
         if server is not None:
             if published is not None:
                 published.remove()
-            server.stop(STOP_GRACE_S)
+            server.stop(pod.STOP_GRACE_S)
     return 0
 
 
@@ -126,27 +129,7 @@ def _end_leftovers(server: ConnectServer) -> None:
     except Py4JError:
         return  # Java is ending, or the job has ended while it was looked at: the next look is in a second.
     if ended:
-        _log(f"ended {ended} job{'s' if ended > 1 else ''} of operations that were stopped")
-
-
-def _required(environ: Mapping[str, str], name: str) -> str:
-    value = environ.get(name)
-    if not value:
-        raise BadInput(f"{name} is not set: this program is started by the control plane, not by hand.")
-    return value
-
-
-def _read_token(path: Path) -> str:
-    try:
-        mode = path.stat().st_mode
-        token = path.read_text().strip()
-    except OSError as error:
-        raise BadInput(f"The token file {path} cannot be read: {error.strerror}.") from error
-    if mode & 0o077:
-        raise BadInput(f"The token file {path} may be read by others (mode {mode & 0o777:o}): make it 0600.")
-    if len(token) < 16:
-        raise BadInput(f"The token in {path} is shorter than 16 characters: anyone could guess it.")
-    return token
+        log(f"ended {ended} job{'s' if ended > 1 else ''} of operations that were stopped")
 
 
 class _Endpoints:
@@ -154,9 +137,9 @@ class _Endpoints:
 
     def __init__(self, path: Path, server: ConnectServer) -> None:
         self._path = path
-        self._addresses = {"connect": f"127.0.0.1:{server.port}"}
+        self._addresses = {"connect": f"{server.host}:{server.port}"}
         if server.ui_port is not None:
-            self._addresses["ui"] = f"127.0.0.1:{server.ui_port}"
+            self._addresses["ui"] = f"{server.host}:{server.ui_port}"
         self.idle_since: int | None = None
 
     def tell_idle(self, idle_s: float) -> None:
@@ -183,15 +166,6 @@ class _Endpoints:
     def _text(self) -> str:
         idle = {} if self.idle_since is None else {IDLE_SINCE: str(self.idle_since)}
         return json.dumps(self._addresses | idle)
-
-
-def _raise_stop(_number: int, _frame: FrameType | None) -> None:
-    raise _Stop
-
-
-def _log(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tuttilab.scheduler.domain.requests import (
 )
 from tuttilab.scheduler.domain.resources import parse_memory
 from tuttilab.scheduler.domain.wire import parse, to_data
+from tuttilab.scheduler.spark.conf import check_conf
 from tuttilab.scheduler.usecases.artifacts import ReadableArtifacts, needed_by
 
 T = TypeVar("T")
@@ -150,6 +151,8 @@ def build_run(
     for offset, name in enumerate(names):
         node = parse(NodeRequest, substitute_variables(to_data(nodes[name]), values, f"node {name!r}"), f"node {name!r}")
         submit = _job_request(node, request, run_id, inherited or {})
+        if submit.spark is not None:
+            with_node_name(node.name, check_conf, submit.spark.conf)
         job = with_node_name(node.name, build, submit, who, site, job_id=new_id(), order=order + offset, now=now)
         with_node_name(node.name, artifacts.check, job.work)
         built[name] = RunNode(name, job, node.after, When(node.when), node.ignore_fail)

@@ -13,6 +13,7 @@ from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain.errors import AboveMax, NeverFits
 from tuttilab.scheduler.domain.model import Job
 from tuttilab.scheduler.domain.requests import JobRequest, Who
+from tuttilab.scheduler.spark.conf import check_conf
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class QueueChoice:
 
     def build(self, request: JobRequest, *, job_id: str, order: int, now: float, preemptible: bool | None = None) -> Job:
         """As `kinds.build`. Raises what the first queue is refused for where no other one takes the job."""
+        if request.spark is not None:
+            check_conf(request.spark.conf)
         refusal: AboveMax | NeverFits | None = None
         jobs: list[Job] = []
         for asked in self._alternatives(request):

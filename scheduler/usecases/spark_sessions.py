@@ -14,6 +14,7 @@ from tuttilab.scheduler.domain.wire import SparkEndpointView
 from tuttilab.scheduler.domain.words import word
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.service.turn import Turn
+from tuttilab.scheduler.spark.conf import check_conf
 from tuttilab.scheduler.usecases.caps import check_caps
 from tuttilab.scheduler.usecases.queue_choice import QueueChoice
 
@@ -31,7 +32,7 @@ class SparkSessions:
 
     async def start(self, request: SparkRequest, who: Who) -> Job:
         """The caller's live session of that name, or a new one that is queued."""
-        conf = {**self._service.config.defaults.spark_conf, **request.conf}
+        conf = {**self._service.config.defaults.spark_conf, **check_conf(request.conf)}
         nodes = [node for cluster in self._service.state.clusters.values() for node in cluster.nodes]
         submit = spark_kind.request_of(replace(request, conf=conf), sys.executable, nodes)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tuttilab.scheduler.core.kinds import batch, notebook, spark
+from tuttilab.scheduler.core.kinds import batch, notebook, spark, spark_batch
 from tuttilab.scheduler.core.kinds.proxy_users import check_proxy_user
 from tuttilab.scheduler.core.ordering.queues import choose_queue, leaves, path_of
 from tuttilab.scheduler.core.placement.fit import (
@@ -39,6 +39,7 @@ KINDS: Final[Mapping[str, Callable[[JobRequest], tuple[JobKind, Gang, Work]]]] =
     "batch": batch.gang,
     "notebook": notebook.gang,
     "spark": spark.gang,
+    spark_batch.KIND: spark_batch.gang,
 }
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,120}")
@@ -78,6 +79,8 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
     """The job of a request. Raises BadInput, Forbidden, AboveMax or NeverFits with one sentence."""
     if request.kind not in KINDS:
         raise BadInput(f"kind: {request.kind!r} is not known; expected one of {', '.join(sorted(KINDS))}.")
+    if request.spark is not None and request.kind != spark_batch.KIND:
+        raise BadInput(f"spark: a job of kind {request.kind} has no such key; expected kind: {spark_batch.KIND}.")
     if request.kind == JobKind.NOTEBOOK and not who.is_hub:
         raise Forbidden("kind: a notebook server is started on the hub, which asks for its room; expected batch.")
     if not _NAME.fullmatch(request.name):
@@ -146,7 +149,7 @@ def _with_site(work: Work, request: JobRequest, group: str, site: Site) -> Work:
     """The work with the volumes and side-cars of the site that the request names."""
     if not request.mounts and not request.sidecars:
         return work
-    if request.kind != JobKind.BATCH:
+    if request.kind not in (JobKind.BATCH, spark_batch.KIND):
         key = "mounts" if request.mounts else "sidecars"
         raise BadInput(f"{key}: a job of kind {request.kind} has none; expected no such key.")
     if request.sidecars and not request.sidecar:
@@ -176,7 +179,7 @@ def _check_image(job: Job, site: Site) -> None:
         and place is WorkPlace.SPARK
         and all(site.clusters[name].kind == KUBERNETES for name in names if name in site.clusters)
     ):
-        raise NeverFits(f"cluster: Spark sessions do not run on {' and '.join(names)} yet; name a local cluster.")
+        raise NeverFits(f"cluster: Spark sessions and applications do not run on {' and '.join(names)} yet; name a local cluster.")
     if names and image is not None and place is WorkPlace.CONTAINER and site.without_images.issuperset(names):
         raise NeverFits(
             f"image: {image!r} cannot be run here: pods of {' and '.join(names)} are processes of the machine; leave the image "

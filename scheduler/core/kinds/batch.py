@@ -13,6 +13,8 @@ from tuttilab.scheduler.domain.requests import JobRequest
 def gang(request: JobRequest) -> tuple[JobKind, Gang, Work]:
     pods = gang_of(request)
     work = work_of(request)
+    if work.framework is Framework.SPARK:
+        raise BadInput("framework: spark comes with Spark jobs and sessions; expected one of torch, tensorflow, xgboost, none.")
     if work.framework is Framework.TENSORFLOW and not any(p.role in ("worker", "chief") for p in pods.pod_sets):
         roles = ", ".join(p.role for p in pods.pod_sets)
         raise BadInput(f"framework: tensorflow needs a role worker or chief; given {roles}.")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from tuttilab.scheduler.core.kinds import spark_batch
 from tuttilab.scheduler.core.storages import request_of
 from tuttilab.scheduler.domain.errors import BadInput
-from tuttilab.scheduler.domain.model import Job, JobKind, PodSet, Toleration
+from tuttilab.scheduler.domain.model import Job, JobKind, PodSet, Toleration, Work
 from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, OutputRequest, PodRequest, SideCarRequest
 from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, show_amount
 
@@ -27,6 +28,12 @@ def definition_of(job: Job) -> JobRequest:
     if job.kind in _OTHER_WAY:
         raise BadInput(f"{job.name} has no manifest: it is {_OTHER_WAY[job.kind]}.")
     work = job.work
+    if spark_batch.is_application(job):
+        return spark_batch.definition_of(job, _plain(job, work))
+    return _plain(job, work)
+
+
+def _plain(job: Job, work: Work) -> JobRequest:
     return JobRequest(
         name=job.name,
         group=job.group,

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Final
 
 from tuttilab.scheduler.core.kinds.pods import gang_of, work_of
+from tuttilab.scheduler.core.kinds.spark_size import DRIVER, SparkSize, heap, in_mib, pod_memory, size_of_executors
 from tuttilab.scheduler.domain.errors import BadInput
-from tuttilab.scheduler.domain.model import Attempt, Gang, Job, JobKind, JobPhase, Node, Work
-from tuttilab.scheduler.domain.requests import JobRequest, PodRequest, SparkRequest
+from tuttilab.scheduler.domain.model import Attempt, Framework, Gang, Job, JobKind, JobPhase, Node, Work
+from tuttilab.scheduler.domain.requests import Amount, JobRequest, PodRequest, SparkRequest
 from tuttilab.scheduler.domain.resources import CPU, MEMORY, parse_cpu, parse_duration, parse_memory
 
 SESSION_LABEL: Final = "spark-session"
@@ -25,6 +26,8 @@ IDLE_SINCE: Final = "idle-since"
 GIVES_WAY_AFTER_S: Final = 20.0
 """A session that was not used for this long is idle."""
 KEEP_LABEL: Final = "spark-keep"
+SPEC: Final = "TUTTILAB_SPARK_SPEC"
+"""Variable of the size and the settings, as JSON, for the programs in the pods."""
 SERVER: Final = ("-m", "tuttilab.scheduler.spark.server")
 
 
@@ -39,38 +42,52 @@ def default_size(nodes: Iterable[Node]) -> tuple[int, str]:
 
 
 def request_of(spark: SparkRequest, interpreter: str, nodes: Iterable[Node] = ()) -> JobRequest:
-    """The job request of this session. ``interpreter`` runs the server if the session's request names none."""
-    cpus, memory = default_size(nodes)
-    spark = replace(spark, cpus=cpus if spark.cpus is None else spark.cpus, memory=memory if spark.memory is None else spark.memory)
-    assert spark.cpus is not None
-    assert spark.memory is not None
-    cores = max(1, parse_cpu(spark.cpus, "cpus") // 1000)
+    """The job request of this session. ``interpreter`` runs the server if the session's request names none. Raises BadInput."""
+    size = size_of_executors(spark.executors, spark.executor_cores, spark.executor_memory)
+    cpus, memory = driver_size(spark, nodes)
     spec = {
-        "cores": cores,
-        "memory_bytes": parse_memory(spark.memory, "memory"),
+        "cores": max(1, parse_cpu(cpus, "cpus") // 1000),
+        "memory_bytes": parse_memory(memory, "memory"),
         "conf": dict(spark.conf),
         "idle_s": parse_duration(spark.idle, "idle"),
         "ui": spark.ui,
         "keep": spark.keep,
+        **size.spec(),
     }
     return JobRequest(
         name=f"spark-{spark.name}",
         kind="spark",
         queue=spark.queue,
-        pods=(PodRequest(role="driver", cpus=spark.cpus, memory=spark.memory),),
+        pods=(PodRequest(role=DRIVER, cpus=cpus, memory=memory), *size.executor_pods()),
         command=(spark.interpreter or interpreter, *SERVER),
-        env={"TUTTILAB_SPARK_SPEC": json.dumps(spec, sort_keys=True)},
+        env={SPEC: json.dumps(spec, sort_keys=True)},
         labels={SESSION_LABEL: spark.name, **({KEEP_LABEL: "true"} if spark.keep else {})},
+        framework=Framework.SPARK if size.executors else Framework.NONE,
+        timeout=spark.ttl,
         grace="10s",
     )
+
+
+def driver_size(spark: SparkRequest, nodes: Iterable[Node]) -> tuple[Amount, Amount]:
+    """Cores and memory of the driver's pod. Raises BadInput where one is given twice."""
+    for one, other in (("cpus", "driver_cores"), ("memory", "driver_memory")):
+        if getattr(spark, one) is not None and getattr(spark, other) is not None:
+            raise BadInput(f"{other}: the driver's size is given by {one} already; expected one of the two.")
+    cpus, memory = default_size(nodes)
+    if spark.executors:
+        cpus = 1  # it runs no tasks
+    if spark.driver_memory is not None:
+        memory = in_mib(pod_memory(heap(spark.driver_memory, "driver_memory")))
+    own_cpus = spark.cpus if spark.cpus is not None else spark.driver_cores
+    return cpus if own_cpus is None else own_cpus, memory if spark.memory is None else spark.memory
 
 
 def gang(request: JobRequest) -> tuple[JobKind, Gang, Work]:
     if SESSION_LABEL not in request.labels:
         raise BadInput(f"labels: a Spark session needs its name under {SESSION_LABEL!r}; start one with `%spark start`.")
     pods = gang_of(request)
-    if pods.size != 1:
-        raise BadInput(f"pods: {pods.size} pods for a Spark session; this version starts its executors inside one pod.")
+    if pods.size > 1 and request.framework != Framework.SPARK:
+        raise BadInput(f"pods: {pods.size} pods for a Spark session; start one with executors by `%spark start --executors N`.")
     return JobKind.SPARK, pods, replace(work_of(request), outputs=())
 
 
@@ -112,6 +129,12 @@ def is_live_session(job: Job, name: str, owner: str) -> bool:
 
 
 def size_of(job: Job) -> tuple[int, int]:
-    """CPU in milli-cores and memory in bytes of the session."""
+    """CPU in milli-cores and memory in bytes of the session's driver."""
     resources = job.gang.pod_sets[0].resources
     return resources[CPU], resources[MEMORY]
+
+
+def executors_of(job: Job) -> SparkSize:
+    """Those of the session; none where its tasks run in its driver."""
+    spec = json.loads(job.work.env.get(SPEC, "{}"))
+    return SparkSize(spec.get("executors", 0), spec.get("executor_cores", 0), spec.get("executor_heap", 0))

@@ -12,6 +12,8 @@ from tuttilab.scheduler.domain.model import Cluster, Framework, Job, JobKind, Wo
 
 LOCAL: Final = "local"
 KUBERNETES: Final = "kubernetes"
+SPARK_APPLICATION: Final = "TUTTILAB_SPARK_APPLICATION"
+"""Variable of a Spark application and its size, as JSON, for the programs in its pods."""
 
 
 class WorkPlace(Enum):
@@ -30,7 +32,7 @@ class WorkPlace(Enum):
     def of(cls, job: Job) -> WorkPlace:
         if job.kind is JobKind.NOTEBOOK:
             return cls.HUB
-        if job.kind is JobKind.SPARK:
+        if job.kind is JobKind.SPARK or SPARK_APPLICATION in job.work.env:
             return cls.SPARK
         return cls.CONTAINER if job.work.needs_containers else cls.MACHINE
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tuttilab.scheduler.core.kinds.spark_size import MIB, SparkSize
 from tuttilab.scheduler.domain.errors import BadInput
-from tuttilab.scheduler.spark.conf import MIB, SparkSpec, check_conf, heap_bytes, parse_spec, server_conf
+from tuttilab.scheduler.spark.conf import Master, SparkSpec, check_conf, heap_bytes, parse_spec, server_conf
 
 SPEC = SparkSpec(cores=4, memory_bytes=4096 * MIB)
 
@@ -41,6 +42,52 @@ def test_other_settings_are_refused_with_a_hint(key: str, hint: str) -> None:
     assert hint in str(caught.value)
 
 
+@pytest.mark.feature("J08")
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("spark.default.parallelism", "many", "takes a whole number, got 'many'"),
+        ("spark.memory.fraction", "0.6x", "takes a number, got '0.6x'"),
+        ("spark.speculation", "yes", "takes true or false, got 'yes'"),
+        ("spark.driver.maxResultSize", "2 gigabytes", "takes a size such as 512m or 2g"),
+        ("spark.locality.wait", "soon", "takes a time such as 30s"),
+        ("spark.sql.session.timeZone", "UTC\nspark.jars=x", "takes one line of text"),
+        ("spark.sql.shuffle.partitions", 1.5, "takes a whole number, got '1.5'"),
+        ("spark.sql.x", ["a"], "takes text, a number or true/false"),
+        ("spark.sql.x", "a" * 5000, "takes one line of text"),
+        ("spark.executor.memory", "4g", "is given by --executor-memory"),
+        ("spark.executor.instances", 4, "is given by --executors"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key: str, value: object, expected: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        check_conf({key: value})
+    assert f"The Spark setting {key} {expected}" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["2g", "512MB", "1024", "-1"])
+def test_sizes_are_written_as_spark_writes_them(value: str) -> None:
+    assert check_conf({"spark.sql.autoBroadcastJoinThreshold": value}) == {"spark.sql.autoBroadcastJoinThreshold": value}
+
+
+@pytest.mark.feature("N23")
+def test_a_gang_has_the_executors_that_were_asked_for_and_no_others() -> None:
+    size = SparkSize(executors=4, executor_cores=2, executor_heap=4096 * MIB)
+    spec = SparkSpec(1, 2048 * MIB, {"spark.dynamicAllocation.enabled": "true"}, size=size)
+    conf = server_conf(spec, "token", Path("/pod"), Master("10.1.2.3", 29500, "hidden"))
+    assert {key: conf[key] for key in ("spark.master", "spark.executor.instances", "spark.executor.cores", "spark.cores.max")} == {
+        "spark.master": "spark://10.1.2.3:29500",
+        "spark.executor.instances": "4",
+        "spark.executor.cores": "2",
+        "spark.cores.max": "8",
+    }
+    assert (conf["spark.executor.memory"], conf["spark.sql.shuffle.partitions"]) == ("4096m", "32")
+    assert (conf["spark.dynamicAllocation.enabled"], conf["spark.authenticate.secret"]) == ("false", "hidden")
+    assert (conf["spark.network.crypto.enabled"], conf["spark.connect.grpc.binding.address"]) == ("true", "10.1.2.3")
+    assert Master("127.0.0.1", 1, "hidden").authentication()["spark.network.crypto.enabled"] == "false"
+    assert "hidden" not in repr(Master("127.0.0.1", 1, "hidden"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -50,6 +97,8 @@ def test_other_settings_are_refused_with_a_hint(key: str, hint: str) -> None:
         ({"memory_bytes": 1000}, "at least 1073741824 bytes of memory"),
         ({"idle_s": 0}, "idle_s is a number of seconds above zero, or null"),
         ({"conf": []}, "conf is an object of Spark settings"),
+        ({"executors": 2}, "executors, executor_cores and executor_heap are whole numbers"),
+        ({"executors": "2"}, "executors, executor_cores and executor_heap are whole numbers"),
         ({"gpu": 1}, "specified by cores and memory_bytes"),
     ],
 )

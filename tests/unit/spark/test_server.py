@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tuttilab.scheduler.domain.errors import BadInput
-from tuttilab.scheduler.spark.server import IdleClock, _read_token
+from tuttilab.scheduler.spark.pod import read_secret
+from tuttilab.scheduler.spark.server import IdleClock
 
 
 @pytest.mark.feature("M11")
@@ -35,9 +36,9 @@ def test_a_token_that_others_may_read_is_refused(tmp_path: Path) -> None:
     path.write_text("0123456789abcdef\n")
     path.chmod(0o644)
     with pytest.raises(BadInput, match="may be read by others"):
-        _read_token(path)
+        read_secret(path, "token")
     path.chmod(0o600)
-    assert _read_token(path) == "0123456789abcdef"
+    assert read_secret(path, "token") == "0123456789abcdef"
 
 
 @pytest.mark.parametrize(("content", "message"), [("", "shorter than 16"), ("short", "shorter than 16"), (None, "cannot be read")])
@@ -47,4 +48,4 @@ def test_an_invalid_token_file_is_refused(tmp_path: Path, content: str | None, m
         path.touch(0o600)
         path.write_text(content)
     with pytest.raises(BadInput, match=message):
-        _read_token(path)
+        read_secret(path, "token")

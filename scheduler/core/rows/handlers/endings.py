@@ -17,7 +17,7 @@ from tuttilab.scheduler.core.rows.rows import Rows
 from tuttilab.scheduler.core.snapshot import usage_of
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import ForgetPods, Instruction, StopGang
-from tuttilab.scheduler.domain.model import MASTER, Attempt, AttemptPhase, Job, JobPhase, Pod, PodPhase, StopReason
+from tuttilab.scheduler.domain.model import MASTER, Attempt, AttemptPhase, Job, JobKind, JobPhase, Pod, PodPhase, StopReason
 from tuttilab.scheduler.domain.resources import show_duration
 
 ENDED_BY_ITSELF: Final = (None, StopReason.REQUIRED_DONE, StopReason.MEMBER_FAILED, StopReason.TIMEOUT)
@@ -85,7 +85,8 @@ def run_timed_out(rows: Rows, event: ev.RunTimedOut, at: float) -> list[Instruct
     if found is None or found[1].phase is not AttemptPhase.RUNNING or found[0].timeout_s is None:
         return []
     limit = show_duration(found[0].timeout_s)
-    return stop(rows, *found, StopReason.TIMEOUT, at, f"ran past its limit of {limit}; raise --timeout or do less")
+    option = "--ttl" if found[0].kind is JobKind.SPARK else "--timeout"
+    return stop(rows, *found, StopReason.TIMEOUT, at, f"ran past its limit of {limit}; raise {option} or do less")
 
 
 def stop(rows: Rows, job: Job, attempt: Attempt, why: StopReason, at: float, reason: str) -> list[Instruction]:

@@ -1,0 +1,234 @@
+"""Sessions with executors: one gang of real processes, its size and secrets, its queue, and how it ends."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from tests.e2e.magics.conftest import Kernel
+from tests.user_machine import UserMachine, eventually, kill, made_machine
+from tuttilab.scheduler.service.launch_plans import Secrets
+
+pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(1200)]
+CONFIG = """
+clusters: [{name: here, kind: local, nodes: [{name: a, cpus: 4, memory: 16Gi}, {name: b, cpus: 4, memory: 16Gi}]}]
+queues:
+  - {name: root, max: {cpu: 4}}
+  - {name: research, parent: root}
+  - {name: other, parent: root, max: {cpu: 2}}
+defaults: {queue: research}
+"""
+SIZE = "--executors 2 --executor-memory 512m --driver-memory 640m"
+START_S = 400.0
+WHERE = """
+import os
+from pyspark.sql.functions import udf
+@udf("string")
+def where(n):
+    import time
+    time.sleep(0.2)
+    return os.environ["TUTTILAB_RANK"] + os.environ.get("_SPARK_AUTH_SECRET", "")
+tasks = spark.range(0, 40, 1, 8).select(where("id").alias("w")).distinct().toPandas()
+"""
+NewKernel = Callable[[], Kernel]
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserMachine]:
+    with made_machine(tmp_path_factory.mktemp("gang")) as machine:
+        config = machine.home / "tuttilab.yaml"
+        config.write_text(CONFIG)
+        said = machine.run("up", "--config", str(config))
+        assert said.code == 0, said
+        yield machine
+
+
+@pytest.fixture
+def kernel(machine: UserMachine) -> Iterator[Kernel]:
+    made = Kernel({**machine.environ, "IPYTHONDIR": str(machine.home / "ipython")}, "gang.ipynb")
+    yield made
+    made.close()
+    for view in machine.client().spark_sessions():
+        machine.client().cancel(view.job_id)
+        machine.client().wait(view.job_id, timeout_s=150)
+
+
+def ok(kernel: Kernel, code: str, timeout: float = START_S) -> str:
+    ran = kernel.run(code, timeout)
+    assert ran.status == "ok", ran.error
+    return "\n".join(filter(None, (ran.text, ran.stdout, ran.value)))
+
+
+def pods_of(machine: UserMachine, job_id: str) -> dict[int, list[psutil.Process]]:
+    """The processes of the job's pods, by rank, with Java among them."""
+    found: dict[int, list[psutil.Process]] = {}
+    for process in machine.processes():
+        try:
+            environ = process.environ()
+        except psutil.Error:
+            continue
+        if environ.get("TUTTILAB_JOB_ID") == job_id:
+            found.setdefault(int(environ["TUTTILAB_RANK"]), []).append(process)
+    return found
+
+
+def no_process_is_left(machine: UserMachine, job_id: str, within_s: float) -> None:
+    eventually(lambda: not pods_of(machine, job_id), within_s)
+
+
+@pytest.mark.feature("N23")
+def test_driver_and_executors_are_one_gang_of_the_size_that_was_asked(machine: UserMachine, kernel: Kernel) -> None:
+    ok(kernel, f"%spark start duo {SIZE} --conf spark.sql.shuffle.partitions=7 --conf spark.task.maxFailures=2")
+    (view,) = machine.client().spark_sessions()
+    job = machine.client().job(view.job_id)
+    assert [(pods.role, pods.count, pods.cpus) for pods in job.pods] == [("driver", 1, "1"), ("executor", 2, "1")]
+    assert job.charge["cpu"] == "3"
+    assert (view.executors, view.executor_cores, view.executor_memory) == (2, 1, "512m")
+
+    ok(kernel, "%%spark --quiet\n" + WHERE)
+    assert kernel.value("sorted(tasks.w)") == "['1', '2']"
+    asked = {
+        "spark.executor.instances": "2",
+        "spark.executor.cores": "1",
+        "spark.executor.memory": "512m",
+        "spark.driver.memory": "640m",
+        "spark.driver.cores": "1",
+        "spark.sql.shuffle.partitions": "7",
+        "spark.task.maxFailures": "2",
+        "spark.authenticate": "true",
+    }
+    read = kernel.value(f"{{key: spark.sql(f'SET {{key}}').collect()[0].value for key in {list(asked)!r}}} == {asked!r}")
+    assert read == "True"
+    assert re.search(r"\* +duo +ready +1 +\S+ +2 x 1 cores, 512m", ok(kernel, "%spark list"))
+
+    secrets = Secrets.in_folder(machine.state)
+    hidden = (secrets.spark_secret(job.id, 1), secrets.spark_token(job.id, 1))
+    pods = pods_of(machine, job.id)
+    assert sorted(pods) == [0, 1, 2]
+    for process in [one for processes in pods.values() for one in processes]:
+        told = [*process.cmdline(), *process.environ().values()]
+        assert not any(secret in text for text in told for secret in hidden), process.name()
+        addresses = {one.laddr.ip for one in process.net_connections() if one.status == psutil.CONN_LISTEN}
+        assert {address.removeprefix("::ffff:") for address in addresses} <= {"127.0.0.1"}
+    for rank in range(3):
+        log = "\n".join(machine.client().logs(job.id, rank=rank, limit=1000).lines)
+        assert not any(secret in log for secret in hidden)
+        assert ("ready in" if rank == 0 else "worker of 1 cores and 512 MiB") in log
+    holding = [
+        path
+        for path in machine.state.rglob("*")
+        if path.is_file() and any(secret.encode() in path.read_bytes() for secret in hidden)
+    ]
+    assert {path.name for path in holding} == {"spark-secret", "spark-token", "executor-arguments"}
+    assert {path.stat().st_mode & 0o077 for path in holding} == {0}
+
+    other = kernel.run("%spark start duo --executors 3")
+    assert "Session duo runs already, with another number of executors; add --restart to replace it" in other.error
+    same = ok(kernel, f"%spark start duo {SIZE}")
+    assert "Session duo runs already and is in use." in same
+    assert "is stopped" in ok(kernel, "%spark stop duo")
+    no_process_is_left(machine, job.id, 60)
+
+
+@pytest.mark.feature("N23")
+def test_more_than_the_queue_may_have_is_refused_with_both_figures(machine: UserMachine, kernel: Kernel) -> None:
+    said = kernel.run("%spark start huge --executors 9 --executor-memory 512m")
+    assert re.search(r"\b10\b.*\b4\b", said.error.splitlines()[0]), said.error
+    by_queue = machine.run("spark", "start", "huge", "--executors", "2", "--executor-memory", "512m", "--queue", "other")
+    assert by_queue.code != 0
+    assert re.search(r"other.*\b2\b", by_queue.err), by_queue
+    assert machine.client().spark_sessions() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--executor-memory 4g", "executor_memory: '4g' is the size of executors, and there are none; say how many"),
+        ("--executors 1 --executor-memory 9m", "executor_memory: '9m' is too small for Spark; expected at least 450m"),
+        ("--executors 1 --executor-cores 0.5", "executor_cores: '0.5' is no whole number of cores"),
+        ("--executors 1000000", "executors: 1000000 is out of range; expected 0 (tasks run in the driver) to 5000"),
+        ("--driver-memory 1g --memory 2Gi", "driver_memory: the driver's size is given by memory already"),
+        ("--conf spark.executor.memory=4g", "The Spark setting spark.executor.memory is given by --executor-memory"),
+    ],
+)
+def test_a_size_that_is_none_is_refused_before_anything_starts(machine: UserMachine, options: str, sentence: str) -> None:
+    said = machine.run("spark", "start", "wrong", *options.split())
+    assert said.code != 0
+    assert sentence in said.err, said
+    assert machine.client().spark_sessions() == []
+
+
+@pytest.mark.feature("N23")
+def test_two_sessions_that_each_fit_alone_run_one_after_the_other(machine: UserMachine, kernel: Kernel) -> None:
+    client = machine.client()
+    ok(kernel, f"%spark start first {SIZE} --keep")
+    said = machine.run("spark", "start", "second", *SIZE.split(), "--no-wait")
+    assert said.code == 0, said
+    second = next(view for view in client.spark_sessions() if view.name == "second")
+    why = eventually(lambda: machine.why_it_waits(second.job_id))
+    assert "cpu" in why or "cores" in why, why
+    assert "first" in why, why
+    assert pods_of(machine, second.job_id) == {}
+    ok(kernel, "%spark stop first")
+    ok(kernel, "%spark use second")
+    ok(kernel, "%%spark --session second --quiet\n" + WHERE)
+    assert kernel.value("sorted(tasks.w)") == "['1', '2']"
+
+
+def test_an_executor_that_is_lost_ends_the_cell_within_seconds_and_all_of_it_starts_again(
+    machine: UserMachine, kernel: Kernel
+) -> None:
+    ok(kernel, f"%spark start frail {SIZE}")
+    (view,) = machine.client().spark_sessions()
+    ok(kernel, "%%sparksql\nCREATE TEMPORARY VIEW mine AS SELECT 1 AS a")
+    before = [process for processes in pods_of(machine, view.job_id).values() for process in processes]
+    message = kernel.send("%%sparksql\nSELECT count(*) FROM range(0, 100000000000, 1, 8) WHERE id % 7 = rand()")
+    kernel.gather(message, 150, until=lambda said: "task" in said.text)
+    worker = next(one for one in pods_of(machine, view.job_id)[1] if "PythonGatewayServer" in " ".join(one.cmdline()))
+    began = time.monotonic()
+    sidecar = worker.parent().parent()
+    assert sidecar is not None
+    kill(sidecar.pid)
+    ran = kernel.gather(message, 150)
+    took = time.monotonic() - began
+    assert ran.status == "error"
+    assert "The Spark session frail" in ran.error, ran.error
+    assert "mine" in ran.error, ran.error
+    eventually(lambda: not any(process.is_running() and process.status() != "zombie" for process in before), 60)
+    assert took < 10, took
+    again = ok(kernel, "%%spark --session frail --quiet\n" + WHERE)
+    assert "Spark session frail was started again" in again, again
+    assert kernel.value("sorted(tasks.w)") == "['1', '2']"
+
+
+def test_a_driver_that_is_killed_leaves_no_executor(machine: UserMachine, kernel: Kernel) -> None:
+    ok(kernel, f"%spark start headless {SIZE}")
+    (view,) = machine.client().spark_sessions()
+    java = next(one for one in pods_of(machine, view.job_id)[0] if one.name() == "java")
+    message = kernel.send("%%sparksql\nSELECT count(*) FROM range(0, 100000000000, 1, 8) WHERE id % 7 = rand()")
+    kernel.gather(message, 150, until=lambda said: "task" in said.text)
+    began = time.monotonic()
+    kill(java.pid)
+    ran = kernel.gather(message, 150)
+    took = time.monotonic() - began
+    assert ran.status == "error"
+    no_process_is_left(machine, view.job_id, 60)
+    assert took < 10, took
+    assert "The Spark session headless ended" in ran.error, ran.error
+
+
+def test_idle_and_time_to_live_end_the_whole_gang(machine: UserMachine, kernel: Kernel) -> None:
+    client = machine.client()
+    ok(kernel, f"%spark start brief {SIZE} --idle 4s")
+    (view,) = client.spark_sessions()
+    assert client.wait(view.job_id, timeout_s=150).phase == "Succeeded"
+    no_process_is_left(machine, view.job_id, 60)
+    said = machine.run("spark", "start", "mayfly", *SIZE.split(), "--ttl", "60s", timeout_s=START_S)
+    job_id = next(view.job_id for view in client.spark_sessions() if view.name == "mayfly") if said.code == 0 else ""
+    ended = client.wait(job_id or machine.job_ids()[0], timeout_s=300)
+    assert ended.reason == "ran past its limit of 1m; raise --ttl or do less", ended.reason
+    no_process_is_left(machine, ended.id, 60)
