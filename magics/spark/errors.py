@@ -99,6 +99,8 @@ def is_lost_session(error: BaseException) -> bool:
         return True
     code = getattr(error, "getGrpcStatusCode", None)
     name = getattr(code(), "name", "") if callable(code) else ""
+    if "Cannot call methods on a stopped SparkContext" in str(error):
+        return True  # Java still answers while it ends
     return name in ("UNAVAILABLE", "UNAUTHENTICATED") or "failed to connect to all addresses" in str(error)
 
 
