@@ -105,14 +105,7 @@ def is_lost_session(error: BaseException) -> bool:
 def grpc_status(error: BaseException) -> str:
     """The name of the gRPC status with which a call failed; empty for other errors."""
     code = getattr(error, "getGrpcStatusCode", None)
-<<<<<<< HEAD
     return str(getattr(code(), "name", "")) if callable(code) else ""
-=======
-    name = getattr(code(), "name", "") if callable(code) else ""
-    if "Cannot call methods on a stopped SparkContext" in str(error):
-        return True  # Java still answers while it ends
-    return name in ("UNAVAILABLE", "UNAUTHENTICATED") or "failed to connect to all addresses" in str(error)
->>>>>>> work-h17e
 
 
 def is_cancelled(error: BaseException) -> bool:
