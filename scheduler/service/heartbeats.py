@@ -66,11 +66,15 @@ class Heartbeats:
         self._seqs = {name: seq for name, seq in self._seqs.items() if name in live}
 
     def missed(self, state: State, now: float, lost_after_s: float) -> tuple[list[ev.HeartbeatMissed], float | None]:
-        """Members that are missing, or on a node that is not ready, and silent for that long; and when the next one is due."""
+        """Members that are missing, or on a node that is not ready, and silent for that long; and when the next one is due.
+
+        A cluster that does not answer shows nobody alive: silence is counted from when it answers again.
+        """
         missed: list[ev.HeartbeatMissed] = []
         upcoming: list[float] = []
         for attempt, pod in self._suspects(state):
-            limit = self._last_seen.get(pod.name, self.since) + lost_after_s
+            last_seen = self._last_seen.get(pod.name, self.since)
+            limit = max(last_seen, state.clusters[pod.cluster].reachable_since or last_seen) + lost_after_s
             if limit <= now:
                 missed.append(ev.HeartbeatMissed(*attempt, pod.name))
             else:
@@ -83,6 +87,8 @@ class Heartbeats:
             if attempt.phase is AttemptPhase.STOPPING:
                 continue
             for pod in attempt.pods:
-                is_known = pod.uid is not None and pod.phase is not PodPhase.ENDED and pod.cluster in state.clusters
+                cluster = state.clusters.get(pod.cluster)
+                answers = cluster is not None and cluster.unreachable_since is None
+                is_known = answers and pod.uid is not None and pod.phase is not PodPhase.ENDED
                 if is_known and not pod.is_given_back and (pod.name in self._missing or (pod.cluster, pod.node) not in ready):
                     yield (attempt.job_id, attempt.number), pod
