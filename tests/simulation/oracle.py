@@ -294,7 +294,7 @@ class Oracle:
                 need(all(done), "I14", f"{event.job_id} starts before those it comes after")
             if isinstance(event, ev.GangPreempted):
                 self._preemption(at, event, queues, [one for one in decided if isinstance(one, ev.GangAdmitted)])
-        self._barrier(at)
+        self._barrier(at, clusters)
         self._idle(at, decided, waits, queues, clusters)
 
     def _preemption(self, at: float, event: ev.GangPreempted, queues: Mapping[str, Queue], admitted: list[ev.GangAdmitted]) -> None:
@@ -345,15 +345,24 @@ class Oracle:
                 use.update(Counter(dict(one.charge)))
         return use
 
-    def _barrier(self, at: float) -> None:
-        """I7: a gang has all its members within the deadline or is told to end, and so has every member that joins it later."""
+    def _barrier(self, at: float, clusters: Mapping[str, Cluster]) -> None:
+        """I7: a gang has all its members within the deadline or is told to end, and so has every member that joins it later.
+
+        Time in which the cluster does not answer is not counted: the deadline begins anew when it answers again.
+        """
         for attempt in self.attempts.values():
+            cluster = clusters.get(attempt.cluster)
+            if cluster is not None and cluster.unreachable_since is not None:
+                continue
+            back_at = 0.0 if cluster is None else cluster.reachable_since or 0.0
             is_server = self.jobs[attempt.job_id].kind.value == "notebook"
             if attempt.phase.value == "Launching" and not is_server:
-                need(at - attempt.admitted_at < self.barrier_s, "I7", f"{attempt.job_id} starts for {at - attempt.admitted_at} s")
+                took = at - max(attempt.admitted_at, back_at)
+                need(took < self.barrier_s, "I7", f"{attempt.job_id} starts for {took} s")
             for pod in attempt.pods if attempt.phase.value == "Running" else ():
                 is_late = pod.joined_at is not None and pod.phase.value in ("Pending", "Ready") and not pod.is_given_back
-                need(not is_late or at - (pod.joined_at or 0.0) < self.barrier_s, "I7", f"{pod.name} joins for too long")
+                took = at - max(pod.joined_at or 0.0, back_at)
+                need(not is_late or took < self.barrier_s, "I7", f"{pod.name} joins for too long")
 
     def _idle(
         self,
