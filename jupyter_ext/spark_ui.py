@@ -172,6 +172,13 @@ class PageHandler(JupyterHandler):
     def initialize(self, pages: SparkPages) -> None:
         self.pages = pages
 
+    def write_error(self, status_code: int, **given: Any) -> None:
+        """The sentence, as text: Jupyter's own page of what is not there has none."""
+        error = given.get("exc_info", (None, None))[1]
+        sentence = error.log_message if isinstance(error, web.HTTPError) and error.log_message else self._reason
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{sentence}\n")
+
     @allow_unauthenticated
     async def get(self, key: str, rest: str) -> None:
         if rest.startswith(WITHOUT_SIGN_IN):
