@@ -1,15 +1,16 @@
-"""Sessions with executors: one gang of real processes, its size and secrets, and what is refused."""
+"""Sessions with executors: one gang of real processes, its size and secrets, its queue, and how it ends."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from tests.e2e.magics.conftest import Kernel
-from tests.user_machine import UserMachine, eventually, made_machine
+from tests.user_machine import UserMachine, eventually, kill, made_machine
 from tuttilab.scheduler.service.launch_plans import Secrets
 
 pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(1200)]
@@ -158,3 +159,75 @@ def test_a_size_that_is_none_is_refused_before_anything_starts(machine: UserMach
     assert said.code != 0
     assert sentence in said.err, said
     assert machine.client().spark_sessions() == []
+
+
+@pytest.mark.feature("N23")
+def test_two_sessions_that_each_fit_alone_run_one_after_the_other(machine: UserMachine, kernel: Kernel) -> None:
+    client = machine.client()
+    ok(kernel, f"%spark start first {SIZE} --keep")
+    said = machine.run("spark", "start", "second", *SIZE.split(), "--no-wait")
+    assert said.code == 0, said
+    second = next(view for view in client.spark_sessions() if view.name == "second")
+    why = eventually(lambda: machine.why_it_waits(second.job_id))
+    assert "cpu" in why or "cores" in why, why
+    assert "first" in why, why
+    assert pods_of(machine, second.job_id) == {}
+    ok(kernel, "%spark stop first")
+    ok(kernel, "%spark use second")
+    ok(kernel, "%%spark --session second --quiet\n" + WHERE)
+    assert kernel.value("sorted(tasks.w)") == "['1', '2']"
+
+
+def test_an_executor_that_is_lost_ends_the_cell_within_seconds_and_all_of_it_starts_again(
+    machine: UserMachine, kernel: Kernel
+) -> None:
+    ok(kernel, f"%spark start frail {SIZE}")
+    (view,) = machine.client().spark_sessions()
+    ok(kernel, "%%sparksql\nCREATE TEMPORARY VIEW mine AS SELECT 1 AS a")
+    before = [process for processes in pods_of(machine, view.job_id).values() for process in processes]
+    message = kernel.send("%%sparksql\nSELECT count(*) FROM range(0, 100000000000, 1, 8) WHERE id % 7 = rand()")
+    kernel.gather(message, 150, until=lambda said: "task" in said.text)
+    worker = next(one for one in pods_of(machine, view.job_id)[1] if "PythonGatewayServer" in " ".join(one.cmdline()))
+    began = time.monotonic()
+    sidecar = worker.parent().parent()
+    assert sidecar is not None
+    kill(sidecar.pid)
+    ran = kernel.gather(message, 150)
+    took = time.monotonic() - began
+    assert ran.status == "error"
+    assert "The Spark session frail" in ran.error, ran.error
+    assert "mine" in ran.error, ran.error
+    eventually(lambda: not any(process.is_running() and process.status() != "zombie" for process in before), 60)
+    assert took < 10, took
+    again = ok(kernel, "%%spark --session frail --quiet\n" + WHERE)
+    assert "Spark session frail was started again" in again, again
+    assert kernel.value("sorted(tasks.w)") == "['1', '2']"
+
+
+def test_a_driver_that_is_killed_leaves_no_executor(machine: UserMachine, kernel: Kernel) -> None:
+    ok(kernel, f"%spark start headless {SIZE}")
+    (view,) = machine.client().spark_sessions()
+    java = next(one for one in pods_of(machine, view.job_id)[0] if one.name() == "java")
+    message = kernel.send("%%sparksql\nSELECT count(*) FROM range(0, 100000000000, 1, 8) WHERE id % 7 = rand()")
+    kernel.gather(message, 150, until=lambda said: "task" in said.text)
+    began = time.monotonic()
+    kill(java.pid)
+    ran = kernel.gather(message, 150)
+    took = time.monotonic() - began
+    assert ran.status == "error"
+    no_process_is_left(machine, view.job_id, 60)
+    assert took < 10, took
+    assert "The Spark session headless ended" in ran.error, ran.error
+
+
+def test_idle_and_time_to_live_end_the_whole_gang(machine: UserMachine, kernel: Kernel) -> None:
+    client = machine.client()
+    ok(kernel, f"%spark start brief {SIZE} --idle 4s")
+    (view,) = client.spark_sessions()
+    assert client.wait(view.job_id, timeout_s=150).phase == "Succeeded"
+    no_process_is_left(machine, view.job_id, 60)
+    said = machine.run("spark", "start", "mayfly", *SIZE.split(), "--ttl", "60s", timeout_s=START_S)
+    job_id = next(view.job_id for view in client.spark_sessions() if view.name == "mayfly") if said.code == 0 else ""
+    ended = client.wait(job_id or machine.job_ids()[0], timeout_s=300)
+    assert ended.reason == "ran past its limit of 1m; raise --ttl or do less", ended.reason
+    no_process_is_left(machine, ended.id, 60)

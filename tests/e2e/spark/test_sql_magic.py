@@ -260,7 +260,7 @@ def test_a_session_of_another_size_is_replaced_only_when_asked(notebook: Noteboo
 
 def test_sessions_are_listed_and_their_pages_linked(notebook: Notebook) -> None:
     lines = notebook.run("%spark list").text.splitlines()
-    assert lines[0].split() == ["name", "phase", "cores", "memory", "reason"]
+    assert lines[0].split() == ["name", "phase", "cores", "memory", "executors", "reason"]
     assert ["*", "default", "running", "2"] in [line.split() for line in lines]
     assert notebook.run("%spark ui").text.startswith("127.0.0.1:")
     assert "ready in" in notebook.run("%spark logs --lines 100").text
