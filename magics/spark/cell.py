@@ -102,7 +102,7 @@ class Sessions:
         if held is None:
             # A cell that failed with the session dropped it, and has said so; what was lost with it is said here.
             gone = self._lost.pop(name, None)
-        elif endpoint.token == held.endpoint.token:  # each attempt of the job has its own
+        elif endpoint.is_same_session(held.endpoint):
             gone = None
         else:
             why = self.provider.why_ended(held.endpoint.job_id)

@@ -53,7 +53,8 @@ class RestProvider:
 
     def is_live(self, endpoint: SparkEndpoint) -> bool:
         try:
-            return client().spark_endpoint(endpoint.name).job_id == endpoint.job_id
+            found = client().spark_endpoint(endpoint.name)
+            return (found.job_id, found.attempt) == (endpoint.job_id, endpoint.attempt)
         except (Conflict, NotFound):
             return False
 
@@ -124,7 +125,8 @@ class RestProvider:
             try:
                 found = client().spark_endpoint(session.name)
                 own = None if found.token else client().token
-                return SparkEndpoint(found.host, found.port, found.token, found.job_id, found.name, own, found.tls, found.here)
+                where = found.host, found.port, found.token
+                return SparkEndpoint(*where, found.job_id, found.name, own, found.tls, found.here, found.attempt)
             except (Conflict, NotFound):
                 pass
             now = f"Spark session {session.name}: {_state(job)}"

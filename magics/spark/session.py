@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class SparkEndpoint:
-    """Where a session is reached. `job_id` changes when it is started anew, `token` also when its job is tried again.
+    """Where a session is reached. `job_id` changes when it is started anew, `attempt` when its job is tried again.
 
     `token` is the session's own, or empty behind a proxy: then `own_token` gives the user's as it is valid now.
     """
@@ -26,6 +26,11 @@ class SparkEndpoint:
     tls: bool = False
     here: bool = True
     """Whether the session's processes are on the machine of that address."""
+    attempt: int = 1
+
+    def is_same_session(self, other: SparkEndpoint) -> bool:
+        """Whether views and settings are still there."""
+        return (self.job_id, self.attempt) == (other.job_id, other.attempt)
 
     @property
     def is_proxied(self) -> bool:

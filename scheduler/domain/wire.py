@@ -322,6 +322,8 @@ class SparkEndpointView:
     tls: bool = False
     here: bool = True
     """Whether the session runs on the machine of that address, and so sees its files."""
+    attempt: int = 1
+    """Of the job: with another one the session's views and settings are gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

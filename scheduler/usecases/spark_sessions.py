@@ -63,4 +63,6 @@ class SparkSessions:
             raise Conflict(f"Spark session {name!r} is not ready yet: {why}.")
         host, _, port = endpoints[spark_kind.CONNECT_ENDPOINT].rpartition(":")
         token = self._service.secrets.spark_token(job.id, attempt.number)
-        return SparkEndpointView(name=name, job_id=job.id, host=host, port=int(port), token=token, ui=endpoints.get("ui"))
+        return SparkEndpointView(
+            name=name, job_id=job.id, host=host, port=int(port), token=token, ui=endpoints.get("ui"), attempt=attempt.number
+        )
