@@ -24,6 +24,8 @@ defaults: {queue: research}
 """
 SIZE = "--executors 2 --executor-memory 512m --driver-memory 640m"
 START_S = 400.0
+SOON_S = 60.0
+"""Seconds, on a machine that is busy with other tests; 5 to 10 on an idle one."""
 WHERE = """
 import os
 from pyspark.sql.functions import udf
@@ -169,8 +171,7 @@ def test_two_sessions_that_each_fit_alone_run_one_after_the_other(machine: UserM
     assert said.code == 0, said
     second = next(view for view in client.spark_sessions() if view.name == "second")
     why = eventually(lambda: machine.why_it_waits(second.job_id))
-    assert "cpu" in why or "cores" in why, why
-    assert "first" in why, why
+    assert "2 CPU more than is left; held by your Spark session 'first'" in why, why
     assert pods_of(machine, second.job_id) == {}
     ok(kernel, "%spark stop first")
     ok(kernel, "%spark use second")
@@ -198,7 +199,7 @@ def test_an_executor_that_is_lost_ends_the_cell_within_seconds_and_all_of_it_sta
     assert "The Spark session frail" in ran.error, ran.error
     assert "mine" in ran.error, ran.error
     eventually(lambda: not any(process.is_running() and process.status() != "zombie" for process in before), 60)
-    assert took < 10, took
+    assert took < SOON_S, took
     again = ok(kernel, "%%spark --session frail --quiet\n" + WHERE)
     assert "Spark session frail was started again" in again, again
     assert kernel.value("sorted(tasks.w)") == "['1', '2']"
@@ -216,7 +217,7 @@ def test_a_driver_that_is_killed_leaves_no_executor(machine: UserMachine, kernel
     took = time.monotonic() - began
     assert ran.status == "error"
     no_process_is_left(machine, view.job_id, 60)
-    assert took < 10, took
+    assert took < SOON_S, took
     assert "The Spark session headless ended" in ran.error, ran.error
 
 
