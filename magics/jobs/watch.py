@@ -48,13 +48,15 @@ class _Tail:
         self._lines: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         self._partial = ""
         self._next = 0
+        self.is_whole = False
+        """Whether all that the pod printed was read."""
 
     def read(self, job_id: str, rank: int) -> None:
         """Reads on. Raises NotFound when there is no log (yet)."""
         while True:
             page = client().logs(job_id, rank=rank, start=self._next, limit=_LOG_PAGE)
             self._lines.extend(page.lines)
-            self._next, self._partial = page.next, page.partial
+            self._next, self._partial, self.is_whole = page.next, page.partial, page.is_end
             if len(page.lines) < _LOG_PAGE:
                 return
 
@@ -151,6 +153,15 @@ class OneJob:
         return progress(view, self._now(), log, note)
 
     def _lines(self, view: JobView) -> list[str]:
+        late = [str(rank) for rank, tail in sorted(self._tails.items()) if view.is_ended and not tail.is_whole]
+        ranks = "" if len(self._tails) == 1 else f" of rank{'s' if len(late) > 1 else ''} {', '.join(late)}"
+        # Its cluster may be slow, or the log lost with its node: the end that is shown is not its end.
+        rest = (
+            [f"… the log{ranks} is not here to its end yet · `%job {short_id(view.id)} logs` shows what came since"] if late else []
+        )
+        return [*self._newest(view), *rest]
+
+    def _newest(self, view: JobView) -> list[str]:
         if len(self._tails) <= 1:
             return [line for tail in self._tails.values() for line in tail.lines(short_id(view.id))]
         attempt = newest(view)

@@ -1,12 +1,18 @@
 """Waiting for the end, and what the first and the second Stop do. No clock: sleeping is a list of what happens meanwhile."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from tests.unit.magics.builders import a_pod, an_ended_job
 from tuttilab.magics.jobs import watch
+from tuttilab.magics.jobs.handle import JobHandle
 from tuttilab.magics.shared.display import Area, Shown
 from tuttilab.scheduler.domain.errors import NotFound, Unavailable
+from tuttilab.scheduler.domain.wire import LogView
 
 
 class Job:
@@ -142,3 +148,31 @@ def test_on_interrupt_cancel_needs_one_stop(area: Area, sleeps: list[BaseExcepti
 def test_a_stop_of_a_stopped_cell_fails_the_cell() -> None:
     assert issubclass(watch.Stopped, KeyboardInterrupt)
     assert watch.Stopped("detached: …")._render_traceback_() == ["detached: …"]
+
+
+@pytest.mark.parametrize(
+    ("whole", "sentence"),
+    [
+        ((True, True), ""),
+        ((False, True), "the log of rank 0 is not here to its end yet"),
+        ((False, False), "the log of ranks 0, 1 is not here to its end yet"),
+        ((False,), "the log is not here to its end yet"),
+    ],
+)
+def test_an_end_whose_log_has_not_all_come_says_so(monkeypatch: pytest.MonkeyPatch, whole: tuple[bool, ...], sentence: str) -> None:
+    def logs(job: str, *, rank: int, start: int, limit: int) -> LogView:
+        return LogView(pod=f"p{rank}", rank=rank, start=0, lines=(f"line of {rank}",), next=1, is_end=whole[rank])
+
+    view = an_ended_job(a_pod(phase="Ended", exit_code=0), phase="Succeeded", exit_code=0)
+    pods = tuple(replace(view.attempts[-1].pods[0], name=f"p{rank}", rank=rank) for rank in range(len(whole)))
+    view = replace(view, attempts=(replace(view.attempts[-1], pods=pods),))
+    monkeypatch.setattr(watch, "client", lambda: SimpleNamespace(logs=logs))
+    monkeypatch.setattr(watch, "user", lambda: "ada")
+    handle: Any = SimpleNamespace(seen=view, view=lambda: view, id=view.id)
+    job = watch.OneJob(cast(JobHandle, handle))
+
+    assert job.poll()
+
+    text = job.shown("").text
+    assert "line of 0" in text
+    assert (sentence in text) if sentence else ("to its end" not in text)
