@@ -274,6 +274,7 @@ def test_a_gang_shows_the_newest_line_of_each_rank(kernel: Kernel) -> None:
     assert ran.status == "ok", ran.error
     assert any(re.search(r"\[0\] rank 0 at \d+\n.*\[1\] rank 1 at \d+\n", str(data["text/plain"])) for _, data in ran.updates)
     assert re.search(r"\[0\] rank 0 at 29\n.*\[1\] rank 1 at 29\n", ran.last_text)
+    assert "to its end" not in ran.last_text, "all of it has come"
 
 
 def test_the_cell_says_how_many_lines_are_above(kernel: Kernel) -> None:
