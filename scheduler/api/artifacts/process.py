@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import math
 import secrets
-import signal
 import socket
 import sys
 import time
@@ -17,6 +15,7 @@ from typing import Final
 
 from tuttilab.scheduler.api.artifacts.tickets import Ticket
 from tuttilab.scheduler.domain.errors import TuttiError, Unavailable
+from tuttilab.scheduler.runtime.children import end_child
 from tuttilab.scheduler.store.blobs import Blobs
 
 log = logging.getLogger(__name__)
@@ -114,14 +113,6 @@ class ArtifactProcess:
         process = self._process
         if process is None:
             return
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL)
-            await process.wait()
+        await end_child(process, STOP_S)
         if self._reader is not None:
             await self._reader

@@ -24,7 +24,7 @@ from tuttilab.scheduler.core.placement.fit import (
 )
 from tuttilab.scheduler.core.placement.never import never_fit
 from tuttilab.scheduler.core.placement.shapes import shape_key
-from tuttilab.scheduler.core.placement.work_places import KUBERNETES, WorkPlace, fitting, why_not_bare
+from tuttilab.scheduler.core.placement.work_places import KUBERNETES, SPARK_APPLICATION, WorkPlace, fitting, why_not_bare
 from tuttilab.scheduler.core.quota import reason_above_max
 from tuttilab.scheduler.core.sidecars import SideCarOffer, chosen
 from tuttilab.scheduler.core.storages import Storage, for_job
@@ -79,6 +79,9 @@ def build(request: JobRequest, who: Who, site: Site, *, job_id: str, order: int,
     """The job of a request. Raises BadInput, Forbidden, AboveMax or NeverFits with one sentence."""
     if request.kind not in KINDS:
         raise BadInput(f"kind: {request.kind!r} is not known; expected one of {', '.join(sorted(KINDS))}.")
+    if SPARK_APPLICATION in request.env:
+        # By it an application is known, so no other job may have it.
+        raise BadInput(f"env.{SPARK_APPLICATION}: it is set by the service; leave it out.")
     if request.spark is not None and request.kind != spark_batch.KIND:
         raise BadInput(f"spark: a job of kind {request.kind} has no such key; expected kind: {spark_batch.KIND}.")
     if request.kind == JobKind.NOTEBOOK and not who.is_hub:

@@ -8,7 +8,19 @@ from dataclasses import replace
 from typing import Final
 
 from tuttilab.scheduler.core.kinds.pods import gang_of, work_of
-from tuttilab.scheduler.core.kinds.spark_size import DRIVER, SparkSize, heap, in_mib, pod_memory, size_of_executors
+from tuttilab.scheduler.core.kinds.spark_size import (
+    DRIVER,
+    EXECUTOR,
+    MIB,
+    NO_EXECUTORS,
+    WORKER,
+    SparkSize,
+    heap,
+    heap_of,
+    in_mib,
+    pod_memory,
+    size_of_executors,
+)
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.model import Attempt, Framework, Gang, Job, JobKind, JobPhase, Node, Work
 from tuttilab.scheduler.domain.requests import Amount, JobRequest, PodRequest, SparkRequest
@@ -136,5 +148,7 @@ def size_of(job: Job) -> tuple[int, int]:
 
 def executors_of(job: Job) -> SparkSize:
     """Those of the session; none where its tasks run in its driver."""
-    spec = json.loads(job.work.env.get(SPEC, "{}"))
-    return SparkSize(spec.get("executors", 0), spec.get("executor_cores", 0), spec.get("executor_heap", 0))
+    pods = next((one for one in job.gang.pod_sets if one.role == EXECUTOR), None)
+    if pods is None:
+        return NO_EXECUTORS
+    return SparkSize(pods.count, pods.resources[CPU] // 1000, heap_of(pods.resources[MEMORY] - WORKER) // MIB * MIB)

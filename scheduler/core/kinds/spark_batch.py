@@ -42,8 +42,6 @@ def gang(request: JobRequest) -> tuple[JobKind, Gang, Work]:
     if request.needs_containers:
         key = "image" if request.image is not None else "mounts" if request.mounts else "sidecars"
         raise BadInput(f"{key}: a job of kind {KIND} runs in the Spark of this installation; leave it out.")
-    if APPLICATION in request.env:
-        raise BadInput(f"env.{APPLICATION}: it is set by the service; leave it out.")
     _check_program(asked)
     size = size_of_executors(asked.executors, asked.executor_cores, asked.executor_memory, "spark.")
     cpus = 1 if asked.driver_cores is None else asked.driver_cores

@@ -20,6 +20,7 @@ from tuttilab.scheduler.domain.errors import Unavailable
 from tuttilab.scheduler.domain.wire import SparkEndpointView
 from tuttilab.scheduler.runtime import discovery
 from tuttilab.scheduler.runtime.addresses import is_loopback, proxy_address
+from tuttilab.scheduler.runtime.children import end_child
 
 TOKEN_FILE: Final = "spark-proxy-token"  # noqa: S105  the file's name
 START_S: Final = 30.0
@@ -171,21 +172,7 @@ class OwnProxy:
                     self._is_up.set()
             log.warning("the Spark proxy ended with %s; it is started again", await process.wait())
         finally:
-            await _end(process)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+            await end_child(process, STOP_S)
 
 
 def proxy_of(setting: str, state: Path, url: str, token: str) -> SparkProxy | None:

@@ -115,6 +115,11 @@ def test_an_application_is_a_gang_whose_definition_submits_it_again() -> None:
             f"env.{APPLICATION}: it is set by the service",
         ),
         (
+            # By it a job would be taken for an application, and its definition read from there.
+            JobRequest(command=("true",), env={APPLICATION: "no JSON"}),
+            f"env.{APPLICATION}: it is set by the service",
+        ),
+        (
             JobRequest(kind="spark-batch", spark=SparkBatchRequest(main="a.py", executor_memory="4g")),
             "spark.executor_memory: '4g' is the size of executors",
         ),
