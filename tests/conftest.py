@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections import Counter, defaultdict
@@ -122,6 +123,9 @@ TIERS: dict[str, tuple[str, ...]] = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A suite started in the background is given an ignored SIGINT, and all that it starts; what a terminal starts is not.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "feature(*ids): the rows of the feature list that this test shows")
     config.addinivalue_line("markers", f"requires(*names): what the machine must have, of {', '.join(NEEDS)}")
     config.addinivalue_line("markers", f"tier(name): what the test runs against, of {', '.join(TIERS)}")

@@ -57,10 +57,6 @@ def kill(pid: int) -> None:
     process.wait(150)
 
 
-def _restore_sigint() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @dataclass(frozen=True)
 class CommandResult:
     code: int
@@ -104,8 +100,6 @@ class UserMachine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A suite started in the background passes on an ignored SIGINT; a terminal does not.
-            preexec_fn=_restore_sigint,
         )
         self.started.append(process)
         return process

@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -26,26 +25,19 @@ def submit(machine: UserMachine, *arguments: str) -> str:
     return said.out.splitlines()[0]
 
 
-def _take_the_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    # A suite started in the background passes on an ignored SIGINT; a terminal does not.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def on_a_terminal(machine: UserMachine, *arguments: str, width: int = 80, until: str = "", then: bytes = b"") -> str:
     """What a command writes to a terminal of that width; with ``until``, ``then`` is typed when that is on it."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-m", "tuttilab.scheduler.cli", *arguments],
+        # No `preexec_fn`: a fork that runs Python among this process's threads was seen to stand still for ever.
+        ["setsid", "--ctty", sys.executable, "-m", "tuttilab.scheduler.cli", *arguments],
         cwd=machine.home,
         # pytest-xdist says how wide its own terminal would be.
         env={**{key: value for key, value in machine.environ.items() if key not in ("COLUMNS", "LINES")}, "TERM": "xterm"},
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        start_new_session=True,
-        preexec_fn=_take_the_terminal,
     )
     os.close(slave)
     text = ""
