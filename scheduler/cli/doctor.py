@@ -203,6 +203,10 @@ def _spark(environ: Mapping[str, str]) -> Iterator[Finding]:
     if "java" in facts:
         notes = f"; {facts['java_notes']}" if "java_notes" in facts else ""
         yield Finding(Level.OK, "java", f"{facts['java']} from {facts['java_source']} ({facts['java_home']}){notes}")
+        if facts.get("classes"):
+            yield Finding(Level.OK, "spark classes", "are kept, sessions start fast")
+        elif "classes" in facts:
+            yield Finding(Level.NOTE, "spark classes", "are loaded anew by each session", "Run `tuttilab spark prepare`, once.")
     else:
         # Only Spark needs Java.
         level = Level.BROKEN if "pyspark" in facts else Level.NOTE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from tuttilab.scheduler.domain.words import word
 
 @click.group()
 def spark() -> None:
-    """List, start and stop Spark sessions."""
+    """List, start and stop Spark sessions; make their start faster."""
 
 
 @spark.command("list")
@@ -153,6 +154,20 @@ def stop(name: str) -> None:
         names = ", ".join(view.name for view in client.spark_sessions()) or "none"
         raise NotFound(f"There is no Spark session {name!r}; running: {names}.") from error
     console.put(f"{name}: stopped")
+
+
+@spark.command()
+@click.option("--again", is_flag=True, help="Also where it is there already.")
+def prepare(again: bool) -> int:
+    """Let Java load Spark's classes once and keep them, so that sessions start in about half the time.
+
+    The file, 200 MB, lies in the environment of this Python and is for the Java that sessions have now.
+    """
+    from tuttilab.scheduler.spark import classes
+
+    archive, is_new = classes.make_archive(os.environ, again=again, say=console.note)
+    console.put(f"{archive}: {'made' if is_new else 'there already; --again makes it anew'}")
+    return 0
 
 
 @click.command("spark-proxy")

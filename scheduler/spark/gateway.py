@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from py4j.java_gateway import GatewayParameters, JavaGateway  # type: ignore[import-untyped]
 from py4j.protocol import Py4JError, Py4JJavaError  # type: ignore[import-untyped]
@@ -72,7 +72,7 @@ class ConnectServer:
         self.port = port
         self.ui_port = ui_port
         self.host = host
-        self._gateway = gateway
+        self.gateway = gateway
         self._context = context
         self._ended_well: set[str] = set()
         """Operations whose jobs go on and may: to ask again would count as a use of their session."""
@@ -87,12 +87,14 @@ class ConnectServer:
         environ: Mapping[str, str],
         executors: int = 0,
         prepare: Callable[[JavaGateway], object] = lambda _gateway: None,
+        output: IO[str] | None = None,
     ) -> ConnectServer:
         """Start Java and the server in `directory`, once all `executors` are registered. `prepare` is called before Spark starts.
 
+        ``output``: where Java writes; None: where this process does.
         Raises ServerFailed with the first sentence of Spark's error.
         """
-        process, gateway = start_java(java, heap_bytes, directory, environ, host=conf["spark.driver.host"])
+        process, gateway = start_java(java, heap_bytes, directory, environ, host=conf["spark.driver.host"], output=output)
         try:
             jvm = gateway.jvm
             prepare(gateway)
@@ -125,8 +127,8 @@ class ConnectServer:
         The text holds the time of the last operation and of each session's last access. An open connection and keep-alive pings do
         not change it.
         """
-        executions = getattr(self._gateway.jvm, _SERVICE).listActiveExecutions()
-        module = getattr(getattr(self._gateway.jvm, _SERVICE + "$"), "MODULE$")
+        executions = getattr(self.gateway.jvm, _SERVICE).listActiveExecutions()
+        module = getattr(getattr(self.gateway.jvm, _SERVICE + "$"), "MODULE$")
         sessions = str(module.sessionManager().listActiveSessions().mkString())
         if executions.isRight():
             return True, sessions
@@ -149,7 +151,7 @@ class ConnectServer:
         return ended
 
     def _was_stopped(self, user: str, session: str, operation: str) -> bool:
-        jvm = self._gateway.jvm
+        jvm = self.gateway.jvm
         module = getattr(getattr(jvm, _SERVICE + "$"), "MODULE$")
         service = jvm.org.apache.spark.sql.connect.service
         if (
@@ -174,14 +176,21 @@ class ConnectServer:
 
 
 def start_java(
-    java: Java, heap_bytes: int, directory: Path, environ: Mapping[str, str], host: str = "127.0.0.1", *, is_batch: bool = False
+    java: Java,
+    heap_bytes: int,
+    directory: Path,
+    environ: Mapping[str, str],
+    host: str = "127.0.0.1",
+    *,
+    is_batch: bool = False,
+    output: IO[str] | None = None,
 ) -> tuple[subprocess.Popen[bytes], JavaGateway]:
     """Start Java with Spark's classes and its gateway; ports of Spark are bound at `host`. Raises ServerFailed."""
     handshake_dir = Path(tempfile.mkdtemp(prefix="gateway-", dir=directory))
     handshake = handshake_dir / "info"
     command = [*java_command(java, heap_bytes, directory, is_batch=is_batch), "org.apache.spark.api.python.PythonGatewayServer"]
     env = java_environment(java, directory, environ, host) | {"_PYSPARK_DRIVER_CONN_INFO_PATH": str(handshake)}
-    process = subprocess.Popen(command, cwd=directory, env=env, stdin=subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=directory, env=env, stdin=subprocess.PIPE, stdout=output, stderr=output)
     while not handshake.exists():
         if process.poll() is not None:
             raise ServerFailed(f"Java ({java.home}) ended with code {process.returncode} before Spark came up.")

@@ -94,7 +94,10 @@ def find_java(environ: Mapping[str, str], cache_dir: Path) -> Java:
 
 
 def spark_facts(environ: Mapping[str, str], cache_dir: Path | None = None) -> dict[str, str]:
-    """Facts about Spark for `tuttilab doctor`: `pyspark`, and `java`, `java_home`, `java_source` or `java_error`."""
+    """Facts about Spark for `tuttilab doctor`: `pyspark`, and `java`, `java_home`, `java_source` or `java_error`.
+
+    `classes`: the archive of Spark's classes (`spark/classes.py`); empty when there is none.
+    """
     facts: dict[str, str] = {}
     try:
         facts["pyspark"] = version_of_package("pyspark")
@@ -106,6 +109,10 @@ def spark_facts(environ: Mapping[str, str], cache_dir: Path | None = None) -> di
         facts["java_error"] = str(error)
         return facts
     facts |= {"java": str(java.version), "java_home": str(java.home), "java_source": java.source}
+    if "pyspark" in facts:
+        from tuttilab.scheduler.spark import classes
+
+        facts["classes"] = str(archive) if (archive := classes.archive_of(java)).is_file() else ""
     if java.notes:
         facts["java_notes"] = " ".join(java.notes)
     return facts

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tuttilab.scheduler.domain.errors import EnvironmentProblem
+from tuttilab.scheduler.spark import classes
 from tuttilab.scheduler.spark.java import Java
 
 EXECUTORS_JAVA_HOME = "TUTTILAB_EXECUTORS_JAVA_HOME"
@@ -63,6 +64,7 @@ def java_command(java: Java, heap_bytes: int, directory: Path, *, is_batch: bool
     return [
         str(java.executable),
         f"-Xmx{heap_bytes}",
+        *classes.options(java),
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         "-Dio.netty.tryReflectionSetAccessible=true",

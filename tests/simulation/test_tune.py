@@ -35,7 +35,7 @@ def past(jobs: int, queues: tuple[Queue, ...] = MAIN) -> Past:
 
 @pytest.fixture(scope="module")
 def found() -> Proposal:
-    return tune(past(120, SUBMISSION), bounds=BOTH, least_jobs=100, limit_s=60.0)
+    return tune(past(120, SUBMISSION), bounds=BOTH, least_jobs=100, limit_s=600.0)
 
 
 def test_what_is_better_on_the_part_it_was_not_chosen_on_is_proposed_and_told_by_queue_and_size(found: Proposal) -> None:
@@ -82,7 +82,7 @@ def test_too_little_history_is_said_and_nothing_is_replayed() -> None:
 
 
 def test_the_rule_in_force_stays_where_nothing_is_better() -> None:
-    stays = tune(past(60), bounds=BOTH, least_jobs=10, limit_s=60.0)
+    stays = tune(past(60), bounds=BOTH, least_jobs=10, limit_s=600.0)
     assert stays.values is None
     assert stays.text == "None of 1 candidates is better than the rule in force, which stays."
 

