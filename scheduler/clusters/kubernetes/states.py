@@ -27,8 +27,11 @@ STORAGE_EXCEEDED: Final = "StorageExceeded"
 """The node put the pod out because it wrote more than it had asked for, as it would the next one."""
 _SI: Final = {**BYTE_UNITS, "E": 10**18, "Ei": 2**60}
 _QUANTITY = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d{1,2})|(m|u|n|[kKMGTPE]i?))?")
+LONGEST_EVICTION: Final = 300
+"""Characters of what a node says of an eviction."""
 _OWN_LIMIT = re.compile(
-    r"exceed\w* (?:the total limit of containers|its local ephemeral storage limit)|usage of EmptyDir volume .* exceeds"
+    r"exceed\w* (?:the total limit of containers|its local ephemeral storage limit)|usage of EmptyDir volume .* exceeds",
+    re.IGNORECASE,
 )
 _NOT_FOUND = re.compile(r"no such file or directory|executable file not found")
 
@@ -191,8 +194,10 @@ def _end(seen: Seen) -> tuple[int | None, str, Mapping[str, str]]:
     code, reason = int(main.get("exitCode", 0)), str(main.get("reason", ""))
     outputs = {str(key): str(value) for key, value in (message.get("outputs") or {}).items()}
     pod_reason = str(seen.pod["status"].get("reason", ""))
-    if pod_reason == "Evicted" and _OWN_LIMIT.search(str(seen.pod["status"].get("message", ""))):
-        return code or 137, STORAGE_EXCEEDED, outputs
+    if pod_reason == "Evicted" and (said := " ".join(str(seen.pod["status"].get("message", "")).split())):
+        if _OWN_LIMIT.search(said):
+            return code or 137, STORAGE_EXCEEDED, outputs
+        return None, f"Evicted: {said[:LONGEST_EVICTION]}", outputs
     if pod_reason == "Evicted" or (code and (why := _disruption(seen))):
         return None, pod_reason or why, outputs
     if reason == "OOMKilled":

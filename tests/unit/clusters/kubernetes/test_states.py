@@ -66,6 +66,18 @@ DRAINED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByE
         (seen("Failed", metadata=DELETED, why="ImagePullBackOff"), "Ended", 1, "ImagePullBackOff"),
         (seen("Failed", metadata=DELETED, why="Unschedulable"), "Ended", None, "Unschedulable"),
         (seen("Failed", ended(137, "Error"), reason="Evicted"), "Ended", None, "Evicted"),
+        (
+            seen("Failed", ended(137, "Error"), reason="Evicted", message="The node was low on resource:\n memory. "),
+            "Ended",
+            None,
+            "Evicted: The node was low on resource: memory.",
+        ),
+        (
+            seen("Failed", reason="Evicted", message='Usage of EmptyDir volume "own" exceeds the limit "1Mi". '),
+            "Ended",
+            137,
+            "StorageExceeded",
+        ),
         (seen("Failed", ended(137, "Error"), metadata=DELETED, conditions=DRAINED), "Ended", None, "EvictionByEvictionAPI"),
         (seen("Failed", reason="OutOfcpu"), "Ended", None, "OutOfcpu"),
         (seen("Failed", ended(128, "StartError", message="exec: no such file or directory")), "Ended", 127, "CommandNotFound"),
