@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from tuttilab.scheduler.domain.errors import BadInput, TuttiError
+from tuttilab.scheduler.spark.conf import LOOPBACK
 
 STOP_GRACE_S = 8.0
 
@@ -78,9 +79,9 @@ def stop_java(java: subprocess.Popen[bytes], grace_s: float) -> int:
         return java.wait(10)
 
 
-def own_address(master_host: str) -> str:
-    """The address at which the other pods of the gang reach this one."""
-    return master_host
+def own_address(environ: Mapping[str, str]) -> str:
+    """The address at which other pods reach this one: its own where it has one, else that of the machine that all share."""
+    return environ.get("TUTTILAB_POD_IP") or LOOPBACK
 
 
 def _raise_stop(_number: int, _frame: FrameType | None) -> None:

@@ -41,6 +41,12 @@ KEEP_LABEL: Final = "spark-keep"
 SPEC: Final = "TUTTILAB_SPARK_SPEC"
 """Variable of the size and the settings, as JSON, for the programs in the pods."""
 SERVER: Final = ("-m", "tuttilab.scheduler.spark.server")
+CONNECT_PORT: Final = 15002
+UI_PORT: Final = 4040
+PORTS_ON_A_NETWORK: Final = (CONNECT_PORT, UI_PORT)
+"""Of a session whose pod has an address of its own; on a machine that it shares they are chosen by the system."""
+OF_IMAGE: Final = "python3"
+"""The Python of an image."""
 
 
 def default_size(nodes: Iterable[Node]) -> tuple[int, str]:
@@ -54,7 +60,10 @@ def default_size(nodes: Iterable[Node]) -> tuple[int, str]:
 
 
 def request_of(spark: SparkRequest, interpreter: str, nodes: Iterable[Node] = ()) -> JobRequest:
-    """The job request of this session. ``interpreter`` runs the server if the session's request names none. Raises BadInput."""
+    """The job request of this session. Raises BadInput.
+
+    ``interpreter`` runs the server if the session's request names neither one nor an image.
+    """
     size = size_of_executors(spark.executors, spark.executor_cores, spark.executor_memory)
     cpus, memory = driver_size(spark, nodes)
     spec = {
@@ -71,7 +80,9 @@ def request_of(spark: SparkRequest, interpreter: str, nodes: Iterable[Node] = ()
         kind="spark",
         queue=spark.queue,
         pods=(PodRequest(role=DRIVER, cpus=cpus, memory=memory), *size.executor_pods()),
-        command=(spark.interpreter or interpreter, *SERVER),
+        image=spark.image,
+        cluster=spark.cluster,
+        command=(spark.interpreter or (interpreter if spark.image is None else OF_IMAGE), *SERVER),
         env={SPEC: json.dumps(spec, sort_keys=True)},
         labels={SESSION_LABEL: spark.name, **({KEEP_LABEL: "true"} if spark.keep else {})},
         framework=Framework.SPARK if size.executors else Framework.NONE,
