@@ -16,6 +16,7 @@ from pathlib import Path
 from tuttilab.scheduler.core.kinds.spark import CONNECT_PORT, UI_PORT
 from tuttilab.scheduler.core.kinds.spark_size import MIB, NO_EXECUTORS, SparkSize, heap_of
 from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.spark import pages
 
 MINIMUM_MEMORY_BYTES = 1024 * MIB
 LOOPBACK = "127.0.0.1"
@@ -236,6 +237,8 @@ def server_conf(spec: SparkSpec, token: str, directory: Path, master: Master | N
         "spark.ui.killEnabled": "false",
         "spark.ui.showConsoleProgress": "false",
     }
+    if host != LOOPBACK and spec.ui:
+        fixed |= pages.settings(token)
     if master is not None:
         fixed |= executor_conf(spec.size, master) | {"spark.driver.cores": str(spec.cores), "spark.driver.host": master.host}
         fixed["spark.driver.bindAddress"] = master.host

@@ -14,7 +14,8 @@ from tuttilab.scheduler.domain.wire import SparkEndpointView
 from tuttilab.scheduler.domain.words import word
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.service.turn import Turn
-from tuttilab.scheduler.spark.conf import check_conf
+from tuttilab.scheduler.spark.conf import LOOPBACK, check_conf
+from tuttilab.scheduler.spark.pages import bearer
 from tuttilab.scheduler.usecases.caps import check_caps
 from tuttilab.scheduler.usecases.queue_choice import QueueChoice
 
@@ -63,6 +64,14 @@ class SparkSessions:
             raise Conflict(f"Spark session {name!r} is not ready yet: {why}.")
         host, _, port = endpoints[spark_kind.CONNECT_ENDPOINT].rpartition(":")
         token = self._service.secrets.spark_token(job.id, attempt.number)
+        ui = endpoints.get(spark_kind.UI_ENDPOINT)
         return SparkEndpointView(
-            name=name, job_id=job.id, host=host, port=int(port), token=token, ui=endpoints.get("ui"), attempt=attempt.number
+            name=name,
+            job_id=job.id,
+            host=host,
+            port=int(port),
+            token=token,
+            ui=ui,
+            attempt=attempt.number,
+            ui_token=bearer(token) if ui is not None and host != LOOPBACK else "",
         )

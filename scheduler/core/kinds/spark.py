@@ -28,6 +28,7 @@ from tuttilab.scheduler.domain.resources import CPU, MEMORY, parse_cpu, parse_du
 
 SESSION_LABEL: Final = "spark-session"
 CONNECT_ENDPOINT: Final = "connect"
+UI_ENDPOINT: Final = "ui"
 TOKEN_SECRET: Final = "spark-token"  # noqa: S105  the secret file's name, not a secret
 MOST_CORES: Final = 2
 MOST_MEMORY_MIB: Final = 2048
