@@ -175,7 +175,11 @@ class RestProvider:
         )
         phase = "ready" if view.is_ready else word(view.phase).lower()
         reason = waiting(view.wait, time.time()) if view.wait is not None else view.reason
-        ui = client().spark_endpoint(view.name).ui if view.is_ready else None
+        endpoint = client().spark_endpoint(view.name) if view.is_ready else None
+        ui = None if endpoint is None else endpoint.ui
+        if endpoint is not None and endpoint.ui_token:
+            # At their own address the pages ask for a token, which a browser does not send.
+            ui = f"The pages of {view.name} open through Lab: /tuttilab/spark/{view.name}/ui below its address."
         return SparkSessionInfo(view.name, view.job_id, phase, reason, request, job.started_at, ui)
 
 

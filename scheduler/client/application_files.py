@@ -28,7 +28,7 @@ def goes_to_containers(request: JobRequest, clusters: Sequence[ClusterView]) -> 
 def with_files(request: JobRequest, clusters: Sequence[ClusterView], folder: Path, put: Callable[[Path], str] | None) -> JobRequest:
     """The request with the application's files as inputs, where it goes to containers.
 
-    Relative paths are below ``folder``, or the request's own; absolute ones are those of the image, or of a volume. ``put`` uploads a
+    Relative paths are below ``folder``, or the request's own; absolute ones are of the image, or of a volume. ``put`` uploads a
     file and returns its id; None only looks whether it is there. Raises BadInput for a file that is missing.
     """
     spark = request.spark

