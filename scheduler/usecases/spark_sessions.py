@@ -31,8 +31,10 @@ class SparkSessions:
         live = [job for job in self._service.state.jobs.values() if job.kind is JobKind.SPARK and job.owner == who.name]
         return [job for job in live if job.phase in (JobPhase.QUEUED, JobPhase.ACTIVE)]
 
-    async def start(self, request: SparkRequest, who: Who) -> Job:
-        """The caller's live session of that name, or a new one that is queued."""
+    async def start(self, request: SparkRequest, who: Who, *, has_proxy: bool = True) -> Job:
+        """The caller's live session of that name, or a new one that is queued. ``has_proxy``: whether kernels go through one."""
+        if not has_proxy:
+            spark_kind.check_reachable(request, self._service.state.clusters)
         conf = {**self._service.config.defaults.spark_conf, **check_conf(request.conf)}
         nodes = [node for cluster in self._service.state.clusters.values() for node in cluster.nodes]
         submit = spark_kind.request_of(replace(request, conf=conf), sys.executable, nodes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -21,8 +21,9 @@ from tuttilab.scheduler.core.kinds.spark_size import (
     pod_memory,
     size_of_executors,
 )
-from tuttilab.scheduler.domain.errors import BadInput
-from tuttilab.scheduler.domain.model import Attempt, Framework, Gang, Job, JobKind, JobPhase, Node, Work
+from tuttilab.scheduler.core.placement.work_places import KUBERNETES
+from tuttilab.scheduler.domain.errors import BadInput, NeverFits
+from tuttilab.scheduler.domain.model import Attempt, Cluster, Framework, Gang, Job, JobKind, JobPhase, Node, Work
 from tuttilab.scheduler.domain.requests import Amount, JobRequest, PodRequest, SparkRequest
 from tuttilab.scheduler.domain.resources import CPU, MEMORY, parse_cpu, parse_duration, parse_memory
 
@@ -104,6 +105,16 @@ def driver_size(spark: SparkRequest, nodes: Iterable[Node]) -> tuple[Amount, Amo
         memory = in_mib(pod_memory(heap(spark.driver_memory, "driver_memory")))
     own_cpus = spark.cpus if spark.cpus is not None else spark.driver_cores
     return cpus if own_cpus is None else own_cpus, memory if spark.memory is None else spark.memory
+
+
+def check_reachable(spark: SparkRequest, clusters: Mapping[str, Cluster]) -> None:
+    """Raises NeverFits where the session would be on a cluster whose pods kernels reach through a Spark proxy only."""
+    possible = [cluster for cluster in clusters.values() if spark.cluster in (None, cluster.name)]
+    if spark.image is not None or (possible and all(cluster.kind == KUBERNETES for cluster in possible)):
+        raise NeverFits(
+            f"spark: the session {spark.name!r} would listen on the network of pods, where kernels send no token without TLS, and "
+            "this site has no Spark proxy; an admin names one in tuttilab.yaml, as spark: {proxy: ...}."
+        )
 
 
 def gang(request: JobRequest) -> tuple[JobKind, Gang, Work]:

@@ -9,7 +9,10 @@ from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, SparkBatchRequest
 from tuttilab.scheduler.domain.wire import ClusterView
 
-LOCAL, K = (ClusterView(name, kind, 1, True, None, {}, {}) for name, kind in (("here", "local"), ("k", "kubernetes")))
+LOCAL, K = (
+    ClusterView(name=name, kind=kind, nodes=1, is_reachable=True, unreachable_since=None, allocatable={}, used={})
+    for name, kind in (("here", "local"), ("k", "kubernetes"))
+)
 SPARK = SparkBatchRequest(
     main="main.py", py_files=("lib/helpers.py",), jars=("/opt/a.jar",), archives=("lib/note.zip#data", "note.zip")
 )
@@ -51,12 +54,12 @@ def test_relative_files_are_inputs_each_once_and_absolute_ones_are_the_images(fo
         main="$(DATA_DIR)/application/main.py",
         py_files=("$(DATA_DIR)/application/helpers.py",),
         jars=("/opt/a.jar",),
-        archives=("$(DATA_DIR)/application/note.zip#data", "$(DATA_DIR)/application/3/note.zip"),
+        archives=("$(DATA_DIR)/application/note.zip#data", "$(DATA_DIR)/application/2/note.zip"),
     )
     assert {one.path: one.artifact for one in made.inputs} == {
         "application/helpers.py": "1" * 64,
         "application/note.zip": "2" * 64,
-        "application/3/note.zip": "3" * 64,
+        "application/2/note.zip": "3" * 64,
         "application/main.py": "4" * 64,
     }
     assert made.workdir is None

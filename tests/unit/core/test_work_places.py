@@ -7,7 +7,7 @@ import pytest
 
 from tests.builders import job, node, queue
 from tuttilab.scheduler.core.kinds import Site, build
-from tuttilab.scheduler.core.kinds.spark import request_of
+from tuttilab.scheduler.core.kinds.spark import check_reachable, request_of
 from tuttilab.scheduler.core.placement.fit import permitted_clusters
 from tuttilab.scheduler.domain.errors import BadInput, NeverFits
 from tuttilab.scheduler.domain.model import Cluster, JobKind
@@ -65,6 +65,19 @@ def test_a_spark_session_goes_to_the_machine_or_where_its_image_or_its_wish_says
     made = replace(job(site(known), **given), kind=JobKind.SPARK)
 
     assert [cluster.name for cluster in permitted_clusters(made, known)] == allowed
+
+
+def test_a_session_on_a_network_of_pods_needs_a_proxy() -> None:
+    for asked, known in (
+        (SparkRequest(), clusters("k")),
+        (SparkRequest(image="i"), ALL),
+        (SparkRequest(cluster="k"), ALL),
+    ):
+        with pytest.raises(NeverFits, match=r"this site has no Spark proxy; an admin names one in tuttilab.yaml"):
+            check_reachable(asked, known)
+
+    check_reachable(SparkRequest(), ALL)
+    check_reachable(SparkRequest(cluster="machine"), ALL)
 
 
 @pytest.mark.parametrize(
