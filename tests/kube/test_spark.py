@@ -22,7 +22,7 @@ from tuttilab.scheduler.service.launch_plans import Secrets
 pytestmark = [pytest.mark.tier("real-pods"), pytest.mark.timeout(1200)]
 SIZE = ("--executors", "2", "--executor-memory", "512m", "--driver-memory", "640m", "--cpus", "0.9")
 """A node of two cores has room for an executor and the driver or the master."""
-START_S = 400.0
+START_S = 600.0
 SOON_S = 60.0
 """Seconds, on a machine that is busy with other tests; under 10 on an idle one."""
 WHERE = """
