@@ -67,6 +67,8 @@ class Shown:
     name: str
     job_id: str
     address: str
+    token: str = field(repr=False)
+    """Empty where the pages ask for none."""
     asked_at: float = field(default_factory=time.monotonic)
 
 
@@ -84,18 +86,18 @@ class SparkPages:
 
     async def open(self, name: str) -> str:
         """The key of the session's pages. Raises TuttiError: not there, not the user's, without pages."""
-        job_id, address = await self._ask(name)
+        job_id, address, token = await self._ask(name)
         for key, shown in self._shown.items():
-            if (shown.name, shown.job_id, shown.address) == (name, job_id, address):
+            if (shown.name, shown.job_id, shown.address, shown.token) == (name, job_id, address, token):
                 return key
         key = secrets.token_urlsafe(16)
-        self._shown[key] = Shown(name, job_id, address)
+        self._shown[key] = Shown(name, job_id, address, token)
         while len(self._shown) > MOST_OPEN:
             self._shown.popitem(last=False)
         return key
 
-    async def find(self, key: str) -> str:
-        """The address of the pages with this key. Raises NotFound when the session has ended."""
+    async def find(self, key: str) -> Shown:
+        """The pages with this key. Raises NotFound when the session has ended."""
         shown = self._shown.get(key)
         if shown is None:
             raise NotFound("These pages are not open; open them from the notebook's session (`%spark ui`).")
@@ -103,20 +105,21 @@ class SparkPages:
             try:
                 now = await self._ask(shown.name)
             except (NotFound, Conflict, Refused):
-                now = ("", "")
-            if now != (shown.job_id, shown.address):
+                now = ("", "", "")
+            if now != (shown.job_id, shown.address, shown.token):
                 self._shown.pop(key, None)
                 raise NotFound(f"The Spark session {shown.name} has ended, and its pages with it.")
             shown.asked_at = time.monotonic()
         self._shown.move_to_end(key)
-        return shown.address
+        return shown
 
-    async def _ask(self, name: str) -> tuple[str, str]:
+    async def _ask(self, name: str) -> tuple[str, str, str]:
+        """Its job, and address and token of its pages."""
         found = await self._plane.send("GET", f"/spark/sessions/{name}/endpoint", {}, may_repeat=True)
         view = wire.from_json(SparkEndpointView, found)
         if view.ui is None:
             raise Refused(f"The Spark session {name} serves no pages; `%spark start {name} --ui --restart` turns them on.")
-        return view.job_id, checked(view.ui)
+        return view.job_id, checked(view.ui), view.ui_token
 
     def http(self) -> httpx.AsyncClient:
         if self._http is None:
@@ -208,7 +211,7 @@ class PageHandler(JupyterHandler):
 
     async def _pass_on(self, key: str, rest: str) -> None:
         try:
-            address = await self.pages.find(key)
+            shown = await self.pages.find(key)
         except TuttiError as error:
             raise web.HTTPError(404 if isinstance(error, NotFound) else 502, str(error)) from error
         own = self.pages.path(key)
@@ -216,10 +219,12 @@ class PageHandler(JupyterHandler):
         path = str(self.request.uri)[len(own) :]
         if not str(self.request.uri).startswith(f"{own}/"):
             raise web.HTTPError(404)
-        url = httpx.URL(f"http://{address}").copy_with(raw_path=path.encode())
+        url = httpx.URL(f"http://{shown.address}").copy_with(raw_path=path.encode())
         headers = {name: self.request.headers[name] for name in REQUEST_HEADERS if name in self.request.headers}
         if not rest.startswith(WITHOUT_SIGN_IN):
             headers["Accept-Encoding"] = "identity"  # a script is put into pages
+        if shown.token:
+            headers["Authorization"] = f"Bearer {shown.token}"
         # Spark begins its links with this.
         headers["X-Forwarded-Context"] = own
         try:

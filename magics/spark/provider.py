@@ -102,7 +102,9 @@ class RestProvider:
             idle=default.idle if request.idle_s is None else max(1, round(request.idle_s)),
             ui=request.ui,
             keep=request.keep,
-            interpreter=sys.executable if local else None,
+            interpreter=sys.executable if local and request.image is None else None,
+            image=request.image,
+            cluster=request.cluster,
             executors=request.executors or 0,
             executor_cores=request.executor_cores,
             executor_memory=request.executor_memory,
@@ -173,7 +175,11 @@ class RestProvider:
         )
         phase = "ready" if view.is_ready else word(view.phase).lower()
         reason = waiting(view.wait, time.time()) if view.wait is not None else view.reason
-        ui = client().spark_endpoint(view.name).ui if view.is_ready else None
+        endpoint = client().spark_endpoint(view.name) if view.is_ready else None
+        ui = None if endpoint is None else endpoint.ui
+        if endpoint is not None and endpoint.ui_token:
+            # At their own address the pages ask for a token, which a browser does not send.
+            ui = f"The pages of {view.name} open through Lab: /tuttilab/spark/{view.name}/ui below its address."
         return SparkSessionInfo(view.name, view.job_id, phase, reason, request, job.started_at, ui)
 
 

@@ -63,6 +63,8 @@ class SessionRequest:
     driver_cores: int | None = None
     driver_memory: str | None = None
     ttl_s: float | None = None
+    image: str | None = None
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ _START = (
     Option("--executor-memory", "M", help="heap of each executor, such as 4g (default: 1g)"),
     Option("--driver-cores", "N", whole_number, help="another word for --cores"),
     Option("--driver-memory", "M", help="heap of the session's server, such as 2g"),
+    Option("--image", "I", help="container image of its pods, with tuttilab[spark] in it"),
+    Option("--cluster", "C", help="run on this cluster"),
     Option("--queue", "Q", help="queue whose quota it counts on"),
     Option("--idle", "T", duration_s, help="stop after this time without use, such as 1h"),
     Option("--ttl", "T", duration_s, help="end after this time whatever runs, such as 8h"),
@@ -108,6 +110,8 @@ def _start(sessions: Sessions, name: str, parsed: Parsed, on_wait: Callable[[str
         parsed["driver-cores"],
         parsed["driver-memory"],
         parsed["ttl"],
+        parsed["image"],
+        parsed["cluster"],
     )
     running = next((info for info in sessions.provider.list() if info.name == name and info.phase in _RUNNING), None)
     if running is not None and not parsed["restart"]:
@@ -142,6 +146,8 @@ def _changes(running: SessionRequest, asked: SessionRequest) -> str:
             ("number of driver cores", running.driver_cores, asked.driver_cores),
             ("memory of the driver", as_heap(running.driver_memory), as_heap(asked.driver_memory)),
             ("time to live", running.ttl_s, asked.ttl_s),
+            ("image", running.image, asked.image),
+            ("cluster", running.cluster, asked.cluster),
             ("choice of --keep", running.keep, asked.keep or None),
             ("choice of --ui", running.ui, asked.ui or None),
         )

@@ -33,8 +33,10 @@ async def spark_sessions(service: ServiceDep, who: Caller) -> Response:
 @router.post("/sessions", response_model=wire.SparkSessionView, openapi_extra=takes(SparkRequest))
 async def start_spark_session(request: Request, service: ServiceDep, who: Caller) -> Response:
     """The live session of that name, else a new one, which waits in its queue like any job."""
-    job = await SparkSessions(service).start(await parse_body(request, SparkRequest, "session"), who)
-    if (proxy := _proxy(request)) is not None:
+    proxy = _proxy(request)
+    asked = await parse_body(request, SparkRequest, "session")
+    job = await SparkSessions(service).start(asked, who, has_proxy=proxy is not None)
+    if proxy is not None:
         proxy.start_soon()
     return json_response(views.spark_view(job, service.state))
 

@@ -66,6 +66,8 @@ def _why(view: SparkSessionView) -> str:
 @click.option("--executor-memory", metavar="BYTES", help="Heap of each executor, such as 4g (default: 1g).")
 @click.option("--driver-cores", metavar="N", help="Another word for --cpus.")
 @click.option("--driver-memory", metavar="BYTES", help="Heap of its server, such as 2g.")
+@click.option("--image", help="Container image of its pods, with tuttilab[spark] in it.")
+@click.option("--cluster", help="Only this cluster.")
 @click.option("--queue", help="Queue to wait in.")
 @click.option("--conf", multiple=True, metavar="K=V", callback=console.pairs("--conf"), help="Spark setting; repeat it.")
 @click.option("--idle", default="60m", show_default=True, metavar="TIME", help="Ends by itself after this long without work.")
@@ -82,6 +84,8 @@ def start(
     executor_memory: str | None,
     driver_cores: str | None,
     driver_memory: str | None,
+    image: str | None,
+    cluster: str | None,
     queue: str | None,
     conf: dict[str, str],
     idle: str,
@@ -107,6 +111,8 @@ def start(
         executor_memory=executor_memory,
         driver_cores=driver_cores,
         driver_memory=driver_memory,
+        image=image,
+        cluster=cluster,
         queue=queue,
         conf=conf,
         idle=idle,

@@ -156,6 +156,12 @@ def submit(
     else:
         requests = _requests(file, rest, context.meta.get(COMMAND), options)
     client = console.connected_client()
+    if any(one.spark is not None for one in requests):
+        from tuttilab.scheduler.client.application_files import with_files
+
+        folder = Path.cwd() if file is None else Path(file).absolute().parent
+        clusters = client.clusters()
+        requests = [with_files(one, clusters, folder, None if dry_run else client.put_artifact) for one in requests]
     environments = _environments(client, requests, no_env)
     # By id, so that a repeated request means the same jobs.
     ids = {text: client.job(text).id for text in dict.fromkeys(text for one in requests for text in one.after)}

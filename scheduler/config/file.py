@@ -41,6 +41,7 @@ class ClusterFile:
     image: str | None = None
     pythons: Mapping[str, str] = field(default_factory=dict)
     """Major and minor version of Python by image."""
+    spark_image: str | None = None
     sidecar_image: str | None = None
     report_url: str | None = None
     logs: str | None = None

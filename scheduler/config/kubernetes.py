@@ -18,6 +18,7 @@ KIND: Final = "kubernetes"
 OWN_KEYS: Final = (
     *("kubeconfig", "in_cluster", "context", "namespace", "namespaces", "image", "sidecar_image", "report_url", "logs"),
     *("tolerations", "node_labels", "uid", "isolate_gangs", "cephfs_claim", "binding", "container_patience_s", "pythons"),
+    "spark_image",
 )
 """Keys that clusters of other kinds do not have."""
 LARGEST_UID: Final = 2**31 - 1
@@ -61,6 +62,7 @@ def settings_of(file: ClusterFile, path: str, state_dir: Path) -> KubernetesSett
         kubeconfig=None if file.kubeconfig is None else str(state_dir / Path(file.kubeconfig).expanduser()),
         context=file.context,
         image=None if file.image is None else image_of(file.image, f"{path}.image"),
+        spark_image=None if file.spark_image is None else image_of(file.spark_image, f"{path}.spark_image"),
         sidecar_image=image_of(file.sidecar_image or "", f"{path}.sidecar_image"),
         report_url=_report_url(file.report_url, f"{path}.report_url"),
         logs=None if file.logs is None else str(state_dir / Path(file.logs).expanduser()),

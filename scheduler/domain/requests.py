@@ -201,6 +201,9 @@ class SparkRequest:
     """Heap of the driver (``spark.driver.memory``), where ``memory`` is that of its pod in all."""
     ttl: str | int | None = None
     """Ends after this long, whatever runs in it."""
+    image: str | None = None
+    """Of its pods, with ``tuttilab[spark]`` in it. Absent: on a cluster of containers the one that the cluster names for Spark."""
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -324,6 +324,8 @@ class SparkEndpointView:
     """Whether the session runs on the machine of that address, and so sees its files."""
     attempt: int = 1
     """Of the job: with another one the session's views and settings are gone."""
+    ui_token: str = ""
+    """Of its pages, for the header Authorization, where they are served on a network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -498,6 +498,9 @@ class Service:
                 without_default_image=frozenset(
                     one.name for one in self.config.clusters if one.kubernetes is not None and one.kubernetes.image is None
                 ),
+                without_spark_image=frozenset(
+                    one.name for one in self.config.clusters if one.kubernetes is not None and one.kubernetes.spark_image is None
+                ),
             )  # fmt: skip
         return known
 

@@ -30,7 +30,7 @@ from tuttilab.scheduler.spark.process import java_command, java_environment
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
-    """The application's exit code; 0 after a stop, 1 when Spark failed, 2 for a wrong specification."""
+    """The application's exit code; 143 after a stop, 1 when Spark failed, 2 for a wrong specification."""
     os.umask(0o077)
     return pod.main(lambda: _run(environ))
 
@@ -116,8 +116,10 @@ def _submit(
 
 
 def _path(text: str, environ: Mapping[str, str]) -> str:
-    """With the variable of the code bundle's folder filled in. Raises BadInput for a file that is not there."""
-    found = text.replace("$(TUTTILAB_CODE_DIR)", environ.get("TUTTILAB_CODE_DIR", ""))
+    """With the variables of the pod's folders filled in. Raises BadInput for a file that is not there."""
+    found = text
+    for name in ("TUTTILAB_CODE_DIR", "DATA_DIR"):
+        found = found.replace(f"$({name})", environ.get(name, ""))
     if not Path(found.partition("#")[0]).is_file():
         raise BadInput(f"There is no file {found.partition('#')[0]} in {Path.cwd()}.")
     return found

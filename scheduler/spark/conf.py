@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tuttilab.scheduler.core.kinds.spark import CONNECT_PORT, UI_PORT
 from tuttilab.scheduler.core.kinds.spark_size import MIB, NO_EXECUTORS, SparkSize, heap_of
 from tuttilab.scheduler.domain.errors import BadInput
+from tuttilab.scheduler.spark import pages
 
 MINIMUM_MEMORY_BYTES = 1024 * MIB
+LOOPBACK = "127.0.0.1"
 
 # Settings outside `spark.sql.` that change speed or size, and neither access to the session nor the code that runs in it; with the
 # type of their values.
@@ -110,7 +113,7 @@ class Master:
 
     def authentication(self) -> dict[str, str]:
         """Settings of every process of the gang. On a network, what they send is encrypted too."""
-        is_local = self.host == "127.0.0.1"
+        is_local = self.host == LOOPBACK
         return {
             "spark.authenticate": "true",
             "spark.authenticate.secret": self.secret,
@@ -197,10 +200,10 @@ def executor_conf(size: SparkSize, master: Master) -> dict[str, str]:
     }
 
 
-def server_conf(spec: SparkSpec, token: str, directory: Path, master: Master | None = None) -> dict[str, str]:
+def server_conf(spec: SparkSpec, token: str, directory: Path, master: Master | None = None, host: str = LOOPBACK) -> dict[str, str]:
     """All settings of one Connect server. The owner's settings override the defaults but not the fixed ones.
 
-    ``master``: of the gang; None where tasks run in the server's own process.
+    ``master``: of the gang; None where tasks run in the server's own process. ``host``: where kernels and proxies connect.
     """
     heap = heap_bytes(spec.memory_bytes)
     defaults = {
@@ -213,15 +216,15 @@ def server_conf(spec: SparkSpec, token: str, directory: Path, master: Master | N
     fixed = {
         "spark.app.name": "tuttilab",
         "spark.master": f"local[{spec.cores}]",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": LOOPBACK,
+        "spark.driver.bindAddress": LOOPBACK,
         # Authentication on Java's own ports (driver, block manager); in local mode Spark makes the secret itself.
         "spark.authenticate": "true",
         "spark.driver.memory": f"{heap // MIB}m",
         "spark.sql.warehouse.dir": str(directory / "warehouse"),
         "spark.sql.connect.serverStacktrace.enabled": "false",
-        "spark.connect.grpc.binding.address": "127.0.0.1",
-        "spark.connect.grpc.binding.port": "0",
+        "spark.connect.grpc.binding.address": host,
+        "spark.connect.grpc.binding.port": "0" if host == LOOPBACK else str(CONNECT_PORT),
         "spark.connect.authenticate.token": token,
         "spark.connect.execute.manager.detachedTimeout": "1h",
         # How much of the responses a reattaching kernel can read again; older ones are dropped.
@@ -230,11 +233,13 @@ def server_conf(spec: SparkSpec, token: str, directory: Path, master: Master | N
         "spark.connect.session.manager.defaultSessionTimeout": "12h",
         "spark.connect.progress.reportInterval": "500ms",
         "spark.ui.enabled": "true" if spec.ui else "false",
-        "spark.ui.port": "0",
+        "spark.ui.port": "0" if host == LOOPBACK else str(UI_PORT),
         "spark.ui.killEnabled": "false",
         "spark.ui.showConsoleProgress": "false",
     }
+    if host != LOOPBACK and spec.ui:
+        fixed |= pages.settings(token)
     if master is not None:
         fixed |= executor_conf(spec.size, master) | {"spark.driver.cores": str(spec.cores), "spark.driver.host": master.host}
-        fixed |= {"spark.driver.bindAddress": master.host, "spark.connect.grpc.binding.address": master.host}
+        fixed["spark.driver.bindAddress"] = master.host
     return defaults | dict(spec.conf) | fixed

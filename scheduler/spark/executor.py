@@ -31,7 +31,7 @@ def run(environ: Mapping[str, str], size: SparkSize, master: Master, directory: 
     for note in java.notes:
         log(note)
     home = standalone.java_home_of_executors(java.executable, directory, master, write_log4j(directory, is_batch))
-    host = own_address(master.host)
+    host = own_address(environ)
     beside = {**environ, EXECUTORS_JAVA_HOME: str(home)}
     process, gateway = start_java(java, standalone.WORKER_HEAP, directory, beside, host, is_batch=is_batch)
     try:

@@ -94,7 +94,8 @@ class ConnectServer:
         ``output``: where Java writes; None: where this process does.
         Raises ServerFailed with the first sentence of Spark's error.
         """
-        process, gateway = start_java(java, heap_bytes, directory, environ, host=conf["spark.driver.host"], output=output)
+        host = conf["spark.connect.grpc.binding.address"]
+        process, gateway = start_java(java, heap_bytes, directory, environ, host=host, output=output)
         try:
             jvm = gateway.jvm
             prepare(gateway)
@@ -119,7 +120,7 @@ class ConnectServer:
         except BaseException:
             process.kill()
             raise
-        return cls(process, gateway, context, port, ui_port, conf["spark.driver.host"])
+        return cls(process, gateway, context, port, ui_port, host)
 
     def activity(self) -> tuple[bool, str]:
         """Whether an operation runs or its result waits to be fetched, and a text that changes with every request.

@@ -8,10 +8,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from tuttilab.scheduler.domain.errors import BadInput, TuttiError
+from tuttilab.scheduler.spark.conf import LOOPBACK
 
 STOP_GRACE_S = 8.0
+STOPPED: Final = 128 + signal.SIGTERM
+"""No success: on a cluster others than the control plane stop pods too, and what they stop is lost."""
 
 
 class Stop(Exception):
@@ -19,14 +23,14 @@ class Stop(Exception):
 
 
 def main(run: Callable[[], int]) -> int:
-    """The exit code of ``run``; 0 after a stop, 1 when Spark failed, 2 for a wrong specification."""
+    """The exit code of ``run``; `STOPPED` after a stop, 1 when Spark failed, 2 for a wrong specification."""
     signal.signal(signal.SIGTERM, _raise_stop)
     signal.signal(signal.SIGINT, _raise_stop)
     try:
         return run()
     except Stop:
         log("stopped")
-        return 0
+        return STOPPED
     except BadInput as error:
         log(str(error))
         return 2
@@ -78,9 +82,9 @@ def stop_java(java: subprocess.Popen[bytes], grace_s: float) -> int:
         return java.wait(10)
 
 
-def own_address(master_host: str) -> str:
-    """The address at which the other pods of the gang reach this one."""
-    return master_host
+def own_address(environ: Mapping[str, str]) -> str:
+    """The address at which other pods reach this one: its own where it has one, else that of the machine that all share."""
+    return environ.get("TUTTILAB_POD_IP") or LOOPBACK
 
 
 def _raise_stop(_number: int, _frame: FrameType | None) -> None:

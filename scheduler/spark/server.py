@@ -1,8 +1,9 @@
 """The main process of a Spark session's pod: `python -m tuttilab.scheduler.spark.server`.
 
 It reads its size from TUTTILAB_SPARK_SPEC (JSON) and its token from the file spark-token below TUTTILAB_SECRETS_DIR, starts a Spark
-Connect server on loopback, and writes its address to the file that TUTTILAB_ENDPOINTS names. It ends on a signal, when Java ends,
-or when the session was idle for long enough. The current directory is the pod's own.
+Connect server at the pod's own address (on loopback where pods share their machine's), and writes where it listens to the file that
+TUTTILAB_ENDPOINTS names. It ends on a signal, when Java ends, or when the session was idle for long enough. The current directory
+is the pod's own.
 
 With executors it is the first pod of a gang and holds their Spark master too; the others run the same command, which is an executor
 there. The address is written when all of them are registered.
@@ -67,7 +68,7 @@ def _run(environ: Mapping[str, str]) -> int:
     for note in java.notes:
         log(note)
     heap = heap_bytes(spec.memory_bytes)
-    conf = server_conf(spec, token, directory, master)
+    conf = server_conf(spec, token, directory, master, pod.own_address(environ))
     server: ConnectServer | None = None
     published: _Endpoints | None = None
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import socket
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,11 +20,15 @@ from typing import Any, Final
 from py4j.java_gateway import JavaGateway  # type: ignore[import-untyped]
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 
-from tuttilab.scheduler.core.kinds.spark_size import MIB, SparkSize
+from tuttilab.scheduler.core.kinds.spark_size import EXECUTOR, MIB, SparkSize
 from tuttilab.scheduler.domain.errors import BadInput
 from tuttilab.scheduler.spark.conf import Master
+from tuttilab.scheduler.spark.gateway import ServerFailed
+from tuttilab.scheduler.spark.pod import own_address
 
 WORKER_HEAP: Final = 128 * MIB
+NAME_S: Final = 60.0
+"""For the driver's name to be resolved."""
 _DEPLOY: Final = "org.apache.spark.deploy"
 _LAUNCHER: Final = """#!/bin/sh
 # Starts the executor: its secret is in a file, not in its environment, and what it writes goes to the pod's log.
@@ -33,11 +39,27 @@ exec "{java}" "@{secret}" "-Dlog4j2.configurationFile=file:{log4j}" \\
 
 
 def master_of(environ: Mapping[str, str], secret: str) -> Master:
-    """Where the gang's master listens, from the pod's environment. Raises BadInput."""
+    """Where the gang's master listens, from the pod's environment. Raises BadInput, ServerFailed.
+
+    By its address: the driver's pod may not know itself by the name that others have for it.
+    """
     host, _, port = environ.get("TUTTILAB_SPARK_MASTER", "").rpartition(":")
     if not host or not port.isdigit():
         raise BadInput("TUTTILAB_SPARK_MASTER is not set: this program is started by the control plane, not by hand.")
-    return Master(host, int(port), secret)
+    address = _address_of(host) if environ.get("TUTTILAB_ROLE") == EXECUTOR else own_address(environ)
+    return Master(address, int(port), secret)
+
+
+def _address_of(host: str) -> str:
+    """The side-car has waited for the name; a cluster's DNS may still not answer at times."""
+    until = time.monotonic() + NAME_S
+    while True:
+        try:
+            return socket.gethostbyname(host)
+        except OSError as error:
+            if time.monotonic() > until:
+                raise ServerFailed(f"The driver's pod is not found by its name {host}: {error}.") from error
+            time.sleep(0.5)
 
 
 def start_master(gateway: JavaGateway, master: Master) -> Any:

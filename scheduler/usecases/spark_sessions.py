@@ -14,7 +14,8 @@ from tuttilab.scheduler.domain.wire import SparkEndpointView
 from tuttilab.scheduler.domain.words import word
 from tuttilab.scheduler.service.loop import Service
 from tuttilab.scheduler.service.turn import Turn
-from tuttilab.scheduler.spark.conf import check_conf
+from tuttilab.scheduler.spark.conf import LOOPBACK, check_conf
+from tuttilab.scheduler.spark.pages import bearer
 from tuttilab.scheduler.usecases.caps import check_caps
 from tuttilab.scheduler.usecases.queue_choice import QueueChoice
 
@@ -30,8 +31,10 @@ class SparkSessions:
         live = [job for job in self._service.state.jobs.values() if job.kind is JobKind.SPARK and job.owner == who.name]
         return [job for job in live if job.phase in (JobPhase.QUEUED, JobPhase.ACTIVE)]
 
-    async def start(self, request: SparkRequest, who: Who) -> Job:
-        """The caller's live session of that name, or a new one that is queued."""
+    async def start(self, request: SparkRequest, who: Who, *, has_proxy: bool = True) -> Job:
+        """The caller's live session of that name, or a new one that is queued. ``has_proxy``: whether kernels go through one."""
+        if not has_proxy:
+            spark_kind.check_reachable(request, self._service.state.clusters)
         conf = {**self._service.config.defaults.spark_conf, **check_conf(request.conf)}
         nodes = [node for cluster in self._service.state.clusters.values() for node in cluster.nodes]
         submit = spark_kind.request_of(replace(request, conf=conf), sys.executable, nodes)
@@ -63,6 +66,14 @@ class SparkSessions:
             raise Conflict(f"Spark session {name!r} is not ready yet: {why}.")
         host, _, port = endpoints[spark_kind.CONNECT_ENDPOINT].rpartition(":")
         token = self._service.secrets.spark_token(job.id, attempt.number)
+        ui = endpoints.get(spark_kind.UI_ENDPOINT)
         return SparkEndpointView(
-            name=name, job_id=job.id, host=host, port=int(port), token=token, ui=endpoints.get("ui"), attempt=attempt.number
+            name=name,
+            job_id=job.id,
+            host=host,
+            port=int(port),
+            token=token,
+            ui=ui,
+            attempt=attempt.number,
+            ui_token=bearer(token) if ui is not None and host != LOOPBACK else "",
         )

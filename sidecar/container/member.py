@@ -18,6 +18,7 @@ from tuttilab.sidecar import protocol, records, wish
 from tuttilab.sidecar import worker_machine as m
 from tuttilab.sidecar.container import shown
 from tuttilab.sidecar.container.contact import Contact, watch
+from tuttilab.sidecar.container.endpoints import Endpoints
 from tuttilab.sidecar.container.probe import ALIVE_PATH, STARTED_PATH, ProbeServer
 from tuttilab.sidecar.container.start import leave_message
 from tuttilab.sidecar.event_loop import EventLoop
@@ -29,7 +30,7 @@ NAMES_TIMEOUT_S = 120.0
 """For the names of the gang to be known to the cluster's DNS."""
 NAMES_PAUSE_S = 0.2
 LAST_REPORT_TIMEOUT_S = 2.0
-WISH_CHECK_S = 1.0
+OFFERS_CHECK_S = 1.0
 
 
 class Sidecar:
@@ -42,7 +43,12 @@ class Sidecar:
         """Whether what the cell displays is being sent."""
         self._lost = ""
         """Why user code has to end, once it does."""
-        self._wish = wish.Wish(plan["workers_file"]) if "workers_file" in plan else None
+        self._offers: wish.Wish | Endpoints | None = None
+        """What the control plane is told of the pod while it runs."""
+        if "workers_file" in plan:
+            self._offers = wish.Wish(plan["workers_file"])
+        elif "endpoints_file" in plan:
+            self._offers = Endpoints(plan["endpoints_file"], os.environ["TUTTILAB_POD_IP"])
         self._loop = EventLoop()
         self._member = Member(plan["pod"], plan["rank"], os.environ["TUTTILAB_POD_UID"])
         self._probes = ProbeServer(plan["port"], {STARTED_PATH: lambda: self._is_open, ALIVE_PATH: lambda: not self._lost})
@@ -52,8 +58,8 @@ class Sidecar:
         self._probes.start()
         threading.Thread(target=self._wait_for_names, name="names", daemon=True).start()
         heartbeat = self._heartbeat()
-        if self._wish is not None:
-            self._loop.call_every(WISH_CHECK_S, lambda: self._look_for_wish(heartbeat))
+        if self._offers is not None:
+            self._loop.call_every(OFFERS_CHECK_S, lambda: self._look_for_offers(heartbeat))
         while True:
             match self._loop.next_event():
                 case m.Prepared():
@@ -103,9 +109,9 @@ class Sidecar:
         self._member = self._member._replace(phase=phase)
         heartbeat.report(protocol.report(self._plan, [self._member]))
 
-    def _look_for_wish(self, heartbeat: Heartbeat) -> None:
-        if self._is_open and self._wish is not None and self._wish.look():
-            self._member = self._member._replace(endpoints=self._wish.offers)
+    def _look_for_offers(self, heartbeat: Heartbeat) -> None:
+        if self._is_open and self._offers is not None and self._offers.look():
+            self._member = self._member._replace(endpoints=self._offers.offers)
             self._report(heartbeat, self._member.phase)
 
     def _open(self) -> None:

@@ -6,10 +6,12 @@ the pod waits at the barrier. The program is made here, byte by byte, because an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 from tuttilab.sidecar import context
@@ -17,6 +19,8 @@ from tuttilab.sidecar.container.start import leave_message
 
 NOTHING = "nothing"
 """Name of that program in the pod's own folder."""
+ACCOUNT = "spark"
+"""Name of the account that a pod of Spark runs as."""
 _BASE = 0x400000
 _CODE = {
     # mov edi, 0; mov eax, 60 (exit); syscall
@@ -33,6 +37,10 @@ def run(plan: dict[str, Any]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     for folder in plan["dirs"].values():
         os.makedirs(folder, exist_ok=True)
+    if "passwd_file" in plan:
+        write_accounts(plan["passwd_file"], os.getuid(), os.getgid(), plan["dirs"]["work"])
+    if "secrets" in plan:
+        write_secrets(plan["secrets_dir"], plan["secrets"])
     write_program(f"{plan['dirs']['pod']}/{NOTHING}", platform.machine())
     try:
         context.prepare(plan)
@@ -40,6 +48,24 @@ def run(plan: dict[str, Any]) -> int:
         leave_message(plan, {"reason": error.reason, "message": str(error)})
         return 1
     return 0
+
+
+def write_accounts(path: str, uid: int, gid: int, home: str) -> None:
+    """The file /etc/passwd of a container whose image need not know the number that it runs as."""
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"root:x:0:0:root:/root:/bin/sh\n{ACCOUNT}:x:{uid}:{gid}:{ACCOUNT}:{home}:/bin/sh\n")
+
+
+def write_secrets(folder: str, secrets: Mapping[str, str]) -> None:
+    """Files that only this account may read; the user's container runs as it."""
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    for name, text in secrets.items():
+        path = f"{folder}/{name}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # of a container that was started again
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
 
 
 def write_program(path: str, machine: str) -> None:

@@ -51,16 +51,19 @@ def demo() -> Path:
     return packages_image(DEMO, DEMO_PACKAGES)
 
 
-def packages_image(reference: str, packages: Sequence[str], more: Sequence[tuple[str, images.Content]] = ()) -> Path:
+def packages_image(
+    reference: str, packages: Sequence[str], more: Sequence[tuple[str, images.Content]] = (), no_need: Sequence[str] = ()
+) -> Path:
+    """``no_need``: parts of paths that are left out, beside `NO_NEED`."""
     needed = distributions(packages)
     python = next(path for path in images.made() if path.name == "python.tar")
-    hashed = hashlib.sha256(Path(__file__).read_bytes() + python.parent.name.encode())
+    hashed = hashlib.sha256(Path(__file__).read_bytes() + python.parent.name.encode() + repr(no_need).encode())
     for name, distribution in sorted(needed.items()):
         hashed.update(f"{name} {distribution.version}\n".encode())
     out = build.cache() / "images" / f"{reference.rpartition('-')[2].partition(':')[0]}-{hashed.hexdigest()[:16]}.tar"
     if not out.exists():
         with tempfile.TemporaryDirectory(dir=out.parent) as place:
-            extend(python, Path(place), reference, [*package_files(needed), *more], PATH)
+            extend(python, Path(place), reference, [*package_files(needed, (*NO_NEED, *no_need)), *more], PATH)
             (Path(place) / "image.tar").rename(out)
     return out
 
@@ -82,14 +85,16 @@ def distributions(packages: Sequence[str]) -> dict[str, importlib.metadata.Distr
     return found
 
 
-def package_files(needed: dict[str, importlib.metadata.Distribution]) -> Iterator[tuple[str, images.Content]]:
+def package_files(
+    needed: dict[str, importlib.metadata.Distribution], no_need: Sequence[str]
+) -> Iterator[tuple[str, images.Content]]:
     """Packages, and what they put beside (share/jupyter); no programs, which name this environment's interpreter."""
     compiled = []
     prefix = Path(sys.prefix).resolve()
     for distribution in needed.values():
         for file in distribution.files or ():
             path = Path(str(distribution.locate_file(file))).resolve()
-            if not path.is_file() or any(part in str(path) for part in NO_NEED):
+            if not path.is_file() or any(part in str(path) for part in no_need):
                 continue
             if "site-packages" in path.parts:
                 at = path.parts.index("site-packages")

@@ -118,7 +118,7 @@ def start(node: Node, control_plane: ControlPlane, processes: Processes, program
 def load_image(socket: Path, image: Path) -> None:
     """An OCI layout in a tar, onto the node whose containerd listens there."""
     command = ["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", str(image)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
 
 
 def trust_registry(node: Node, address: str) -> None:

@@ -1,13 +1,16 @@
-"""Environment variables of the user's container: a pure function of the plan."""
+"""Environment variables and secrets of the user's container: a pure function of the plan."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes.names import host_name, once_a_plan
 from tuttilab.scheduler.clusters.rank_env import framework_env, rank_env, workers_file
-from tuttilab.scheduler.domain.model import Framework
+from tuttilab.scheduler.core.kinds.spark import TOKEN_SECRET
+from tuttilab.scheduler.core.placement.work_places import runs_spark
+from tuttilab.scheduler.domain.model import Framework, JobKind
 from tuttilab.scheduler.domain.resources import CPU, GPU
 
 ROOT: Final = "/tuttilab"
@@ -21,6 +24,14 @@ _FOLDERS: Final = {
 }
 WORKERS_FILE: Final = f"{DIRS['result']}/.workers"
 """In a folder that the user's container can write, whoever it runs as."""
+ENDPOINTS_FILE: Final = f"{DIRS['result']}/.endpoints"
+"""The same, for the ports at which a Spark session listens."""
+SECRETS_VOLUME: Final = "/run/tuttilab-secrets"
+"""In memory, in the first container and in the user's."""
+SECRETS_DIR: Final = f"{SECRETS_VOLUME}/own"
+"""Made by the first container, so that nobody else may look into it."""
+POD_IP: Final = "TUTTILAB_POD_IP"
+"""Variable: the pod's own address, at which Spark listens."""
 FRAMEWORK_PORT: Final = 29500
 """Each pod has an address of its own, so one port serves every framework."""
 
@@ -36,6 +47,8 @@ def pod_env(plan: LaunchPlan, pod: PodPlan) -> dict[str, str]:
         **pod.env,
         **rank_env(plan, pod, members),
         **(_FOLDERS | workers_file(plan, pod, WORKERS_FILE) if plan.work.sidecar else {}),
+        **({"TUTTILAB_SECRETS_DIR": SECRETS_DIR} if secrets_of(plan, pod) else {}),
+        **({"TUTTILAB_ENDPOINTS": ENDPOINTS_FILE} if has_endpoints(plan, pod) else {}),
     }
     if not pod.resources[GPU]:
         # Else an image that says "all" would see every GPU of the node (NVIDIA container toolkit, "void" is none).
@@ -43,6 +56,23 @@ def pod_env(plan: LaunchPlan, pod: PodPlan) -> dict[str, str]:
     if plan.work.framework is Framework.NONE:
         return env
     return env | framework_env(plan.work.framework, pod, members, _hosts(plan), [FRAMEWORK_PORT] * max(1, len(members)))
+
+
+def secrets_of(plan: LaunchPlan, pod: PodPlan) -> Mapping[str, str]:
+    """Files for the user's container, by name. The token of a session opens its driver, and so only the driver has it."""
+    if pod.is_master:
+        return {}
+    return {name: text for name, text in plan.secrets.items() if pod.rank == 0 or name != TOKEN_SECRET}
+
+
+def has_endpoints(plan: LaunchPlan, pod: PodPlan) -> bool:
+    """Whether the pod is the driver of a session, which says where it listens."""
+    return plan.kind == JobKind.SPARK and pod.rank == 0
+
+
+def has_address(plan: LaunchPlan, pod: PodPlan) -> bool:
+    """Whether the pod listens for others of its gang, or for kernels, and so has to know its own address."""
+    return runs_spark(plan.kind, plan.work) and not pod.is_master
 
 
 @once_a_plan

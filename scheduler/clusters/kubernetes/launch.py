@@ -20,12 +20,12 @@ from tuttilab.scheduler.clusters.kubernetes.attempts import Noted
 from tuttilab.scheduler.clusters.kubernetes.binding import binds
 from tuttilab.scheduler.clusters.kubernetes.errors import ApiError, as_cluster_error, as_refusal
 from tuttilab.scheduler.clusters.kubernetes.informer import Informer
-from tuttilab.scheduler.clusters.kubernetes.pods import Body, claims_of, launched_with, pod_body
+from tuttilab.scheduler.clusters.kubernetes.pods import Body, claims_of, image_of, launched_with, pod_body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.clusters.kubernetes.states import Seen
-from tuttilab.scheduler.core.placement.work_places import why_not_bare
+from tuttilab.scheduler.core.placement.work_places import runs_spark, why_not_bare
 from tuttilab.scheduler.domain.errors import Bug, LaunchRefused
-from tuttilab.scheduler.domain.model import Framework, JobKind
+from tuttilab.scheduler.domain.model import Framework
 from tuttilab.scheduler.runtime.crash_points import point
 
 AT_ONCE: Final = 80
@@ -75,8 +75,6 @@ class Launcher:
             if pod.node not in known and not pod.was_made:
                 listed = ", ".join(sorted(known)[:20])
                 raise LaunchRefused(f"node {pod.node!r} is not part of cluster {self._cluster}; it has {listed}.", node=pod.node)
-        if plan.kind == JobKind.SPARK:
-            raise LaunchRefused(f"Spark sessions do not run on cluster {self._cluster} yet; name a local one.", permanent=True)
         proxy = plan.proxy_user()
         if proxy is not None and (proxy.uid is None or proxy.gid is None):
             raise LaunchRefused(
@@ -86,10 +84,9 @@ class Launcher:
             )
         if (why := why_not_bare(plan.work)) is not None:
             raise LaunchRefused(why, permanent=True)
-        if plan.work.image is None and self._settings.image is None:
-            raise LaunchRefused(
-                f"the job names no image, and cluster {self._cluster} has no default one; give --image.", permanent=True
-            )
+        if image_of(plan, self._settings) is None:
+            kind = "image for Spark" if runs_spark(plan.kind, plan.work) else "default one"
+            raise LaunchRefused(f"the job names no image, and cluster {self._cluster} has no {kind}; give --image.", permanent=True)
         if sum(len(output.name) + 76 for output in plan.work.outputs) > LARGEST_OUTPUT_LIST:
             raise LaunchRefused(
                 f"{len(plan.work.outputs)} outputs are too many for a pod of cluster {self._cluster}; pack them into one.",

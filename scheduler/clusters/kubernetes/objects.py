@@ -9,10 +9,22 @@ from typing import Any
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names
-from tuttilab.scheduler.clusters.kubernetes.env import DIRS, WORKERS_FILE, hosts_to_know, members_of
-from tuttilab.scheduler.clusters.kubernetes.pods import OWN_DIR, PORT, Body
+from tuttilab.scheduler.clusters.kubernetes.env import (
+    DIRS,
+    ENDPOINTS_FILE,
+    SECRETS_DIR,
+    WORKERS_FILE,
+    has_address,
+    has_endpoints,
+    hosts_to_know,
+    members_of,
+    secrets_of,
+)
+from tuttilab.scheduler.clusters.kubernetes.pods import OWN_DIR, PASSWD, PORT, Body
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
 from tuttilab.scheduler.clusters.rank_env import may_ask_for_workers
+from tuttilab.scheduler.core.kinds.spark import PORTS_ON_A_NETWORK
+from tuttilab.scheduler.domain.model import JobKind
 
 
 def service_body(plan: LaunchPlan, installation: str, owner: Body) -> Body:
@@ -35,14 +47,21 @@ def service_body(plan: LaunchPlan, installation: str, owner: Body) -> Body:
 
 
 def policy_body(plan: LaunchPlan, installation: str, owner: Body) -> Body:
-    """Only members connect to members; where they connect to stays free. A kubelet's probes pass always."""
+    """Only members connect to members; where they connect to stays free. A kubelet's probes pass always.
+
+    The ports of a Spark session, which ask for its token, are open to whoever the cluster's network lets come: kernels and proxies
+    are not always pods.
+    """
     labels = names.attempt_labels(plan, installation)
     members = {"matchLabels": _members(labels)}
+    ingress: list[Body] = [{"from": [{"podSelector": members}]}]
+    if plan.kind == JobKind.SPARK:
+        ingress.append({"ports": [{"protocol": "TCP", "port": port} for port in PORTS_ON_A_NETWORK]})
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": {"name": names.service_name(plan), "labels": labels, "ownerReferences": [owner]},
-        "spec": {"podSelector": members, "policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": members}]}]},
+        "spec": {"podSelector": members, "policyTypes": ["Ingress"], "ingress": ingress},
     }
 
 
@@ -94,6 +113,9 @@ def sidecar_plan(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings) -
         "hosts": [] if pod.is_master else hosts_to_know(plan),
         "port": PORT,
         **({"workers_file": WORKERS_FILE} if may_ask_for_workers(plan, pod) else {}),
+        **({"endpoints_file": ENDPOINTS_FILE} if has_endpoints(plan, pod) else {}),
+        **({"passwd_file": f"{OWN_DIR}/{PASSWD}"} if has_address(plan, pod) else {}),
+        **({"secrets_dir": SECRETS_DIR, "secrets": dict(secrets)} if (secrets := secrets_of(plan, pod)) else {}),
         "message_file": "/dev/termination-log",
     }
 

@@ -15,10 +15,21 @@ from typing import Any, Final
 
 from tuttilab.scheduler.clusters.base import LaunchPlan, PodPlan
 from tuttilab.scheduler.clusters.kubernetes import names
-from tuttilab.scheduler.clusters.kubernetes.env import DIRS, ROOT, pod_env
+from tuttilab.scheduler.clusters.kubernetes.env import (
+    DIRS,
+    POD_IP,
+    ROOT,
+    SECRETS_VOLUME,
+    has_address,
+    has_endpoints,
+    pod_env,
+    secrets_of,
+)
 from tuttilab.scheduler.clusters.kubernetes.names import once_a_plan
 from tuttilab.scheduler.clusters.kubernetes.settings import MASTER_COST, SIDECAR_COST, KubernetesSettings
 from tuttilab.scheduler.clusters.rank_env import rank_env
+from tuttilab.scheduler.core.kinds.spark import OF_IMAGE
+from tuttilab.scheduler.core.placement.work_places import runs_spark
 from tuttilab.scheduler.domain.model import SideCar
 from tuttilab.scheduler.domain.resources import CPU, MEMORY, Resources
 from tuttilab.scheduler.domain.volumes import folder_of, source_of
@@ -37,6 +48,8 @@ PROGRAM: Final = "/opt/tuttilab/sidecar/container/__main__.py"
 SECRETS: Final = "/run/tuttilab"
 PLAN_FILE: Final = f"{SECRETS}/plan.json"
 OWN_DIR: Final = f"{ROOT}/pod"
+PASSWD: Final = "passwd"  # noqa: S105  a file's name, not a secret
+"""In `OWN_DIR`: accounts of a pod of Spark, whose Java wants a name for the number that it runs as."""
 FLUSH_S: Final = 120
 """For the side-car to keep outputs after user code has ended by itself."""
 LEAVE_S: Final = 10
@@ -77,17 +90,28 @@ def pod_body(
         "tolerations": _tolerations(settings),
         "volumes": _volumes(plan, pod, settings),
     }
-    image = plan.work.image or settings.image or ""
+    image = image_of(plan, settings) or ""
     if pod.is_master:
         spec["containers"] = [_master(settings)]
     elif is_bare:
         spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "plan"]
         spec["containers"] = [_bare(_main(plan, pod, settings, image))]
     else:
-        ours = _prepare(settings), _image_check(image), _sidecar(settings)
+        ours = _prepare(plan, pod, settings), _image_check(image), _sidecar(plan, pod, settings)
         spec["initContainers"] = [*ours[:-1], *sidecar_containers(plan, pod, settings), ours[-1]]
         spec["containers"] = [_main(plan, pod, settings, image)]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def image_of(plan: LaunchPlan, settings: KubernetesSettings) -> str | None:
+    """The job's, or the cluster's for jobs of its sort; None where neither names one."""
+    return plan.work.image or (settings.spark_image if runs_spark(plan.kind, plan.work) else settings.image)
+
+
+def _command(plan: LaunchPlan) -> list[str]:
+    """A Python that a Spark job did not choose for an image is one of the submitter's machine."""
+    own = list(plan.work.command)
+    return [OF_IMAGE, *own[1:]] if runs_spark(plan.kind, plan.work) and plan.work.image is None else own
 
 
 def _account(plan: LaunchPlan, settings: KubernetesSettings) -> Body:
@@ -136,6 +160,8 @@ def _volumes(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings) -> li
         if pod.resources[MEMORY]:
             shm["sizeLimit"] = str(pod.resources[MEMORY])
         volumes.append({"name": "shm", "emptyDir": shm})
+        if secrets_of(plan, pod):
+            volumes.append({"name": "secrets", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
         volumes += mounted_volumes(plan, settings)
     return volumes
 
@@ -188,8 +214,17 @@ def _master(settings: KubernetesSettings) -> Body:
     return _ours(MAIN, "master", settings, MASTER_COST)
 
 
-def _prepare(settings: KubernetesSettings) -> Body:
-    return _ours(PREPARE, "prepare", settings, SIDECAR_COST)
+def _prepare(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings) -> Body:
+    container = _ours(PREPARE, "prepare", settings, SIDECAR_COST)
+    return container | {"volumeMounts": [*container["volumeMounts"], *_secret_mounts(plan, pod)]}
+
+
+def _secret_mounts(plan: LaunchPlan, pod: PodPlan) -> list[Body]:
+    return [{"name": "secrets", "mountPath": SECRETS_VOLUME}] if secrets_of(plan, pod) else []
+
+
+def _own_address() -> Body:
+    return {"name": POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
 def _image_check(image: str) -> Body:
@@ -204,10 +239,12 @@ def _image_check(image: str) -> Body:
     }
 
 
-def _sidecar(settings: KubernetesSettings) -> Body:
+def _sidecar(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings) -> Body:
     probe = {"httpGet": {"path": "/started", "port": PORT}, "periodSeconds": 1, "timeoutSeconds": 5}
+    container = _ours(SIDECAR, "member", settings, SIDECAR_COST)
     return {
-        **_ours(SIDECAR, "member", settings, SIDECAR_COST),
+        **container,
+        "env": [*container["env"], *([_own_address()] if has_endpoints(plan, pod) else [])],
         "restartPolicy": "Always",
         "startupProbe": {**probe, "failureThreshold": LONGEST_BARRIER_S},
     }
@@ -219,11 +256,11 @@ def _main(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, image: s
     container: Body = {
         "name": MAIN,
         "image": image,
-        "command": list(plan.work.command),
-        "env": literal(pod_env(plan, pod)),
+        "command": _command(plan),
+        "env": [*literal(pod_env(plan, pod)), *([_own_address()] if has_address(plan, pod) else [])],
         "resources": {"requests": amounts, "limits": amounts},
         "securityContext": _restricted(),
-        "volumeMounts": [*mounts, *volume_mounts(plan, settings)],
+        "volumeMounts": [*mounts, *_secret_mounts(plan, pod), *volume_mounts(plan, settings)],
         # A pod that is cut off is ended by its own kubelet, through a partition too: within 15 s after the lease is lost.
         "livenessProbe": {
             "httpGet": {"path": "/alive", "port": PORT},
@@ -233,8 +270,12 @@ def _main(plan: LaunchPlan, pod: PodPlan, settings: KubernetesSettings, image: s
             "terminationGracePeriodSeconds": max(1, math.ceil(plan.work.grace_s)),
         },
     }
+    is_spark = runs_spark(plan.kind, plan.work)
+    if is_spark:
+        accounts = {"name": "own", "mountPath": "/etc/passwd", "subPath": f"{OWN_DIR.removeprefix(ROOT)[1:]}/{PASSWD}"}
+        container["volumeMounts"].append(accounts | {"readOnly": True})
     workdir = plan.work.workdir
-    if workdir is not None or plan.work.code:
+    if workdir is not None or plan.work.code or is_spark:
         # Else the folder is the image's own.
         container["workingDir"] = workdir if workdir and workdir.startswith("/") else f"{DIRS['work']}/{workdir or ''}".rstrip("/")
     return container

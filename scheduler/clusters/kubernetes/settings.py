@@ -41,6 +41,8 @@ class KubernetesSettings:
     """Namespace by group; other groups' pods go to ``namespace``."""
     image: str | None = None
     """For jobs that name no image. None: they do not run here."""
+    spark_image: str | None = None
+    """The same for Spark sessions and applications: it has ``tuttilab[spark]`` in it."""
     pythons: Mapping[str, str] = field(default_factory=dict)
     """Major and minor version of Python by image: a captured cell goes into no image that is known to have another."""
     tolerations: tuple[Toleration, ...] = ()

@@ -24,7 +24,14 @@ from tuttilab.scheduler.core.placement.fit import (
 )
 from tuttilab.scheduler.core.placement.never import never_fit
 from tuttilab.scheduler.core.placement.shapes import shape_key
-from tuttilab.scheduler.core.placement.work_places import KUBERNETES, SPARK_APPLICATION, WorkPlace, fitting, why_not_bare
+from tuttilab.scheduler.core.placement.work_places import (
+    KUBERNETES,
+    SPARK_APPLICATION,
+    WorkPlace,
+    fitting,
+    runs_spark,
+    why_not_bare,
+)
 from tuttilab.scheduler.core.quota import reason_above_max
 from tuttilab.scheduler.core.sidecars import SideCarOffer, chosen
 from tuttilab.scheduler.core.storages import Storage, for_job
@@ -62,6 +69,8 @@ class Site:
     """Clusters whose pods are processes of their machine: they run no image."""
     without_default_image: frozenset[str] = frozenset()
     """Clusters of containers where a job has to name its image."""
+    without_spark_image: frozenset[str] = frozenset()
+    """The same for Spark sessions and applications."""
     storages: tuple[Storage, ...] = ()
     """Volumes that profiles and jobs may mount."""
     sidecars: tuple[SideCarOffer, ...] = ()
@@ -174,15 +183,15 @@ def _check_image(job: Job, site: Site) -> None:
                 + ("read the folder where the machine has it." if job.work.mounts else "leave them out.")
             )
         names = in_containers
-    takes_default = image is None and place in (WorkPlace.MACHINE, WorkPlace.CONTAINER)
-    if names and takes_default and site.without_default_image.issuperset(names):
+    is_spark = runs_spark(job.kind, job.work)
+    missing = site.without_spark_image if is_spark else site.without_default_image
+    if names and image is None and place is not WorkPlace.HUB and missing.issuperset(names):
+        if is_spark:
+            raise NeverFits(
+                f"image: {' and '.join(names)} has no image for Spark; give --image with one that has tuttilab[spark] in it, or "
+                "ask an admin to name one as spark_image of the cluster."
+            )
         raise NeverFits(f"image: {' and '.join(names)} has no default image for jobs that name none; give the job's --image.")
-    if (
-        names
-        and place is WorkPlace.SPARK
-        and all(site.clusters[name].kind == KUBERNETES for name in names if name in site.clusters)
-    ):
-        raise NeverFits(f"cluster: Spark sessions and applications do not run on {' and '.join(names)} yet; name a local cluster.")
     if names and image is not None and place is WorkPlace.CONTAINER and site.without_images.issuperset(names):
         raise NeverFits(
             f"image: {image!r} cannot be run here: pods of {' and '.join(names)} are processes of the machine; leave the image "

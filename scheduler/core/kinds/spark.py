@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -21,13 +21,15 @@ from tuttilab.scheduler.core.kinds.spark_size import (
     pod_memory,
     size_of_executors,
 )
-from tuttilab.scheduler.domain.errors import BadInput
-from tuttilab.scheduler.domain.model import Attempt, Framework, Gang, Job, JobKind, JobPhase, Node, Work
+from tuttilab.scheduler.core.placement.work_places import KUBERNETES
+from tuttilab.scheduler.domain.errors import BadInput, NeverFits
+from tuttilab.scheduler.domain.model import Attempt, Cluster, Framework, Gang, Job, JobKind, JobPhase, Node, Work
 from tuttilab.scheduler.domain.requests import Amount, JobRequest, PodRequest, SparkRequest
 from tuttilab.scheduler.domain.resources import CPU, MEMORY, parse_cpu, parse_duration, parse_memory
 
 SESSION_LABEL: Final = "spark-session"
 CONNECT_ENDPOINT: Final = "connect"
+UI_ENDPOINT: Final = "ui"
 TOKEN_SECRET: Final = "spark-token"  # noqa: S105  the secret file's name, not a secret
 MOST_CORES: Final = 2
 MOST_MEMORY_MIB: Final = 2048
@@ -41,6 +43,12 @@ KEEP_LABEL: Final = "spark-keep"
 SPEC: Final = "TUTTILAB_SPARK_SPEC"
 """Variable of the size and the settings, as JSON, for the programs in the pods."""
 SERVER: Final = ("-m", "tuttilab.scheduler.spark.server")
+CONNECT_PORT: Final = 15002
+UI_PORT: Final = 4040
+PORTS_ON_A_NETWORK: Final = (CONNECT_PORT, UI_PORT)
+"""Of a session whose pod has an address of its own; on a machine that it shares they are chosen by the system."""
+OF_IMAGE: Final = "python3"
+"""The Python of an image."""
 
 
 def default_size(nodes: Iterable[Node]) -> tuple[int, str]:
@@ -54,7 +62,10 @@ def default_size(nodes: Iterable[Node]) -> tuple[int, str]:
 
 
 def request_of(spark: SparkRequest, interpreter: str, nodes: Iterable[Node] = ()) -> JobRequest:
-    """The job request of this session. ``interpreter`` runs the server if the session's request names none. Raises BadInput."""
+    """The job request of this session. Raises BadInput.
+
+    ``interpreter`` runs the server if the session's request names neither one nor an image.
+    """
     size = size_of_executors(spark.executors, spark.executor_cores, spark.executor_memory)
     cpus, memory = driver_size(spark, nodes)
     spec = {
@@ -71,7 +82,9 @@ def request_of(spark: SparkRequest, interpreter: str, nodes: Iterable[Node] = ()
         kind="spark",
         queue=spark.queue,
         pods=(PodRequest(role=DRIVER, cpus=cpus, memory=memory), *size.executor_pods()),
-        command=(spark.interpreter or interpreter, *SERVER),
+        image=spark.image,
+        cluster=spark.cluster,
+        command=(spark.interpreter or (interpreter if spark.image is None else OF_IMAGE), *SERVER),
         env={SPEC: json.dumps(spec, sort_keys=True)},
         labels={SESSION_LABEL: spark.name, **({KEEP_LABEL: "true"} if spark.keep else {})},
         framework=Framework.SPARK if size.executors else Framework.NONE,
@@ -92,6 +105,16 @@ def driver_size(spark: SparkRequest, nodes: Iterable[Node]) -> tuple[Amount, Amo
         memory = in_mib(pod_memory(heap(spark.driver_memory, "driver_memory")))
     own_cpus = spark.cpus if spark.cpus is not None else spark.driver_cores
     return cpus if own_cpus is None else own_cpus, memory if spark.memory is None else spark.memory
+
+
+def check_reachable(spark: SparkRequest, clusters: Mapping[str, Cluster]) -> None:
+    """Raises NeverFits where the session would be on a cluster whose pods kernels reach through a Spark proxy only."""
+    possible = [cluster for cluster in clusters.values() if spark.cluster in (None, cluster.name)]
+    if spark.image is not None or (possible and all(cluster.kind == KUBERNETES for cluster in possible)):
+        raise NeverFits(
+            f"spark: the session {spark.name!r} would listen on the network of pods, where kernels send no token without TLS, and "
+            "this site has no Spark proxy; an admin names one in tuttilab.yaml, as spark: {proxy: ...}."
+        )
 
 
 def gang(request: JobRequest) -> tuple[JobKind, Gang, Work]:

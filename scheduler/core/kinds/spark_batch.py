@@ -39,9 +39,6 @@ def gang(request: JobRequest) -> tuple[JobKind, Gang, Work]:
             raise BadInput(
                 f"{key}: a job of kind {KIND} has none; its size is executors and driver_memory of `spark`, its program main."
             )
-    if request.needs_containers:
-        key = "image" if request.image is not None else "mounts" if request.mounts else "sidecars"
-        raise BadInput(f"{key}: a job of kind {KIND} runs in the Spark of this installation; leave it out.")
     _check_program(asked)
     size = size_of_executors(asked.executors, asked.executor_cores, asked.executor_memory, "spark.")
     cpus = 1 if asked.driver_cores is None else asked.driver_cores

@@ -26,15 +26,20 @@ class WorkPlace(Enum):
     CONTAINER = 3
     """In an image, or beside what only a container gets."""
     SPARK = 4
-    """In the Spark of this installation."""
+    """In the Spark of this installation, or in the image that a cluster names for Spark."""
 
     @classmethod
     def of(cls, job: Job) -> WorkPlace:
         if job.kind is JobKind.NOTEBOOK:
             return cls.HUB
-        if job.kind is JobKind.SPARK or SPARK_APPLICATION in job.work.env:
-            return cls.SPARK
-        return cls.CONTAINER if job.work.needs_containers else cls.MACHINE
+        if job.work.needs_containers:
+            return cls.CONTAINER
+        return cls.SPARK if runs_spark(job.kind, job.work) else cls.MACHINE
+
+
+def runs_spark(kind: str, work: Work) -> bool:
+    """Whether the programs of its pods are those of `scheduler/spark`: of a session, or of an application."""
+    return kind == JobKind.SPARK or SPARK_APPLICATION in work.env
 
 
 def fitting(job: Job, clusters: Sequence[Cluster], *, is_named: bool) -> list[Cluster]:
@@ -46,9 +51,8 @@ def fitting(job: Job, clusters: Sequence[Cluster], *, is_named: bool) -> list[Cl
     if place is WorkPlace.CONTAINER:
         return [cluster for cluster in clusters if cluster.kind != LOCAL]
     others = [cluster for cluster in clusters if cluster.kind != KUBERNETES]
-    if place is WorkPlace.SPARK:
-        return others
-    return others if place is WorkPlace.MACHINE and others and not is_named else list(clusters)
+    is_anywhere = place is WorkPlace.HUB or is_named or not others
+    return list(clusters) if is_anywhere else others
 
 
 def why_not_bare(work: Work) -> str | None:
@@ -60,6 +64,7 @@ def why_not_bare(work: Work) -> str | None:
         "inputs": bool(work.inputs),
         "outputs": bool(work.outputs),
         "side-cars of the site": bool(work.sidecars),
+        "the programs of a Spark application": SPARK_APPLICATION in work.env,
         f"the framework {work.framework}, whose members wait for each other": work.framework is not Framework.NONE,
         "a workdir of its own folder": work.workdir is not None and not work.workdir.startswith("/"),
     }

@@ -48,6 +48,7 @@ def test_all_that_can_be_said() -> None:
         "context": "prod",
         "namespaces": {"research": "ml-research"},
         "image": "registry.example/python@sha256:00",
+        "spark_image": "registry.example/spark:1",
         "tolerations": ["dedicated=ml:NoSchedule", "spot"],
         "node_labels": {"pool": "ml"},
         "uid": 2000,
@@ -67,6 +68,7 @@ def test_all_that_can_be_said() -> None:
     assert settings.isolates_gangs
     assert settings.pythons == {"registry.example/old:1": "3.9"}
     assert settings.container_patience_s == 90.0
+    assert (settings.image, settings.spark_image) == ("registry.example/python@sha256:00", "registry.example/spark:1")
     assert settings.binding is Binding.DIRECT
     assert (config.listen.pods_address, config.host_names) == (("10.0.0.5", 8790), ("127.0.0.1", "10.0.0.5"))
 

@@ -90,6 +90,16 @@ def test_an_application_is_a_gang_whose_definition_submits_it_again() -> None:
     assert (alone.kind, alone.gang.size, alone.work.framework) == (JobKind.BATCH, 1, Framework.NONE)
 
 
+def test_an_image_has_a_python_of_its_own_for_sessions_and_applications() -> None:
+    session = built(request_of(SparkRequest(image="registry.example/spark:1", cluster=None), "/here/python"))
+    assert (session.work.image, session.work.command[0]) == ("registry.example/spark:1", "python3")
+    chosen = built(request_of(SparkRequest(image="i", interpreter="/opt/python"), "/here/python"))
+    assert chosen.work.command[0] == "/opt/python"
+    application = built(JobRequest(kind="spark-batch", image="i", spark=SparkBatchRequest(main="job.py")))
+    assert (application.work.image, application.work.command[0]) == ("i", "python3")
+    assert definition_of(application).image == "i"
+
+
 @pytest.mark.feature("J08")
 @pytest.mark.parametrize(
     ("request_", "sentence"),
@@ -100,10 +110,6 @@ def test_an_application_is_a_gang_whose_definition_submits_it_again() -> None:
         ),
         (JobRequest(kind="batch", command=("true",), framework="spark"), "framework: spark comes with Spark jobs and sessions"),
         (JobRequest(kind="spark-batch"), "spark: it is missing"),
-        (
-            JobRequest(kind="spark-batch", image="a", spark=SparkBatchRequest(main="a.py")),
-            "image: a job of kind",
-        ),
         (JobRequest(kind="spark-batch", spark=SparkBatchRequest(main="a.py", args=("x" * 70_000,))), "expected at most 65536"),
         (JobRequest(kind="spark-batch", spark=SparkBatchRequest(main="a.jar")), "spark.main_class: a jar has one"),
         (

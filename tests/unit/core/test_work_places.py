@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from tests.builders import job, node, queue
-from tuttilab.scheduler.core.kinds import Site
+from tuttilab.scheduler.core.kinds import Site, build
+from tuttilab.scheduler.core.kinds.spark import check_reachable, request_of
 from tuttilab.scheduler.core.placement.fit import permitted_clusters
 from tuttilab.scheduler.domain.errors import BadInput, NeverFits
 from tuttilab.scheduler.domain.model import Cluster, JobKind
-from tuttilab.scheduler.domain.requests import InputRequest, OutputRequest
+from tuttilab.scheduler.domain.requests import InputRequest, JobRequest, OutputRequest, SparkBatchRequest, SparkRequest, Who
 
 KINDS = {"machine": "local", "k": "kubernetes", "other": "kubernetes"}
 
@@ -45,11 +46,54 @@ def test_a_job_with_an_image_goes_to_containers_and_one_without_to_the_machine(
     assert [cluster.name for cluster in permitted_clusters(made, known)] == allowed
 
 
-def test_a_spark_session_goes_to_no_cluster_of_containers_and_a_notebook_wherever_the_hub_has_its_pods() -> None:
-    made = job(site(ALL))
+def test_a_notebook_goes_wherever_the_hub_has_its_pods() -> None:
+    assert len(permitted_clusters(replace(job(site(ALL)), kind=JobKind.NOTEBOOK), ALL)) == 3
 
-    assert [cluster.name for cluster in permitted_clusters(replace(made, kind=JobKind.SPARK), ALL)] == ["machine"]
-    assert len(permitted_clusters(replace(made, kind=JobKind.NOTEBOOK), ALL)) == 3
+
+@pytest.mark.parametrize(
+    ("given", "known", "allowed"),
+    [
+        ({}, ALL, ["machine"]),
+        ({"image": "i"}, ALL, ["k", "other"]),
+        ({"cluster": "k"}, ALL, ["k"]),
+        ({}, clusters("k", "other"), ["k", "other"]),
+    ],
+)
+def test_a_spark_session_goes_to_the_machine_or_where_its_image_or_its_wish_says(
+    given: dict[str, Any], known: dict[str, Cluster], allowed: list[str]
+) -> None:
+    made = replace(job(site(known), **given), kind=JobKind.SPARK)
+
+    assert [cluster.name for cluster in permitted_clusters(made, known)] == allowed
+
+
+def test_a_session_on_a_network_of_pods_needs_a_proxy() -> None:
+    for asked, known in (
+        (SparkRequest(), clusters("k")),
+        (SparkRequest(image="i"), ALL),
+        (SparkRequest(cluster="k"), ALL),
+    ):
+        with pytest.raises(NeverFits, match=r"this site has no Spark proxy; an admin names one in tuttilab.yaml"):
+            check_reachable(asked, known)
+
+    check_reachable(SparkRequest(), ALL)
+    check_reachable(SparkRequest(cluster="machine"), ALL)
+
+
+@pytest.mark.parametrize(
+    ("known", "given"), [(clusters("k", "other"), {}), (ALL, {"cluster": "k"}), (clusters("k"), {"executors": 2})]
+)
+def test_spark_where_no_cluster_has_an_image_for_it_is_refused_before_anything_is_made(
+    known: dict[str, Cluster], given: dict[str, Any]
+) -> None:
+    asked = SparkRequest(cluster=given.get("cluster"), executors=given.get("executors", 0))
+    application = JobRequest(kind="spark-batch", cluster=given.get("cluster"), spark=SparkBatchRequest(main="a.py"))
+    for request in (request_of(asked, "python"), application):
+        checked = site(known, without_spark_image=frozenset({"k", "other"}))
+        with pytest.raises(NeverFits, match=r"k.* has no image for Spark; give --image with one that has tuttilab\[spark\] in it"):
+            build(request, Who("ann"), checked, job_id="j", order=1, now=0.0)
+        named = replace(request, image="i")
+        assert build(named, Who("ann"), checked, job_id="j", order=1, now=0.0).work.image == "i"
 
 
 @pytest.mark.parametrize(

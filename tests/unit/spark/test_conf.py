@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_sizes_are_written_as_spark_writes_them(value: str) -> None:
 def test_a_gang_has_the_executors_that_were_asked_for_and_no_others() -> None:
     size = SparkSize(executors=4, executor_cores=2, executor_heap=4096 * MIB)
     spec = SparkSpec(1, 2048 * MIB, {"spark.dynamicAllocation.enabled": "true"}, size=size)
-    conf = server_conf(spec, "token", Path("/pod"), Master("10.1.2.3", 29500, "hidden"))
+    conf = server_conf(spec, "token", Path("/pod"), Master("10.1.2.3", 29500, "hidden"), "10.1.2.3")
     assert {key: conf[key] for key in ("spark.master", "spark.executor.instances", "spark.executor.cores", "spark.cores.max")} == {
         "spark.master": "spark://10.1.2.3:29500",
         "spark.executor.instances": "4",
@@ -116,6 +117,16 @@ def test_a_specification_is_read_whole() -> None:
 @pytest.mark.parametrize(("memory", "heap"), [(1024, 640), (2048, 1536), (16384, 12288)])
 def test_the_heap_leaves_room_for_the_rest_of_the_process(memory: int, heap: int) -> None:
     assert heap_bytes(memory * MIB) == heap * MIB
+
+
+def test_a_pod_with_an_address_of_its_own_has_fixed_ports_and_its_pages_ask_for_a_token() -> None:
+    conf = server_conf(replace(SPEC, ui=True), "0123456789abcdef", Path("/pod"), host="10.1.2.3")
+    assert (conf["spark.connect.grpc.binding.address"], conf["spark.connect.grpc.binding.port"]) == ("10.1.2.3", "15002")
+    assert (conf["spark.ui.port"], conf["spark.ui.filters"]) == ("4040", "org.apache.spark.ui.JWSFilter")
+    assert conf["spark.driver.host"] == "127.0.0.1", "no other pod takes part"
+    here = server_conf(replace(SPEC, ui=True), "0123456789abcdef", Path("/pod"))
+    assert (here["spark.connect.grpc.binding.port"], here["spark.ui.port"]) == ("0", "0")
+    assert "spark.ui.filters" not in here
 
 
 def test_the_owner_cannot_override_fixed_settings() -> None:

@@ -73,7 +73,9 @@ DRAINED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByE
             "Evicted: The node was low on resource: memory.",
         ),
         (
-            seen("Failed", reason="Evicted", message='Usage of EmptyDir volume "own" exceeds the limit "1Mi". '),
+            seen(
+                "Failed", ended(137, "Error"), reason="Evicted", message='Usage of EmptyDir volume "own" exceeds the limit "1Mi". '
+            ),
             "Ended",
             137,
             "StorageExceeded",
