@@ -14,7 +14,7 @@ from tuttilab.magics.jobs.dag_magic import DagMagics
 from tuttilab.magics.jobs.jobs_magic import JobsMagics
 from tuttilab.magics.shared.connection import disconnect
 from tuttilab.magics.shared.parse import UsageError, help_of
-from tuttilab.magics.spark.attach import has_spark
+from tuttilab.magics.spark.session import has_spark
 from tuttilab.magics.submission.modules import module_path
 from tuttilab.magics.submission.send import EXECUTIONS
 from tuttilab.magics.submission.submit_magic import SubmitMagics

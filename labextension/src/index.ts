@@ -30,6 +30,7 @@ import { CommandIDs, IModel, type INotice } from './model/tokens';
 import { addNotices } from './notices';
 import { addSection, createPanel } from './panel';
 import { addToRunning } from './running';
+import { addPagesRenderer } from './tables/pagesRenderer';
 import { addTableRenderer } from './tables/tableRenderer';
 import { Tabs } from './tabs';
 
@@ -222,12 +223,14 @@ const box: JupyterFrontEndPlugin<void> = {
 
 const table: JupyterFrontEndPlugin<void> = {
   id: '@tuttilab/labextension:table',
-  description: 'Result tables of Spark: ordered by a column, filtered by a text, saved as CSV.',
+  description: 'Outputs of Spark: result tables, ordered by a column, filtered by a text, saved as CSV, and links to its pages.',
   autoStart: true,
   requires: [IRenderMimeRegistry],
   optional: [ITranslator],
-  activate: (_app: JupyterFrontEnd, rendermime: IRenderMimeRegistry, translator: ITranslator | null): void => {
-    addTableRenderer(rendermime, (translator ?? nullTranslator).load(DOMAIN));
+  activate: (app: JupyterFrontEnd, rendermime: IRenderMimeRegistry, translator: ITranslator | null): void => {
+    const trans = (translator ?? nullTranslator).load(DOMAIN);
+    addTableRenderer(rendermime, trans);
+    addPagesRenderer(rendermime, app.serviceManager.serverSettings.baseUrl, trans);
   }
 };
 

@@ -18,7 +18,7 @@ from tuttilab.magics.shared.connection import client
 from tuttilab.magics.shared.display import Area, Shown, count, preformatted, show
 from tuttilab.magics.shared.notebook import notebook_name
 from tuttilab.magics.shared.parse import Option, Parsed, Positional, UsageError, nearest, parse_line, whole_number
-from tuttilab.magics.spark.attach import attach_spark
+from tuttilab.magics.spark.recover import attach_spark
 
 JOBS_OPTIONS = (
     Option("--all", short="-a", help="also those that have ended"),

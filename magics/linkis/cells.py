@@ -132,7 +132,7 @@ class LinkisCells(Magics):
         sessions = self.ours.sessions
         if request is None or any(info.name == sessions.current and info.phase != "ended" for info in sessions.provider.list()):
             return
-        sessions.adopt(sessions.provider.start(sessions.current, request, lambda _reason: None))
+        self.ours.start(request)
 
 
 def _helped(parsed: Parsed) -> bool:

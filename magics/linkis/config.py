@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from tuttilab.magics.shared.parse import UsageError
-from tuttilab.magics.spark.memory import as_quantity
-from tuttilab.magics.spark.session import SessionRequest
+from tuttilab.magics.spark.session import SessionRequest, as_quantity
 
 PATH: Final = "/etc/linkismagic/linkismagic.json"
 VARIABLE: Final = "TUTTILAB_LINKISMAGIC_JSON"
@@ -20,6 +19,9 @@ _MOST_BYTES: Final = 1_000_000
 _DEFAULT_WORKSPACE: Final = "/workspace"
 _MEMORY: Final = ("spark.driver.memory", "driverMemory", "wds.linkis.rm.client.memory.max")
 _CORES: Final = ("spark.driver.cores", "driverCores", "wds.linkis.rm.client.core.max")
+_EXECUTORS: Final = ("spark.executor.instances", "numExecutors")
+_EXECUTOR_CORES: Final = ("spark.executor.cores", "executorCores")
+_EXECUTOR_MEMORY: Final = ("spark.executor.memory", "executorMemory")
 _QUEUE: Final = ("wds.linkis.yarnqueue", "wds.linkis.rm.yarnqueue", "spark.yarn.queue", "queue")
 _NOT_USED: Final = ("base_url", "Token-Code", "username", "password")
 
@@ -68,12 +70,32 @@ def _request(path: Path, settings: object) -> tuple[SessionRequest | None, list[
     if not settings:
         return None, []
     texts = {str(key): str(value) for key, value in settings.items()}
-    memory = next((texts[key] for key in _MEMORY if key in texts), None)
-    cores = next((texts[key] for key in _CORES if key in texts), None)
-    if cores is not None and not cores.isdigit():
-        raise UsageError(f"{path}: the number of cores in session_configs is a whole number, got {cores!r}.")
-    used = {*_MEMORY, *_CORES, *_QUEUE}
+
+    def first(names: tuple[str, ...]) -> str | None:
+        return next((texts[name] for name in names if name in texts), None)
+
+    def number(names: tuple[str, ...], what: str) -> int | None:
+        text = first(names)
+        if text is not None and not (text.isascii() and text.isdigit()):
+            raise UsageError(f"{path}: the number of {what} in session_configs is a whole number, got {text!r}.")
+        return None if text is None else int(text)
+
+    cores, executors = number(_CORES, "cores"), number(_EXECUTORS, "executors")
+    executor_cores, executor_memory = number(_EXECUTOR_CORES, "executor cores"), first(_EXECUTOR_MEMORY)
+    memory = first(_MEMORY)
+    used = {*_MEMORY, *_CORES, *_QUEUE, *_EXECUTORS}
+    if executors:  # the size of executors of which there are none is left over
+        used |= {*_EXECUTOR_CORES, *_EXECUTOR_MEMORY}
+    else:
+        executor_cores = executor_memory = None
     conf = tuple((key, value) for key, value in texts.items() if key.startswith("spark.sql."))
     left = [key for key in texts if key not in used and not key.startswith("spark.sql.")]
-    queue = next((texts[key] for key in _QUEUE if key in texts), None)
-    return SessionRequest(None if cores is None else int(cores), memory and as_quantity(memory), queue, conf=conf), left
+    request = SessionRequest(cores, memory and as_quantity(memory), first(_QUEUE), conf=conf)
+    if executors:
+        request = replace(
+            request,
+            executors=executors,
+            executor_cores=executor_cores,
+            executor_memory=executor_memory,
+        )
+    return request, left

@@ -17,8 +17,8 @@ from tuttilab.magics.shared import job_text
 from tuttilab.magics.shared.connection import client, disconnect
 from tuttilab.magics.shared.display import Shown, count, preformatted, show, table
 from tuttilab.magics.shared.parse import Option, Parsed, UsageError
-from tuttilab.magics.spark.cell import Sessions
-from tuttilab.magics.spark.session import SparkSessionInfo
+from tuttilab.magics.spark.session import SparkSessionInfo, executors_of
+from tuttilab.magics.spark.sessions import Sessions
 from tuttilab.scheduler.domain.wire import JobView
 from tuttilab.scheduler.domain.words import word
 
@@ -123,14 +123,17 @@ class LinkisJobs(Magics):
         elif not found:
             show(Shown("No Spark session; any cell of Spark starts one."))
         else:
-            head = ("instance", "name", "phase", "cores", "memory", "reason")
+            head = ("instance", "name", "phase", "cores", "memory", "executors", "reason")
             sized = [(info, info.request) for info in found]
-            cells = [(i.job_id, i.name, i.phase, str(asked.cores or ""), asked.memory or "", i.reason) for i, asked in sized]
+            cells = [
+                (i.job_id, i.name, i.phase, str(asked.cores or ""), asked.memory or "", executors_of(asked), i.reason)
+                for i, asked in sized
+            ]
             show(table(head, cells))
 
     @line_magic
     def enginekill(self, line: str) -> None:
-        """Stop a Spark session; what runs in it is cancelled and its cores are free."""
+        """Stop a Spark session with its executors; what runs in it is cancelled and its cores are free."""
         parsed = self._read("%enginekill", ENGINE, line)
         if parsed is None:
             return
@@ -183,7 +186,10 @@ def _task(job: JobView) -> dict[str, Any]:  # Any: texts, times
 def _engine(info: SparkSessionInfo) -> dict[str, Any]:  # Any: texts, numbers
     """A session under the keys of Linkis, and of ours."""
     ids = dict.fromkeys(("engineManagerInstance", "engineInstance", "ticketId"), info.job_id)
-    size = {"cores": info.request.cores, "memory": info.request.memory}
+    asked = info.request
+    size = {"cores": asked.cores, "memory": asked.memory, "executors": asked.executors or 0}
+    if asked.executors:
+        size |= {"executorCores": asked.executor_cores, "executorMemory": asked.executor_memory}
     return {**ids, "moduleName": "spark", "engineStatus": info.phase, "name": info.name, **size, "reason": info.reason}
 
 

@@ -11,29 +11,28 @@ import signal
 import threading
 import time
 import uuid
-import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tuttilab.magics.shared.parse import UsageError
+from tuttilab.magics.spark.ends import refusal_of
 from tuttilab.magics.spark.errors import (
     SparkCellError,
+    SparkCellStopped,
     is_cancelled,
     is_lost_session,
+    is_of_connection,
     short_python_error,
     short_text,
 )
 from tuttilab.magics.spark.progress import ProgressLine
-from tuttilab.magics.spark.reached import answers, refusal_of
-from tuttilab.magics.spark.session import SessionProvider, SparkEndpoint
+from tuttilab.magics.spark.sessions import OpenSession, Sessions
 from tuttilab.magics.spark.state import CellNote, state_directory
-from tuttilab.scheduler.domain.errors import TuttiError
 
 if TYPE_CHECKING:
-    from tuttilab.magics.spark.connect import Operation, SparkSession
+    from tuttilab.magics.spark.connect import Operation
 
 # A cell of Python that does not come back after its operations were ended is interrupted like by Stop.
 _GRACE_S = 2.0
@@ -46,118 +45,6 @@ _ARRIVAL_S = 1.0
 _AGAIN_PAUSE_S = 0.5
 _ARRIVES_S = 30.0
 _OVER = ("succeeded", "failed", "cancelled")
-
-
-class SparkCellStopped(KeyboardInterrupt):
-    """Somebody pressed Stop; the cell's operations were ended."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
-
-
-@dataclass
-class OpenSession:
-    """A session that this kernel holds, the cell that uses it at the moment, and threads that stopped cells left."""
-
-    endpoint: SparkEndpoint
-    spark: SparkSession
-    cell: SparkCell | None = None
-    stopped: weakref.WeakSet[threading.Thread] = field(default_factory=weakref.WeakSet)
-    views: dict[str, None] = field(default_factory=dict)
-    """Names of the temporary views that this kernel made in it."""
-
-    def starting(self, operation: Operation) -> Iterable[str]:
-        """Told by spark_connect before each operation."""
-        self.views.update(dict.fromkeys(operation.views))
-        if threading.current_thread() in self.stopped:
-            raise RuntimeError("the cell that started this thread was stopped")
-        return () if self.cell is None else self.cell.starting(operation)
-
-
-class Sessions:
-    """The sessions of this kernel by name; `current` is the one used when a cell names none."""
-
-    def __init__(self, provider: SessionProvider, module_path: Callable[[], Sequence[str]] = tuple) -> None:
-        """`module_path`: the folders in which this notebook finds its own modules."""
-        self.provider = provider
-        self._module_path = module_path
-        self.current = "default"
-        self._open: dict[str, OpenSession] = {}
-        self._lost: dict[str, str] = {}
-
-    def get(self, name: str | None, on_wait: Callable[[str], None], tell: Callable[[str], None]) -> OpenSession:
-        """The session, opened or opened again when its server has gone meanwhile. `tell` shows what must stay visible."""
-        name = name or self.current
-        held = self._open.get(name)
-        try:
-            if held is not None and answers(held.endpoint, self.provider):
-                return held
-            endpoint = self.provider.endpoint(name, on_wait)
-        except TuttiError as error:
-            raise SparkCellError(short_text(str(error))) from error
-        except KeyboardInterrupt as error:
-            raise SparkCellStopped(
-                f"Stopped waiting for the Spark session {name}, which still comes up; %spark stop {name} gives it up."
-            ) from error
-        if held is None:
-            # A cell that failed with the session dropped it, and has said so; what was lost with it is said here.
-            gone = self._lost.pop(name, None)
-        elif endpoint.is_same_session(held.endpoint):
-            gone = None
-        else:
-            why = self.provider.why_ended(held.endpoint.job_id)
-            gone = f"Spark session {name} {why}; it was started again. {lost_views(held)}"
-        self.drop(name)
-        if gone is not None:
-            tell(gone)
-        return self.adopt(endpoint)
-
-    def adopt(self, endpoint: SparkEndpoint) -> OpenSession:
-        """Hold a session that the provider has just started."""
-        from tuttilab.magics.spark.connect import open_session  # imports pyspark: more than a second
-
-        watcher = _Forward()
-        held = OpenSession(endpoint, open_session(endpoint, watcher, module_path=self._module_path))
-        watcher.session = held
-        self._open[endpoint.name] = held
-        return held
-
-    def drop(self, name: str) -> str:
-        """Forget a session that has ended; says which temporary views are gone with it."""
-        held = self._open.pop(name, None)
-        if held is None:
-            return ""
-        held.spark.client.close()
-        return lost_views(held) if held.views else ""
-
-    def lose(self, name: str) -> str:
-        """Forget a session that ended under a cell: what is gone is said now, and once more by the next cell that uses it."""
-        gone = self.drop(name)
-        self._lost[name] = f"Spark session {name} was started again. {gone or 'Temporary views of the one before are gone.'}"
-        return gone
-
-    def close(self) -> None:
-        """Give up all connections, when the kernel ends or the extension is unloaded; the servers go on."""
-        for name in list(self._open):
-            self.drop(name)
-
-
-def lost_views(held: OpenSession) -> str:
-    """Names the temporary views that are gone with the session, as far as this kernel made them."""
-    names = list(held.views)
-    if not names:
-        return "Temporary views of the one before are gone."
-    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-    return f"Its temporary view{'s' if len(names) > 1 else ''} {shown} {'are' if len(names) > 1 else 'is'} gone."
-
-
-class _Forward:
-    """Stands in as the watcher until the session exists that it belongs to."""
-
-    session: OpenSession | None = None
-
-    def starting(self, operation: Operation) -> Iterable[str]:
-        return () if self.session is None else self.session.starting(operation)
 
 
 class _Interrupts:
@@ -278,6 +165,7 @@ class SparkCell(AbstractContextManager["SparkCell"]):
         self._threads_before = set(threading.enumerate())
         self._interrupts.take()
         self.held.cell = self
+        self.held.watch.begin()
         self.spark.registerProgressHandler(self._handler)
         if self.timeout_s is not None:
             self._over_at = time.monotonic() + self.timeout_s
@@ -307,6 +195,7 @@ class SparkCell(AbstractContextManager["SparkCell"]):
         if self._timer is not None:
             self._timer.cancel()
         self.held.cell = None
+        self.held.watch.finish()
         try:
             self.spark.client.remove_progress_handler(self._handler)
         finally:
@@ -326,6 +215,8 @@ class SparkCell(AbstractContextManager["SparkCell"]):
             self.progress.finish("failed")
             return
         self.progress.finish("failed")
+        if self.held.watch.has_ended and is_of_connection(error):
+            raise SparkCellError(self._lost()) from error
         if (refusal := refusal_of(error, self.held.endpoint, self.sessions.provider)) is not None:
             raise SparkCellError(short_text(refusal or self._lost())) from error
         if is_lost_session(error):

@@ -33,13 +33,15 @@ from pyspark.sql.connect.session import SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import DayTimeIntervalType, StructType, YearMonthIntervalType
 
+from tuttilab.magics.spark.calls import AsCaller, Gate, KeepResults
 from tuttilab.magics.spark.data.forms import arrow_schema, readable, to_pandas
-from tuttilab.magics.spark.plans import FromHere
+from tuttilab.magics.spark.plans import FromHere, OfOnePython
 from tuttilab.magics.spark.session import SessionProvider, SessionRequest, SparkEndpoint, SparkSessionInfo
 
 __all__ = [
     "DataFrame",
     "Fetched",
+    "Gate",
     "Operation",
     "OperationGone",
     "SessionProvider",
@@ -60,6 +62,7 @@ __all__ = [
     "sees_file",
     "send_classes",
     "user_id",
+    "versions_of",
 ]
 
 # Spark's Python client writes each failed query to stderr as 10 KB of JSON; the cell shows the error already.
@@ -90,18 +93,21 @@ def open_session(
     user_agent: str = "tuttilab",
     session_id: str | None = None,
     module_path: Callable[[], Sequence[str]] = tuple,
+    gate: Gate | None = None,
 ) -> SparkSession:
     """Opens a session on the endpoint's server. Nothing is sent yet, so a wrong token shows at the first operation.
 
     `session_id` joins a session that another kernel opened. `module_path`: folders where Spark's Python finds modules too.
+    `gate`: ends its calls.
     """
     # pyspark.sql.functions chooses its implementation by this variable.
     os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
     hooks = [] if watcher is None else [lambda _session: _Hook(watcher)]
-    session = SparkSession(connection=_Channel(endpoint, user_agent, session_id, module_path), hook_factories=hooks)  # type: ignore[arg-type]  # any ChannelBuilder does
+    channel = _Channel(endpoint, user_agent, session_id, module_path, gate or Gate())
+    session = SparkSession(connection=channel, hook_factories=hooks)  # type: ignore[arg-type]  # any ChannelBuilder does
     # A lost server is reported within seconds: the default retries for ten minutes.
     # A proxy is started again when it has died; that a session has ended it says at once.
-    session.client.set_retry_policies([DefaultPolicy(max_retries=16 if endpoint.is_proxied else 6, max_backoff=2000)])
+    session.client.set_retry_policies([DefaultPolicy(max_retries=62 if endpoint.is_proxied else 14, max_backoff=500)])
     # PySpark keeps one that has ended, and then knows no session: `udf(f, "long")` would fail in the next one.
     if SparkSession._get_default_session() is None:
         SparkSession._default_session = None
@@ -218,6 +224,12 @@ def send_classes(session: SparkSession, files: Mapping[str, bytes]) -> None:
     artifacts._request_add_artifacts(artifacts._add_artifacts(sent))
 
 
+def versions_of(session: SparkSession) -> tuple[str | None, str | None]:
+    """Python's and Spark's version where the session's server runs; None from one that does not tell them."""
+    python, spark = session.client.get_config_with_defaults(("spark.tuttilab.python", None), ("spark.tuttilab.spark", None))
+    return python, spark
+
+
 class OperationGone(Exception):
     """The server no longer has the operation: its result was fetched or dropped, or the server was restarted."""
 
@@ -321,7 +333,12 @@ class _Channel(ChannelBuilder):
     """A channel with the token as metadata: clear text on loopback, TLS elsewhere."""
 
     def __init__(
-        self, endpoint: SparkEndpoint, user_agent: str, session_id: str | None, module_path: Callable[[], Sequence[str]]
+        self,
+        endpoint: SparkEndpoint,
+        user_agent: str,
+        session_id: str | None,
+        module_path: Callable[[], Sequence[str]],
+        gate: Gate,
     ) -> None:
         params = {self.PARAM_USER_ID: user_id(), self.PARAM_USER_AGENT: user_agent}
         if session_id is not None:
@@ -331,8 +348,9 @@ class _Channel(ChannelBuilder):
         if endpoint.is_proxied:  # it is back soon after it has died, and calls are tried again meanwhile
             self.setChannelOption("grpc.initial_reconnect_backoff_ms", 100)
             self.setChannelOption("grpc.max_reconnect_backoff_ms", 1000)
-        self.add_interceptor(_AsCaller(endpoint))
-        self.add_interceptor(_KeepResults())
+        self.add_interceptor(AsCaller(endpoint, gate))
+        self.add_interceptor(KeepResults())
+        self.add_interceptor(OfOnePython(lambda: gate.no_functions))
         if endpoint.here and is_loopback(endpoint.host):  # elsewhere are other disks
             self.add_interceptor(FromHere(module_path))
 
@@ -345,43 +363,13 @@ class _Channel(ChannelBuilder):
         return None  # sent by metadata(); Spark's own way would insist on TLS
 
     def metadata(self) -> list[tuple[str, str]]:
-        return []  # at each call, by _AsCaller: Spark's client keeps what it got first for a whole operation
+        return []  # at each call, by AsCaller: Spark's client keeps what it got first for a whole operation
 
     def toChannel(self) -> grpc.Channel:
         target = f"{self._endpoint.host}:{self._endpoint.port}"
         if is_loopback(self._endpoint.host) and not self._endpoint.tls:
             return self._insecure_channel(target)
         return self._secure_channel(target, grpc.ssl_channel_credentials())
-
-
-class _AsCaller(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamUnaryClientInterceptor):  # type: ignore[misc]
-    """Says who calls, with the token that is valid at that moment: a local control plane has another after a restart."""
-
-    def __init__(self, endpoint: SparkEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def _call(self, continuation: Any, details: Any, request: Any) -> Any:  # Any: grpc has no types
-        mine = self._endpoint.metadata()
-        details = details._replace(metadata=[*(details.metadata or ()), *mine])
-        return continuation(details, request)
-
-    intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = _call
-
-
-class _KeepResults(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Drops releases of the parts read so far; the final release of the whole result passes."""
-
-    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:  # Any: grpc has no types
-        if isinstance(request, messages.ReleaseExecuteRequest) and request.HasField("release_until"):
-            return _FinishedCall()
-        return continuation(details, request)
-
-
-class _FinishedCall:
-    """A finished call; the client uses nothing but its result."""
-
-    def result(self) -> messages.ReleaseExecuteResponse:
-        return messages.ReleaseExecuteResponse()
 
 
 def _spark_schema(table: pa.Table) -> StructType:

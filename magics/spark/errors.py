@@ -41,6 +41,17 @@ class SparkCellError(Exception):
         return [str(self)]
 
 
+class SessionGone(Exception):
+    """A call of a session that has ended, or that the kernel gave up."""
+
+
+class SparkCellStopped(KeyboardInterrupt):
+    """Somebody pressed Stop; the cell's operations were ended."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 def short_sql_error(error: BaseException, bound: Bound, body: str, first_line: int, hint: str = "") -> str:
     """For a statement that failed; `first_line` is the cell's line on which `body` begins. `hint`: what to write instead."""
     headline = _headline(error)
@@ -94,12 +105,19 @@ def short_text(headline: str, detail: str = "") -> str:
 
 def is_lost_session(error: BaseException) -> bool:
     """Whether the server is gone or no longer knows this session, so that the next cell needs a new one."""
+    if isinstance(error, SessionGone):
+        return True
     condition = spark_condition(error) or ""
     if condition.startswith("INVALID_HANDLE.SESSION") or condition == "NO_ACTIVE_SESSION":
         return True
     if "Cannot call methods on a stopped SparkContext" in str(error):  # it is ending
         return True
     return grpc_status(error) in ("UNAVAILABLE", "UNAUTHENTICATED") or "failed to connect to all addresses" in str(error)
+
+
+def is_of_connection(error: BaseException) -> bool:
+    """Whether an error comes from Spark's client, and may come from calls that were ended."""
+    return isinstance(error, SessionGone) or type(error).__module__.partition(".")[0] in ("pyspark", "grpc")
 
 
 def grpc_status(error: BaseException) -> str:

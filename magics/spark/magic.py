@@ -6,6 +6,7 @@ in spark_display, spark_progress and spark_errors.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,16 @@ from IPython.display import display
 
 from tuttilab.magics.shared.parse import Option, Parsed, UsageError, duration_s, option_table, parse_line, variable_name
 from tuttilab.magics.shared.parse import whole_number as whole
-from tuttilab.magics.spark.cell import OpenSession, Sessions, SparkCell
+from tuttilab.magics.spark.cell import SparkCell
 from tuttilab.magics.spark.data.values import alike_literals, as_literal, as_spark_frame, is_local_frame, list_items
 from tuttilab.magics.spark.display import Line, show
 from tuttilab.magics.spark.errors import SparkCellError, missing_table, short_python_error, short_sql_error, short_text
 from tuttilab.magics.spark.progress import ProgressLine, Status
 from tuttilab.magics.spark.python import compiled
 from tuttilab.magics.spark.results import AS_DICT, Results
-from tuttilab.magics.spark.session import SessionProvider
+from tuttilab.magics.spark.session import SessionProvider, SessionRequest
 from tuttilab.magics.spark.session_magic import SESSION_OPTIONS, session_command
+from tuttilab.magics.spark.sessions import OpenSession, Sessions, stopped_waiting
 from tuttilab.magics.spark.sql import Bound, Statement, bind, split_statements
 from tuttilab.scheduler.domain.errors import TuttiError
 
@@ -100,9 +102,20 @@ class SparkMagics(Magics):
     def manage(self, line: str) -> None:
         """One line of `%spark`, without the name of the magic."""
         try:
-            show(Line(session_command(self.sessions, line, _show_waiting(), _tell)))
+            shown = session_command(self.sessions, line, _show_waiting(), _tell)
+            show(Line(shown) if isinstance(shown, str) else shown)
         except TuttiError as error:
             raise SparkCellError(short_text(str(error))) from error
+
+    def start(self, request: SessionRequest) -> None:
+        """The session in use, with the size of another system's configuration. Says meanwhile what it waits for."""
+        sessions = self.sessions
+        try:
+            sessions.adopt(sessions.provider.start(sessions.current, request, _show_waiting()))
+        except TuttiError as error:
+            raise SparkCellError(short_text(str(error))) from error
+        except KeyboardInterrupt as error:
+            raise stopped_waiting(sessions.current) from error
 
     def open_cell(self, parsed: Parsed, source: str) -> tuple[SparkCell, OpenSession]:
         progress = ProgressLine(_ignore if parsed["quiet"] else _one_output_area())
@@ -227,6 +240,8 @@ def register(ipython: InteractiveShell, provider: SessionProvider, module_path: 
     """
     magics = SparkMagics(ipython, provider, module_path)
     ipython.register_magics(magics)
+    # What a kernel that ends by itself had open is nobody's to take over.
+    atexit.register(magics.sessions.close)
     return magics
 
 

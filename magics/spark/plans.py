@@ -15,8 +15,10 @@ from typing import Any
 
 import grpc
 
+from tuttilab.magics.shared.parse import UsageError
 from tuttilab.magics.shared.paths import absolute
 
+_WITH_PLAN = ("ExecutePlanRequest", "AnalyzePlanRequest")
 _FUNCTIONS = ("PythonUDF", "PythonUDTF")
 _WITH_PATH = ("WriteOperation", "WriteStreamOperationStart", "CreateTable", "CreateExternalTable")
 # `import sys` first: nothing of the notebook's is imported by it, and a folder that is there already stays where it is.
@@ -38,7 +40,7 @@ class FromHere(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercept
         return continuation(details, request)
 
     def _change(self, request: Any) -> None:  # Any: generated classes without types
-        if type(request).__name__ not in ("ExecutePlanRequest", "AnalyzePlanRequest"):
+        if type(request).__name__ not in _WITH_PLAN:
             return
         prefix: bytes | None = None
         for message in _messages(request):
@@ -51,6 +53,26 @@ class FromHere(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercept
                 prefix = adding_folders(self._module_path()) if prefix is None else prefix
                 if not message.command.startswith(prefix):  # a request that is sent again
                     message.command = prefix + message.command
+
+
+class OfOnePython(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]  # as above
+    """Sends no function of Python where `why_not` says why: it could not be read there, which Spark finds out in the middle."""
+
+    def __init__(self, why_not: Callable[[], str]) -> None:
+        self._why_not = why_not
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:  # Any: grpc has no types
+        self._check(request)
+        return continuation(details, request)
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:  # Any: as above
+        self._check(request)
+        return continuation(details, request)
+
+    def _check(self, request: Any) -> None:  # Any: generated classes without types
+        why = self._why_not()
+        if why and type(request).__name__ in _WITH_PLAN and any(one.DESCRIPTOR.name in _FUNCTIONS for one in _messages(request)):
+            raise UsageError(why)
 
 
 def _change_source(source: Any, folder: str) -> None:  # Any: a generated class without types

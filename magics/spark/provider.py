@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,9 @@ from typing import Final
 from tuttilab.magics.shared.connection import client
 from tuttilab.magics.shared.job_text import end_sentence, newest, short_id, waiting
 from tuttilab.magics.spark.session import SessionRequest, SparkEndpoint, SparkSessionInfo
+from tuttilab.scheduler.client import Client, connect
 from tuttilab.scheduler.domain.errors import Conflict, NotFound, TuttiError, Unavailable
+from tuttilab.scheduler.domain.model import StopReason
 from tuttilab.scheduler.domain.requests import SparkRequest
 from tuttilab.scheduler.domain.wire import JobView, SparkSessionView
 from tuttilab.scheduler.domain.words import word
@@ -20,6 +23,10 @@ from tuttilab.scheduler.domain.words import word
 _POLL_S: Final = 0.2
 
 _SLOWEST_POLL_S: Final = 1.0
+_CHANGES_S: Final = 5.0
+_SLOWEST_WATCH_S: Final = 5.0
+_FOR_GOOD: Final = (StopReason.CANCELLED, StopReason.MEMBER_FAILED, StopReason.TIMEOUT)
+"""Why an attempt stops after which the session has no other."""
 _STOP_LIMIT_S: Final = 60.0
 _LOG_PAGE: Final = 1000
 _RECENT: Final = 20
@@ -52,11 +59,24 @@ class RestProvider:
             return
 
     def is_live(self, endpoint: SparkEndpoint) -> bool:
-        try:
-            found = client().spark_endpoint(endpoint.name)
-            return (found.job_id, found.attempt) == (endpoint.job_id, endpoint.attempt)
-        except (Conflict, NotFound):
-            return False
+        return _is_live(client(), endpoint)
+
+    def wait_for_end(self, endpoint: SparkEndpoint, is_enough: threading.Event) -> bool:
+        pause = _POLL_S
+        while not is_enough.is_set():
+            try:
+                # One of its own: it starts no control plane that somebody has ended, and says nothing in the cell.
+                with connect(start=False) as watcher:
+                    seq = watcher.changes(None).seq
+                    while not is_enough.is_set():
+                        if not _is_live(watcher, endpoint):
+                            return True
+                        pause = _POLL_S
+                        seq = watcher.changes(seq, _CHANGES_S, key=endpoint.job_id).seq
+            except TuttiError:
+                is_enough.wait(pause)
+                pause = min(pause * 2, _SLOWEST_WATCH_S)
+        return False
 
     def why_ended(self, job_id: str) -> str:
         try:
@@ -68,8 +88,11 @@ class RestProvider:
         if job.reason.startswith("was "):
             return job.reason
         if not job.is_ended:
+            why = _why_lost(job)
+            if job.reason in _FOR_GOOD:
+                return why if why.startswith(("was ", "ran ")) else f"ended ({why})"
             # A gang that lost a pod: the service starts all of it again.
-            return f"was lost ({lost})" if (lost := _why_lost(job)) else "ends"
+            return f"was lost ({why})" if why else "ends"
         return f"ended ({job.reason})" if job.reason else "ended"
 
     def logs(self, name: str, lines: int) -> str:
@@ -181,6 +204,14 @@ class RestProvider:
             # At their own address the pages ask for a token, which a browser does not send.
             ui = f"The pages of {view.name} open through Lab: /tuttilab/spark/{view.name}/ui below its address."
         return SparkSessionInfo(view.name, view.job_id, phase, reason, request, job.started_at, ui)
+
+
+def _is_live(service: Client, endpoint: SparkEndpoint) -> bool:
+    try:
+        found = service.spark_endpoint(endpoint.name)
+    except (Conflict, NotFound):
+        return False
+    return (found.job_id, found.attempt) == (endpoint.job_id, endpoint.attempt)
 
 
 def _why_lost(job: JobView) -> str:

@@ -1,4 +1,4 @@
-"""Recovers the Spark operation of a kernel that died (for `%attach`).
+"""`%attach` for Spark cells whose kernel died: binds or shows each result that can still be fetched.
 
 Recovered is the operation that was running, or its whole result if it has ended meanwhile: not the rest of the cell's
 Python, and not operations whose result the old kernel had fetched.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from tuttilab.magics.spark.display import preview_of
+from IPython.core.interactiveshell import InteractiveShell
+
+from tuttilab.magics.shared.display import Area, Shown, display_value, show
 from tuttilab.magics.spark.errors import grpc_status
-from tuttilab.magics.spark.results import AS_DICT, as_dict, as_form
 from tuttilab.magics.spark.session import SessionProvider
 from tuttilab.magics.spark.state import Recoverable, orphaned_cells, remove_entry, state_directory
 
@@ -45,7 +47,9 @@ def reattach(entry: Recoverable, provider: SessionProvider, on_wait: Callable[[s
 
     Raises CannotReattach, or the operation's own error.
     """
-    from tuttilab.magics.spark.connect import OperationGone, fetch_again, open_session
+    from tuttilab.magics.spark.connect import OperationGone, fetch_again, open_session  # imports pyspark: more than a second
+    from tuttilab.magics.spark.display import preview_of
+    from tuttilab.magics.spark.results import AS_DICT, as_dict, as_form
 
     directory = state_directory()
     if not any(info.job_id == entry.job_id for info in provider.list()):
@@ -79,3 +83,29 @@ def reattach(entry: Recoverable, provider: SessionProvider, on_wait: Callable[[s
     if entry.how.endswith(AS_DICT):
         value = as_dict([value], first=sum(gives_rows for _, gives_rows in entry.operations[:-1]))
     return Recovered(entry.var, value, f"The whole result: {fetched.raw.num_rows:,} row(s).")
+
+
+def attach_spark(shell: InteractiveShell, provider: Any) -> int:
+    """Returns how many cells were found. ``provider`` is None without Spark. Any: its type needs the extra."""
+    if provider is None:
+        return 0
+    entries = recoverable()
+    for entry in entries:
+        first_line = next((line for line in entry.source.splitlines() if line.strip()), "")
+        show(Shown(f"A Spark cell of a kernel that died: {first_line[:80]}"))
+        area = Area()
+        try:
+            recovered = reattach(entry, provider, partial(_show_status, area))
+        except CannotReattach as error:
+            show(Shown(str(error)))
+            continue
+        show(Shown(recovered.note + (f" It is in {recovered.var}." if recovered.var and recovered.value is not None else "")))
+        if recovered.var is not None:
+            shell.user_ns[recovered.var] = recovered.value
+        elif recovered.value is not None:
+            display_value(recovered.value)
+    return len(entries)
+
+
+def _show_status(area: Area, text: str) -> None:
+    area.update(Shown(text, change_key=text))

@@ -19,9 +19,9 @@ from tuttilab.magics.shared.parse import Parsed, UsageError, nearest
 from tuttilab.magics.spark.python import compiled
 
 if TYPE_CHECKING:
-    from tuttilab.magics.spark.cell import OpenSession
     from tuttilab.magics.spark.connect import DataFrame, SparkSession
     from tuttilab.magics.spark.magic import SparkMagics
+    from tuttilab.magics.spark.sessions import OpenSession
 
 MOST_PRINTED: Final = 1_000_000
 """Characters of a cell's output that a variable keeps."""

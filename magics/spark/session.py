@@ -5,9 +5,19 @@ This module needs no Spark: importing pyspark takes more than a second, and kern
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+_SPARKS: Final = re.compile(r"\s*(\d+)\s*([kmgt])b?\s*", re.IGNORECASE)
+
+
+def has_spark() -> bool:
+    """Whether the Spark extra is installed, without importing it, which takes a second."""
+    return all(importlib.util.find_spec(name) is not None for name in ("pyspark", "pyarrow", "grpc"))
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,17 @@ class SessionRequest:
     cluster: str | None = None
 
 
+def as_quantity(text: str) -> str:
+    """Spark's ``4g`` or ``1000MB`` as ``4Gi``, ``1000Mi``; anything else stays, and is refused where it is read."""
+    found = _SPARKS.fullmatch(text)
+    return text if found is None else f"{found[1]}{found[2].upper()}i"
+
+
+def executors_of(request: SessionRequest) -> str:
+    """As `4 x 2 cores, 4g`; empty without executors."""
+    return f"{request.executors} x {request.executor_cores} cores, {request.executor_memory}" if request.executors else ""
+
+
 @dataclass(frozen=True)
 class SparkSessionInfo:
     """A session as `%spark list` shows it. `reason` says why it waits or why it ended; `ui` is a link or None."""
@@ -102,6 +123,10 @@ class SessionProvider(Protocol):
 
     def is_live(self, endpoint: SparkEndpoint) -> bool:
         """Whether the session behind the proxy is still the one of this endpoint."""
+        ...
+
+    def wait_for_end(self, endpoint: SparkEndpoint, is_enough: threading.Event) -> bool:
+        """Blocks until the session of this endpoint has ended (True), or nobody wants to know any more (False)."""
         ...
 
     def why_ended(self, job_id: str) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tuttilab.magics.shared.pages import Pages, server_address
 from tuttilab.magics.shared.parse import (
     Option,
     Parsed,
@@ -18,8 +19,8 @@ from tuttilab.magics.shared.parse import (
     parse_line,
     whole_number,
 )
-from tuttilab.magics.spark.cell import Sessions
-from tuttilab.magics.spark.session import SessionRequest, SparkSessionInfo
+from tuttilab.magics.spark.session import SessionRequest, SparkSessionInfo, executors_of
+from tuttilab.magics.spark.sessions import Sessions, stopped_waiting
 from tuttilab.scheduler.domain.resources import parse_spark_memory
 
 _START = (
@@ -60,8 +61,8 @@ _NAME = Positional("NAME", help="of the session (default: the one in use)")
 _RUNNING = ("running", "ready")
 
 
-def session_command(sessions: Sessions, line: str, on_wait: Callable[[str], None], tell: Callable[[str], None]) -> str:
-    """Runs one `%spark …` line; returns the text to show."""
+def session_command(sessions: Sessions, line: str, on_wait: Callable[[str], None], tell: Callable[[str], None]) -> str | Pages:
+    """Runs one `%spark …` line; returns what to show."""
     command, _, rest = line.strip().partition(" ")
     if command in ("", "--help", "-h"):
         return "\n".join(help_table(f"%spark {name}", options, ()) for name, options in SESSION_OPTIONS.items())
@@ -125,7 +126,11 @@ def _start(sessions: Sessions, name: str, parsed: Parsed, on_wait: Callable[[str
         return f"Session {name} runs already and is in use."
     began = time.monotonic()
     gone = sessions.drop(name)
-    sessions.adopt(sessions.provider.start(name, request, on_wait))
+    try:
+        endpoint = sessions.provider.start(name, request, on_wait)
+    except KeyboardInterrupt as error:
+        raise stopped_waiting(name) from error
+    sessions.adopt(endpoint)
     sessions.current = name
     return f"Session {name} is ready after {time.monotonic() - began:.1f} s and in use. {gone}".rstrip()
 
@@ -168,17 +173,21 @@ def _table(infos: Sequence[SparkSessionInfo], current: str) -> str:
     for info in infos:
         request = info.request
         mark = "*" if info.name == current else ""
-        beside = f"{request.executors} x {request.executor_cores} cores, {request.executor_memory}" if request.executors else ""
+        beside = executors_of(request)
         rows.append((mark, info.name, info.phase, str(request.cores or ""), request.memory or "", beside, info.reason))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _ui(sessions: Sessions, name: str) -> str:
+def _ui(sessions: Sessions, name: str) -> str | Pages:
     for info in sessions.provider.list():
         if info.name == name:
-            return info.ui or f"Session {name} serves no pages; %spark start {name} --ui --restart turns them on."
-    return f"There is no session {name}."
+            if info.ui is not None:
+                return Pages(name, info.ui, server_address())
+            if info.phase not in _RUNNING:
+                return f"Session {name} is not ready yet ({info.phase}), and so are its pages; try again when it is."
+            return f"Session {name} serves no pages; %spark start {name} --ui --restart turns them on."
+    return f"There is no session {name}; %spark start {name} --ui starts one with pages."
 
 
 def _operations(sessions: Sessions, name: str, on_wait: Callable[[str], None], tell: Callable[[str], None]) -> str:

@@ -16,10 +16,9 @@ from tuttilab.magics.shared.parse import Option, Parsed, Positional, UsageError,
 from tuttilab.magics.spark.data.values import as_spark_frame, is_local_frame
 from tuttilab.magics.spark.display import Line, show
 from tuttilab.magics.spark.magic import SparkMagics
-from tuttilab.magics.spark.memory import as_quantity
 from tuttilab.magics.spark.remote import Outcome, SessionNames
 from tuttilab.magics.spark.results import Results, fetched_form
-from tuttilab.magics.spark.session import SessionRequest
+from tuttilab.magics.spark.session import SessionRequest, as_quantity
 from tuttilab.magics.sparkmagic.lines import CELL, COMMANDS, FORCE, RESULT, SEND, SESSION, as_ours, read, shape_of
 
 MOST_CONFIGURATION: Final = 100_000

@@ -358,8 +358,11 @@ class AsyncClient:
         """
         return await self._post(PolicyView, "/policy", {"values": dict(values), "why": why})
 
-    async def changes(self, since: int, wait_s: float = POLL_S, key: str | None = None) -> ChangesView:
-        """Long poll for changes after ``since``. Raises NotFound when ``since`` is older than the journal kept."""
+    async def changes(self, since: int | None, wait_s: float = POLL_S, key: str | None = None) -> ChangesView:
+        """Long poll for changes after ``since``; None gives only the number from which to go on.
+
+        Raises NotFound when ``since`` is older than the journal kept.
+        """
         return await self._changes(since, wait_s, key)
 
     async def _changes(self, since: int | None, wait_s: float = 0.0, key: str | None = None) -> ChangesView:

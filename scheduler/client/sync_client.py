@@ -247,7 +247,7 @@ class Client:
     def shutdown(self, now: bool) -> None:
         self._run(self._async.shutdown(now))
 
-    def changes(self, since: int, wait_s: float = POLL_S, key: str | None = None) -> ChangesView:
+    def changes(self, since: int | None, wait_s: float = POLL_S, key: str | None = None) -> ChangesView:
         return self._run(self._async.changes(since, wait_s, key))
 
     def audit(self, *, key: str | None = None, limit: int = 50, cursor: str | None = None) -> AuditView:

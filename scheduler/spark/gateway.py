@@ -9,10 +9,14 @@ those that were stopped.
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
+import os
 import re
+import select
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -37,6 +41,12 @@ _SERVICE = "org.apache.spark.sql.connect.service.SparkConnectService"
 _OPERATION_TAG = re.compile(
     r"SparkConnect_OperationTag_User_(?P<user>.*)_Session_(?P<session>[^_]+)_Operation_(?P<operation>[^_\s]+)"
 )
+
+
+def versions() -> dict[str, str]:
+    """Settings by which a kernel sees with which Python functions run here, and which Spark (magics/spark/sessions.py)."""
+    major, minor = sys.version_info[:2]
+    return {"spark.tuttilab.python": f"{major}.{minor}", "spark.tuttilab.spark": importlib.metadata.version("pyspark")}
 
 
 class ServerFailed(EnvironmentProblem):
@@ -74,6 +84,8 @@ class ConnectServer:
         self.host = host
         self.gateway = gateway
         self._context = context
+        self._java_ends: int | None = None
+        """A descriptor that is ready when Java has ended."""
         self._ended_well: set[str] = set()
         """Operations whose jobs go on and may: to ask again would count as a use of their session."""
 
@@ -100,7 +112,7 @@ class ConnectServer:
             jvm = gateway.jvm
             prepare(gateway)
             settings = jvm.org.apache.spark.SparkConf(False)
-            for key, value in conf.items():
+            for key, value in {**conf, **versions()}.items():
                 settings.set(key, value)
             session = jvm.org.apache.spark.sql.classic.SparkSession.builder().config(settings).getOrCreate()
             context = session.sparkContext()
@@ -170,6 +182,15 @@ class ConnectServer:
             self._ended_well.add(operation)
             return False
         return True
+
+    def wait(self, seconds: float) -> int | None:
+        """Java's exit code as soon as it has ended; None when it lives after so long."""
+        if (code := self.java.poll()) is not None:
+            return code
+        if self._java_ends is None:
+            self._java_ends = os.pidfd_open(self.java.pid)
+        select.select([self._java_ends], [], [], seconds)
+        return self.java.poll()
 
     def stop(self, grace_s: float) -> int | None:
         """Terminate Java, which removes its temporary files; kill it after `grace_s`. Returns its exit code."""

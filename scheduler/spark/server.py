@@ -103,8 +103,8 @@ def _wait(server: ConnectServer, spec: SparkSpec, published: _Endpoints, now: Ca
     clock = IdleClock(now())
     pause_s = 1.0 if spec.idle_s is None else min(1.0, spec.idle_s / 4)
     next_check = now()
+    code = server.wait(0.0)
     while True:
-        code = server.java.poll()
         if code is not None:
             cause = "it ran out of memory" if code == 3 else f"exit code {code}"
             raise ServerFailed(f"Spark ended by itself ({cause}); the lines above say more.")
@@ -115,13 +115,14 @@ def _wait(server: ConnectServer, spec: SparkSpec, published: _Endpoints, now: Ca
             try:
                 busy, mark = server.activity()
             except Py4JError:
-                continue  # Java is ending; the next poll() finds its exit code.
+                code = server.wait(pause_s)  # Java is ending
+                continue
             idle_s = clock.idle_s(busy, mark, now())
             if spec.idle_s is not None and idle_s >= spec.idle_s:
                 return f"idle for {spec.idle_s:g} s: stopped"
             if not spec.keep:
                 published.tell_idle(idle_s)
-        time.sleep(pause_s)
+        code = server.wait(pause_s)
 
 
 def _end_leftovers(server: ConnectServer) -> None:

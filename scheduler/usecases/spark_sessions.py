@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import Final
 
 from tuttilab.scheduler.core.kinds import spark as spark_kind
+from tuttilab.scheduler.core.state import State
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.errors import Conflict, NotFound
-from tuttilab.scheduler.domain.model import Job, JobKind, JobPhase
+from tuttilab.scheduler.domain.model import AttemptPhase, Job, JobKind, JobPhase, StopReason
 from tuttilab.scheduler.domain.requests import SparkRequest, Who
 from tuttilab.scheduler.domain.wire import SparkEndpointView
 from tuttilab.scheduler.domain.words import word
@@ -18,6 +20,17 @@ from tuttilab.scheduler.spark.conf import LOOPBACK, check_conf
 from tuttilab.scheduler.spark.pages import bearer
 from tuttilab.scheduler.usecases.caps import check_caps
 from tuttilab.scheduler.usecases.queue_choice import QueueChoice
+
+FOR_GOOD: Final = (StopReason.MEMBER_FAILED, StopReason.TIMEOUT, StopReason.REQUIRED_DONE)
+"""Why an attempt stops after which the session has no other; a lost one is started again."""
+
+
+def _ends(state: State, job: Job) -> bool:
+    """Whether the session is on its way out: the next one of its name need not wait until its last pod has ended."""
+    attempt = state.live_attempt(job.id)
+    if attempt is None or attempt.phase is not AttemptPhase.STOPPING:
+        return False
+    return attempt.stop_reason in FOR_GOOD and (attempt.stop_reason is not StopReason.MEMBER_FAILED or job.failures >= job.retries)
 
 
 class SparkSessions:
@@ -41,7 +54,7 @@ class SparkSessions:
 
         def run(turn: Turn) -> Job:
             for job in turn.state.jobs.values():
-                if spark_kind.is_live_session(job, request.name, who.name):
+                if spark_kind.is_live_session(job, request.name, who.name) and not _ends(turn.state, job):
                     return job
             service = self._service
             check_caps(turn.state, service.config.limits, who.name, 1)
@@ -54,14 +67,17 @@ class SparkSessions:
         return await self._service.ask(run)
 
     def endpoint(self, name: str, who: Who) -> SparkEndpointView:
-        """Address and token of the session. Raises NotFound without one, Conflict while it is not ready."""
-        job = next((j for j in self.live(who) if spark_kind.is_live_session(j, name, who.name)), None)
+        """Address and token of the session. Raises NotFound without one, Conflict while it is not ready, or ends."""
+        state = self._service.state
+        named = (job for job in self.live(who) if spark_kind.is_live_session(job, name, who.name))
+        job = next((job for job in named if not _ends(state, job)), None)
         if job is None:
             raise NotFound(f"There is no Spark session {name!r}; `%spark start {name}` starts one.")
-        attempt = self._service.state.live_attempt(job.id)
-        endpoints = attempt.members[0].endpoints if attempt is not None else {}
+        attempt = state.live_attempt(job.id)
+        is_stopping = attempt is not None and attempt.phase is AttemptPhase.STOPPING
+        endpoints = attempt.members[0].endpoints if attempt is not None and not is_stopping else {}
         if attempt is None or spark_kind.CONNECT_ENDPOINT not in endpoints:
-            wait = self._service.state.waits.get(job.id)
+            wait = state.waits.get(job.id)
             why = wait.sentence if wait else word(attempt.phase if attempt else job.phase).lower()
             raise Conflict(f"Spark session {name!r} is not ready yet: {why}.")
         host, _, port = endpoints[spark_kind.CONNECT_ENDPOINT].rpartition(":")

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks import abuse, artifacts, cells, lab, policy, scheduling, spark_proxy, store
+from tests.benchmarks import abuse, artifacts, cells, lab, policy, scheduling, spark_kernels, spark_proxy, store
 from tests.benchmarks.figures import Figure, shown
 from tests.benchmarks.notebooks import second_kernel_session_s, sparksql_overhead_s
 from tests.benchmarks.planes import control_plane
@@ -25,7 +25,10 @@ from tuttilab.scheduler.domain.requests import JobRequest, PodRequest
 from tuttilab.scheduler.domain.wire import JobView
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("jobs", "cells", "spark", "spark-proxy", "artifacts", "store", "scheduling", "policy", "panel", "abuse", "demo")
+PARTS = (
+    *("jobs", "cells", "spark", "spark-proxy", "spark-kernels", "artifacts", "store", "scheduling", "policy", "panel", "abuse"),
+    "demo",
+)
 SMALL = (PodRequest(cpus="500m", memory="256Mi"),)
 
 
@@ -139,6 +142,9 @@ def main() -> int:
                 take(Figure("%%sparksql over the plain call", *sparksql_overhead_s(environ)))
     if only in (None, "spark-proxy"):
         for figure in spark_proxy.figures():
+            take(figure)
+    if only in (None, "spark-kernels"):
+        for figure in spark_kernels.figures():
             take(figure)
     if only in (None, "cells"):
         take(cells.capture_and_return())

@@ -8,7 +8,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.lab import TOKEN, Lab, made_lab
+from tests.chromium import close_page
+from tests.e2e.lab.test_box import notebook, run_cell
+from tests.e2e.lab.test_box import opened as opened_notebook
+from tests.lab import TOKEN, Lab, made_lab, open_lab, saved_outputs
 from tests.user_machine import eventually
 from tuttilab.jupyter_ext.spark_ui import PAGES, checked
 from tuttilab.scheduler.domain.errors import Refused
@@ -171,6 +174,26 @@ def test_a_browser_shows_them_and_they_cannot_reach_lab(lab: Lab, browser: Brows
     assert page.evaluate(reach) == "refused"
     assert page.evaluate("() => { try { return document.cookie } catch { return 'refused' } }") == "refused"
     page.close()
+
+
+@pytest.mark.feature("M01")
+def test_a_notebook_links_them_where_this_browser_has_lab(lab: Lab, browser: Browser) -> None:
+    page = open_lab(browser, lab)
+    path = notebook(lab, "pages", "%spark ui")
+    opened_notebook(page, lab, path)
+    run_cell(page)
+    link = page.get_by_role("link", name="Pages of Spark session default")
+    expect(link).to_have_attribute("href", f"{lab.url}/tuttilab/spark/default/ui", timeout=150_000)
+    with page.expect_popup(timeout=150_000) as popup:
+        link.click()
+    expect(popup.value.get_by_text("Spark Jobs").first).to_be_visible(timeout=150_000)
+    # Elsewhere it is a link too: the kernel knows the server that started it.
+    popup.value.close()
+    page.keyboard.press("Control+s")
+    (output,) = eventually(lambda: saved_outputs(path))
+    assert "".join(output["data"]["text/plain"]) == f"Pages of session default: {lab.url}/tuttilab/spark/default/ui"
+    assert f'href="{lab.url}/tuttilab/spark/default/ui"' in "".join(output["data"]["text/html"])
+    close_page(page)
 
 
 def test_pages_end_with_their_session(lab: Lab, signed_in: httpx.Client) -> None:

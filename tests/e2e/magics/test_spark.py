@@ -22,10 +22,11 @@ def test_a_session_is_a_job_that_outlives_the_kernel(new_kernel: Callable[..., K
     assert first.value("int(df.a[0])") == "42"
     assert re.search(r"\* +default +ready", first.run("%spark list").text)
     assert "spark-default" in first.run("%jobs").text
+    assert first.run("%%sparksql\nCREATE TEMPORARY VIEW mine AS SELECT 7 AS a").status == "ok"
     slow = (
         "import time\nfrom pyspark.sql.functions import udf\n"
         "@udf('long')\ndef slowly(n):\n    time.sleep(2)\n    return n + 1\n"
-        "spark.range(0, 16, numPartitions=2).select(slowly('id').alias('n'))"
+        "spark.range(0, 10, numPartitions=2).select(slowly('id').alias('n'))"
     )
     second = new_kernel("spark.ipynb")
     assert second.run("import tuttilab.magics.spark.connect").status == "ok"  # seconds, in which it would be over
@@ -41,9 +42,17 @@ def test_a_session_is_a_job_that_outlives_the_kernel(new_kernel: Callable[..., K
     ran = second.run("%attach", timeout=150)
     assert "A Spark cell of a kernel that died: import time" in ran.text
     assert "The whole result" in ran.text, ran.text + ran.error
-    assert second.value("int(kept.n.sum())") == "136"
-    assert second.run("%%sparksql\nSELECT 1", timeout=150).status == "ok"
-    assert second.run("%spark stop").status == "ok"
+    assert second.value("int(kept.n.sum())") == "55"
+    # It is the session of the killed kernel, with its views; a kernel that ends by itself leaves nothing to take over.
+    ran = second.run("%%sparksql again\nSELECT a FROM mine", timeout=150)
+    assert ran.status == "ok", ran.error
+    assert "Spark session default is as the kernel before, which was killed, left it; its temporary view: mine." in ran.text
+    assert second.value("int(again.a[0])") == "7"
+    notes = control.state_dir / "spark-sessions"
+    assert len(list(notes.iterdir())) == 1
+    second.manager.shutdown_kernel(now=False)
+    assert list(notes.iterdir()) == []
+    control.client().spark_stop("default")
     # The session was the same one all along: no cell has started another server.
     (view,) = [job for job in control.client().jobs(all=True, kind="spark").jobs if job.id not in before]
     assert control.client().wait(view.id, timeout_s=150).phase == "Cancelled"

@@ -25,7 +25,7 @@ ENDPOINT = "get_ipython().magics_manager.registry['SparkMagics'].sessions._open[
 SLOW = (
     "import time\nfrom pyspark.sql.functions import udf\n"
     "@udf('long')\ndef slowly(n):\n    time.sleep(2)\n    return n + 1\n"
-    "spark.range(0, 16, numPartitions=2).select(slowly('id').alias('n'))"
+    "spark.range(0, 8, numPartitions=2).select(slowly('id').alias('n'))"
 )
 
 
@@ -110,7 +110,7 @@ def test_a_cell_gets_its_result_although_the_proxy_is_killed(new_kernel: Callabl
     before.send_signal(signal.SIGKILL)
     ran = mine.gather(message)
     assert ran.status == "ok", ran.error
-    assert mine.value("int(kept.n.sum())") == "136"
+    assert mine.value("int(kept.n.sum())") == "36"
     after = proxy_of(control)
     assert (after.pid != before.pid, control.client().spark_endpoint("default").port) == (True, port)
     # It is the same session: its views are there.
@@ -132,7 +132,7 @@ def test_a_cell_gets_its_result_although_the_control_plane_is_killed_and_comes_b
     control.start()
     ran = mine.gather(message)
     assert ran.status == "ok", ran.error
-    assert mine.value("int(kept.n.sum())") == "136"
+    assert mine.value("int(kept.n.sum())") == "36"
 
 
 @pytest.mark.feature("M01")

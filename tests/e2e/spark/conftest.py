@@ -13,6 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from tests.e2e.spark.notebook import Notebook
 from tests.e2e.spark.session_provider import FolderProvider
+from tests.user_machine import UserMachine, made_machine
 from tuttilab.magics.spark.magic import SparkMagics, register
 from tuttilab.magics.spark.session import SessionRequest
 from tuttilab.magics.submission.modules import module_path
@@ -54,6 +55,17 @@ def notebook(
     yield Notebook(shell, magics, provider, workspace)
     for name in set(shell.user_ns) - before - {"spark"}:
         del shell.user_ns[name]
+
+
+@pytest.fixture(scope="module")
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserMachine]:
+    """A control plane with the `CONFIG` of the file."""
+    with made_machine(tmp_path_factory.mktemp(request.path.stem)) as machine:
+        config = machine.home / "tuttilab.yaml"
+        config.write_text(request.module.CONFIG)
+        said = machine.run("up", "--config", str(config))
+        assert said.code == 0, said
+        yield machine
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,6 +91,12 @@ class FolderProvider:
 
     def is_live(self, endpoint: SparkEndpoint) -> bool:
         return self._is_alive(endpoint.name)
+
+    def wait_for_end(self, endpoint: SparkEndpoint, is_enough: threading.Event) -> bool:
+        while not is_enough.wait(0.1):
+            if not self._is_alive(endpoint.name):
+                return True
+        return False
 
     def why_ended(self, job_id: str) -> str:
         return next((f"ended ({info.reason})" for info in self.list() if info.job_id == job_id), "ended")

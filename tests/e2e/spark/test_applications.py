@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.magics.conftest import Kernel
-from tests.user_machine import CommandResult, UserMachine, made_machine
+from tests.user_machine import CommandResult, UserMachine
 from tuttilab.scheduler.spark.process import scala_version, spark_home
 
 pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(1200)]
@@ -53,16 +52,6 @@ spark:
   driver_memory: 640m
   conf: {spark.sql.shuffle.partitions: 5}
 """
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserMachine]:
-    with made_machine(tmp_path_factory.mktemp("applications")) as machine:
-        config = machine.home / "tuttilab.yaml"
-        config.write_text(CONFIG)
-        said = machine.run("up", "--config", str(config))
-        assert said.code == 0, said
-        yield machine
 
 
 @pytest.fixture

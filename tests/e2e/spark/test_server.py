@@ -124,15 +124,15 @@ def test_an_idle_session_ends_but_not_under_a_running_operation_and_the_next_cel
     notebook: Notebook, until: Until
 ) -> None:
     run, provider = notebook.run, notebook.provider
-    assert run("%spark start brief --idle 4s --cores 1").success
+    assert run("%spark start brief --idle 2s --cores 1").success
     java = java_of(provider, "brief")
-    slow = "select count(*) from range(0, 60, 1, 1) where length(reflect('java.lang.Thread', 'sleep', 200L)) is null"
-    assert run(f"%%sparksql --quiet\n{slow}").success  # twelve seconds: three times the idle time
+    slow = "select count(*) from range(0, 30, 1, 1) where length(reflect('java.lang.Thread', 'sleep', 200L)) is null"
+    assert run(f"%%sparksql --quiet\n{slow}").success  # six seconds: three times the idle time
     assert java.is_running()
     held = notebook.magics.sessions.get("brief", print, print)
     assert until(lambda: not java.is_running() or java.status() == "zombie", 60)
     assert until(lambda: provider.list()[0].phase == "ended", 60)
-    assert provider.logs("brief", 1) == "idle for 4 s: stopped"
+    assert provider.logs("brief", 1) == "idle for 2 s: stopped"
     assert not (provider.root / "brief" / "endpoints.json").exists()
     again = run("%%sparksql\nselect 1 as anew")
     assert again.success

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 from typing import Any
 
 import numpy as np
@@ -262,5 +263,7 @@ def test_sessions_are_listed_and_their_pages_linked(notebook: Notebook) -> None:
     lines = notebook.run("%spark list").text.splitlines()
     assert lines[0].split() == ["name", "phase", "cores", "memory", "executors", "reason"]
     assert ["*", "default", "running", "2"] in [line.split() for line in lines]
-    assert notebook.run("%spark ui").text.startswith("127.0.0.1:")
+    shown = notebook.run("%spark ui")
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/ has the pages of session default, for a browser on the machine .*", shown.text)
+    assert shown.html == [""]
     assert "ready in" in notebook.run("%spark logs --lines 100").text

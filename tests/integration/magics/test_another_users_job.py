@@ -14,8 +14,8 @@ from tests.integration.api.conftest import Site, Tokens, served
 from tuttilab.magics.linkis.jobs import LinkisJobs
 from tuttilab.magics.shared.connection import disconnect
 from tuttilab.magics.shared.parse import UsageError
-from tuttilab.magics.spark.cell import Sessions
 from tuttilab.magics.spark.provider import RestProvider
+from tuttilab.magics.spark.sessions import Sessions
 from tuttilab.scheduler.client import AsyncClient
 from tuttilab.scheduler.domain.errors import TuttiError
 from tuttilab.scheduler.domain.requests import JobRequest, PodRequest, SparkRequest, Who

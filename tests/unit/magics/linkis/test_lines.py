@@ -10,8 +10,7 @@ import pytest
 from tuttilab.magics.linkis.config import VARIABLE, Config, read_config
 from tuttilab.magics.linkis.lines import CELL, ONE, PYTHON_CELL, as_ours, one_statement_a_line, read_line
 from tuttilab.magics.shared.parse import UsageError
-from tuttilab.magics.spark.memory import as_quantity
-from tuttilab.magics.spark.session import SessionRequest
+from tuttilab.magics.spark.session import SessionRequest, as_quantity
 
 
 @pytest.mark.parametrize(
@@ -101,6 +100,20 @@ def test_the_configuration_takes_sizes_and_no_secret(tmp_path: Path) -> None:
     assert config.notes[1] == "linkismagic.json: session_configs other have no counterpart in a session here."
 
 
+def test_executors_of_the_configuration_are_those_of_the_session(tmp_path: Path) -> None:
+    file = tmp_path / "linkismagic.json"
+    sizes = {"spark.executor.instances": 4, "spark.executor.cores": "2", "spark.executor.memory": "4g", "spark.driver.memory": "2g"}
+    file.write_text(json.dumps({"session_configs": sizes}))
+    config = read_config({VARIABLE: str(file)})
+    assert config.request == SessionRequest(memory="2Gi", executors=4, executor_cores=2, executor_memory="4g")
+    assert config.notes == ()
+    # The size of executors of which there are none is said, not dropped.
+    file.write_text(json.dumps({"session_configs": {"executorMemory": "4g", "numExecutors": 0}}))
+    config = read_config({VARIABLE: str(file)})
+    assert config.request == SessionRequest()
+    assert config.notes == ("linkismagic.json: session_configs executorMemory have no counterpart in a session here.",)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -110,6 +123,7 @@ def test_the_configuration_takes_sizes_and_no_secret(tmp_path: Path) -> None:
         '"x"',
         '{"session_configs": []}',
         '{"session_configs": {"driverCores": "two"}}',
+        '{"session_configs": {"spark.executor.instances": "many"}}',
         "[" * 100_000,
         " " * 1_000_001,
     ],

@@ -15,10 +15,13 @@ from typing import Any, cast
 import pytest
 
 from tuttilab.magics.spark import cell as spark_cell
-from tuttilab.magics.spark.cell import OpenSession, Sessions, SparkCell, SparkCellStopped
-from tuttilab.magics.spark.errors import SparkCellError
+from tuttilab.magics.spark.calls import Gate
+from tuttilab.magics.spark.cell import SparkCell
+from tuttilab.magics.spark.ends import EndWatch
+from tuttilab.magics.spark.errors import SparkCellError, SparkCellStopped
 from tuttilab.magics.spark.progress import ProgressLine
 from tuttilab.magics.spark.session import SparkEndpoint
+from tuttilab.magics.spark.sessions import OpenSession, Sessions
 
 LIMIT = "The cell ran longer than --timeout 0.05 s and was ended."
 STOPPED = "Stopped: the cell's Spark operations were ended; the session stays usable."
@@ -53,7 +56,8 @@ def server() -> Server:
 
 @pytest.fixture
 def held(server: Server) -> OpenSession:
-    return OpenSession(SparkEndpoint("127.0.0.1", 1, "t", "job", "default"), cast(Any, server))
+    endpoint = SparkEndpoint("127.0.0.1", 1, "t", "job", "default")
+    return OpenSession(endpoint, cast(Any, server), EndWatch(endpoint, cast(Any, None), lambda: None), Gate())
 
 
 @pytest.fixture

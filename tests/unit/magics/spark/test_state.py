@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tuttilab.magics.spark.state import CellNote, orphaned_cells, remove_entry, state_directory
+from tuttilab.magics.spark.state import CellNote, Left, SessionNote, orphaned_cells, remove_entry, state_directory, take_over
 
 
 def note(directory: Path) -> CellNote:
@@ -74,3 +74,46 @@ def test_the_state_folder_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TUTTILAB_STATE_DIR", str(tmp_path))
     assert state_directory() == tmp_path / "spark-cells"
     assert state_directory().stat().st_mode & 0o777 == 0o700
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tuttilab.magics.spark.state import SessionNote
+note = SessionNote(Path(sys.argv[1]), "a.ipynb", "default", "job-1", 1, "session-1")
+note.write()
+note.write(["mine", "other"])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed(folder: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=False, timeout=150)
+
+
+def test_a_session_of_a_killed_kernel_goes_to_one_kernel_of_its_notebook(tmp_path: Path) -> None:
+    killed(tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert take_over(tmp_path, "b.ipynb", "default", "job-1", 1) is None
+    assert take_over(tmp_path, "a.ipynb", "wide", "job-2", 1) is None
+    assert take_over(tmp_path, "a.ipynb", "default", "job-1", 1) == Left("session-1", ("mine", "other"))
+    assert take_over(tmp_path, "a.ipynb", "default", "job-1", 1) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_session_that_was_started_again_has_nothing_to_take_over(tmp_path: Path) -> None:
+    killed(tmp_path)
+    assert take_over(tmp_path, "a.ipynb", "default", "job-1", 2) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_session_that_a_living_kernel_holds_is_left_to_it(tmp_path: Path) -> None:
+    note = SessionNote(tmp_path, "a.ipynb", "default", "job-1", 1, "session-1")
+    note.write(["mine"])
+    assert take_over(tmp_path, "a.ipynb", "default", "job-1", 1) is None
+    assert take_over(tmp_path, "a.ipynb", "default", "job-2", 1) is None
+    note.remove()
+    (tmp_path / "x.json").write_text("{")
+    assert take_over(tmp_path, "a.ipynb", "default", "job-1", 1) is None
+    assert list(tmp_path.iterdir()) == []
