@@ -191,8 +191,9 @@ def test_a_notebook_links_them_where_this_browser_has_lab(lab: Lab, browser: Bro
     popup.value.close()
     page.keyboard.press("Control+s")
     (output,) = eventually(lambda: saved_outputs(path))
-    assert "".join(output["data"]["text/plain"]) == f"Pages of session default: {lab.url}/tuttilab/spark/default/ui"
-    assert f'href="{lab.url}/tuttilab/spark/default/ui"' in "".join(output["data"]["text/html"])
+    as_served = f"http://localhost:{lab.port}/tuttilab/spark/default/ui"
+    assert "".join(output["data"]["text/plain"]) == f"Pages of session default: {as_served}"
+    assert f'href="{as_served}"' in "".join(output["data"]["text/html"])
     close_page(page)
 
 
