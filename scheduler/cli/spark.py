@@ -72,6 +72,7 @@ def _why(view: SparkSessionView) -> str:
 @click.option("--conf", multiple=True, metavar="K=V", callback=console.pairs("--conf"), help="Spark setting; repeat it.")
 @click.option("--idle", default="60m", show_default=True, metavar="TIME", help="Ends by itself after this long without work.")
 @click.option("--ttl", metavar="TIME", help="Ends after this long, whatever runs.")
+@click.option("--ui", is_flag=True, help="Serve Spark's own pages.")
 @click.option("--keep", is_flag=True, help="Do not give way when it is idle and your other work waits for what it holds.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is ready.")
 @console.json_option
@@ -90,6 +91,7 @@ def start(
     conf: dict[str, str],
     idle: str,
     ttl: str | None,
+    ui: bool,
     keep: bool,
     no_wait: bool,
     as_json: bool,
@@ -117,6 +119,7 @@ def start(
         conf=conf,
         idle=idle,
         ttl=ttl,
+        ui=ui,
         keep=keep,
     )
     client = console.connected_client()

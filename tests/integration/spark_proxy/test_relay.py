@@ -133,6 +133,20 @@ async def test_a_session_that_ends_is_told_to_who_calls_next(sessions: Sessions)
     assert found == ("NOT_FOUND", "There is no Spark session 'default'; `%spark start default` starts one.")
 
 
+async def test_who_was_connected_is_told_at_once_that_the_session_is_started_again(sessions: Sessions) -> None:
+    job_id = await sessions.unready("of-ann", "early")
+    found = {}
+    for name, job in (("a new caller", ""), ("one that was connected", job_id)):
+        stub, metadata = sessions.stub("of-ann", ("tuttilab-session", "early"), ("tuttilab-job", job))
+        code, sentence = await refusal(stub.Config(messages.ConfigRequest(), metadata=metadata))
+        found[name] = code, sentence.partition(":")[0]
+
+    assert found == {
+        "a new caller": ("UNAVAILABLE", "Spark session 'early' is not ready yet"),
+        "one that was connected": ("NOT_FOUND", "The Spark session 'early' was lost and is being started again."),
+    }
+
+
 async def test_a_session_that_does_not_answer_is_told_to_be_tried_again(sessions: Sessions) -> None:
     await sessions.session("of-ann")
     await sessions.servers[0].stop(None)
