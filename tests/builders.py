@@ -10,6 +10,7 @@ from typing import Any
 from tuttilab.scheduler.core.cycle import Decision, schedule
 from tuttilab.scheduler.core.kinds import Site, build
 from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.core.told.waits import WaitsByJob
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import Instruction
 from tuttilab.scheduler.domain.model import Cluster, Job, Node, Queue
@@ -70,7 +71,7 @@ def run_cycle(of: State, at: float = 0.0) -> tuple[Decision, list[Instruction]]:
     """Run a cycle and apply its admissions, as the service does."""
     decision = schedule(of.snapshot(), at)
     instructions = [instruction for admitted in decision.admitted for instruction in of.handle(admitted, at)]
-    of.waits = {wait.job_id: wait for wait in decision.waits}
+    of.waits = WaitsByJob(decision.waits)
     return decision, instructions
 
 

@@ -49,7 +49,13 @@ export function waiting(id: string, place: number, more: Partial<Job> = {}): Job
     earliest: null,
     latest: null,
     held_by: [],
-    basis: ''
+    basis: '',
+    rule: '',
+    kept: null,
+    passed: [],
+    overtaken_s: 0,
+    allowed_s: 0,
+    is_protected: false
   };
   return job(id, { phase: 'Queued', started_at: null, wait, ...more });
 }

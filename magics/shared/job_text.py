@@ -15,7 +15,7 @@ from tuttilab.magics.shared.box import HEAD_CLASS, job_box
 from tuttilab.magics.shared.display import Shown, bar, count, html_bar, preformatted, show_duration, table
 from tuttilab.scheduler.domain.exit_codes import signal_of
 from tuttilab.scheduler.domain.wire import AttemptView, JobView, PodView, QueueView, WaitView
-from tuttilab.scheduler.domain.words import pod_word, start_text, word
+from tuttilab.scheduler.domain.words import kept_text, overtaken_text, passed_text, pod_word, start_text, word
 
 SHORT_ID: Final = 8
 _SUCCEEDED: Final = "Succeeded"
@@ -205,6 +205,11 @@ def explanation(view: JobView, wait: WaitView | None, now: float) -> Shown:
         lines.append("held by: " + "; ".join(wait.held_by))
     if wait.latest is None and wait.basis:
         lines.append(wait.basis)
+    if wait.kept is not None:
+        lines.append(f"kept for it: {kept_text(wait.kept, now)}")
+    lines += [f"passed by {passed_text(one, now)}" for one in wait.passed]
+    if overtaken := overtaken_text(wait):
+        lines.append(overtaken)
     return Shown("\n".join(lines))
 
 

@@ -108,7 +108,7 @@ def gauges(state: State, last_seq: int) -> Iterator[str]:
         if not job.phase.is_terminal:
             phases[shown_phase(job, [attempt] if attempt else [])] += 1
     ledger = state.ledger()
-    waits = Counter((state.jobs[wait.job_id].queue, wait.why.value) for wait in state.waits.values() if wait.job_id in state.jobs)
+    waits = Counter((state.jobs[one].queue, state.waits.why_of(one).value) for one in state.waits if one in state.jobs)
     queues = state.queues.values()
     limits = (({"queue": queue.name, "resource": key}, amount) for queue in queues for key, amount in queue.max)
     use = (({"queue": name, "resource": key}, amount) for name, used in ledger.use.items() for key, amount in used)

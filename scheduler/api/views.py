@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from tuttilab.scheduler.clusters.kubernetes.settings import KubernetesSettings
+from tuttilab.scheduler.core.explain.names import blocked_by
 from tuttilab.scheduler.core.kinds.spark import CONNECT_ENDPOINT, executors_of, session_name, size_of
 from tuttilab.scheduler.core.ordering.queues import leaves, may_use, path_of
 from tuttilab.scheduler.core.placement.fit import charge_of
@@ -20,8 +22,10 @@ from tuttilab.scheduler.domain.model import (
     Dag,
     Job,
     NodePhase,
+    Past,
     Pod,
     PodSet,
+    Promise,
     Run,
     RunNode,
     RunPhase,
@@ -31,7 +35,8 @@ from tuttilab.scheduler.domain.requests import DagRequest, Who
 from tuttilab.scheduler.domain.resources import CPU, GPU, MEMORY, NOTHING, Resources, show_amount, total
 
 
-def wait_view(wait: Wait) -> wire.WaitView:
+def wait_view(wait: Wait, job: Job | None = None, state: State | None = None) -> wire.WaitView:
+    """``job`` and ``state``: of a job that waits; without them, of one that would."""
     return wire.WaitView(
         why=wait.why.value,
         sentence=wait.sentence,
@@ -45,6 +50,37 @@ def wait_view(wait: Wait) -> wire.WaitView:
         earliest=wait.earliest,
         latest=wait.latest,
         held_by=wait.held_by,
+        kept=None if wait.kept is None else wire.KeptView(**asdict(wait.kept)),
+        passed=passed_views(job, state) if job is not None and state is not None else (),
+        overtaken_s=wait.overtaken_s,
+        allowed_s=wait.allowed_s,
+        is_protected=wait.is_protected,
+    )
+
+
+def passed_views(job: Job, state: State) -> tuple[wire.PassedView, ...]:
+    """Who was started past the hold of the job, newest first, as its owner may know them."""
+    found = []
+    for key in reversed(state.passed.get(job.id, ())):
+        other, attempt = state.jobs.get(key[0]), state.attempts.get(key)
+        if other is not None and attempt is not None:
+            found += [_passed_view(other, attempt, past, job) for past in attempt.past if past.job_id == job.id]
+    return tuple(found)
+
+
+def _passed_view(other: Job, attempt: Attempt, past: Past, job: Job) -> wire.PassedView:
+    predicted = None if attempt.prediction is None else attempt.admitted_at + attempt.prediction.seconds
+    limit = None if other.timeout_s is None else attempt.admitted_at + other.timeout_s
+    ends_by = limit if past.promise is Promise.LIMIT or predicted is None else min(predicted, limit or predicted)
+    return wire.PassedView(
+        job=blocked_by(other, job),
+        promise=past.promise.text,
+        started_at=attempt.admitted_at,
+        kept_start=past.start,
+        ends_by=ends_by,
+        ended_at=attempt.ended_at,
+        nodes=tuple(dict.fromkeys(pod.node for pod in (*attempt.pods, *attempt.left) if pod.node)),
+        must_end=past.promise in (Promise.PREDICTION, Promise.SPREAD, Promise.LIMIT),
     )
 
 
@@ -145,7 +181,7 @@ def job_view(job: Job, attempts: Sequence[Attempt], state: State) -> wire.JobVie
         command=job.work.command,
         run_as=job.work.run_as,
         timeout_s=job.timeout_s,
-        wait=wait_view(wait) if wait else None,
+        wait=wait_view(wait, job, state) if wait else None,
         attempts=tuple(attempt_view(attempt) for attempt in attempts),
     )
 

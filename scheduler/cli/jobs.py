@@ -13,7 +13,7 @@ from tuttilab.scheduler.cli.completing import JOB
 from tuttilab.scheduler.cli.console import at_prompt, clock, run_time, short
 from tuttilab.scheduler.cli.listing import why
 from tuttilab.scheduler.domain.asked_size import asked_workers
-from tuttilab.scheduler.domain.words import pod_word, start_text, word
+from tuttilab.scheduler.domain.words import kept_text, overtaken_text, passed_text, pod_word, start_text, word
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.client import Client
@@ -190,6 +190,12 @@ def explain(job_id: str, as_json: bool) -> None:
         console.put(f"start     {start.removeprefix('starts ')}, from {wait.basis}")
     elif wait.basis:
         console.put(f"start     {at_prompt(wait.basis).removeprefix('no start is told: ')}")
+    if wait.kept is not None:
+        console.put(f"kept      {at_prompt(kept_text(wait.kept, time.time()))}")
+    for number, one in enumerate(wait.passed):
+        console.put(f"{'passed by' if not number else '':<10}{at_prompt(passed_text(one, time.time()))}")
+    if overtaken := overtaken_text(wait):
+        console.put(f"overtaken {overtaken}")
     if wait.rule:
         console.put(f"rule      {at_prompt(wait.rule)}")
 

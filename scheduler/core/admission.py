@@ -192,6 +192,7 @@ class Admission:
                 working_set.snapshot.epoch,
                 candidate.is_class_exempt,
                 candidate.prediction,
+                past=self.holds.passed_by(candidate, cluster),
             )
         )
         costs = {pod_set.role: pod_cost(job, pod_set, cluster) for pod_set in job.gang.pod_sets}

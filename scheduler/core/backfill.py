@@ -19,13 +19,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tuttilab.scheduler.core.ordering.run_times import corrected_end, log_logistic, predicted_end, told_spread
+from tuttilab.scheduler.core.ordering.run_times import corrected_end, corrected_ends, log_logistic, predicted_end, told_spreads
 from tuttilab.scheduler.core.placement.fit import Counts, Demand, Fit, place_demand
 from tuttilab.scheduler.core.placement.node_arrays import Amounts, NodeArrays
 from tuttilab.scheduler.core.quota import counts_of
 from tuttilab.scheduler.core.rules import EndEstimate
 from tuttilab.scheduler.core.snapshot import Running
-from tuttilab.scheduler.domain.model import Job, Prediction
+from tuttilab.scheduler.domain.model import Job, Prediction, Promise
 from tuttilab.scheduler.domain.resources import Resources
 
 Floats = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ class EndDistribution:
 
     def told(self, running: Sequence[Running]) -> EndDistribution:
         """The same for what users are told: a run of which nothing is known ends at its limit only (`told_spread`)."""
-        spreads = np.array([told_spread(runner.prediction, runner.job) for runner in running])
+        spreads = told_spreads((runner.prediction, runner.job) for runner in running)
         is_known = np.isfinite(spreads)
         middle = np.where(is_known, self.log_middle, NEVER)
         shape = log_logistic(np.where(is_known, spreads, 1.0))
@@ -131,6 +131,17 @@ def _odds(shape: Floats, log_middle: Floats, after_s: Floats) -> Floats:
     return np.exp(np.minimum(shape * (np.log(after_s) - log_middle), 600.0))
 
 
+def _corrected_ends(running: Sequence[Running], now: float) -> list[float]:
+    """`end_of` of each by corrected predictions."""
+    started = np.array([runner.started_at for runner in running])
+    limits = np.array([inf if runner.job.timeout_s is None else runner.job.timeout_s for runner in running])
+    ends = corrected_ends(started, np.array([runner.prediction.seconds for runner in running]), limits, now).tolist()
+    for number, runner in enumerate(running):
+        if runner.is_stopping:
+            ends[number] = now + runner.job.work.grace_s
+    return ends
+
+
 @dataclass(slots=True)
 class _PodSizes:
     """Table of the distinct pod sizes: there are few, so each is converted to a row once."""
@@ -171,7 +182,7 @@ class Releases:
     ) -> Releases:
         here = [runner for runner in running if runner.cluster == arrays.cluster.name]
         distribution = EndDistribution.of(here, now) if end_estimate is EndEstimate.PROBABILISTIC else None
-        ends = distribution.ends.tolist() if distribution is not None else [end_of(runner, now, end_estimate) for runner in here]
+        ends = distribution.ends.tolist() if distribution is not None else _corrected_ends(here, now)
         row_of, kinds = arrays.index.get, _PodSizes(arrays)
         pods = [
             (end, number, row_of(key[1], -1), kinds.number(amount))
@@ -262,6 +273,12 @@ class Hold:
         if not is_trial:
             self.after = left
         return True
+
+    def promise_of(self, job: Job, prediction: Prediction, now: float) -> Promise:
+        """Why another gang that starts now does not delay the held one."""
+        if latest_end(job, prediction, now, self.margin) > self.start:
+            return Promise.SPARE
+        return Promise.LIMIT if self.margin is None else Promise.SPREAD if self.margin else Promise.PREDICTION
 
 
 def latest_end(job: Job, prediction: Prediction, now: float, margin: float | None) -> float:

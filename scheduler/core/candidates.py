@@ -60,6 +60,8 @@ class CandidateArrays:
     limit: Floats
     nodes: Floats
     """How many nodes each fills."""
+    widest: Floats
+    """The largest part of a node that a pod of it asks for."""
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate]) -> CandidateArrays:
@@ -71,12 +73,16 @@ class CandidateArrays:
             np.array([c.prediction.spread for c in candidates]),
             np.array([inf if c.job.timeout_s is None else c.job.timeout_s for c in candidates]),
             np.array([c.shape.nodes for c in candidates]),
+            np.array([c.shape.widest for c in candidates]),
         )
 
     def take(self, candidates: Iterable[Candidate]) -> CandidateArrays:
         """The rows of ``candidates``."""
-        rows = np.array([c.number for c in candidates], dtype=np.intp)
-        return CandidateArrays(self.share[rows], self.seconds[rows], self.spread[rows], self.limit[rows], self.nodes[rows])
+        return self.rows(np.array([c.number for c in candidates], dtype=np.intp))
+
+    def rows(self, rows: npt.NDArray[np.intp]) -> CandidateArrays:
+        columns = (self.share, self.seconds, self.spread, self.limit, self.nodes, self.widest)
+        return CandidateArrays(*(column[rows] for column in columns))
 
     def deferral_s(self, rules: Rules) -> Floats:
         """By how much later than its submission each stands in line (`Rules.patience`).
@@ -106,11 +112,13 @@ def sort_candidates(lines: Mapping[str, list[Candidate]], deferrals_s: Mapping[s
                 candidate.size = -candidate.shape.share if candidate.job.gang.size > 1 else 0.0
             elif deferral_s is not None:
                 candidate.size = candidate.job.submitted_at + deferral_s[candidate.number]
-        # Stable sorts, least significant key first.
+        # Stable sorts, least significant key first; without those that change nothing.
         line.sort(key=attrgetter("job.order"))
-        line.sort(key=attrgetter("size"))
+        if has_protected or deferral_s is not None:
+            line.sort(key=attrgetter("size"))
         if has_protected:
             line.sort(key=lambda candidate: not candidate.is_protected)
-        line.sort(key=attrgetter("job.priority"), reverse=True)
+        if len({candidate.job.priority for candidate in line}) > 1:
+            line.sort(key=attrgetter("job.priority"), reverse=True)
         for place, candidate in enumerate(line, start=1):
             candidate.place = place

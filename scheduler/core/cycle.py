@@ -15,9 +15,9 @@ from tuttilab.scheduler.core.explain.text import explain
 from tuttilab.scheduler.core.holds import Holds
 from tuttilab.scheduler.core.ordering.queues import QueueOrder
 from tuttilab.scheduler.core.snapshot import Snapshot
+from tuttilab.scheduler.core.told.waits import NO_WAITS, Waits
 from tuttilab.scheduler.core.working_set import WorkingSet
 from tuttilab.scheduler.domain.events import GangAdmitted, GangGrown, GangPreempted, GangShrunk, SessionGaveWay
-from tuttilab.scheduler.domain.model import Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Decision:
     """``admitted`` in the order of admission; one `Wait` for every other waiting job; when to run the next cycle at the latest."""
 
     admitted: tuple[GangAdmitted, ...]
-    waits: tuple[Wait, ...]
+    waits: Waits
     next_at: float | None = None
     preempted: tuple[GangPreempted, ...] = ()
     shrunk: tuple[GangShrunk, ...] = ()
@@ -56,7 +56,7 @@ def schedule(snapshot: Snapshot, now: float, watch: Watch | None = None) -> Deci
     gave_way = giving_way.decide(working_set, preempted)
     # No gang grows while room is being freed for another.
     grown = () if preempted or shrunk or gave_way else growths(working_set, holds)
-    waits = explain(working_set) if snapshot.rules.explains_all else ()
+    waits = explain(working_set) if snapshot.rules.explains_all else NO_WAITS
     times = (working_set.next_at(), next_growth_at(working_set), preemption.next_idle_at(working_set))
     next_at = min((at for at in times if at is not None), default=None)
     decision = Decision(tuple(admission.admitted), waits, next_at, preempted, shrunk, grown, gave_way)

@@ -16,7 +16,7 @@ from tuttilab.scheduler.core.placement.shapes import Shape
 from tuttilab.scheduler.core.quota import JOBS, PODS, Ledger, Shortage, counts_of
 from tuttilab.scheduler.core.rules import Reservation
 from tuttilab.scheduler.core.working_set import WorkingSet
-from tuttilab.scheduler.domain.model import Cluster, Job
+from tuttilab.scheduler.domain.model import Cluster, Job, Past, Promise
 from tuttilab.scheduler.domain.resources import Resources
 
 MOST_PROTECTED_TRIED: Final = 32
@@ -215,6 +215,15 @@ class Holds:
         hold = self.on_room.get(cluster.name)
         binding = [] if claimed is None else [claimed]
         return binding if hold is None or self._precedes(candidate, hold) else [*binding, hold]
+
+    def passed_by(self, candidate: Candidate, cluster: Cluster) -> tuple[Past, ...]:
+        """The gang whose hold an admitted one, submitted later, goes past."""
+        hold = self.on_room.get(cluster.name)
+        if hold is None or hold.job.order >= candidate.job.order:
+            return ()
+        now = self.working_set.now
+        promise = Promise.ORDER if self._precedes(candidate, hold) else hold.promise_of(candidate.job, candidate.prediction, now)
+        return (Past(hold.job.id, promise, hold.start),)
 
     def claimed_shortage(self, job: Job, charge: Resources, pods: int) -> Shortage | None:
         """What the gang lacks of quota that is held for claimants."""

@@ -41,6 +41,7 @@ class Lines:
         shapes = _Shapes(snapshot, room, ledger)
         not_ready: dict[str, Wait] = {}
         lines: dict[str, Line] = {}
+        number_of, prediction_of = snapshot.shapes.get, snapshot.predictions.get
         for job in snapshot.waiting:
             line = lines.get(job.queue)
             if job.after or job.not_before > now or line is None:
@@ -49,11 +50,12 @@ class Lines:
                     not_ready[job.id] = wait
                     continue
                 line = lines.setdefault(job.queue, Line())
-            shape = line.shapes.get(snapshot.shapes.get(job.id)) or shapes.add(job, line)
+            job_id = job.id
+            shape = line.shapes.get(number_of(job_id)) or shapes.add(job, line)
             shape.count += 1
-            is_class_exempt = job.id in class_exempt
-            prediction = snapshot.predictions.get(job.id, UNKNOWN)
-            line.candidates.append(Candidate(job, shape, prediction, is_class_exempt or job.id in protected, is_class_exempt))
+            is_class_exempt = job_id in class_exempt
+            prediction = prediction_of(job_id, UNKNOWN)
+            line.candidates.append(Candidate(job, shape, prediction, is_class_exempt or job_id in protected, is_class_exempt))
         by_queue = {queue: line.candidates for queue, line in lines.items()}
         is_short = snapshot.rules.order is Order.SMALL_FIRST and _is_short(room, shapes.by_key.values())
         arrays = None

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tuttilab.scheduler.core.ordering.accuracy import NO_FACTORS, Factors
 from tuttilab.scheduler.core.ordering.overtaking import GangUsage
 from tuttilab.scheduler.core.ordering.shares import Standing
 from tuttilab.scheduler.core.placement.room import NodeKey, Room
 from tuttilab.scheduler.core.quota import Ledger
 from tuttilab.scheduler.core.rules import SERVICE_RULES, Rules
-from tuttilab.scheduler.domain.model import Attempt, Cluster, Job, JobPhase, Overtaking, PodSet, Prediction, Queue, Wait
+from tuttilab.scheduler.core.told.accuracy import NO_FACTORS, Factors
+from tuttilab.scheduler.core.told.ranges import NO_RANGES, ToldRanges
+from tuttilab.scheduler.domain.model import Attempt, Cluster, Job, JobPhase, Overtaking, PodSet, Prediction, Queue
 from tuttilab.scheduler.domain.resources import NOTHING, Resources
 
 if TYPE_CHECKING:
@@ -93,10 +94,10 @@ class Snapshot:
     """Shape numbers of the waiting jobs, by id (`shapes.shape_key`)."""
     befores: Mapping[str, Job] = field(default_factory=dict)
     """The jobs on which waiting jobs depend, as far as they are in memory."""
-    told: Mapping[str, Wait] = field(default_factory=dict)
-    """What the last cycle told the waiting jobs, by id. It changes no decision."""
+    told: ToldRanges = NO_RANGES
+    """When the waiting jobs were told to start by the last cycle. It changes no decision."""
     factors: Factors = field(default_factory=lambda: NO_FACTORS)
-    """By which starts that are told are widened (`ordering.accuracy`). They change no decision."""
+    """By which starts that are told are widened (`told.accuracy`). They change no decision."""
     rules: Rules = SERVICE_RULES
     shape_cache: ShapeCache = field(default_factory=dict)
     """Shared by all cycles, and the only mutable part."""

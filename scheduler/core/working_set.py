@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 
-from tuttilab.scheduler.core.backfill import Releases
+from tuttilab.scheduler.core.backfill import EndDistribution, Releases
 from tuttilab.scheduler.core.candidates import Candidate
 from tuttilab.scheduler.core.lines import Lines
 from tuttilab.scheduler.core.ordering.protection import Protection, protection
@@ -38,6 +38,7 @@ class WorkingSet:
     """By shape and queue."""
     _releases: dict[str, tuple[int, Releases]] = field(default_factory=dict)
     """By cluster, with the number of running gangs, to which only admission adds."""
+    _ends: tuple[int, EndDistribution | None] = (-1, None)
 
     @classmethod
     def of(cls, snapshot: Snapshot, now: float) -> WorkingSet:
@@ -56,6 +57,14 @@ class WorkingSet:
             arrays = self.room.node_arrays[cluster]
             known = Releases.of(arrays, self.running, self.now, self.snapshot.rules.end_estimate)
             self._releases[cluster] = len(self.running), known
+        return known
+
+    def ends(self) -> EndDistribution:
+        """When the running gangs end."""
+        count, known = self._ends
+        if known is None or count != len(self.running):
+            known = EndDistribution.of(self.running, self.now)
+            self._ends = len(self.running), known
         return known
 
     def next_at(self) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuttilab.scheduler.domain.model import Cluster, Dag, Job, ParameterValue, Prediction, Profile, Queue, Run
+from tuttilab.scheduler.domain.model import Cluster, Dag, Job, ParameterValue, Past, Prediction, Profile, Queue, Run
 from tuttilab.scheduler.domain.resources import Resources
 
 
@@ -116,6 +116,8 @@ class GangAdmitted:
     """Run-time estimate at admission."""
     waited_for: str = ""
     """Why the gang waited, as it was last told; empty when it did not."""
+    past: tuple[Past, ...] = ()
+    """The waiting gangs whose hold it is started past."""
 
 
 @dataclass(frozen=True, slots=True)

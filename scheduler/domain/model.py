@@ -306,6 +306,41 @@ class Pod:
     given_back_why: str = ""
 
 
+class Promise(StrEnum):
+    """Why a gang that was submitted later could start first. The values are stored."""
+
+    ORDER = "order"
+    FITS = "fits"
+    PREDICTION = "prediction"
+    SPREAD = "spread"
+    LIMIT = "limit"
+    SPARE = "spare"
+
+    @property
+    def text(self) -> str:
+        return PROMISES[self]
+
+
+PROMISES: Final = {
+    Promise.ORDER: "stood before it in line",
+    Promise.FITS: "fitted where it did not, and no room was held for it",
+    Promise.PREDICTION: "was predicted to end before its start",
+    Promise.SPREAD: "was predicted to end before its start, with the spread",
+    Promise.LIMIT: "was to end by its limit before its start",
+    Promise.SPARE: "used room that it did not need",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A gang with a hold, submitted earlier than the one that was started past it."""
+
+    job_id: str
+    promise: Promise
+    start: float
+    """When it was to start then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One try to run a job. At most one attempt of a job is live."""
@@ -343,6 +378,8 @@ class Attempt:
     """Run-time estimate at admission; None if there was none."""
     waited_for: str = ""
     """Why the job waited before this attempt, as it was last told; empty when it did not."""
+    past: tuple[Past, ...] = ()
+    """The waiting gangs whose hold it was started past."""
 
     @property
     def is_borrowed(self) -> bool:
@@ -532,6 +569,19 @@ class StartForecast(NamedTuple):
     earliest_s: float
     latest_s: float
     kind: StartKind
+    waited_s: float = 0.0
+    """How long it had waited by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is held for a gang: its nodes are those that it would take at ``start``."""
+
+    cluster: str
+    nodes: tuple[str, ...]
+    start: float
+    trusts: str
+    """What backfill is measured by: predictions, predictions with their spread, or limits."""
 
 
 class Wait(NamedTuple):
@@ -561,6 +611,10 @@ class Wait(NamedTuple):
     """The holders that the job's owner may know, each with the time it has left; then the number of the others."""
     forecast: StartForecast | None = None
     """What the range was made of; for the account of how well starts are forecast."""
+    kept: Kept | None = None
+    """The room that is held for it."""
+    allowed_s: float = 0.0
+    """Above this account it is protected."""
 
 
 class NodePhase(StrEnum):

@@ -89,12 +89,45 @@ class AttemptView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptView:
+    """Room that is held for a job from ``start`` on (seconds since 1970), on these nodes as it looks now.
+
+    ``trusts``: what others that start there before must promise to be gone by then: their predictions, or only their limits.
+    """
+
+    cluster: str
+    nodes: tuple[str, ...]
+    start: float
+    trusts: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassedView:
+    """A job that was submitted later and was started past the hold of this one, as far as the caller may know it.
+
+    ``promise``: why that was not to delay it. ``kept_start``: when it was to start then. ``ends_by``: when that one was to end, by
+    its prediction or its limit. ``must_end``: whether it was to be gone by ``kept_start``.
+    """
+
+    job: str
+    promise: str
+    started_at: float
+    kept_start: float
+    ends_by: float | None = None
+    ended_at: float | None = None
+    nodes: tuple[str, ...] = ()
+    must_end: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitView:
     """Why a job waits: one sentence, and the same as data. ``short``: what is missing, by Kubernetes resource key.
 
     It starts between ``earliest`` and ``latest`` (seconds since 1970), on ``basis``; without them ``basis`` says why no start is
     told. ``held_by``: those who hold what is missing, as far as the caller may know. ``rule``: what the site's decision rule was
-    tuned to, since when and by whom; empty for the built-in one.
+    tuned to, since when and by whom; empty for the built-in one. ``kept``: the room that is held for it; ``passed``: the newest
+    that were started past that. ``overtaken_s``: how long jobs submitted later in its queue used the whole room, or a part of it
+    for longer, while it waited; above ``allowed_s`` it is protected and goes before all of them.
     """
 
     why: str
@@ -110,6 +143,11 @@ class WaitView:
     latest: float | None = None
     held_by: tuple[str, ...] = ()
     rule: str = ""
+    kept: KeptView | None = None
+    passed: tuple[PassedView, ...] = ()
+    overtaken_s: float = 0.0
+    allowed_s: float = 0.0
+    is_protected: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tuttilab.scheduler.domain.model import StopReason
+from tuttilab.scheduler.domain.resources import show_duration
 
+if TYPE_CHECKING:
+    from tuttilab.scheduler.domain.wire import KeptView, PassedView, WaitView
+
+MOST_NODES: Final = 4
+"""Nodes that a sentence names."""
 WAITING: Final = "Waiting"
 STARTING: Final = "Starting"
 
@@ -75,6 +81,38 @@ def start_text(earliest: float | None, latest: float | None, now: float, *, with
     if earliest <= now or first == last or earliest - now < 0.05 * (latest - now):
         return f"starts by {last}{zone}"
     return f"starts between {first} and {last}{zone}"
+
+
+def kept_text(kept: KeptView, now: float) -> str:
+    """``n3 and n5 on cluster gpu from 14:20 on, past predictions``: what is held for a job that waits."""
+    names = [*kept.nodes[:MOST_NODES], *([f"{len(kept.nodes) - MOST_NODES} more"] if len(kept.nodes) > MOST_NODES else [])]
+    where = (
+        f"{', '.join(names)} on cluster {kept.cluster}" if names else f"room on cluster {kept.cluster}, when others have left it"
+    )
+    start = "from now on" if kept.start <= now else f"from {_clock(kept.start, now)} on"
+    return f"{where}, {start}; until then others may use it as far as {kept.trusts} say that they will be gone"
+
+
+def passed_text(one: PassedView, now: float) -> str:
+    """``job 'prep' (3f2a9c12) of ana at 14:02 on n3: was predicted to end before its start (14:20), and is late``."""
+    where = f" on {', '.join(one.nodes[:MOST_NODES])}" if one.nodes else ""
+    by = f" ({_clock(one.kept_start, now)})" if one.must_end else ""
+    if one.ended_at is not None:
+        end = f"; ended {_clock(one.ended_at, now)}"
+    else:
+        end = "" if one.ends_by is None or one.ends_by <= now else f"; ends by {_clock(one.ends_by, now)}"
+    late = ", too late" if one.must_end and (one.ended_at or now) > one.kept_start else ""
+    return f"{one.job} at {_clock(one.started_at, now)}{where}: {one.promise}{by}{end}{late}"
+
+
+def overtaken_text(wait: WaitView) -> str:
+    """How much jobs that were submitted later have used, where any have."""
+    if wait.overtaken_s < 1:
+        return ""
+    used = f"jobs submitted later used as much as all of the site for {show_duration(wait.overtaken_s)} while it waited"
+    if wait.is_protected:
+        return f"{used}; so it goes before them now"
+    return f"{used}; it goes before them from {show_duration(wait.allowed_s)} on"
 
 
 def _clock(at: float, now: float) -> str:

@@ -402,7 +402,7 @@ class Service:
                 _refuse([*asks, *self._inbox], still)
                 self._inbox = []
             await asyncio.sleep(RETRY_S)
-        self.state.waits = {job_id: wait for job_id, wait in waits.items() if job_id in self.state.jobs}
+        self.state.waits = waits.only(self.state.jobs)
         # Nodes are not rows. If the turn was not committed, its observations of nodes are dropped too.
         self.state.clusters = shown if is_there else clusters
         self._cycles.request()

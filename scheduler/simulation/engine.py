@@ -12,6 +12,8 @@ from tuttilab.scheduler.core.cycle import Decision, schedule
 from tuttilab.scheduler.core.cycle import Watch as CycleWatch
 from tuttilab.scheduler.core.snapshot import Snapshot
 from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.core.told.ranges import ToldRanges
+from tuttilab.scheduler.core.told.waits import WaitsByJob
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import Instruction, LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.domain.model import Attempt, AttemptPhase, Cluster, Job, JobPhase, PodPhase, Queue, Wait
@@ -203,14 +205,15 @@ class Simulation:
             self._preemptions += isinstance(event, ev.GangPreempted)
             self._apply(event, now)
         if snapshot.rules.explains_all:
-            self.state.waits = {wait.job_id: wait for wait in decision.waits}
+            self.state.waits = WaitsByJob(decision.waits)
         return decision.next_at
 
     def _ask(self, snapshot: Snapshot, asked: Container[str], now: float) -> None:
         """Note what these jobs are told. Each is asked again when it has waited twice as long."""
-        told = [wait for wait in self._explained(snapshot, now).waits if wait.job_id in asked]
-        self.state.accuracy.record(told, now)
-        for wait in told:
+        waits = self._explained(snapshot, now).waits
+        foreseen = [job_id for job_id in waits.foreseen if job_id in asked]
+        self.state.accuracy.record(foreseen, waits.forecast_of, waits.ranges, now)
+        for wait in [waits.of(job_id) for job_id in waits.job_ids if job_id in asked]:
             said = self._told.setdefault(wait.job_id, [])
             said.append((now, wait))
             self._tell_again[wait.job_id] = now + max(now - said[0][0], TELL_AGAIN_S)
@@ -220,7 +223,7 @@ class Simulation:
     def _explained(self, snapshot: Snapshot, now: float, see: CycleWatch | None = None) -> Decision:
         """The decision with the reasons of all that wait."""
         rules = replace(snapshot.rules, explains_all=True)
-        before = {job_id: said[-1][1] for job_id, said in self._told.items() if self.state.is_queued(job_id)}
+        before = ToldRanges.of(said[-1][1] for job_id, said in self._told.items() if self.state.is_queued(job_id))
         return schedule(replace(snapshot, rules=rules, told=before, factors=self.state.accuracy.factors()), now, see)
 
     def _apply(self, event: ev.Event, now: float) -> None:

@@ -132,7 +132,7 @@ def _comparable(event: DecisionEvent) -> DecisionEvent:
     """Without the epoch, which depends on the leader, the prediction, which changes when another run ends meanwhile, and the reason
     of the wait, which no cycle decides."""
     if isinstance(event, ev.GangAdmitted):
-        return replace(event, epoch=0, prediction=None, waited_for="")
+        return replace(event, epoch=0, prediction=None, waited_for="", past=())
     return replace(event, epoch=0) if isinstance(event, ev.GangGrown) else event
 
 

@@ -5,20 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from tuttilab.scheduler.core.backfill import Hold, latest_end
+from tuttilab.scheduler.core.backfill import Hold
 from tuttilab.scheduler.core.candidates import Candidate
 from tuttilab.scheduler.core.cycle import Decision
+from tuttilab.scheduler.core.explain.kept import kept_by
 from tuttilab.scheduler.core.holds import Holds
-from tuttilab.scheduler.core.placement.fit import Fit, place_demand
+from tuttilab.scheduler.core.told.waits import Waits
 from tuttilab.scheduler.core.working_set import WorkingSet
 from tuttilab.scheduler.domain.events import GangAdmitted
-from tuttilab.scheduler.domain.model import Job, Wait
+from tuttilab.scheduler.domain.model import Job, Kept, Promise
 
 if TYPE_CHECKING:
     from tuttilab.scheduler.simulation.engine import JobOutcome, Outcome
@@ -27,28 +27,6 @@ ASKS_AFTER_S: Final = 60.0
 """How often the gang is asked what it is told, at most; and no oftener than after a fiftieth of its wait so far."""
 MOVE_S: Final = 1.0
 """A start that moved by less did not move."""
-
-
-class Promise(StrEnum):
-    """Why a gang that was submitted later could start first."""
-
-    ORDER = "stood before it in line"
-    FITS = "fitted where it did not, and no room was held for it"
-    PREDICTION = "was predicted to end before its start"
-    SPREAD = "was predicted to end before its start, with the spread"
-    LIMIT = "was to end by its limit before its start"
-    SPARE = "used room that it did not need"
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What is held for the gang: its nodes are those that it would take at ``start``."""
-
-    cluster: str
-    nodes: tuple[str, ...]
-    start: float
-    trusts: str
-    """What backfill is measured by: predictions, predictions with their spread, or limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +91,10 @@ class Watch:
         """Whether it is time to ask what the gang is told."""
         return now >= self._ask_at
 
-    def tell(self, waits: Iterable[Wait], now: float) -> None:
-        wait = next((wait for wait in waits if wait.job_id == self.job_id), None)
-        if wait is None:
+    def tell(self, waits: Waits, now: float) -> None:
+        if self.job_id not in waits.job_ids:
             return
+        wait = waits.of(self.job_id)
         self.told.append(Told(now, wait.estimated_start, wait.earliest, wait.latest, wait.sentence))
         self._ask_at = now + max(ASKS_AFTER_S, (now - self.told[0].at) / 50)
 
@@ -146,7 +124,7 @@ class Watch:
         if own is None:
             return
         if hold is not None:
-            kept = Kept(hold.cluster, _nodes(own, hold, working_set), hold.start, _trusts(hold.margin))
+            kept = kept_by(hold, own, working_set)
         others = [_named(holds.on_room[c.name].job) for c in own.shape.clusters if c.name in holds.on_room]
         moment = Moment(working_set.now, own.place, kept, "" if kept or not others else others[0], own.is_protected)
         if not self.moments or _differs(self.moments[-1], moment):
@@ -159,23 +137,6 @@ def _differs(one: Moment, other: Moment) -> bool:
     if one.kept is None or other.kept is None:
         return one.kept is not other.kept
     return one.kept.nodes != other.kept.nodes or abs(one.kept.start - other.kept.start) >= MOVE_S
-
-
-def _trusts(margin: float | None) -> str:
-    return "limits" if margin is None else "predictions with their spread" if margin else "predictions"
-
-
-def _nodes(own: Candidate, hold: Hold, working_set: WorkingSet) -> tuple[str, ...]:
-    """The nodes that the gang would take at its hold's start; none where a backfilled gang has to end first."""
-    arrays = working_set.room.node_arrays[hold.cluster]
-    for room in (working_set.room, working_set.snapshot.room):
-        free = room.free[hold.cluster]
-        future = hold.releases.free_after(free, hold.pods_to_end) if hold.releases is not None else free.copy()
-        counts = own.shape.reduced_counts(own.shape.slack) if own.shape.is_elastic else None
-        fit = place_demand(own.shape.demand(arrays), arrays, future, counts, False)
-        if isinstance(fit, Fit):
-            return tuple(dict.fromkeys(place.node for place in fit.placements))
-    return ()
 
 
 def _passed(admitted: GangAdmitted, candidate: Candidate, own: Candidate, hold: Hold | None, now: float) -> Passed:
@@ -208,9 +169,7 @@ def _promise(admitted: GangAdmitted, candidate: Candidate, own: Candidate, hold:
         return Promise.ORDER
     if hold is None or hold.cluster != admitted.cluster:
         return Promise.FITS
-    if latest_end(candidate.job, candidate.prediction, now, hold.margin) > hold.start:
-        return Promise.SPARE
-    return Promise.LIMIT if hold.margin is None else Promise.SPREAD if hold.margin else Promise.PREDICTION
+    return hold.promise_of(candidate.job, candidate.prediction, now)
 
 
 @dataclass(frozen=True, slots=True)

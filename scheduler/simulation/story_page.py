@@ -177,7 +177,7 @@ def _bars(told: Story, outcome: Outcome, frame: _Frame, clusters: Iterable[Clust
             continue
         what = _what(ran, told, passed)
         tip = f"{ran.job.job_id} ({ran.job.name} of {ran.job.owner}), {ran.job.gpus} GPUs, {show_duration(ended - began)}"
-        tip += f"; {passed[ran.job.job_id].promise.value}" if ran.job.job_id in passed else ""
+        tip += f"; {passed[ran.job.job_id].promise.text}" if ran.job.job_id in passed else ""
         pods: dict[str, int] = {}
         for pod in ran.last.pods:
             pods[pod.node] = pods.get(pod.node, 0) + 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from tuttilab.scheduler.domain.model import Kept, Promise
 from tuttilab.scheduler.domain.resources import show_duration
 from tuttilab.scheduler.domain.terminal import plain
-from tuttilab.scheduler.simulation.story import Kept, Moment, Passed, Promise, Story
+from tuttilab.scheduler.simulation.story import Moment, Passed, Story
 
 MOST_MOMENTS: Final = 25
 MOST_PASSED: Final = 15
@@ -60,7 +61,7 @@ def passed_row(one: Passed, story: Story) -> tuple[str, ...]:
         f"{plain(one.job_id)} ({plain(one.name)} of {plain(one.owner)})",
         str(one.gpus),
         ", ".join(one.nodes),
-        one.promise.value,
+        one.promise.text,
         "-" if promised is None else since(promised, story),
         ("never" if one.ended is None else since(one.ended, story)) + late,
         start,
@@ -105,7 +106,7 @@ def summary(story: Story) -> Iterator[str]:
     for promise in Promise:
         count = sum(one.promise is promise for one in story.passed)
         if count:
-            yield f"  {count}: {promise.value}, {story.gpu_seconds(promise) / 3600:.1f} GPU-hours"
+            yield f"  {count}: {promise.text}, {story.gpu_seconds(promise) / 3600:.1f} GPU-hours"
     if late:
         yield f"  {late} of those that were to end before its start ended after it."
 

@@ -118,7 +118,7 @@ class Jobs:
             if admission.job_id == job.id:
                 places = {f"{p.role}-{p.rank}" if p.rank >= 0 else p.role: p.node for p in admission.placements}
                 return DryRun("starts", f"would start now on cluster {admission.cluster}", job, places)
-        wait = next(wait for wait in decision.waits if wait.job_id == job.id)
+        wait = decision.waits.of(job.id)
         return DryRun("waits", f"would wait: {wait.sentence}", job, {}, wait)
 
     async def find(self, text: str, who: Who) -> tuple[Job, tuple[Attempt, ...]]:

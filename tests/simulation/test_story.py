@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulation.test_simulator import gpus
 from tuttilab.scheduler.cli.root import run
-from tuttilab.scheduler.domain.model import Queue
+from tuttilab.scheduler.domain.model import Promise, Queue
 from tuttilab.scheduler.simulation import (
     POLICIES,
     Simulation,
@@ -20,7 +20,6 @@ from tuttilab.scheduler.simulation import (
     story_lines,
     story_section,
 )
-from tuttilab.scheduler.simulation.story import Promise
 
 HOSTILE = '"><script>alert(1)</script>\x1b[31m&amp;'
 

@@ -121,6 +121,17 @@ export interface components {
             wait: components["schemas"]["WaitView"] | null;
         };
         /**
+         * @description Room that is held for a job from ``start`` on (seconds since 1970), on these nodes as it looks now.
+         *
+         *     ``trusts``: what others that start there before must promise to be gone by then: their predictions, or only their limits.
+         */
+        KeptView: {
+            cluster: string;
+            nodes: string[];
+            start: number;
+            trusts: string;
+        };
+        /**
          * @description Whole lines from ``start``; read on from ``next``. ``is_end``: the pod ended and its log is complete.
          *
          *     ``partial``: newest state of the unfinished line after them, such as a progress bar; empty when there is none.
@@ -146,6 +157,22 @@ export interface components {
             name: string;
             rank: number;
             size: number | null;
+        };
+        /**
+         * @description A job that was submitted later and was started past the hold of this one, as far as the caller may know it.
+         *
+         *     ``promise``: why that was not to delay it. ``kept_start``: when it was to start then. ``ends_by``: when that one was to end, by
+         *     its prediction or its limit. ``must_end``: whether it was to be gone by ``kept_start``.
+         */
+        PassedView: {
+            ended_at: number | null;
+            ends_by: number | null;
+            job: string;
+            kept_start: number;
+            must_end: boolean;
+            nodes: string[];
+            promise: string;
+            started_at: number;
         };
         PodShapeView: {
             count: number;
@@ -282,15 +309,22 @@ export interface components {
          *
          *     It starts between ``earliest`` and ``latest`` (seconds since 1970), on ``basis``; without them ``basis`` says why no start is
          *     told. ``held_by``: those who hold what is missing, as far as the caller may know. ``rule``: what the site's decision rule was
-         *     tuned to, since when and by whom; empty for the built-in one.
+         *     tuned to, since when and by whom; empty for the built-in one. ``kept``: the room that is held for it; ``passed``: the newest
+         *     that were started past that. ``overtaken_s``: how long jobs submitted later in its queue used the whole room, or a part of it
+         *     for longer, while it waited; above ``allowed_s`` it is protected and goes before all of them.
          */
         WaitView: {
+            allowed_s: number;
             basis: string;
             blockers: string[];
             earliest: number | null;
             estimated_start: number | null;
             held_by: string[];
+            is_protected: boolean;
+            kept: components["schemas"]["KeptView"] | null;
             latest: number | null;
+            overtaken_s: number;
+            passed: components["schemas"]["PassedView"][];
             place: number;
             queue: string | null;
             role: string | null;

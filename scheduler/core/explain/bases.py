@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import inf
-from typing import Final
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from tuttilab.scheduler.core.backfill import Floats
 from tuttilab.scheduler.core.candidates import Candidate
 from tuttilab.scheduler.core.explain.names import HeldBy, Holders, count
 
@@ -14,51 +18,70 @@ TOO_WIDE: Final = "no start is told: the run times of the jobs ahead differ too 
 NOBODY_KNOWS: Final = "no start is told: nothing is known of when what holds it ends"
 
 
-@dataclass(slots=True)
-class _Line:
-    """The waiting gangs of one queue: places from which on some of them have past runs, only a limit, or nothing."""
+class StartBasis(NamedTuple):
+    """``past run times of 3 jobs ahead``, as `str`."""
 
-    first_known: float = inf
-    first_limited: float = inf
-    first_unknown: float = inf
+    is_known: bool
+    is_limited: bool
+    ahead: int
+
+    def __str__(self) -> str:
+        what = " and ".join(
+            part
+            for part, is_one in (("past run times", self.is_known or not self.is_limited), ("time limits", self.is_limited))
+            if is_one
+        )
+        return f"{what} of {count(self.ahead, 'job')} ahead" if self.ahead > 0 else f"{what} of what runs"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Bases:
-    _lines: dict[str, _Line] = field(default_factory=dict)
+    """One element per waiting gang."""
+
+    is_known: list[bool]
+    """Whether a gang ahead in line, or one that holds its room, has past runs ..."""
+    is_limited: list[bool]
+    """... or only a limit, ..."""
+    is_unknown: list[bool]
+    """... or, in line, nothing."""
+    ahead: list[int]
 
     @classmethod
-    def of(cls, waiting: Sequence[Candidate], spreads: Sequence[float]) -> Bases:
-        """``spreads``: `told_spread` of each."""
-        lines: dict[str, _Line] = {}
-        for candidate, spread in zip(waiting, spreads, strict=True):
-            job, place = candidate.job, candidate.place
-            line = lines.get(job.queue)
-            if line is None:
-                line = lines[job.queue] = _Line()
-            if spread < inf:
-                line.first_known = min(line.first_known, place)
-            elif job.timeout_s is not None:
-                line.first_limited = min(line.first_limited, place)
-            elif place < line.first_unknown:
-                line.first_unknown = place
-        return cls(lines)
-
-    def of_start(self, candidate: Candidate, holders: Holders | None) -> str:
-        """``past run times of 3 jobs ahead``."""
-        line = self._lines[candidate.job.queue]
-        is_known = line.first_known < candidate.place or (holders is not None and holders.is_any_known)
-        is_limited = line.first_limited < candidate.place or (holders is not None and holders.is_any_limited)
-        ahead = candidate.place - 1 + (len(holders.running) if holders is not None else 0)
-        what = " and ".join(
-            part for part, is_one in (("past run times", is_known or not is_limited), ("time limits", is_limited)) if is_one
+    def of(cls, waiting: Sequence[Candidate], spreads: Floats, limits: Floats, held: npt.NDArray[np.intp]) -> Bases:
+        """``waiting``: queue by queue, by place. ``spreads``: `told_spread` of each; ``held``: `facts` of the holders of each."""
+        queues = [candidate.job.queue for candidate in waiting]
+        places = np.array([candidate.place for candidate in waiting], dtype=np.intp)
+        has_past = np.isfinite(spreads)
+        has_limit = ~has_past & np.isfinite(limits)
+        begins = [0, *[n for n in range(1, len(queues)) if queues[n] != queues[n - 1]], len(queues)]
+        known, limited, unknown = (_is_ahead(which, begins) for which in (has_past, has_limit, ~has_past & ~has_limit))
+        return cls(
+            (known | (held[:, 0] > 0)).tolist(),
+            (limited | (held[:, 1] > 0)).tolist(),
+            unknown.tolist(),
+            (places - 1 + held[:, 2]).tolist(),
         )
-        return f"{what} of {count(ahead, 'job')} ahead" if ahead > 0 else f"{what} of what runs"
 
-    def of_none(self, candidate: Candidate, held: HeldBy | None) -> str:
+    def of_start(self, number: int) -> StartBasis:
+        return StartBasis(self.is_known[number], self.is_limited[number], self.ahead[number])
+
+    def of_none(self, number: int, held: HeldBy | None) -> str:
         """Why no start is told: what is known of what runs or is ahead."""
         if held is not None and held.first_unknown:
             return f"no start is told: {held.first_unknown} has no time limit and no past run to go by"
-        if self._lines[candidate.job.queue].first_unknown < candidate.place:
+        if self.is_unknown[number]:
             return "no start is told: a job ahead has no time limit and no past run to go by"
         return NOBODY_KNOWS
+
+
+def facts(holders: Holders | None) -> tuple[bool, bool, int]:
+    """Whether past runs tell the end of any, whether only a limit does, and how many they are."""
+    return (False, False, 0) if holders is None else (holders.is_any_known, holders.is_any_limited, len(holders.running))
+
+
+def _is_ahead(which: npt.NDArray[np.bool_], begins: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Whether one of ``which`` stands before, in the same queue."""
+    found = np.zeros(len(which), dtype=np.bool_)
+    for begin, end in pairwise(begins):
+        found[begin + 1 : end] = np.logical_or.accumulate(which[begin:end])[:-1]
+    return found

@@ -8,7 +8,7 @@ later the first estimate, the more gangs will still go first. So the two are wei
 queue is short of one of its limits, the same is computed for that limit, and the gang starts at the later of the two times.
 
 Room that is free in parts of nodes is of no use to a gang whose pods want whole ones, and others start beside it while a node
-empties: so in both orders gangs that are not wide (`is_wide`) come first, and the errors of the two are learnt apart
+empties: so in both orders gangs that are not wide (`are_wide`) come first, and the errors of the two are learnt apart
 (`StartKind.WIDE`).
 
 Offer and use are sums of many run times, so both have a variance. The earliest and the latest start are where the offer reaches the
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -45,45 +45,33 @@ DEVIATIONS: Final = 1.5
 """Standard deviations from the expected offer and use to those of the earliest and the latest start."""
 
 
-class Forecast(NamedTuple):
-    """Seconds from now until a gang starts: expected, at the earliest, at the latest. Infinite beyond `TIMES`."""
+def predicted_starts(working_set: WorkingSet, waiting: Sequence[Candidate], arrays: CandidateArrays, spreads: Floats) -> Floats:
+    """Seconds from now until each waiting gang starts, in rows: expected, at the earliest, at the latest; infinite beyond `TIMES`.
 
-    expected: float
-    earliest: float
-    latest: float
-
-
-def predicted_starts(working_set: WorkingSet, waiting: Sequence[Candidate], told: Sequence[float]) -> list[Forecast]:
-    """The forecast for each waiting gang. ``told``: `told_spread` of each."""
-    if not waiting:
-        return []
-    spreads = np.array(told)
+    ``arrays``: of these gangs; ``spreads``: `told_spread` of each.
+    """
     offers = _offers_of_room(working_set)
-    needs = _Needs.of(_arrays(working_set, waiting), spreads)
-    wide = [is_wide(c) for c in waiting]
+    needs = _Needs.of(arrays, spreads)
+    wide = are_wide(arrays)
     by_line = needs.starts(offers, np.lexsort(([c.place for c in waiting], wide)))
     exempt_last = [not c.is_class_exempt for c in waiting]
     by_submission = needs.starts(offers, np.lexsort(([c.job.order for c in waiting], wide, exempt_last)))
     overtaking = max(queue.overtaking for queue in working_set.snapshot.queues.values())
     latest = by_submission / max(1 - overtaking, 0.1)
     after = _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))
-    for rows, later in _by_limits(working_set, waiting, spreads):
+    for rows, later in _by_limits(working_set, waiting, arrays, spreads):
         after[:, rows] = np.maximum(after[:, rows], later)
-    return [*map(Forecast._make, zip(*after.tolist(), strict=True))]
+    return after
 
 
-def is_wide(candidate: Candidate) -> bool:
+def are_wide(arrays: CandidateArrays) -> npt.NDArray[np.bool_]:
     """Whether a pod of the gang wants so much of a node that others start beside it while one empties."""
-    return candidate.shape.widest >= WIDE
-
-
-def _arrays(working_set: WorkingSet, candidates: Sequence[Candidate]) -> CandidateArrays:
-    arrays = working_set.lines.arrays
-    return arrays.take(candidates) if arrays is not None else CandidateArrays.of(candidates)
+    wide: npt.NDArray[np.bool_] = arrays.widest >= WIDE
+    return wide
 
 
 def _by_limits(
-    working_set: WorkingSet, waiting: Sequence[Candidate], spreads: Floats
+    working_set: WorkingSet, waiting: Sequence[Candidate], arrays: CandidateArrays, spreads: Floats
 ) -> Iterator[tuple[npt.NDArray[np.intp], Floats]]:
     """For each limit that is short: indexes of the gangs below its queue, and when the limit lets each of them start (3 rows)."""
     for step in working_set.snapshot.queues.values():
@@ -102,8 +90,9 @@ def _by_limits(
             if shares.sum() + used.sum() <= 1:
                 continue
             these = [waiting[number] for number in wanting]
-            needs = _Needs.of(replace(_arrays(working_set, these), share=shares), spreads[wanting])
-            offers = _Offers.of(max(1 - float(used.sum()), 0.0), running, used, working_set.now)
+            needs = _Needs.of(replace(arrays.rows(wanting), share=shares), spreads[wanting])
+            ends = EndDistribution.of(running, working_set.now)
+            offers = _Offers.of(max(1 - float(used.sum()), 0.0), running, used, ends)
             order = np.argsort([candidate.place for candidate in these], kind="stable")
             yield wanting, needs.starts(offers, order)
 
@@ -132,7 +121,8 @@ def _offers_of_room(working_set: WorkingSet) -> _Offers:
         used[runner.cluster] += runner.share
     free = sum(parts[name] * max(1 - share, 0.0) for name, share in used.items())
     shares = np.array([runner.share * parts[runner.cluster] for runner in running])
-    return _Offers.of(free, running, shares, working_set.now)
+    ends = working_set.ends() if len(running) == len(working_set.running) else EndDistribution.of(running, working_set.now)
+    return _Offers.of(free, running, shares, ends)
 
 
 def _cumulative(rate: Floats) -> Floats:
@@ -151,12 +141,12 @@ class _Offers:
     """Of the integral; one row."""
 
     @classmethod
-    def of(cls, free: float, running: Sequence[Running], shares: Floats, now: float) -> _Offers:
+    def of(cls, free: float, running: Sequence[Running], shares: Floats, ends: EndDistribution) -> _Offers:
         """``shares``: what each running gang frees when it ends, of the whole that is offered."""
         if not running:
             rows = np.full((3, len(TIMES)), free)
             return cls(rows, _cumulative(rows), np.zeros(len(TIMES)))
-        ended, late = EndDistribution.of(running, now).both_ended_by(running, TIMES)
+        ended, late = ends.both_ended_by(running, TIMES)
         means = free + np.stack([ended @ shares, ended @ shares, late @ shares])
         scatter = DEVIATIONS * np.sqrt((late * (1 - late)) @ shares**2)
         most = free + float(shares.sum())

@@ -86,29 +86,37 @@ class Holders:
     """How a holder is named to others of its group, and the same with the time it has left, by its job."""
     _blockers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By group: ids of those that it may see."""
-    is_any_known: bool = False
-    """Whether past runs tell anything of the end of any of them."""
-    is_any_limited: bool = False
-    """Whether the end of any of them is known by its time limit only."""
 
     @classmethod
     def of(cls, running: Iterable[Running], now: float) -> Holders:
-        holders = cls(now, list(running))
-        for runner in holders.running:
-            is_known = told_spread(runner.prediction, runner.job) < inf
-            holders.is_any_known |= is_known
-            holders.is_any_limited |= not is_known and runner.job.timeout_s is not None
-            holders._by_owner.setdefault(runner.job.owner, []).append(runner)
-            holders._by_group.setdefault(runner.job.group, []).append(runner)
+        return cls(now, list(running))
+
+    @property
+    def is_any_known(self) -> bool:
+        """Whether past runs tell anything of the end of any of them."""
+        return any(told_spread(runner.prediction, runner.job) < inf for runner in self.running)
+
+    @property
+    def is_any_limited(self) -> bool:
+        """Whether the end of any of them is known by its time limit only."""
+        return any(
+            runner.job.timeout_s is not None and told_spread(runner.prediction, runner.job) == inf for runner in self.running
+        )
+
+    def _sort_out(self) -> None:
+        for runner in self.running:
+            self._by_owner.setdefault(runner.job.owner, []).append(runner)
+            self._by_group.setdefault(runner.job.group, []).append(runner)
             if _has_no_end(runner):
-                holders._without_end.setdefault(runner.job.group, []).append(runner)
-        return holders
+                self._without_end.setdefault(runner.job.group, []).append(runner)
 
     def shown_to(self, job: Job) -> HeldBy:
         """What the job's owner may know."""
         key = (job.owner, job.group)
         known = self._by_reader.get(key)
         if known is None:
+            if not self._by_reader:
+                self._sort_out()
             known = self._by_reader[key] = self._shown_to(job)
         return known
 

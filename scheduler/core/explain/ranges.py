@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tuttilab.scheduler.core.backfill import EndDistribution, Floats, Hold, Releases
-from tuttilab.scheduler.core.explain.forecast import DEVIATIONS, Forecast
-from tuttilab.scheduler.core.ordering.accuracy import GRACE_S
+from tuttilab.scheduler.core.explain.forecast import DEVIATIONS
 from tuttilab.scheduler.core.quota import Shortage, counts_of
 from tuttilab.scheduler.core.snapshot import Running
 from tuttilab.scheduler.core.working_set import WorkingSet
-from tuttilab.scheduler.domain.model import Wait
 
 FINE_TIMES: Final = np.concatenate([[0.0], np.geomspace(1.0, 90 * 86400.0, 120)])
 """Seconds from now at which the ends of running gangs are summed up for the one gang with the hold."""
@@ -26,18 +24,6 @@ WIDEST: Final = 30.0
 """The latest start that is told is at most so many times as far as the earliest."""
 LEAST_CHANGE_S: Final = 60.0
 """Sooner by less than this is not told anew."""
-
-
-class Told(NamedTuple):
-    """When a gang starts, in service time, and on what basis. Without ``latest`` no start is told, and the basis says why."""
-
-    start: float | None
-    earliest: float | None
-    latest: float | None
-    basis: str
-
-
-NOTHING_TOLD: Final = Told(None, None, None, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +43,7 @@ class EndTable:
     """
 
     running: Sequence[Running]
-    now: float
+    ends: EndDistribution
     _tables: tuple[Floats, Floats] | None = None
     _columns: dict[str, int] = field(default_factory=dict)
     _freed: dict[int, tuple[Releases, FreedRoom]] = field(default_factory=dict)
@@ -88,7 +74,7 @@ class EndTable:
 
     def _take(self, chosen: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
         if self._tables is None:
-            self._tables = EndDistribution.of(self.running, self.now).both_ended_by(self.running, FINE_TIMES)
+            self._tables = self.ends.both_ended_by(self.running, FINE_TIMES)
         early, late = self._tables
         if len(chosen) == early.shape[1] and np.array_equal(chosen, np.arange(len(chosen))):
             return early, late
@@ -152,33 +138,3 @@ def _crossing(reached: Floats) -> float:
         return inf
     part = -reached[last] / max(reached[last + 1] - reached[last], 1e-12)
     return float(FINE_TIMES[last] + part * (FINE_TIMES[last + 1] - FINE_TIMES[last]))
-
-
-def later_of(forecast: Forecast, bounds: tuple[float, float]) -> tuple[float, float]:
-    """The range of the forecast, but not before what has to end first."""
-    return max(forecast.earliest, bounds[0]), max(forecast.latest, bounds[1])
-
-
-def is_narrow(after: tuple[float, float]) -> bool:
-    """Whether the range says anything: a start somewhere between a minute and a day from now is none."""
-    return after[1] < inf and after[1] + GRACE_S <= WIDEST * (after[0] + GRACE_S)
-
-
-def told(start: float, after: tuple[float, float], basis: str, now: float) -> Told:
-    """A new range. ``after``: seconds from now."""
-    earliest, latest = now + after[0], now + after[1]
-    return Told(min(max(start, earliest), latest), earliest, latest, basis)
-
-
-def still_told(start: float, after: tuple[float, float], before: Wait | None, now: float) -> Told | None:
-    """What was told ``before``, if it still holds beside the new range."""
-    if before is None or before.earliest is None or before.latest is None or before.estimated_start is None:
-        return None
-    latest = now + after[1]
-    start = min(max(start, now + after[0]), latest)
-    is_missed = now > before.latest or not before.earliest <= start <= before.latest
-    left, left_before = latest - now, before.latest - now
-    is_clearly_sooner = left <= CLEARLY_SOONER * left_before and left_before - left >= LEAST_CHANGE_S
-    if is_missed or is_clearly_sooner:
-        return None
-    return Told(before.estimated_start, before.earliest, before.latest, before.basis)

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import inf
+from math import nan
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from tuttilab.scheduler.core.backfill import Hold, QuotaHold, end_of, hold_for
-from tuttilab.scheduler.core.candidates import Candidate
+from tuttilab.scheduler.core.candidates import Candidate, CandidateArrays
 from tuttilab.scheduler.core.causes import Cause
-from tuttilab.scheduler.core.explain.bases import TOO_WIDE, Bases
-from tuttilab.scheduler.core.explain.forecast import Forecast, is_wide, predicted_starts
+from tuttilab.scheduler.core.explain.bases import TOO_WIDE, Bases, facts
+from tuttilab.scheduler.core.explain.forecast import are_wide, predicted_starts
+from tuttilab.scheduler.core.explain.kept import kept_by
 from tuttilab.scheduler.core.explain.names import HeldBy, Holders, blocked_by, count
-from tuttilab.scheduler.core.explain.ranges import (
-    NOTHING_TOLD,
-    EndTable,
-    Told,
-    first_end,
-    hold_range,
-    is_narrow,
-    later_of,
-    quota_range,
-    still_told,
-    told,
-)
-from tuttilab.scheduler.core.ordering.accuracy import scales, widened
-from tuttilab.scheduler.core.ordering.run_times import told_spread
+from tuttilab.scheduler.core.explain.ranges import EndTable, first_end, hold_range, quota_range
+from tuttilab.scheduler.core.explain.starts import Forecasts, Reasons, told
+from tuttilab.scheduler.core.ordering.run_times import told_spreads
 from tuttilab.scheduler.core.placement.fit import Misfit, named_clusters, possible_clusters
 from tuttilab.scheduler.core.placement.shapes import Shape
 from tuttilab.scheduler.core.quota import Shortage
 from tuttilab.scheduler.core.rules import EndEstimate
 from tuttilab.scheduler.core.snapshot import Running
+from tuttilab.scheduler.core.told.ranges import ToldRanges
+from tuttilab.scheduler.core.told.waits import Waits
 from tuttilab.scheduler.core.working_set import WorkingSet
-from tuttilab.scheduler.domain.model import Job, StartForecast, StartKind, Wait, Why
+from tuttilab.scheduler.domain.model import Job, Kept, StartForecast, Wait, Why
 from tuttilab.scheduler.domain.resources import Resources, total
 
 MOST_SHAPES: Final = 4
@@ -91,69 +86,47 @@ class _Explainer:
     _rooms: dict[Shape, tuple[float | None, tuple[float, float]]] = field(default_factory=dict)
     _end_table: EndTable | None = None
 
-    def waits(self, waiting: Sequence[Candidate]) -> Iterator[Wait]:
-        causes, overtaken_s = self._causes, self.working_set.protection.overtaken_s
-        now, before = self.working_set.now, self.working_set.snapshot.told
-        factors = scales(self.working_set.snapshot.factors)
-        spreads = [told_spread(candidate.prediction, candidate.job) for candidate in waiting]
-        bases = Bases.of(waiting, spreads)
-        for candidate, forecast in zip(waiting, predicted_starts(self.working_set, waiting, spreads), strict=True):
-            job, cause = candidate.job, candidate.cause
-            assert cause is not None
-            template = causes.get(cause)
-            if template is None:
-                template = causes[cause] = self._template(candidate, cause)
-            _, why, sentence, _, short, queue, role, blockers = template.pattern[:8]
-            held: HeldBy | None = None
-            listed: tuple[str, ...] = ()
-            if template.holders is not None:
-                held = template.holders.shown_to(job)
-                blockers, listed = held.blockers, held.listed
-                sentence = "; ".join([part for part in (sentence, held.text, template.detail) if part])
-            elif template.behind is not None:
-                sentence, blockers = self._behind(template.behind, template.what, job)
-            start, made_of = self._start(template, job, forecast)
-            if made_of is not None and made_of.kind is not StartKind.FIRST and is_wide(candidate):
-                made_of = made_of._replace(kind=StartKind.WIDE)
-            says = NOTHING_TOLD
-            if start is not None and made_of is not None and is_narrow(after := widened(made_of, factors)):
-                says = still_told(start, after, before.get(job.id), now) or told(
-                    start, after, bases.of_start(candidate, template.holders), now
-                )
-            elif template.is_by_line:
-                says = Told(None, None, None, TOO_WIDE if made_of is not None else bases.of_none(candidate, held))
-            yield Wait(
-                job.id, why, sentence, candidate.place, short, queue, role, blockers, says.start, says.basis,
-                overtaken_s.get(job.id, 0.0), candidate.is_protected, says.earliest, says.latest, listed, made_of,
-            )  # fmt: skip
+    def explained(self, waiting: Sequence[Candidate]) -> _Explained:
+        """``waiting``: queue by queue, by place."""
+        working_set = self.working_set
+        snapshot, now = working_set.snapshot, working_set.now
+        templates: list[_Template] = []
+        numbers: dict[Cause | None, int] = {}
+        of_each: list[int] = []
+        for candidate in waiting:
+            number = numbers.get(candidate.cause)
+            if number is None:
+                number = numbers[candidate.cause] = len(templates)
+                templates.append(self._template_of(candidate))
+            of_each.append(number)
+        which = np.array(of_each, dtype=np.intp)
+        job_ids = [candidate.job.id for candidate in waiting]
+        rows = dict(zip(job_ids, range(len(job_ids)), strict=True))
+        spreads = told_spreads((candidate.prediction, candidate.job) for candidate in waiting)
+        arrays = working_set.lines.arrays
+        arrays = arrays.take(waiting) if arrays is not None else CandidateArrays.of(waiting)
+        submitted = np.array([candidate.job.submitted_at for candidate in waiting])
+        starts = predicted_starts(working_set, waiting, arrays, spreads)
+        forecasts = Forecasts.of(submitted, are_wide(arrays), starts, _reasons(templates, which, rows), now)
+        several = {id(template.holders): template.holders for template in templates}
+        facts_of = {key: facts(holders) for key, holders in several.items()}
+        held = np.array([facts_of[id(template.holders)] for template in templates], dtype=np.intp).reshape(-1, 3)
+        bases = Bases.of(waiting, spreads, arrays.limit, held[which])
+        ranges = told(job_ids, forecasts, bases, snapshot.factors, snapshot.told, now)
+        return _Explained(working_set, waiting, templates, of_each, rows, forecasts, bases, ranges)
 
-    def _start(self, template: _Template, job: Job, forecast: Forecast) -> tuple[float | None, StartForecast | None]:
-        """The expected start in service time, and the range around it; None where nothing tells its end."""
-        is_first = template.start is not None and job is template.holder
-        if not is_first and (forecast.latest == inf or template.bounds[1] == inf):
-            return None, None
-        if template.start is not None and is_first:
-            start, bounds, kind = template.start, template.bounds, StartKind.FIRST
-        elif template.is_by_line and forecast.expected < inf:
-            expected = self.working_set.now + forecast.expected
-            start = expected if template.start is None else max(expected, template.start)
-            bounds, kind = later_of(forecast, template.bounds), StartKind.LINE
-            if template.behind is not None:
-                bounds, kind = (0.0, bounds[1]), StartKind.HELD
-        else:
-            return None, None
-        return (start, StartForecast(*bounds, kind)) if bounds[1] < inf else (None, None)
+    def _template_of(self, candidate: Candidate) -> _Template:
+        cause = candidate.cause
+        assert cause is not None
+        template = self._causes.get(cause)
+        if template is None:
+            template = self._causes[cause] = self._template(candidate, cause)
+        return template
 
     def _holders(self, holds: Callable[[Running], bool]) -> Holders:
         """The holders that ran before this cycle; where there are none, those that it admitted."""
         before = [runner for runner in self.working_set.snapshot.running if holds(runner)]
         return Holders.of(before or filter(holds, self.working_set.running), self.working_set.now)
-
-    @staticmethod
-    def _behind(first: Job, what: str, job: Job) -> tuple[str, tuple[str, ...]]:
-        """The sentence and blockers of a gang whose room or quota is held for another."""
-        seen = (first.id,) if first.group == job.group else ()
-        return f"{what} is kept for {blocked_by(first, job)}, which goes first; this one could delay it", seen
 
     def _template(self, candidate: Candidate, cause: Cause) -> _Template:
         job = candidate.job
@@ -217,7 +190,9 @@ class _Explainer:
         first = cause.first
         if first is None or not first.misfits:
             return _Template(Wait(candidate.job.id, Why.BEHIND, EQUAL, 0), is_by_line=True)
-        template = self._no_room(candidate, first)
+        template = self._causes.get(first)
+        if template is None:
+            template = self._causes[first] = self._no_room(candidate, first)
         if template.pattern.why is Why.NEVER_FITS:
             return template
         pattern = template.pattern._replace(why=Why.BEHIND, sentence=f"{EQUAL}; {template.pattern.sentence}")
@@ -272,7 +247,7 @@ class _Explainer:
 
     def _ends(self) -> EndTable:
         if self._end_table is None:
-            self._end_table = EndTable(self.working_set.running, self.working_set.now)
+            self._end_table = EndTable(self.working_set.running, self.working_set.ends())
         return self._end_table
 
     def _room_for(self, shape: Shape, cluster: str) -> tuple[float | None, tuple[float, float]]:
@@ -301,8 +276,102 @@ class _Explainer:
         return self._first_ends[cluster]
 
 
-def explain(working_set: WorkingSet) -> tuple[Wait, ...]:
+@dataclass(frozen=True, slots=True)
+class _Explained:
+    """What is known of every waiting gang, by its number, and how it is put into words."""
+
+    working_set: WorkingSet
+    waiting: Sequence[Candidate]
+    templates: Sequence[_Template]
+    which: Sequence[int]
+    """The template of each."""
+    rows: Mapping[str, int]
+    """By job id."""
+    forecasts: Forecasts
+    bases: Bases
+    ranges: ToldRanges
+
+    def waits(self) -> Waits:
+        waits = {**self.rows, **self.working_set.lines.not_ready}
+        waiting = [job.id for job in self.working_set.snapshot.waiting if job.id in waits]
+        foreseen = [self.waiting[row].job.id for row in np.nonzero(self.forecasts.is_made)[0].tolist()]
+        return Waits(waiting, self._wait, self._why, foreseen, self._forecast, self.ranges)
+
+    def _why(self, job_id: str) -> Why:
+        row = self.rows.get(job_id)
+        return self.working_set.lines.not_ready[job_id].why if row is None else self.templates[self.which[row]].pattern.why
+
+    def _forecast(self, job_id: str) -> StartForecast | None:
+        row = self.rows.get(job_id)
+        return None if row is None else self.forecasts.of_gang(row)
+
+    def _wait(self, job_id: str) -> Wait:
+        row = self.rows.get(job_id)
+        if row is None:
+            return self.working_set.lines.not_ready[job_id]
+        candidate, template = self.waiting[row], self.templates[self.which[row]]
+        job, forecast = candidate.job, self.forecasts.of_gang(row)
+        _, why, sentence, _, short, queue, role, blockers = template.pattern[:8]
+        held: HeldBy | None = None
+        listed: tuple[str, ...] = ()
+        if template.holders is not None:
+            held = template.holders.shown_to(job)
+            blockers, listed = held.blockers, held.listed
+            sentence = "; ".join([part for part in (sentence, held.text, template.detail) if part])
+        elif template.behind is not None:
+            sentence, blockers = _behind(template.behind, template.what, job)
+        says = self.ranges.get(job_id)
+        start, earliest, latest, basis = (None, None, None, "") if says is None else says
+        if says is None and template.is_by_line:
+            basis = TOO_WIDE if forecast is not None else self.bases.of_none(row, held)
+        return Wait(
+            job.id, why, sentence, candidate.place, short, queue, role, blockers, start, basis,
+            self.working_set.protection.overtaken_s.get(job.id, 0.0), candidate.is_protected, earliest, latest, listed, forecast,
+            self._kept(candidate), self._allowed_s(job),
+        )  # fmt: skip
+
+    def _kept(self, candidate: Candidate) -> Kept | None:
+        hold = candidate.cause.hold if candidate.cause is not None else None
+        return kept_by(hold, candidate, self.working_set) if isinstance(hold, Hold) and hold.job is candidate.job else None
+
+    def _allowed_s(self, job: Job) -> float:
+        """How far later jobs may overtake it before it is protected."""
+        snapshot = self.working_set.snapshot
+        queue, account = snapshot.queues[job.queue], snapshot.accounts.get(job.id)
+        waited_s = self.working_set.now - (job.submitted_at if account is None else account.since)
+        return snapshot.rules.protected_at * (queue.overtaking * waited_s + queue.overtaking_s)
+
+
+def _behind(first: Job, what: str, job: Job) -> tuple[str, tuple[str, ...]]:
+    """The sentence and blockers of a gang whose room or quota is held for another."""
+    seen = (first.id,) if first.group == job.group else ()
+    return f"{what} is kept for {blocked_by(first, job)}, which goes first; this one could delay it", seen
+
+
+def _reasons(templates: Sequence[_Template], which: npt.NDArray[np.intp], rows: Mapping[str, int]) -> Reasons:
+    """``which``: the template of each gang."""
+    start = np.array([nan if one.start is None else one.start for one in templates])
+    bounds = np.array([one.bounds for one in templates]).reshape(-1, 2)
+    is_first = np.zeros(len(which), dtype=np.bool_)
+    for number, template in enumerate(templates):
+        row = rows.get(template.holder.id) if template.holder is not None and template.start is not None else None
+        if row is not None and which[row] == number:
+            is_first[row] = True
+    return Reasons(
+        start[which],
+        bounds[which, 0],
+        bounds[which, 1],
+        is_first,
+        np.array([one.is_by_line for one in templates], dtype=np.bool_)[which],
+        np.array([one.behind is not None for one in templates], dtype=np.bool_)[which],
+    )
+
+
+def explain(working_set: WorkingSet) -> Waits:
     """One `Wait` for every waiting gang that does not start, in the order of the snapshot."""
     waiting = [candidate for candidate in working_set.lines.candidates() if candidate.cause is not None]
-    waits = {wait.job_id: wait for wait in _Explainer(working_set).waits(waiting)} | working_set.lines.not_ready
-    return tuple([waits[job.id] for job in working_set.snapshot.waiting if job.id in waits])
+    if not waiting:
+        return Waits.of_all(
+            working_set.lines.not_ready[job.id] for job in working_set.snapshot.waiting if job.id in working_set.lines.not_ready
+        )
+    return _Explainer(working_set).explained(waiting).waits()

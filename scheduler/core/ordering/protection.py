@@ -14,6 +14,7 @@ from tuttilab.scheduler.core.rules import SERVICE_RULES, Rules
 from tuttilab.scheduler.domain.model import Job, Overtaking, Queue
 
 Floats = npt.NDArray[np.float64]
+_ABOVE = attrgetter("above")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,13 @@ class _Uses:
 
 
 def _uses(in_use: Iterable[GangUsage], columns: Mapping[str, int]) -> _Uses:
-    uses = sorted((use for use in in_use if use.cluster in columns), key=lambda use: use.order)
+    uses = sorted((use for use in in_use if use.cluster in columns), key=attrgetter("order"))
     lanes = sorted({use.lane for use in uses})
     numbers = {lane: number for number, lane in enumerate(lanes)}
-    seconds = np.zeros((len(uses), len(columns)))
-    shares = np.zeros_like(seconds)
-    for row, use in enumerate(uses):
-        seconds[row, columns[use.cluster]] = use.share * use.seconds
-        shares[row, columns[use.cluster]] = use.share
+    shares, seconds = np.zeros((2, len(uses), len(columns)))
+    cells = np.arange(len(uses)), [columns[use.cluster] for use in uses]
+    shares[cells] = [use.share for use in uses]
+    seconds[cells] = [use.share * use.seconds for use in uses]
     return _Uses(
         np.array([use.order for use in uses], dtype=np.int64),
         lanes,
@@ -102,16 +102,27 @@ def protection(
     sizes = np.array([weights[name] for name in sorted(weights)])
     lanes: dict[Lane, list[Job]] = {}
     for job in waiting:
-        lanes.setdefault((job.queue, job.priority), []).append(job)
+        lane = (job.queue, job.priority)
+        in_lane = lanes.get(lane)
+        if in_lane is None:
+            in_lane = lanes[lane] = []
+        in_lane.append(job)
     overtaken: dict[str, float] = {}
     stages: list[tuple[float, list[str]]] = [(rules.protected_at, []), (rules.overdue_at, []), (rules.strict_at, [])]
     class_exempt: list[str] = []
     upcoming: list[float] = []
+    # With equal priorities no queue is above another, so only classes of the own queue are.
+    are_level = len({queue.priority for queue in queues.values()}) == 1
+    lane_numbers = {lane: number for number, lane in enumerate(uses.lanes)}
+    nobody = np.zeros(len(uses.orders), dtype=np.bool_)
     for lane, jobs in lanes.items():
         queue = queues.get(lane[0])
         if queue is None:
             continue
-        jobs.sort(key=attrgetter("order"))
+        orders = np.array([job.order for job in jobs], dtype=np.int64)
+        if (np.diff(orders) < 0).any():
+            jobs.sort(key=attrgetter("order"))
+            orders.sort()
         rows = [accounts.get(job.id) or Overtaking(job.id, job.submitted_at) for job in jobs]
         waits = now - np.array([row.since for row in rows])
         size = np.tile(sizes, (len(jobs), 1))
@@ -119,12 +130,10 @@ def protection(
             if job.id in usable:
                 size[number, [c for name, c in columns.items() if name not in usable[job.id]]] = 0.0
         size /= np.maximum(size.sum(axis=1, keepdims=True), 1e-12)
-        orders = np.array([job.order for job in jobs], dtype=np.int64)
-
-        own = uses.lane_numbers == uses.lanes.index(lane) if lane in uses.lanes else np.zeros(len(uses.orders), dtype=np.bool_)
+        own = uses.lane_numbers == lane_numbers[lane] if lane in lane_numbers else nobody
         seconds, rate = _later(orders, own, uses, [row.later for row in rows], [row.base for row in rows], size, columns)
         allowance = queue.overtaking * waits + queue.overtaking_s
-        overtaken.update(zip((job.id for job in jobs), seconds.tolist(), strict=True))
+        overtaken.update(zip([job.id for job in jobs], seconds.tolist(), strict=True))
         for part, ids in stages:
             is_past = seconds > part * allowance
             ids += [jobs[number].id for number in np.nonzero(is_past)[0].tolist()]
@@ -133,8 +142,10 @@ def protection(
                 left = (part * allowance - seconds)[gains] / (rate - part * queue.overtaking)[gains]
                 upcoming.append(now + float(left.min()))
 
-        higher = np.array([is_above(one, lane, queues) for one in uses.lanes], dtype=np.bool_)
-        if higher.any() or any(row.above for row in rows):
+        higher = np.array(
+            [(one[0] == lane[0] or not are_level) and is_above(one, lane, queues) for one in uses.lanes], dtype=np.bool_
+        )
+        if higher.any() or any(map(_ABOVE, rows)):
             above = higher[uses.lane_numbers] if len(uses.lanes) else np.zeros(0, dtype=np.bool_)
             used, rate = _later(orders, above, uses, [r.above for r in rows], [r.base_above for r in rows], size, columns)
             is_passed = (used > 1e-9) | (rate > 0)

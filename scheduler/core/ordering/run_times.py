@@ -213,12 +213,29 @@ def told_spread(prediction: Prediction, job: Job) -> float:
 
     Sessions and notebooks end when their user wants, whatever earlier ones did.
     """
-    if job.kind in ENDED_BY_USERS or prediction.basis in (NOT_KNOWN, LIMIT_BASIS):
+    return inf if job.kind in ENDED_BY_USERS else max(prediction.spread, _least_told(prediction.basis))
+
+
+def told_spreads(whose: Iterable[tuple[Prediction, Job]]) -> npt.NDArray[np.float64]:
+    """`told_spread` of many."""
+    known: dict[str, float] = {}
+    found: list[float] = []
+    for prediction, job in whose:
+        basis = prediction.basis
+        least = known.get(basis)
+        if least is None:
+            least = known[basis] = _least_told(basis)
+        found.append(inf if least == inf or job.kind in ENDED_BY_USERS else max(prediction.spread, least))
+    return np.array(found, dtype=np.float64)
+
+
+def _least_told(basis: str) -> float:
+    """The least spread that a prediction on this basis is told with."""
+    if basis in (NOT_KNOWN, LIMIT_BASIS):
         return inf
-    if prediction.basis.endswith(QUEUE_BASIS):
-        count = int(prediction.basis.split()[2])
-        return max(prediction.spread, MIN_QUEUE_SPREAD) if count >= MIN_QUEUE_RUNS else inf
-    return prediction.spread
+    if not basis.endswith(QUEUE_BASIS):
+        return 0.0
+    return MIN_QUEUE_SPREAD if int(basis.split()[2]) >= MIN_QUEUE_RUNS else inf
 
 
 def predicted_end(started_at: float, prediction: Prediction, timeout_s: float | None, now: float) -> float:
@@ -245,6 +262,18 @@ def corrected_end(started_at: float, prediction: Prediction, timeout_s: float | 
     while end <= now:
         end += CORRECTIONS_S[-1]
     return end if timeout_s is None else min(end, max(started_at + timeout_s, now))
+
+
+def corrected_ends(
+    started: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64], limits: npt.NDArray[np.float64], now: float
+) -> npt.NDArray[np.float64]:
+    """`corrected_end` of many; ``limits``: infinite where there is none."""
+    ends = started + seconds
+    for step in CORRECTIONS_S:
+        ends = np.where(ends > now, ends, ends + step)
+    while (ends <= now).any():
+        ends = np.where(ends > now, ends, ends + CORRECTIONS_S[-1])
+    return np.where(np.isfinite(limits), np.minimum(ends, np.maximum(started + limits, now)), ends)
 
 
 def expected_s(seconds: npt.NDArray[np.float64], spreads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -6,12 +6,12 @@ those rows to the commit. Which event changes which row is decided in `handlers/
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Final, Self
 
-from tuttilab.scheduler.core.ordering.accuracy import NO_FACTORS, Accuracy
 from tuttilab.scheduler.core.ordering.overtaking import Accounts, GangUsage
 from tuttilab.scheduler.core.ordering.queues import check_tree, path_of
 from tuttilab.scheduler.core.ordering.run_times import History, PredictionEntry
@@ -25,6 +25,8 @@ from tuttilab.scheduler.core.rows.unfinished import Unfinished
 from tuttilab.scheduler.core.rows.usage import Usage
 from tuttilab.scheduler.core.rules import SERVICE_RULES, Rules
 from tuttilab.scheduler.core.snapshot import Snapshot, allocations_of, usage_of
+from tuttilab.scheduler.core.told.accuracy import NO_FACTORS, Accuracy
+from tuttilab.scheduler.core.told.waits import Waits, WaitsByJob
 from tuttilab.scheduler.domain.model import (
     Attempt,
     Charge,
@@ -41,7 +43,6 @@ from tuttilab.scheduler.domain.model import (
     Run,
     RunHistory,
     RunPhase,
-    Wait,
 )
 from tuttilab.scheduler.domain.resources import NOTHING, ONE_POD, PODS, Resources, total
 
@@ -50,6 +51,9 @@ ENDED_JOBS_KEPT: Final = 2000
 
 ENDED_JOBS_SLACK: Final = 200
 """How many more there may be before the oldest are dropped: each time costs a walk over all unfinished jobs."""
+
+MOST_PASSED: Final = 20
+"""Attempts that were started past one waiting job, of which it is told."""
 
 ENDED_RUNS_KEPT: Final = 200
 
@@ -60,7 +64,7 @@ class Rows:
     attempts: dict[AttemptKey, Attempt] = field(default_factory=dict)
     queues: dict[str, Queue] = field(default_factory=dict)
     clusters: dict[str, Cluster] = field(default_factory=dict)
-    waits: dict[str, Wait] = field(default_factory=dict)
+    waits: WaitsByJob = field(default_factory=WaitsByJob)
     """Why each queued job waits, from the last cycle. Not a row: computed again after a restart."""
     runs: dict[str, Run] = field(default_factory=dict)
     dags: dict[str, Dag] = field(default_factory=dict)
@@ -83,6 +87,8 @@ class Rows:
     unfinished: Unfinished = field(default_factory=Unfinished)
     places: Places = field(default_factory=Places)
     """Of the pods of live attempts."""
+    passed: dict[str, deque[AttemptKey]] = field(default_factory=dict)
+    """By waiting job with a hold: the newest attempts that were started past it, those that have ended since included."""
     _shapes: Shapes = field(default_factory=Shapes)
     _prediction_entries: dict[str, PredictionEntry] = field(default_factory=dict)
     """Of the queued jobs."""
@@ -129,6 +135,7 @@ class Rows:
             if attempt.phase.is_live:
                 rows._live[attempt.job_id] = key
                 rows.usage.put(rows.jobs[attempt.job_id], attempt)
+            rows.note_passed(attempt)
         for run in runs:
             rows._keep_run(run)
         rows.dags = {one.name: one for one in dags}
@@ -230,7 +237,7 @@ class Rows:
             running=self.usage.running(),
             phases={job_id: self.jobs[job_id].phase for job_id in self._dependents if job_id in self.jobs},
             befores={one: self.jobs[one] for one in (*self._dependents, *(also.after if also else ())) if one in self.jobs},
-            told=dict(self.waits),
+            told=self.waits.told(),
             factors=self.accuracy.factors() if self.rules.explains_all else NO_FACTORS,
             epoch=self.epoch,
             predictions=self._predictions(also),
@@ -256,10 +263,11 @@ class Rows:
         """Whether a cycle would decide what the last one did: nothing changed since, and none of its timers has run out."""
         return self._decided_version == self.version and (self.next_cycle_at is None or now < self.next_cycle_at)
 
-    def record_decision(self, waits: Iterable[Wait], at: float, until: float | None, has_changed: bool) -> None:
+    def record_decision(self, waits: Waits, at: float, until: float | None, has_changed: bool) -> None:
         """Record the outcome of a cycle; ``until``: when to run the next. After one that changed something, that is at once."""
-        self.waits = {wait.job_id: wait for wait in waits if wait.job_id in self._queued}
-        self.accuracy.record(self.waits.values(), at)
+        self.waits = WaitsByJob(waits, self._queued)
+        foreseen = (job_id for job_id in waits.foreseen if job_id in self._queued)
+        self.accuracy.record(foreseen, waits.forecast_of, waits.ranges, at)
         self.next_cycle_at = until
         self._decided_version = -1 if has_changed else self.version
 
@@ -290,6 +298,7 @@ class Rows:
         del self._queued[job.id]
         self.waits.pop(job.id, None)
         self.accuracy.forget(job.id)
+        self.passed.pop(job.id, None)
         self._shapes.remove(job.id)
         del self._prediction_entries[job.id]
         self.accounts.stop_waiting(job)
@@ -312,6 +321,12 @@ class Rows:
             self.usage.drop(attempt.job_id)
             self.places.drop(key)
         return attempt
+
+    def note_passed(self, attempt: Attempt) -> None:
+        """A new attempt, which may have been started past gangs that wait."""
+        for past in attempt.past:
+            if past.job_id in self._queued:
+                self.passed.setdefault(past.job_id, deque(maxlen=MOST_PASSED)).append((attempt.job_id, attempt.number))
 
     def put_pod(self, job_id: str, number: int, pod: Pod) -> None:
         attempt = self.attempts[job_id, number]

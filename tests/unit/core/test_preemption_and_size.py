@@ -10,6 +10,7 @@ from tuttilab.scheduler.core.cycle import Decision, schedule
 from tuttilab.scheduler.core.kinds import Site
 from tuttilab.scheduler.core.rules import EndEstimate
 from tuttilab.scheduler.core.state import State
+from tuttilab.scheduler.core.told.waits import WaitsByJob
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.instructions import LaunchGang, StopGang, StopPods
 from tuttilab.scheduler.domain.model import (
@@ -36,7 +37,7 @@ def decide(of: State, at: float) -> Decision:
     decision = schedule(of.snapshot(), at)
     for event in decision.events:
         of.handle(event, at)
-    of.waits = {wait.job_id: wait for wait in decision.waits}
+    of.waits = WaitsByJob(decision.waits)
     return decision
 
 

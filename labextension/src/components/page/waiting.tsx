@@ -6,6 +6,7 @@ import * as React from 'react';
 import type { Job } from '../../model/tokens';
 import { duration } from '../../text/format';
 import { startText } from '../../text/time';
+import { keptText, overtakenText, passedText } from '../../text/waits';
 
 /** A wait that nobody noticed needs no explanation. */
 const SHORT_S = 2;
@@ -31,6 +32,18 @@ export function Waiting({ job, now, trans }: { job: Job; now: number; trans: Tra
             ))}
           </ul>
         )}
+        {wait.kept !== null && <p className="tl-Wait-kept">{keptText(wait.kept, now, trans)}</p>}
+        {wait.passed.length > 0 && (
+          <>
+            <p>{trans.__('Started past it:')}</p>
+            <ul className="tl-Wait-passed" aria-label={trans.__('Started past it')}>
+              {wait.passed.map((one, index) => (
+                <li key={index}>{passedText(one, now, trans)}</li>
+              ))}
+            </ul>
+          </>
+        )}
+        {wait.overtaken_s >= 1 && <p>{overtakenText(wait, trans)}</p>}
       </section>
     );
   }

@@ -45,10 +45,12 @@ def admitted(rows: Rows, event: ev.GangAdmitted, at: float) -> list[Instruction]
         cluster_total=node_arrays_of(cluster).total,
         prediction=event.prediction,
         waited_for=event.waited_for,
+        past=event.past,
     )
     rows.accuracy.started(job.id, at)
     rows.put_job(replace(lifecycle.move_job(job, JobPhase.ACTIVE), attempts=event.attempt, reason=""))
     rows.put_attempt(lifecycle.move_attempt(attempt, AttemptPhase.LAUNCHING))
+    rows.note_passed(attempt)
     return [LaunchGang(job.id, event.attempt)]
 
 

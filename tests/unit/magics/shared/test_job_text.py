@@ -18,7 +18,7 @@ from tuttilab.magics.shared.job_text import (
     short_id,
     waiting,
 )
-from tuttilab.scheduler.domain.wire import QueueView, UseView
+from tuttilab.scheduler.domain.wire import KeptView, PassedView, QueueView, UseView
 
 
 @pytest.mark.feature("B02")
@@ -154,6 +154,31 @@ def test_explain_says_what_is_missing_and_who_holds_it() -> None:
         "missing: 2 nvidia.com/gpu",
         "held by: your job 'prep' (aaaabbbb), about 20m left; 2 more jobs of other groups",
     ]
+
+
+@pytest.mark.feature("B02")
+def test_explain_says_what_is_held_for_it_and_who_was_started_past_that() -> None:
+    late = PassedView(
+        job="job 'prep' (aaaabbbb) of ben",
+        promise="was predicted to end before its start",
+        started_at=NOW - 60,
+        kept_start=NOW - 5,
+        nodes=("n3",),
+        must_end=True,
+    )
+    kept = KeptView(cluster="gpu", nodes=("n3", "n5"), start=NOW - 5, trusts="predictions")
+    wait = a_wait(kept=kept, passed=(late,), overtaken_s=120.0, allowed_s=1860.0)
+    first, held, passed, overtaken = explanation(a_job(phase="Queued", wait=wait), wait, NOW).text.splitlines()
+    assert first.startswith("job 3f2a9c12 'train': place 2")
+    assert held == (
+        "kept for it: n3, n5 on cluster gpu, from now on; until then others may use it as far as predictions say that they will be gone"
+    )
+    assert passed.startswith("passed by job 'prep' (aaaabbbb) of ben at ")
+    assert passed.endswith(", too late")
+    assert " on n3: was predicted to end before its start (" in passed
+    assert overtaken == (
+        "jobs submitted later used as much as all of the site for 2m while it waited; it goes before them from 31m on"
+    )
 
 
 def test_quota_has_a_bar_for_each_resource() -> None:
