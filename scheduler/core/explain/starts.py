@@ -15,7 +15,7 @@ from tuttilab.scheduler.core.backfill import Floats
 from tuttilab.scheduler.core.explain.bases import Bases
 from tuttilab.scheduler.core.explain.ranges import CLEARLY_SOONER, LEAST_CHANGE_S, WIDEST
 from tuttilab.scheduler.core.told.accuracy import GRACE_S, KINDS, Factors, widened
-from tuttilab.scheduler.core.told.ranges import ToldRanges
+from tuttilab.scheduler.core.told.ranges import NO_RANGES, ToldRanges
 from tuttilab.scheduler.domain.model import StartForecast, StartKind
 
 Flags = npt.NDArray[np.bool_]
@@ -93,7 +93,7 @@ def told(
     is_narrow = forecasts.is_made & (high < np.inf) & (high + GRACE_S <= WIDEST * (low + GRACE_S))
     numbers = np.nonzero(is_narrow)[0]
     if not len(numbers):
-        return ToldRanges({}, *np.zeros((3, 0)), ())
+        return NO_RANGES
     earliest, latest = now + low[numbers], now + high[numbers]
     starts = forecasts.start[numbers]
     found = np.minimum(np.maximum(starts, earliest), latest)
