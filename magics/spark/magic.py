@@ -41,7 +41,7 @@ _COMMON = (
     Option("--save", "PATH", help="write to .parquet, .csv or .json below the workspace; a path ending in / is a folder"),
     Option("--overwrite", help="let --save replace what exists"),
     Option("--timeout", "T", duration_s, help="end the cell after this time, such as 10m"),
-    Option("--quiet", help="show no preview and no progress"),
+    Option("--quiet", help="run it, and show no preview and no progress"),
 )
 SPARK_OPTIONS = (*_COMMON, Option("--lang", choices=("python", "sql", "scala"), default="python", help="of the body"))
 SQL_OPTIONS = (

@@ -40,6 +40,8 @@ class Results:
         self.limit: int = parsed["limit"]
         self.view: str | None = parsed["view"]
         self.is_silent: bool = parsed["quiet"] or is_line
+        self.is_run = not is_line and self.view is None
+        """Whether a result that nobody sees, binds or names is computed all the same: `--quiet` is about what is shown."""
         self.is_wanted = parsed.var is not None or (is_line and parsed.magic == "%sparksql")
         self.target: Target | None = None
         if parsed["save"]:
@@ -87,12 +89,12 @@ class Results:
     def _fetch_shown(self, frame: DataFrame, caption: str) -> None:
         if self.is_wanted:
             self._values.append(frame)
-        if self.is_silent:
+        if self.is_silent and (self.is_wanted or not self.is_run):
             return
         from tuttilab.magics.spark.connect import fetch
 
         fetched = fetch(frame.limit(self.limit + 1))
-        if fetched.schema.fields:
+        if fetched.schema.fields and not self.is_silent:
             show(preview_of(fetched.arrow(), self.limit, caption))
 
     def _save(self, frame: DataFrame, target: Target) -> None:

@@ -117,6 +117,16 @@ def test_frames_of_every_library_are_bound_as_views(notebook: Notebook) -> None:
     assert notebook["out"].to_numpy().tolist() == [["a", 1.5, True, "{brace}"], ["b", 2.5, False, "{brace}"]]
 
 
+def test_a_quiet_cell_without_a_variable_runs_all_the_same(notebook: Notebook) -> None:
+    """Spark itself runs a query only once its rows are asked for."""
+    for number, cell in enumerate(("%%sparksql --quiet\n{}", '%%spark --quiet\nspark.sql("{}")')):
+        query = f"select reflect('java.lang.System', 'setProperty', 'tuttilab.quiet', '{number}') as was"
+        assert notebook.run(cell.format(query)).outputs == []
+        seen = "%%sparksql seen --quiet\nselect reflect('java.lang.System', 'getProperty', 'tuttilab.quiet') as value"
+        assert notebook.run(seen).success
+        assert list(notebook["seen"].value) == [str(number)]
+
+
 @pytest.mark.feature("M04")
 def test_a_preview_is_capped_and_escaped_and_quiet_shows_nothing(notebook: Notebook) -> None:
     ran = notebook.run("%%sparksql --limit 5\nselect id, '<img src=x onerror=alert(1)>' h from range(100)")
