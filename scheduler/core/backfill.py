@@ -135,7 +135,8 @@ def _corrected_ends(running: Sequence[Running], now: float) -> list[float]:
     """`end_of` of each by corrected predictions."""
     started = np.array([runner.started_at for runner in running])
     limits = np.array([inf if runner.job.timeout_s is None else runner.job.timeout_s for runner in running])
-    ends = corrected_ends(started, np.array([runner.prediction.seconds for runner in running]), limits, now).tolist()
+    seconds = np.array([runner.prediction.seconds for runner in running])
+    ends: list[float] = corrected_ends(started, seconds, limits, now).tolist()
     for number, runner in enumerate(running):
         if runner.is_stopping:
             ends[number] = now + runner.job.work.grace_s

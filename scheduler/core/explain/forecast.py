@@ -53,9 +53,9 @@ def predicted_starts(working_set: WorkingSet, waiting: Sequence[Candidate], arra
     offers = _offers_of_room(working_set)
     needs = _Needs.of(arrays, spreads)
     wide = are_wide(arrays)
-    by_line = needs.starts(offers, np.lexsort(([c.place for c in waiting], wide)))
-    exempt_last = [not c.is_class_exempt for c in waiting]
-    by_submission = needs.starts(offers, np.lexsort(([c.job.order for c in waiting], wide, exempt_last)))
+    by_line = needs.starts(offers, np.lexsort((np.array([c.place for c in waiting]), wide)))
+    exempt_last = np.array([not c.is_class_exempt for c in waiting])
+    by_submission = needs.starts(offers, np.lexsort((np.array([c.job.order for c in waiting]), wide, exempt_last)))
     overtaking = max(queue.overtaking for queue in working_set.snapshot.queues.values())
     latest = by_submission / max(1 - overtaking, 0.1)
     after = _between(np.maximum(by_line, SOONEST_S), np.maximum(latest, SOONEST_S))

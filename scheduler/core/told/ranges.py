@@ -39,7 +39,8 @@ class ToldRanges:
     def of(cls, waits: Iterable[Wait]) -> ToldRanges:
         told = [wait for wait in waits if not (wait.earliest is None or wait.latest is None or wait.estimated_start is None)]
         columns = np.array([(wait.estimated_start, wait.earliest, wait.latest) for wait in told], dtype=np.float64).reshape(-1, 3)
-        return cls({wait.job_id: row for row, wait in enumerate(told)}, *columns.T, [wait.basis for wait in told])
+        starts, earliest, latest = columns.T
+        return cls({wait.job_id: row for row, wait in enumerate(told)}, starts, earliest, latest, [wait.basis for wait in told])
 
     def rows_of(self, job_ids: Iterable[str]) -> npt.NDArray[np.intp]:
         """The row of each; -1 for one that was told nothing."""

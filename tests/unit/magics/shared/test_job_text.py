@@ -171,7 +171,8 @@ def test_explain_says_what_is_held_for_it_and_who_was_started_past_that() -> Non
     first, held, passed, overtaken = explanation(a_job(phase="Queued", wait=wait), wait, NOW).text.splitlines()
     assert first.startswith("job 3f2a9c12 'train': place 2")
     assert held == (
-        "kept for it: n3, n5 on cluster gpu, from now on; until then others may use it as far as predictions say that they will be gone"
+        "kept for it: n3, n5 on cluster gpu, from now on; "
+        "until then others may use it as far as predictions say that they will be gone"
     )
     assert passed.startswith("passed by job 'prep' (aaaabbbb) of ben at ")
     assert passed.endswith(", too late")
