@@ -569,8 +569,6 @@ class StartForecast(NamedTuple):
     earliest_s: float
     latest_s: float
     kind: StartKind
-    waited_s: float = 0.0
-    """How long it had waited by then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,8 +211,7 @@ class Simulation:
     def _ask(self, snapshot: Snapshot, asked: Container[str], now: float) -> None:
         """Note what these jobs are told. Each is asked again when it has waited twice as long."""
         waits = self._explained(snapshot, now).waits
-        foreseen = [job_id for job_id in waits.foreseen if job_id in asked]
-        self.state.accuracy.record(foreseen, waits.forecast_of, waits.ranges, now)
+        self.state.accuracy.record([one for one in waits.foreseen if one in asked], waits.forecast_of, now)
         for wait in [waits.of(job_id) for job_id in waits.job_ids if job_id in asked]:
             said = self._told.setdefault(wait.job_id, [])
             said.append((now, wait))

@@ -50,10 +50,9 @@ class Forecasts:
     """Seconds from the cycle on, before they are widened."""
     kind: npt.NDArray[np.intp]
     """Index in `told.accuracy.KINDS`."""
-    waited: Floats
 
     @classmethod
-    def of(cls, submitted: Floats, is_wide: Flags, forecast: Floats, reasons: Reasons, now: float) -> Forecasts:
+    def of(cls, is_wide: Flags, forecast: Floats, reasons: Reasons, now: float) -> Forecasts:
         """``forecast``: `forecast.predicted_starts`."""
         expected, earliest, latest = forecast
         is_first = reasons.is_first
@@ -70,14 +69,12 @@ class Forecasts:
             np.where(is_first, reasons.earliest, low),
             high,
             kind,
-            now - submitted,
         )
 
     def of_gang(self, number: int) -> StartForecast | None:
         if not self.is_made[number]:
             return None
-        kind = KINDS[self.kind[number]]
-        return StartForecast(float(self.earliest[number]), float(self.latest[number]), kind, float(self.waited[number]))
+        return StartForecast(float(self.earliest[number]), float(self.latest[number]), KINDS[self.kind[number]])
 
 
 def told(
@@ -89,7 +86,7 @@ def told(
 
     A range that is too wide says nothing, and is not told: a start somewhere between a minute and a day from now is none.
     """
-    low, high = widened(forecasts.earliest, forecasts.latest, forecasts.kind, forecasts.waited, factors)
+    low, high = widened(forecasts.earliest, forecasts.latest, forecasts.kind, factors)
     is_narrow = forecasts.is_made & (high < np.inf) & (high + GRACE_S <= WIDEST * (low + GRACE_S))
     numbers = np.nonzero(is_narrow)[0]
     if not len(numbers):

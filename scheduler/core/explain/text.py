@@ -105,9 +105,8 @@ class _Explainer:
         spreads = told_spreads((candidate.prediction, candidate.job) for candidate in waiting)
         arrays = working_set.lines.arrays
         arrays = arrays.take(waiting) if arrays is not None else CandidateArrays.of(waiting)
-        submitted = np.array([candidate.job.submitted_at for candidate in waiting])
         starts = predicted_starts(working_set, waiting, arrays, spreads)
-        forecasts = Forecasts.of(submitted, are_wide(arrays), starts, _reasons(templates, which, rows), now)
+        forecasts = Forecasts.of(are_wide(arrays), starts, _reasons(templates, which, rows), now)
         several = {id(template.holders): template.holders for template in templates}
         facts_of = {key: facts(holders) for key, holders in several.items()}
         held = np.array([facts_of[id(template.holders)] for template in templates], dtype=np.intp).reshape(-1, 3)

@@ -267,7 +267,7 @@ class Rows:
         """Record the outcome of a cycle; ``until``: when to run the next. After one that changed something, that is at once."""
         self.waits = WaitsByJob(waits, self._queued)
         foreseen = (job_id for job_id in waits.foreseen if job_id in self._queued)
-        self.accuracy.record(foreseen, waits.forecast_of, waits.ranges, at)
+        self.accuracy.record(foreseen, waits.forecast_of, at)
         self.next_cycle_at = until
         self._decided_version = -1 if has_changed else self.version
 

@@ -35,6 +35,7 @@ class Site:
             "submit", "--cpus", "1", "--memory", "64Mi", "--", "sh", "-c", f"echo $$ >> {runs}; sleep 300"
         ).out.strip()
         eventually(runs.exists)
+        eventually(lambda: machine.run("job", job, "--json").json["phase"] == "Running")  # which it learns a moment later
         return job
 
     def starts(self) -> list[int]:

@@ -9,8 +9,7 @@ from tests.builders import cluster, end_all, job, node, queue, start_all, state,
 from tuttilab.scheduler.core.cycle import schedule
 from tuttilab.scheduler.core.kinds.spark import SESSION_LABEL
 from tuttilab.scheduler.core.state import State
-from tuttilab.scheduler.core.told.accuracy import FEW_SCORES, KINDS, Accuracy, Class, widened
-from tuttilab.scheduler.core.told.ranges import NO_RANGES, ToldRanges
+from tuttilab.scheduler.core.told.accuracy import FEW_SCORES, KINDS, Accuracy, widened
 from tuttilab.scheduler.domain import events as ev
 from tuttilab.scheduler.domain.model import Job, JobKind, Prediction, StartForecast, StartKind, Wait, Why
 from tuttilab.scheduler.domain.requests import Who
@@ -53,9 +52,7 @@ def told(of: State, waiting: Job, at: float) -> Wait:
 def told_range(forecast: StartForecast, accuracy: Accuracy) -> tuple[float, float]:
     """Seconds until the earliest and the latest start that would be told of the forecast now."""
     kind = np.array([KINDS.index(forecast.kind)])
-    columns = (np.array([seconds]) for seconds in (forecast.earliest_s, forecast.latest_s, forecast.waited_s))
-    earliest, latest, waited = columns
-    low, high = widened(earliest, latest, kind, waited, accuracy.factors())
+    low, high = widened(np.array([forecast.earliest_s]), np.array([forecast.latest_s]), kind, accuracy.factors())
     return float(low[0]), float(high[0])
 
 
@@ -193,16 +190,12 @@ def test_ranges_learn_from_how_far_the_last_ones_were_off(kind: StartKind) -> No
     assert 0.0 <= narrow[0] < 100.0
     assert 200.0 < narrow[1] < 600.0
     for number in range(3 * FEW_SCORES):
-        accuracy.record([f"j{number}"], lambda _: forecast, NO_RANGES, 0.0)
+        accuracy.record([f"j{number}"], lambda _: forecast, 0.0)
         accuracy.started(f"j{number}", 2000.0)
     learnt = told_range(forecast, accuracy)
     assert learnt[1] == pytest.approx(2000.0, rel=0.01)
     for other in set(StartKind) - {kind}:
         unlike = forecast._replace(kind=other)
-        assert told_range(unlike, accuracy) == told_range(unlike, Accuracy())
-    # Who still waits after an hour is not like all that were told at first.
-    for waited_s in (3600.0, 5 * 3600.0):
-        unlike = forecast._replace(waited_s=waited_s)
         assert told_range(unlike, accuracy) == told_range(unlike, Accuracy())
 
 
@@ -210,33 +203,9 @@ def test_a_gang_that_still_waits_past_its_range_counts_at_once() -> None:
     accuracy, forecast = Accuracy(), StartForecast(100.0, 200.0, StartKind.LINE)
     before = told_range(forecast, accuracy)
     waiting = [f"j{number}" for number in range(2 * FEW_SCORES)]
-    accuracy.record(waiting, lambda _: forecast, NO_RANGES, 0.0)
-    accuracy.record(waiting, lambda _: forecast, NO_RANGES, 5000.0)
+    accuracy.record(waiting, lambda _: forecast, 0.0)
+    accuracy.record(waiting, lambda _: forecast, 5000.0)
     assert told_range(forecast, accuracy)[1] > 4 * before[1]
-
-
-def test_a_gang_that_waits_is_asked_again_and_scored_by_how_long_it_has_waited() -> None:
-    accuracy = Accuracy()
-    for at in (0.0, 100.0, 900.0, 1000.0, 1800.0, 3600.0):
-        accuracy.record(["one"], lambda _, at=at: StartForecast(10.0, 20.0, StartKind.LINE, at), NO_RANGES, at)  # type: ignore[misc]
-    accuracy.started("one", 4000.0)
-    scores = {one: len(found) for one, found in accuracy._scores.items() if found}
-    assert scores == {Class(StartKind.LINE, 0): 1, Class(StartKind.LINE, 1): 3}
-
-
-def test_ranges_that_do_not_hold_widen_the_next_ones_more_than_their_scores_alone() -> None:
-    def learnt(told: Wait) -> float:
-        accuracy = Accuracy()
-        for number in range(200):
-            name, late = f"j{number}", 150.0 if number % 8 else 900.0
-            accuracy.record(
-                [name], lambda _: StartForecast(100.0, 200.0, StartKind.LINE), ToldRanges.of([told._replace(job_id=name)]), 0.0
-            )
-            accuracy.started(name, late)
-        return told_range(StartForecast(100.0, 200.0, StartKind.LINE), accuracy)[1]
-
-    wait = Wait("", Why.NO_ROOM, "", 1, estimated_start=150.0, earliest=100.0, latest=1000.0)
-    assert learnt(wait._replace(latest=250.0)) >= 900.0 > learnt(wait)
 
 
 def test_B02_who_starts_beside_gangs_that_wait_for_whole_nodes_is_not_told_to_wait_for_them() -> None:
