@@ -23,15 +23,18 @@ import grpc
 import pandas as pd
 import pyarrow as pa
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql.connect.client.artifact import Artifact, InMemory
 from pyspark.sql.connect.client.core import ChannelBuilder
 from pyspark.sql.connect.client.retries import DefaultPolicy
 from pyspark.sql.connect.dataframe import DataFrame as ConnectDataFrame
+from pyspark.sql.connect.functions import builtin as functions
+from pyspark.sql.connect.plan import SQL, SubqueryAlias
 from pyspark.sql.connect.proto import base_pb2 as messages
 from pyspark.sql.connect.session import SparkSession
+from pyspark.sql.connect.sql_formatter import SQLStringFormatter
 from pyspark.sql.pandas.types import from_arrow_schema
-from pyspark.sql.types import DayTimeIntervalType, StructType, YearMonthIntervalType
+from pyspark.sql.types import DataType, DayTimeIntervalType, StructType, VariantType, YearMonthIntervalType
 
 from tuttilab.magics.spark.calls import AsCaller, Gate, KeepResults
 from tuttilab.magics.spark.data.forms import arrow_schema, readable, to_pandas
@@ -57,6 +60,7 @@ __all__ = [
     "is_frame",
     "is_loopback",
     "local_frame",
+    "not_run",
     "open_session",
     "operations",
     "sees_file",
@@ -164,9 +168,9 @@ def fetch(frame: DataFrame) -> Fetched:
     return Fetched(session, table, schema if schema is not None else _spark_schema(table))
 
 
-def intervals_as_text(frame: DataFrame, schema: StructType, days_too: bool = False) -> DataFrame:
-    """The frame with its columns of intervals of months, and of days if wanted, as SQL writes them."""
-    kinds = (YearMonthIntervalType, DayTimeIntervalType) if days_too else (YearMonthIntervalType,)
+def intervals_as_text(frame: DataFrame, schema: StructType, is_for_file: bool = False) -> DataFrame:
+    """The frame with its columns of intervals of months as SQL writes them; for a file also those of days, and variants as JSON."""
+    kinds = (YearMonthIntervalType, DayTimeIntervalType, VariantType) if is_for_file else (YearMonthIntervalType,)
     if not any(isinstance(field.dataType, kinds) for field in schema.fields):
         return frame
     # By place: names may be there twice.
@@ -174,10 +178,14 @@ def intervals_as_text(frame: DataFrame, schema: StructType, days_too: bool = Fal
     columns = [renamed[f"_{place}"] for place in range(len(schema.fields))]
     return renamed.select(
         *(
-            (column.cast("string") if isinstance(field.dataType, kinds) else column).alias(field.name)
+            (_as_text(column, field.dataType) if isinstance(field.dataType, kinds) else column).alias(field.name)
             for field, column in zip(schema.fields, columns, strict=True)
         )
     )
+
+
+def _as_text(column: Column, kind: DataType) -> Column:
+    return functions.to_json(column) if isinstance(kind, VariantType) else column.cast("string")
 
 
 def arrow_batches(frame: DataFrame) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -205,6 +213,14 @@ def sees_file(frame: DataFrame, path: Path) -> bool:
 def local_frame(session: SparkSession, table: pa.Table) -> DataFrame:
     """A frame of rows that travel with the query. Times without a zone are TIMESTAMP_NTZ."""
     return session.createDataFrame(table, schema=_spark_schema(table))
+
+
+def not_run(session: SparkSession, text: str, values: Mapping[str, Any], views: Mapping[str, Any]) -> DataFrame:  # Any: literals
+    """A statement as a frame that can be explained: `session.sql` runs a command, such as DROP, at once."""
+    formatter: Any = SQLStringFormatter(session)  # Any: Spark declares its attributes nowhere
+    text = formatter.format(text, **views) if views else text
+    named = {name: functions.lit(value) for name, value in values.items()}
+    return ConnectDataFrame(SQL(text, [], named, [SubqueryAlias(df._plan, name) for df, name in formatter._temp_views]), session)
 
 
 def operations(session: SparkSession, among: Sequence[str] | None = None) -> list[tuple[str, str]]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import tokenize
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.displayhook import DisplayHook
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from IPython.display import display
@@ -138,23 +140,28 @@ class SparkMagics(Magics):
         statements = split_statements(body)
         if not statements:
             raise UsageError(f"{parsed.magic}: the cell has no SQL; write a statement below the first line.")
+        is_explained = "explain" in parsed.given
+        if is_explained and (parsed.var or parsed["save"] or parsed["view"]):
+            raise UsageError(f"{parsed.magic}: --explain runs nothing, so there is no result to bind, save or name; leave one out.")
         results = Results(parsed, is_line, is_dict="as-dict" in parsed.given)
         cell, held = self.open_cell(parsed, body)
         with cell:
             for number, statement in enumerate(statements, 1):
-                frame = self._run(cell, held, statement, body, first_line)
-                if "explain" in parsed.given:
+                frame = self._run(cell, held, statement, body, first_line, is_explained)
+                if is_explained:
                     frame.explain(mode="formatted")
                     continue
                 caption = f"statement {number} of {len(statements)}" if len(statements) > 1 else ""
                 results.add(shape(frame), caption, is_last=number == len(statements))
             value = results.value()
-        if parsed.var is not None and "explain" not in parsed.given:
+        if parsed.var is not None:
             self.shell.user_ns[parsed.var] = value
         return value if is_line else None
 
-    def _run(self, cell: SparkCell, held: OpenSession, statement: Statement, body: str, first_line: int) -> DataFrame:
-        from tuttilab.magics.spark.connect import is_loopback  # imports pyspark: more than a second
+    def _run(
+        self, cell: SparkCell, held: OpenSession, statement: Statement, body: str, first_line: int, is_explained: bool
+    ) -> DataFrame:
+        from tuttilab.magics.spark.connect import is_loopback, not_run  # imports pyspark: more than a second
 
         variables = self.shell.user_ns
         names = {marker.name for marker in statement.markers if marker.name in variables}
@@ -163,6 +170,8 @@ class SparkMagics(Magics):
         bound = bind(statement, variables, frames, list_items, folder)
         cell.explain_error = lambda error: short_sql_error(error, bound, body, first_line, self._table_hint(error))
         values = _literals(bound)
+        if is_explained:
+            return not_run(held.spark, bound.text, values, bound.views)
         return held.spark.sql(bound.text, args=values or None, **bound.views)
 
     def _table_hint(self, error: BaseException) -> str:
@@ -179,7 +188,8 @@ class SparkMagics(Magics):
         run, has_value = compiled(self.shell, body)
         if not has_value and (parsed.var or parsed["save"] or parsed["view"]):
             raise UsageError("%%spark: the last line is no expression, so there is no result to bind, save or name.")
-        results = Results(parsed, is_line=body.rstrip().endswith(";"))
+        results = Results(parsed, is_line=False)
+        results.is_silent = results.is_silent or _ends_silently(body)
         cell, _held = self.open_cell(parsed, body)
         with cell:
             from tuttilab.magics.spark.connect import is_frame
@@ -254,6 +264,14 @@ def _literals(bound: Bound) -> dict[str, object]:
         if key not in found:
             found[key] = as_literal(bound.names.get(key, key), value)
     return found
+
+
+def _ends_silently(body: str) -> bool:
+    """Whether the last line ends in a `;`, as IPython reads it: one in a comment is none."""
+    try:
+        return bool(DisplayHook.semicolon_at_end_of_expression(body))  # type: ignore[no-untyped-call]  # IPython has no types here
+    except (tokenize.TokenError, SyntaxError):  # a line for the shell or a magic
+        return body.rstrip().endswith(";")
 
 
 def _helped(parsed: Parsed, body: str) -> bool:

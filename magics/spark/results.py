@@ -51,7 +51,9 @@ class Results:
         self._values: list[Any] = []  # Any: pandas, Arrow, polars or Spark
 
     def add(self, frame: DataFrame, caption: str, is_last: bool) -> None:
-        """Handles one result. `--view` and `--save` apply to the last one."""
+        """Handles one result. `--view` and `--save` apply to the last one. Raises UsageError when that is a command's."""
+        if is_last and (self.view is not None or self.target is not None) and not frame.columns:
+            raise UsageError("A command has no result, so there is nothing to save or name; end the cell with a query.")
         if is_last and self.view is not None:
             frame.createOrReplaceTempView(self.view)
         if is_last and self.target is not None:
@@ -100,8 +102,8 @@ class Results:
     def _save(self, frame: DataFrame, target: Target) -> None:
         from tuttilab.magics.spark.connect import intervals_as_text
 
-        # In a file an interval would be a bare number, of months or of microseconds.
-        frame = intervals_as_text(frame, frame.schema, days_too=True)
+        # In a file an interval would be a bare number, of months or of microseconds, and a variant the bytes of its parts.
+        frame = intervals_as_text(frame, frame.schema, is_for_file=True)
         if target.is_directory:
             mode = "overwrite" if target.overwrite else "error"
             options = {"header": "true"} if target.format == "csv" else {}

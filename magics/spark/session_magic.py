@@ -84,8 +84,7 @@ def session_command(sessions: Sessions, line: str, on_wait: Callable[[str], None
         case "list":
             return _table(sessions.provider.list(), sessions.current)
         case "stop":
-            sessions.provider.stop(name)
-            return f"Session {name} is stopped. {sessions.drop(name)}".rstrip()
+            return _stop(sessions, name)
         case "logs":
             return sessions.provider.logs(name, parsed["lines"])
         case "ui":
@@ -133,6 +132,16 @@ def _start(sessions: Sessions, name: str, parsed: Parsed, on_wait: Callable[[str
     sessions.adopt(endpoint)
     sessions.current = name
     return f"Session {name} is ready after {time.monotonic() - began:.1f} s and in use. {gone}".rstrip()
+
+
+def _stop(sessions: Sessions, name: str) -> str:
+    live = [info.name for info in sessions.provider.list() if info.phase != "ended"]
+    sessions.provider.stop(name)
+    gone = sessions.drop(name)
+    if name in live:
+        return f"Session {name} is stopped. {gone}".rstrip()
+    yours = f"yours: {', '.join(live)}" if live else "you have none"
+    return f"There was no Spark session {name} to stop; {yours}. {gone}".rstrip()
 
 
 def _changes(running: SessionRequest, asked: SessionRequest) -> str:

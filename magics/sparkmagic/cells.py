@@ -188,9 +188,9 @@ class SparkmagicCells(Magics):
             from tuttilab.magics.spark.connect import is_frame
 
             for frame in outcome.frames:
-                results.add(frame, "", is_last=False)
+                results.add(shape(frame), "", is_last=False)
             if is_frame(outcome.value):
-                results.add(outcome.value, "", is_last=True)
+                results.add(shape(outcome.value), "", is_last=True)
             elif outcome.value is not None and not parsed["quiet"]:
                 display(outcome.value)  # type: ignore[no-untyped-call]  # IPython has no types here
             if parsed["output"] is not None:

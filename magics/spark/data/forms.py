@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute
 from pyspark.sql.pandas.conversion import _convert_arrow_table_to_pandas
 from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import StructType
+from pyspark.sql.types import StructType, VariantType, VariantVal
 
 from tuttilab.magics.shared.parse import UsageError
 
@@ -24,9 +24,14 @@ def arrow_schema(schema: StructType) -> pa.Schema:
 
 
 def readable(raw: pa.Table, schema: StructType) -> pa.Table:
-    """The table with Spark's types, of which the type of nothing but NULL becomes text."""
+    """The table with Spark's types, of which the type of nothing but NULL becomes text, and a variant its JSON."""
     fields, columns = [], []
     for field, column in zip(schema.fields, raw.columns, strict=True):
+        if isinstance(field.dataType, VariantType):
+            texts = [None if each is None else str(VariantVal(each["value"], each["metadata"])) for each in column.to_pylist()]
+            fields.append(pa.field(field.name, pa.string(), field.nullable))
+            columns.append(pa.chunked_array([pa.array(texts, pa.string())]))
+            continue
         is_empty = _is_empty(column.type)
         kind = _without_empty(column.type) if is_empty else arrow_schema(StructType([field])).field(0).type
         fields.append(pa.field(field.name, kind, field.nullable or is_empty))

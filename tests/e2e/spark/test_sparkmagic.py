@@ -44,6 +44,11 @@ def test_rows_come_back_as_pandas_capped_and_sampled(sparkmagic: Notebook) -> No
     ran = run("%%spark\ndf.where('n < 6').count()")
     assert ran.success, ran.error
     assert ran.text == "3"
+    ran = run("%%spark -n 4\nshow(df)\ndf")
+    assert ran.success, ran.error
+    assert ran.text.count("(4 rows × 1 column)") == 2
+    ran = run("%%pretty -m sample -r 0.0\ndf")
+    assert "(0 rows × 1 column)" in ran.text, ran.error
     assert run("%%local\nhere = len(df)").success
     assert sparkmagic["here"] == 3
     assert "2 columns" in run("%%pretty\nspark.sql('SELECT 1 AS a, 2 AS b')").text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import re
 from typing import Any
 
@@ -172,6 +173,60 @@ def test_a_view_can_be_made_and_a_plan_explained(notebook: Notebook) -> None:
     assert notebook.run("%%sparksql df\nselect x from seen").success
     assert notebook["df"].x.tolist() == [3]
     assert "== Physical Plan ==" in notebook.run("%%sparksql --explain\nselect * from seen").stdout
+
+
+def test_explain_runs_no_command_and_takes_no_name_for_a_result(notebook: Notebook) -> None:
+    notebook["rows"], notebook["most"] = pd.DataFrame({"n": [1, 2]}), 1
+    for statement in ("create temp view planned as select 1 x", "select n from :rows where n > :most"):
+        ran = notebook.run(f"%%sparksql --explain\n{statement}")
+        assert ran.success, ran.error
+        assert "== Physical Plan ==" in ran.stdout
+    assert "planned" in notebook.run("%%sparksql\nselect * from planned").error
+    assert "line 2" in notebook.run("%%sparksql --explain\nselect * from nowhere").error
+    for asked in ("plan", "--save plan.csv", "--view plan"):
+        ran = notebook.run(f"%%sparksql {asked} --explain\nselect 1 x")
+        assert ran.error == (
+            "UsageError: %%sparksql: --explain runs nothing, so there is no result to bind, save or name; leave one out."
+        )
+
+
+def test_what_a_command_gives_is_neither_saved_nor_named(notebook: Notebook) -> None:
+    command = "create or replace temp view made as select 1 x"
+    for asked in ("--view named", "--save made.parquet", "--save made.json", "out --save made.csv", "--save made/"):
+        ran = notebook.run(f"%%sparksql {asked}\nselect 1 x; {command}")
+        assert ran.error == "UsageError: A command has no result, so there is nothing to save or name; end the cell with a query."
+    assert list(notebook.workspace.iterdir()) == []
+    assert "named" in notebook.run("%%sparksql\nselect * from named").error
+
+
+def test_a_variant_is_shown_and_saved_as_its_json(notebook: Notebook) -> None:
+    query = 'select parse_json(\'{"a":[1,"x"]}\') v, id from range(1) union all select null, 7'
+    ran = notebook.run(f"%%sparksql out --as arrow\n{query}")
+    assert ran.success, ran.error
+    assert notebook["out"].column("v").to_pylist() == ['{"a":[1,"x"]}', None]
+    assert '{"a":[1,"x"]}' in ran.text
+    assert notebook.run(f"%%sparksql frame --quiet\n{query}").success
+    assert notebook["frame"].v[0].toPython() == {"a": [1, "x"]}
+    for ending in ("json", "parquet", "csv"):
+        ran = notebook.run(f"%%sparksql --save v.{ending}\n{query}")
+        assert ran.success, ran.error
+    assert [json.loads(line)["v"] for line in (notebook.workspace / "v.json").read_text().splitlines()] == ['{"a":[1,"x"]}', None]
+    assert pyarrow.parquet.read_table(notebook.workspace / "v.parquet").column("v").to_pylist() == ['{"a":[1,"x"]}', None]
+
+
+def test_stop_of_a_session_that_is_not_there_says_so(notebook: Notebook) -> None:
+    assert notebook.run("%spark stop nowhere").text.startswith("There was no Spark session nowhere to stop; yours: default")
+
+
+def test_a_semicolon_hides_a_result_and_one_in_a_comment_does_not(notebook: Notebook) -> None:
+    query = "spark.sql(\"select reflect('java.lang.System', 'setProperty', 'tuttilab.semicolon', 'ran') as was\")"
+    assert notebook.run(f"%%spark\n{query};  # hidden").outputs == []
+    assert notebook.run(
+        "%%sparksql seen --quiet\nselect reflect('java.lang.System', 'getProperty', 'tuttilab.semicolon') as value"
+    ).success
+    assert list(notebook["seen"].value) == ["ran"]
+    ran = notebook.run("%%spark\nspark.range(3)  # three rows;")
+    assert ran.text.splitlines()[-1] == "(3 rows × 1 column)"
 
 
 @pytest.mark.feature("M08")
