@@ -28,6 +28,8 @@ CANCEL_WAIT_S: Final = 5.0
 _POLL_S: Final = 0.2
 _SLOWEST_POLL_S: Final = 1.0
 _LOG_EVERY_S: Final = 0.4
+LATE_LOG_S: Final = 5.0
+"""After the end, for a log that its cluster still copies."""
 _LOG_LINES: Final = 5
 _LOG_PAGE: Final = 1000
 _LOG_RANKS: Final = 8
@@ -103,6 +105,7 @@ class OneJob:
         self._tails: dict[int, _Tail] = {}
         self._log_at = 0.0
         self._log_attempt = 0
+        self._ended_at: float | None = None
         self.displayed = Replay()
         """What the cell displayed so far, shown as it comes where its cluster can tell."""
         self._records: list[dict[str, Any]] = []
@@ -116,7 +119,15 @@ class OneJob:
             self._log_at = self._now()
             self._read_log(view)
             self._read_displays(view)
-        return view.is_ended
+        if not view.is_ended:
+            return False
+        if self._ended_at is None:
+            self._ended_at = self._now()
+        return not self._late(view) or self._now() - self._ended_at >= LATE_LOG_S
+
+    def _late(self, view: JobView) -> list[int]:
+        """Ranks of a job that has ended whose log is not here to its end."""
+        return [rank for rank, tail in sorted(self._tails.items()) if view.is_ended and not tail.is_whole]
 
     def _read_displays(self, view: JobView) -> None:
         attempt = newest(view)
@@ -153,7 +164,7 @@ class OneJob:
         return progress(view, self._now(), log, note)
 
     def _lines(self, view: JobView) -> list[str]:
-        late = [str(rank) for rank, tail in sorted(self._tails.items()) if view.is_ended and not tail.is_whole]
+        late = [str(rank) for rank in self._late(view)]
         ranks = "" if len(self._tails) == 1 else f" of rank{'s' if len(late) > 1 else ''} {', '.join(late)}"
         # Its cluster may be slow, or the log lost with its node: the end that is shown is not its end.
         rest = (

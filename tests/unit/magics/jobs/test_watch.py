@@ -169,8 +169,14 @@ def test_an_end_whose_log_has_not_all_come_says_so(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(watch, "client", lambda: SimpleNamespace(logs=logs))
     monkeypatch.setattr(watch, "user", lambda: "ada")
     handle: Any = SimpleNamespace(seen=view, view=lambda: view, id=view.id)
-    job = watch.OneJob(cast(JobHandle, handle))
+    clock = [100.0]
+    job = watch.OneJob(cast(JobHandle, handle), now=lambda: clock[0])
 
+    assert job.poll() is all(whole)
+    # A cluster that still copies it gets a few seconds.
+    clock[0] += watch.LATE_LOG_S - 1
+    assert job.poll() is all(whole)
+    clock[0] += 1
     assert job.poll()
 
     text = job.shown("").text
