@@ -25,21 +25,26 @@ _WITH_PATH = ("WriteOperation", "WriteStreamOperationStart", "CreateTable", "Cre
 _ADD_FOLDERS = "import sys\nsys.path.extend(folder for folder in {folders!r} if folder not in sys.path)\n"
 
 
-class FromHere(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]  # grpc has no types
+class _EachRequest(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Looks at each request before it is sent."""
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:  # Any: grpc has no types
+        self._look(request)
+        return continuation(details, request)
+
+    intercept_unary_stream = intercept_unary_unary
+
+    def _look(self, request: Any) -> None:  # Any: generated classes without types
+        raise NotImplementedError
+
+
+class FromHere(_EachRequest):
     """Changes each request before it is sent. `module_path`: the folders of the notebook's own modules."""
 
     def __init__(self, module_path: Callable[[], Sequence[str]]) -> None:
         self._module_path = module_path
 
-    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:  # Any: grpc has no types
-        self._change(request)
-        return continuation(details, request)
-
-    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:  # Any: as above
-        self._change(request)
-        return continuation(details, request)
-
-    def _change(self, request: Any) -> None:  # Any: generated classes without types
+    def _look(self, request: Any) -> None:  # Any: as above
         if type(request).__name__ not in _WITH_PLAN:
             return
         prefix: bytes | None = None
@@ -55,21 +60,13 @@ class FromHere(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercept
                     message.command = prefix + message.command
 
 
-class OfOnePython(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]  # as above
+class OfOnePython(_EachRequest):
     """Sends no function of Python where `why_not` says why: it could not be read there, which Spark finds out in the middle."""
 
     def __init__(self, why_not: Callable[[], str]) -> None:
         self._why_not = why_not
 
-    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:  # Any: grpc has no types
-        self._check(request)
-        return continuation(details, request)
-
-    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:  # Any: as above
-        self._check(request)
-        return continuation(details, request)
-
-    def _check(self, request: Any) -> None:  # Any: generated classes without types
+    def _look(self, request: Any) -> None:  # Any: as above
         why = self._why_not()
         if why and type(request).__name__ in _WITH_PLAN and any(one.DESCRIPTOR.name in _FUNCTIONS for one in _messages(request)):
             raise UsageError(why)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.e2e.magics.conftest import Kernel
+from tests.e2e.spark.programs import ENDLESS, WHERE, write_application
 from tests.kube import spark_image
 from tests.kube.job_site import RESTRICTED, Site, made_site
 from tests.kube.real import RealCluster
@@ -24,39 +24,6 @@ SIZE = ("--executors", "2", "--executor-memory", "512m", "--driver-memory", "640
 START_S = 600.0
 SOON_S = 60.0
 """Seconds, on a machine that is busy with other tests; a quarter of it was measured on one that was."""
-WHERE = """
-import os
-from pyspark.sql.functions import udf
-@udf("string")
-def where(n):
-    import time
-    time.sleep(0.2)
-    return os.environ["TUTTILAB_RANK"] + os.environ.get("_SPARK_AUTH_SECRET", "")
-tasks = spark.range(0, 40, 1, 8).select(where("id").alias("w")).distinct().collect()
-"""
-ENDLESS = "%%sparksql --session {name}\nSELECT count(*) FROM range(0, 100000000000, 1, 8) WHERE id % 7 = rand()"
-MAIN = """
-import os, sys
-from pyspark.sql import SparkSession
-from pyspark.sql.functions import udf
-
-spark = SparkSession.builder.getOrCreate()
-
-@udf("string")
-def where(number):
-    from helpers import twice
-    import time
-    time.sleep(0.2)
-    print("task", number, flush=True)
-    return f"{os.environ['TUTTILAB_RANK']} {open('data/note.txt').read()} {twice(1)} {os.environ.get('_SPARK_AUTH_SECRET', '')}"
-
-rows = spark.range(0, 24, 1, 8).select(where("id").alias("w")).distinct().collect()
-print("seen:", sorted(row.w for row in rows))
-conf = spark.sparkContext.getConf()
-print("read:", [conf.get(key) for key in sys.argv[2:]])
-spark.stop()
-sys.exit(int(sys.argv[1]))
-"""
 MANIFEST = """
 kind: spark-batch
 name: pairs
@@ -136,7 +103,7 @@ def log_of(site: Site, job_id: str, rank: int = 0) -> str:
 
 
 def begin_endless(kernel: Kernel, name: str) -> str:
-    message = kernel.send(ENDLESS.format(name=name))
+    message = kernel.send(f"%%sparksql --session {name}\n{ENDLESS}")
     kernel.gather(message, START_S, until=lambda ran: "task" in ran.text)
     return message
 
@@ -154,7 +121,7 @@ def test_a_session_is_one_gang_of_containers_and_another_waits_for_its_room(site
     assert [(pods.role, pods.count) for pods in job.pods] == [("driver", 1), ("executor", 2)]
     ok(kernel, "%spark use first")
     ok(kernel, "%%spark --quiet\n" + WHERE)
-    assert kernel.value("sorted(row.w for row in tasks)") == "['1', '2']"
+    assert kernel.value("ranks") == "['1', '2']"
     asked = {
         "spark.executor.instances": "2",
         "spark.executor.cores": "1",
@@ -179,7 +146,7 @@ def test_a_session_is_one_gang_of_containers_and_another_waits_for_its_room(site
     ok(kernel, "%spark stop first")
     ok(kernel, "%spark use second")
     ok(kernel, "%%spark --quiet\n" + WHERE)
-    assert kernel.value("sorted(row.w for row in tasks)") == "['1', '2']"
+    assert kernel.value("ranks") == "['1', '2']"
     assert client.wait(second, timeout_s=240).phase == "Succeeded"
     assert "idle for 4 s: stopped" in log_of(site, second)
     site.until_nothing_is_left()
@@ -241,7 +208,7 @@ def test_a_lost_executor_ends_the_cell_and_a_killed_driver_leaves_no_pod(
 
     again = ok(kernel, "%%spark --quiet\n" + WHERE)
     assert "Spark session frail was started again" in again, again
-    assert kernel.value("sorted(row.w for row in tasks)") == "['1', '2']"
+    assert kernel.value("ranks") == "['1', '2']"
     message = begin_endless(kernel, "frail")
     driver = next(one for one in site.processes(pods_by_rank(site, job_id)["0"], "PythonGatewayServer") if one.name() == "java")
     began = time.monotonic()
@@ -257,11 +224,8 @@ def test_a_lost_executor_ends_the_cell_and_a_killed_driver_leaves_no_pod(
 
 @pytest.mark.feature("J08")
 def test_an_application_runs_on_two_executors_with_its_files_and_keeps_the_exit_code(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text(MAIN)
-    (tmp_path / "helpers.py").write_text("def twice(number):\n    return 2 * number\n")
+    write_application(tmp_path)
     (tmp_path / "pairs.yaml").write_text(MANIFEST)
-    with zipfile.ZipFile(tmp_path / "note.zip", "w") as archive:
-        archive.writestr("note.txt", "noted")
     said = site.machine.run("submit", "pairs.yaml", "--wait", cwd=tmp_path, timeout_s=START_S)
     job = site.machine.client().job(waited(said, 7))
     assert [(pods.role, pods.count) for pods in job.pods] == [("driver", 1), ("executor", 2)]

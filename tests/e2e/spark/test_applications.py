@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.magics.conftest import Kernel
+from tests.e2e.spark.programs import write_application
 from tests.user_machine import CommandResult, UserMachine
 from tuttilab.scheduler.spark.process import scala_version, spark_home
 
@@ -15,29 +15,6 @@ pytestmark = [pytest.mark.tier("spark"), pytest.mark.timeout(1200)]
 CONFIG = """
 clusters: [{name: here, kind: local, nodes: [{name: a, cpus: 4, memory: 16Gi}]}]
 queues: [{name: root, max: {cpu: 4}}]
-"""
-HELPERS = "def twice(number):\n    return 2 * number\n"
-MAIN = """
-import os, sys
-from pyspark.sql import SparkSession
-from pyspark.sql.functions import udf
-
-spark = SparkSession.builder.getOrCreate()
-
-@udf("string")
-def where(number):
-    from helpers import twice
-    import time
-    time.sleep(0.2)
-    print("task", number, flush=True)
-    return f"{os.environ['TUTTILAB_RANK']} {open('data/note.txt').read()} {twice(1)} {os.environ.get('_SPARK_AUTH_SECRET', '')}"
-
-rows = spark.range(0, 24, 1, 8).select(where("id").alias("w")).distinct().collect()
-print("seen:", sorted(row.w for row in rows))
-conf = spark.sparkContext.getConf()
-print("read:", [conf.get(key) for key in sys.argv[2:]])
-spark.stop()
-sys.exit(int(sys.argv[1]))
 """
 MANIFEST = """
 kind: spark-batch
@@ -56,10 +33,7 @@ spark:
 
 @pytest.fixture
 def folder(machine: UserMachine, tmp_path: Path) -> Path:
-    (tmp_path / "main.py").write_text(MAIN)
-    (tmp_path / "helpers.py").write_text(HELPERS)
-    with zipfile.ZipFile(tmp_path / "note.zip", "w") as archive:
-        archive.writestr("note.txt", "noted")
+    write_application(tmp_path)
     return tmp_path
 
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.e2e.magics.conftest import Kernel
+from tests.e2e.spark.programs import ENDLESS, WHERE
 from tests.user_machine import UserMachine, eventually, kill
 from tuttilab.scheduler.domain.wire import SparkSessionView
 from tuttilab.scheduler.service.launch_plans import Secrets
@@ -28,17 +29,6 @@ SIZE = "--executors 2 --executor-memory 512m --driver-memory 640m"
 START_S = 400.0
 SOON_S = 60.0
 """From what the control plane saw to the end of the cell, on a machine that is busy with other tests."""
-SLOW = "SELECT count(*) FROM range(0, 100000000000, 1, 8) WHERE id % 7 = rand()"
-WHERE = """
-import os
-from pyspark.sql.functions import udf
-@udf("string")
-def where(n):
-    import time
-    time.sleep(0.2)
-    return os.environ["TUTTILAB_RANK"] + os.environ.get("_SPARK_AUTH_SECRET", "")
-tasks = spark.range(0, 40, 1, 8).select(where("id").alias("w")).distinct().toPandas()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +62,7 @@ def a_session(machine: UserMachine, kernel: Kernel) -> SparkSessionView:
 
 def sent_slow(kernel: Kernel) -> str:
     """A query that would run for hours, once its tasks do."""
-    message = kernel.send(f"%%sparksql\n{SLOW}")
+    message = kernel.send(f"%%sparksql\n{ENDLESS}")
     kernel.gather(message, 150, until=lambda said: "task" in said.text)
     return message
 
@@ -89,13 +79,31 @@ def all_magics_end(kernel: Kernel, view: SparkSessionView, phase: str) -> None:
         ("%spark list", ""),
         (f"%spark ui {view.name}", f"There is no session {view.name}"),
         (f"%spark logs {view.name}", gone),
-        (f"%spark stop {view.name}", f"Session {view.name} is stopped."),
+        (f"%spark stop {view.name}", f"There was no Spark session {view.name} to stop; "),
     ):
         ran = kernel.run(line, 120)
         said = ran.error if ran.status == "error" else "\n".join(filter(None, (ran.text, ran.stdout, ran.value)))
         assert says in said, (line, said)
         assert len(ran.error.encode()) < 1024, (line, ran.error)
     assert ran.status == "ok", ran.error
+
+
+def all_magics_answer(kernel: Kernel, view: SparkSessionView) -> None:
+    """Each magic about a session that was lost, while all of it starts again, says how it is or raises one short sentence."""
+    for line, says in (
+        (f"%job {view.job_id}", "lost"),
+        (f"%job {view.job_id} logs", ""),
+        (f"%job {view.job_id} explain", ""),
+        ("%jobs", f"spark-{view.name}"),
+        ("%spark list", view.name),
+        (f"%spark ui {view.name}", view.name),
+        (f"%spark logs {view.name}", ""),
+    ):
+        ran = kernel.run(line, 120)
+        said = ran.error if ran.status == "error" else "\n".join(filter(None, (ran.text, ran.stdout, ran.value)))
+        assert says in said, (line, said)
+        assert said, line
+        assert len(ran.error.encode()) < 1024, (line, ran.error)
 
 
 def s_behind(machine: UserMachine, job_id: str, since: float) -> float:
@@ -138,7 +146,7 @@ def test_driver_and_executors_are_one_gang_of_the_size_that_was_asked(machine: U
     assert (view.executors, view.executor_cores, view.executor_memory) == (2, 1, "512m")
 
     ok(kernel, "%%spark --quiet\n" + WHERE)
-    assert kernel.value("sorted(tasks.w)") == "['1', '2']"
+    assert kernel.value("ranks") == "['1', '2']"
     asked = {
         "spark.executor.instances": "2",
         "spark.executor.cores": "1",
@@ -241,7 +249,7 @@ def test_two_sessions_that_each_fit_alone_run_one_after_the_other(machine: UserM
     ok(kernel, "%spark stop first")
     ok(kernel, "%spark use second")
     ok(kernel, "%%spark --quiet\n" + WHERE)
-    assert kernel.value("sorted(tasks.w)") == "['1', '2']"
+    assert kernel.value("ranks") == "['1', '2']"
 
 
 def test_an_executor_that_is_lost_ends_the_cell_at_once_and_all_of_it_starts_again(
@@ -264,11 +272,12 @@ def test_an_executor_that_is_lost_ends_the_cell_at_once_and_all_of_it_starts_aga
     assert "mine" in ran.error, ran.error
     tell(f"an executor was lost: its cell ended {behind:.1f} s after the control plane knew it")
     assert behind < SOON_S, behind
+    all_magics_answer(kernel, view)
     eventually(lambda: not any(process.is_running() and process.status() != "zombie" for process in before), 60)
     again = ok(kernel, "%%spark --quiet\n" + WHERE)
     assert f"Spark session {view.name} was started again" in again, again
     assert machine.client().spark_endpoint(view.name).attempt == attempt + 1
-    assert kernel.value("sorted(tasks.w)") == "['1', '2']"
+    assert kernel.value("ranks") == "['1', '2']"
 
 
 @pytest.mark.feature("M15")
@@ -313,7 +322,7 @@ def test_enginekill_ends_the_whole_gang_and_the_cell_in_it(machine: UserMachine,
         assert other.value("[(one['name'], one['executors'], one['executorMemory']) for one in engines]") == (
             "[('default', 2, '512m')]"
         )
-        message = kernel.send(f"%%sparksql -q false\n{SLOW}")
+        message = kernel.send(f"%%sparksql -q false\n{ENDLESS}")
         kernel.gather(message, 150, until=lambda said: "task" in said.text)
         assert "Success: session default is stopped." in ok(other, f"%enginekill -i {view.job_id[:8]}")
         ran = kernel.gather(message, 300)
