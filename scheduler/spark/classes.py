@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import logging
 import os
 import secrets
 import subprocess
@@ -116,7 +115,6 @@ def _run_and_write(java: Java, directory: Path, environ: Mapping[str, str], to: 
     from tuttilab.scheduler.spark.conf import SparkSpec, server_conf
     from tuttilab.scheduler.spark.gateway import ConnectServer
 
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     token = secrets.token_urlsafe(24)
     conf = server_conf(SparkSpec(cores=1, memory_bytes=2**30), token, directory)
     log = directory / "log"

@@ -31,8 +31,17 @@ from tuttilab.scheduler.spark.java import Java
 from tuttilab.scheduler.spark.pod import stop_java
 from tuttilab.scheduler.spark.process import java_command, java_environment
 
-# py4j logs a traceback for every object that Java still holds when Java ends, and every session ends that way.
+
+def is_told(record: logging.LogRecord) -> bool:
+    """Whether a record of the root logger is for a session's log: py4j writes a traceback there for what it also raises.
+
+    It does so for every object that Java still holds when Java ends, and every session ends that way.
+    """
+    return Path(record.pathname).parent.name != "py4j"
+
+
 logging.getLogger("py4j").setLevel(logging.CRITICAL)
+logging.getLogger().addFilter(is_told)
 
 REGISTER_S = 300.0
 """Within this time all executors have to be there: by then every pod of the gang has started."""
