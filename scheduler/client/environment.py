@@ -48,6 +48,8 @@ STAYS: Final[Mapping[str, tuple[str, ...]]] = {
         *("INVOCATION_ID", "JOURNAL_STREAM", "NOTIFY_SOCKET", "LISTEN_*", "MEMORY_PRESSURE_*", "SYSTEMD_*"),
     ),
     "Jupyter's": ("JPY_*", "JUPYTERHUB_*", "JUPYTER_SERVER_*", "KERNEL_*", "PYDEVD_*"),
+    # With it PySpark refuses to start a Spark of the job's own. Spark's client sets it in every notebook that has a session.
+    "the notebook's Spark session's": ("SPARK_CONNECT_MODE_ENABLED",),
 }
 """Patterns of names that stay behind, by the reason."""
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")

@@ -93,7 +93,8 @@ def java_environment(java: Java, directory: Path, environ: Mapping[str, str], ho
         "PYSPARK_PYTHON": environ.get("PYSPARK_PYTHON", sys.executable),
         "PYSPARK_DRIVER_PYTHON": environ.get("PYSPARK_PYTHON", sys.executable),
     }
-    for name in (EXECUTORS_JAVA_HOME, "SPARK_REMOTE", "SPARK_CONNECT_MODE", "SPARK_CONNECT_AUTHENTICATE_TOKEN"):
+    of_clients = ("SPARK_REMOTE", "SPARK_CONNECT_MODE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_CONNECT_AUTHENTICATE_TOKEN")
+    for name in (EXECUTORS_JAVA_HOME, *of_clients):
         env.pop(name, None)
     return env
 

@@ -122,6 +122,8 @@ def test_a_file_that_is_missing_ends_the_application_with_its_name(machine: User
 def test_a_cell_is_an_application_too(machine: UserMachine, folder: Path) -> None:
     kernel = Kernel({**machine.environ, "IPYTHONDIR": str(machine.home / "ipython")}, "cell.ipynb", folder)
     try:
+        # Spark's client leaves it in a notebook that has a session.
+        assert kernel.run("import os; os.environ['SPARK_CONNECT_MODE_ENABLED'] = '1'").status == "ok"
         ran = kernel.run(
             "%%submit --spark executors=2,executor-memory=512m,driver-memory=640m --spark conf=spark.sql.shuffle.partitions=3\n"
             "from pyspark.sql import SparkSession\n"
@@ -132,6 +134,9 @@ def test_a_cell_is_an_application_too(machine: UserMachine, folder: Path) -> Non
         )
         assert ran.status == "ok", ran.error
         assert "{'total': 499500, 'instances': '2'}" in (ran.value or "") + ran.text, ran
+        plain = "from pyspark.sql import SparkSession\nSparkSession.builder.master('local[1]').getOrCreate().range(5).count()"
+        ran = kernel.run(f"%%submit --memory 1Gi\n{plain}", 300)
+        assert (ran.status, ran.value) == ("ok", "5"), ran
         refused = kernel.run("%%submit --spark executors=2 --workers 3\n1")
         assert "--workers: a Spark application has its size in --spark" in refused.error
     finally:
